@@ -1,0 +1,1 @@
+"""On whose authority? Token exchange, mandates, revocation and signing keys."""

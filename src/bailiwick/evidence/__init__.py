@@ -1,0 +1,1 @@
+"""What happened? The spool, the ledger, proofs and search."""

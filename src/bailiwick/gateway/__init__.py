@@ -1,0 +1,1 @@
+"""Enforce it: Envoy configuration, the check, credential injection, live-stream cutting."""

@@ -1,0 +1,1 @@
+"""Who is it? Users, sign-in, sessions and applications."""

@@ -1,0 +1,1 @@
+"""What can be reached? Zones, servers and their upstream credentials."""

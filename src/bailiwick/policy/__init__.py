@@ -1,0 +1,1 @@
+"""May they? Rego policy sets, admission and decisions."""
