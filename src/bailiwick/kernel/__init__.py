@@ -1,1 +1,1 @@
-"""What every room stands on: settings, clock, ids, database, feed, crypto, problems, metrics, logging, jobs, permissions."""
+"""What every room stands on: settings, clock, database, feed, crypto, problems, metrics, logging, jobs, permissions."""

@@ -1,0 +1,86 @@
+"""The table of event codes. A code never changes its meaning and is never used again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A stable code and its readable name; ``mutation`` says that it tells of a change of state."""
+
+    code: str
+    name: str
+    mutation: bool = True
+
+
+# 10xx sign-in and sessions
+AUTH_LOGIN_SUCCESS = EventType("BW1001", "auth.login.success")
+AUTH_LOGIN_FAILURE = EventType("BW1002", "auth.login.failure", mutation=False)
+AUTH_LOGOUT = EventType("BW1003", "auth.logout")
+AUTH_PASSWORD_CHANGED = EventType("BW1004", "auth.password.changed")
+AUTH_SESSION_ENDED = EventType("BW1005", "auth.session.ended")
+AUTH_ACCOUNT_LOCKED = EventType("BW1006", "auth.account.locked")
+AUTH_INVITATION_ACCEPTED = EventType("BW1007", "auth.invitation.accepted")
+
+# 11xx users
+USER_CREATED = EventType("BW1101", "user.created")
+USER_CHANGED = EventType("BW1102", "user.changed")
+USER_DISABLED = EventType("BW1103", "user.disabled")
+USER_ENABLED = EventType("BW1104", "user.enabled")
+
+# 12xx applications
+APPLICATION_CREATED = EventType("BW1201", "application.created")
+APPLICATION_CHANGED = EventType("BW1202", "application.changed")
+APPLICATION_SECRET_ROTATED = EventType("BW1203", "application.secret.rotated")
+APPLICATION_DISABLED = EventType("BW1204", "application.disabled")
+APPLICATION_ENABLED = EventType("BW1205", "application.enabled")
+
+# 13xx inventory
+ZONE_CREATED = EventType("BW1301", "zone.created")
+ZONE_CHANGED = EventType("BW1302", "zone.changed")
+ZONE_ARCHIVED = EventType("BW1303", "zone.archived")
+SERVER_CREATED = EventType("BW1311", "server.created")
+SERVER_CHANGED = EventType("BW1312", "server.changed")
+SERVER_DELETED = EventType("BW1313", "server.deleted")
+CREDENTIAL_CREATED = EventType("BW1321", "credential.created")
+CREDENTIAL_ROTATED = EventType("BW1322", "credential.rotated")
+CREDENTIAL_DELETED = EventType("BW1323", "credential.deleted")
+
+# 20xx policy
+POLICY_ADMITTED = EventType("BW2001", "policy.admitted")
+POLICY_REFUSED = EventType("BW2002", "policy.refused", mutation=False)
+POLICY_ACTIVATED = EventType("BW2003", "policy.activated")
+POLICY_ROLLED_BACK = EventType("BW2004", "policy.rolled-back")
+POLICY_TESTED = EventType("BW2005", "policy.tested", mutation=False)
+POLICY_NEWLY_ALLOWED = EventType("BW2006", "policy.newly-allowed", mutation=False)
+POLICY_CACHE_FLUSHED = EventType("BW2007", "policy.cache.flushed")
+DECISION_EVALUATED = EventType("BW2101", "decision.evaluated", mutation=False)
+
+# 30xx authority
+MANDATE_ISSUED = EventType("BW3001", "mandate.issued")
+MANDATE_REFUSED = EventType("BW3002", "mandate.refused", mutation=False)
+AUTHORITY_REVOKED = EventType("BW3003", "authority.revoked")
+WORKER_FENCED = EventType("BW3004", "worker.fenced")
+KEY_CREATED = EventType("BW3011", "key.created")
+KEY_ROTATED = EventType("BW3012", "key.rotated")
+KEY_REVOKED = EventType("BW3013", "key.revoked")
+KEK_ROTATED = EventType("BW3021", "kek.rotated")
+
+# 40xx gateway
+GATEWAY_ALLOWED = EventType("BW4001", "gateway.request.allowed", mutation=False)
+GATEWAY_DENIED = EventType("BW4002", "gateway.request.denied", mutation=False)
+STREAM_CUT = EventType("BW4003", "gateway.stream.cut", mutation=False)
+
+# 50xx evidence about the evidence
+AUDIT_READ = EventType("BW5001", "audit.read", mutation=False)
+AUDIT_EXPORTED = EventType("BW5002", "audit.exported", mutation=False)
+
+# 60xx operation
+INSTALLATION_BOOTSTRAPPED = EventType("BW6001", "installation.bootstrapped")
+WORKERS_CHANGED = EventType("BW6002", "workers.changed")
+ACCESS_REFUSED = EventType("BW6101", "access.refused", mutation=False)
+
+EVENT_TYPES: dict[str, EventType] = {
+    value.code: value for value in list(globals().values()) if isinstance(value, EventType)
+}

@@ -1,0 +1,181 @@
+"""The event: one line of evidence, final in form from the first day.
+
+An event is encoded once, as canonical JSON (RFC 8785: sorted keys, no white space, no floats here), and those bytes are
+what is hashed, stored and exported. The RFC 6962 leaf hash is ``SHA-256(0x00 || bytes)``.
+
+Secrets cannot enter: the fields are typed, ``details`` holds only strings, integers, booleans and lists of strings,
+and no field takes a token or a credential.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from bailiwick.evidence.codes import EventType
+from bailiwick.kernel import outbox
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.ids import Ids
+
+Outcome = Literal["success", "failure", "allow", "deny", "error"]
+Detail = str | int | bool | list[str]
+
+
+# Fields stand in alphabetical order: msgspec writes them as declared, and RFC 8785 wants sorted keys.
+
+
+class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who acted, as a chain: the user, through an application, in a session, under a mandate."""
+
+    application: str = ""
+    delegation: str = ""
+    mandate: str = ""
+    session: str = ""
+    user: str = ""
+
+
+class Network(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the request came from."""
+
+    ip: str = ""
+    user_agent: str = ""
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What was acted upon, for example ``Subject(id="jane.doe", type="user")``."""
+
+    id: str
+    type: str
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One event. ``at`` is RFC 3339 UTC with microseconds; ids are UUIDv7; ``code`` is stable (``codes.py``)."""
+
+    actor: Actor
+    at: str
+    client_request_id: str = ""
+    code: str
+    decision_id: str = ""
+    details: dict[str, Detail] = {}
+    id: str
+    name: str
+    network: Network = Network()
+    outcome: Outcome
+    policy_set: str = ""
+    reasons: tuple[str, ...] = ()
+    request_id: str = ""
+    server: str = ""
+    simulated_clock: bool = False
+    subject: Subject | None = None
+    trace_id: str = ""
+    v: int
+    zone: str
+
+    @property
+    def principal(self) -> str:
+        """Who an index files this under: the user if there is one, else the application."""
+        return self.actor.user or self.actor.application
+
+
+VERSION = 1
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """The canonical bytes of an event."""
+    return _encoder.encode(event)
+
+
+def decode(body: bytes) -> Event:
+    """The event of canonical bytes; raises ``msgspec.DecodeError`` or ``ValidationError`` for anything else."""
+    return _decoder.decode(body)
+
+
+def leaf_hash(body: bytes) -> bytes:
+    """RFC 6962 leaf hash of an event's canonical bytes."""
+    return hashlib.sha256(b"\x00" + body).digest()
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with microseconds and ``Z``, always 27 characters, so that text order is time order."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What a request knows about itself, carried by every event made on its behalf."""
+
+    zone: str
+    actor: Actor = Actor()
+    network: Network = Network()
+    request_id: str = ""
+    client_request_id: str = ""
+    trace_id: str = ""
+
+
+class Recorder:
+    """Makes events and leaves them in the outbox of the caller's transaction."""
+
+    def __init__(self, clock: Clock, ids: Ids) -> None:
+        self._clock = clock
+        self._ids = ids
+
+    def make(
+        self,
+        kind: EventType,
+        outcome: Outcome,
+        context: Context,
+        *,
+        subject: Subject | None = None,
+        server: str = "",
+        decision_id: str = "",
+        policy_set: str = "",
+        reasons: tuple[str, ...] = (),
+        **details: Detail,
+    ) -> Event:
+        """An event of ``kind`` that happened now, on behalf of ``context``."""
+        return Event(
+            actor=context.actor,
+            at=rfc3339(self._clock.now()),
+            client_request_id=context.client_request_id,
+            code=kind.code,
+            decision_id=decision_id,
+            details=details,
+            id=self._ids(),
+            name=kind.name,
+            network=context.network,
+            outcome=outcome,
+            policy_set=policy_set,
+            reasons=reasons,
+            request_id=context.request_id,
+            server=server,
+            simulated_clock=self._clock.simulated,
+            subject=subject,
+            trace_id=context.trace_id,
+            v=VERSION,
+            zone=context.zone,
+        )
+
+    async def record(
+        self,
+        tx: Transaction,
+        kind: EventType,
+        outcome: Outcome,
+        context: Context,
+        *,
+        subject: Subject | None = None,
+        server: str = "",
+        reasons: tuple[str, ...] = (),
+        policy_set: str = "",
+        **details: Detail,
+    ) -> Event:
+        """Make an event and put it in the outbox: it exists if and only if the caller's transaction commits."""
+        event = self.make(
+            kind, outcome, context, subject=subject, server=server, reasons=reasons, policy_set=policy_set, **details
+        )
+        await outbox.put(tx, event.zone, encode(event))
+        return event

@@ -1,0 +1,148 @@
+"""One typed error hierarchy. Each refusal carries a stable reason code that callers may rely on.
+
+Mapped once to RFC 9457 problem+json (``kernel/problems.py``); OAuth endpoints map the same errors to
+``error``/``error_description``. ``docs/reference/reason-codes.md`` prints :data:`REASONS`; a test keeps it complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A reason code: the HTTP status it is answered with, and what it means to the reader."""
+
+    status: int
+    meaning: str
+
+
+REASONS: dict[str, Reason] = {
+    # --- asking wrongly
+    "invalid_request": Reason(400, "The request is malformed or a field is missing or of the wrong type."),
+    "payload_too_large": Reason(413, "The body is larger than this endpoint accepts."),
+    "unsupported_media_type": Reason(415, "The content type is not one this endpoint reads."),
+    "not_found": Reason(404, "There is nothing by that name, or you may not see it."),
+    "method_not_allowed": Reason(405, "The resource exists but does not take this method."),
+    "already_exists": Reason(409, "Something by that name exists already."),
+    "conflict": Reason(409, "The state of the resource does not allow this."),
+    "in_use": Reason(409, "Something else still refers to this; it must be changed first."),
+    "version_mismatch": Reason(412, "If-Match names another version: read again, then change."),
+    "idempotency_conflict": Reason(422, "The Idempotency-Key was used with a different request."),
+    "rate_limited": Reason(429, "Too many requests; Retry-After says when to come back."),
+    # --- who are you
+    "authentication_required": Reason(401, "No credential was presented."),
+    "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),
+    "token_expired": Reason(401, "The token is past its expiry."),
+    "token_revoked": Reason(401, "The token, or something its authority stands on, was revoked."),
+    "unknown_key": Reason(401, "The token names a signing key this zone does not have."),
+    "wrong_audience": Reason(401, "The token was issued for another server."),
+    "wrong_zone": Reason(401, "The token was issued by another zone."),
+    "invalid_credentials": Reason(401, "The user name or password is wrong."),
+    "invalid_client": Reason(401, "The application is unknown, disabled or its secret is wrong."),
+    "account_disabled": Reason(401, "The account is disabled."),
+    "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
+    "session_ended": Reason(401, "The session was signed out, ended by an administrator, or ran out."),
+    # --- may you
+    "permission_denied": Reason(403, "Your role does not hold the permission this needs."),
+    "password_change_required": Reason(403, "The one-time password must be changed before anything else works."),
+    "policy_denied": Reason(403, "The active policy does not allow this."),
+    "policy_error": Reason(403, "The active policy could not be evaluated, so the answer is no."),
+    "no_active_policy": Reason(403, "The zone has no active policy, so nothing is allowed."),
+    "insufficient_scope": Reason(403, "The mandate does not carry the scope this operation needs."),
+    "operation_not_listed": Reason(403, "The server's binding lists no operation for this method and path."),
+    "application_disabled": Reason(401, "The application the mandate was issued to is disabled."),
+    "grant_exceeded": Reason(403, "The application was not granted that scope on that server."),
+    "zone_archived": Reason(403, "The zone is archived; nothing is issued or let through."),
+    # --- what you reach
+    "unknown_server": Reason(404, "No server by that name, host or path is registered."),
+    "conflicting_server": Reason(400, "Host, path and X-Bailiwick-Server name different servers."),
+    "ambiguous_request": Reason(400, "A header that must stand once stands twice, or framing is contradictory."),
+    "forbidden_path": Reason(400, "The path has traversal, encoded slashes or other characters that hide its target."),
+    "forbidden_method": Reason(405, "The method is not carried by the gateway."),
+    "forbidden_header": Reason(400, "A header reserved to the gateway was sent by the caller."),
+    "headers_too_large": Reason(431, "The headers are larger than the gateway carries."),
+    "path_too_long": Reason(414, "The path is longer than the gateway carries."),
+    "no_binding": Reason(503, "The server has no upstream bound to it yet."),
+    "credential_missing": Reason(503, "The server needs an upstream credential and none is stored."),
+    "upstream_unresolved": Reason(503, "The upstream's host name does not resolve."),
+    "upstream_forbidden": Reason(422, "The address is link-local, metadata, or private and not allowed."),
+    "upstream_unavailable": Reason(502, "The upstream could not be reached."),
+    "upstream_timeout": Reason(504, "The upstream did not answer in time."),
+    # --- what we cannot do now
+    "evidence_unavailable": Reason(503, "The decision could not be recorded, so it was not made."),
+    "revocation_stale": Reason(503, "This worker has not heard about revocations for too long to be sure."),
+    "check_unavailable": Reason(503, "No worker could check the request."),
+    "database_unavailable": Reason(503, "The database does not answer."),
+    "not_ready": Reason(503, "The part is starting or a part it needs is down."),
+    "internal_error": Reason(500, "A fault on our side; the request id finds it in the log."),
+}
+
+
+class BailiwickError(Exception):
+    """A refusal with a reason code of :data:`REASONS`.
+
+    ``detail`` is one sentence for the caller and never carries a secret; ``extra`` are members added to the
+    problem document (JSON values); ``headers`` are added to the answer.
+    """
+
+    default_reason = "internal_error"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        reason: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        self.reason = reason or self.default_reason
+        if self.reason not in REASONS:
+            raise LookupError(f"reason code {self.reason!r} is not registered")
+        self.detail = detail or REASONS[self.reason].meaning
+        self.headers = dict(headers or {})
+        self.extra = extra
+        super().__init__(f"{self.reason}: {self.detail}")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the reason."""
+        return REASONS[self.reason].status
+
+
+class InvalidRequest(BailiwickError):
+    """What was asked cannot be understood or is out of bounds."""
+
+    default_reason = "invalid_request"
+
+
+class NotFound(BailiwickError):
+    """There is nothing by that name."""
+
+    default_reason = "not_found"
+
+
+class Conflict(BailiwickError):
+    """The state does not allow the change."""
+
+    default_reason = "conflict"
+
+
+class Unauthenticated(BailiwickError):
+    """The caller is not known."""
+
+    default_reason = "authentication_required"
+
+
+class Denied(BailiwickError):
+    """The caller is known and may not."""
+
+    default_reason = "permission_denied"
+
+
+class Unavailable(BailiwickError):
+    """A part we need is away, so the answer is no for now."""
+
+    default_reason = "not_ready"

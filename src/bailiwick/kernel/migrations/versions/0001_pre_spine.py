@@ -1,0 +1,378 @@
+"""The spine: zones, principals, servers, policy, revocation, the ledger and who may touch what."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0001_pre_spine"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+# Logins without a password cannot sign in by scram; `bailiwick db roles` sets them.
+ROLES = """
+DO $$
+DECLARE name text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY['bailiwick_owner', 'bailiwick_app', 'bailiwick_readonly', 'bailiwick_audit_readonly'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+      EXECUTE format('CREATE ROLE %I LOGIN', name);
+    END IF;
+    IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
+      EXECUTE format('GRANT %I TO %I', name, current_user);
+    END IF;
+  END LOOP;
+END $$;
+ALTER ROLE bailiwick_app SET search_path = bailiwick;
+CREATE SCHEMA bailiwick AUTHORIZATION bailiwick_owner;
+CREATE SCHEMA ledger AUTHORIZATION bailiwick_owner;
+"""
+
+PRINCIPALS = """
+CREATE TABLE zones (
+  name text PRIMARY KEY CHECK (name ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'),
+  description text NOT NULL DEFAULT '',
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'archived')),
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL
+);
+CREATE TABLE zone_keys (
+  kid text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  purpose text NOT NULL CHECK (purpose IN ('mandate', 'session', 'ledger')),
+  algorithm text NOT NULL,
+  public_jwk jsonb NOT NULL,
+  private_sealed bytea NOT NULL,
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'retiring', 'revoked')),
+  created_at timestamptz NOT NULL,
+  changed_at timestamptz NOT NULL
+);
+CREATE UNIQUE INDEX ON zone_keys (zone, purpose) WHERE state = 'active';
+CREATE TABLE users (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  username text NOT NULL,
+  email text NOT NULL,
+  full_name text NOT NULL DEFAULT '',
+  role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer')),
+  is_active boolean NOT NULL DEFAULT true,
+  mfa_enabled boolean NOT NULL DEFAULT false,
+  password_hash text,
+  must_change_password boolean NOT NULL DEFAULT false,
+  invitation_hash bytea,
+  invitation_expires_at timestamptz,
+  failed_logins int NOT NULL DEFAULT 0,
+  locked_until timestamptz,
+  last_login_at timestamptz,
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  UNIQUE (zone, username)
+);
+CREATE UNIQUE INDEX ON users (zone, lower(email));
+CREATE TABLE sessions (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  username text NOT NULL,
+  method text NOT NULL,
+  ip text NOT NULL DEFAULT '',
+  user_agent text NOT NULL DEFAULT '',
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  ended_at timestamptz,
+  end_reason text,
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username)
+);
+CREATE INDEX ON sessions (zone, username) WHERE ended_at IS NULL;
+CREATE INDEX ON sessions (expires_at);
+CREATE TABLE applications (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer')),
+  grants jsonb NOT NULL DEFAULT '{}',
+  secret_hash text NOT NULL,
+  is_active boolean NOT NULL DEFAULT true,
+  version int NOT NULL DEFAULT 1,
+  secret_rotated_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  UNIQUE (zone, name)
+);
+"""
+
+INVENTORY = """
+CREATE TABLE credentials (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('bearer', 'basic', 'api_key', 'none')),
+  header text,
+  sealed bytea,
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  rotated_at timestamptz NOT NULL,
+  UNIQUE (zone, name)
+);
+CREATE TABLE servers (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  endpoint text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  tags jsonb NOT NULL DEFAULT '{}',
+  binding jsonb,
+  addresses jsonb NOT NULL DEFAULT '[]',
+  resolve_error text,
+  resolved_at timestamptz,
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  UNIQUE (zone, name)
+);
+"""
+
+POLICY = """
+CREATE TABLE policy_versions (
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  version int NOT NULL,
+  sha256 text NOT NULL,
+  source text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  dialect text NOT NULL,
+  report jsonb NOT NULL,
+  created_by text NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, name, version),
+  UNIQUE (zone, name, sha256)
+);
+CREATE TABLE policy_sets (
+  zone text NOT NULL REFERENCES zones,
+  hash text NOT NULL,
+  members jsonb NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, hash)
+);
+CREATE TABLE policy_activations (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  hash text NOT NULL,
+  previous text,
+  kind text NOT NULL CHECK (kind IN ('activate', 'rollback', 'initial')),
+  newly_allowed jsonb NOT NULL DEFAULT '[]',
+  known_good_at timestamptz,
+  activated_by text NOT NULL,
+  activated_at timestamptz NOT NULL,
+  FOREIGN KEY (zone, hash) REFERENCES policy_sets (zone, hash)
+);
+CREATE INDEX ON policy_activations (zone, id DESC);
+CREATE TABLE decision_inputs (
+  zone text NOT NULL,
+  digest text NOT NULL,
+  sealed bytea NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, digest)
+);
+CREATE INDEX ON decision_inputs (expires_at);
+"""
+
+AUTHORITY = """
+CREATE TABLE revocations (
+  revision bigint PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  kind text NOT NULL CHECK (kind IN ('mandate', 'session', 'application', 'user', 'key')),
+  key text NOT NULL,
+  reason text NOT NULL DEFAULT '',
+  revoked_by text NOT NULL,
+  revoked_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON revocations (zone, kind, key);
+CREATE INDEX ON revocations (expires_at);
+CREATE TABLE feed (
+  revision bigint PRIMARY KEY,
+  zone text NOT NULL,
+  kind text NOT NULL,
+  key text NOT NULL,
+  at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE workers (
+  id text PRIMARY KEY,
+  host text NOT NULL,
+  slot text NOT NULL,
+  pid int NOT NULL,
+  revision bigint NOT NULL,
+  policy_sets jsonb NOT NULL DEFAULT '{}',
+  started_at timestamptz NOT NULL,
+  seen_at timestamptz NOT NULL,
+  fenced_at timestamptz
+);
+CREATE TABLE idempotency_keys (
+  zone text NOT NULL,
+  caller text NOT NULL,
+  key text NOT NULL,
+  fingerprint text NOT NULL,
+  status int,
+  headers jsonb,
+  body bytea,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, caller, key)
+);
+CREATE TABLE api_requests (
+  at timestamptz NOT NULL,
+  zone text NOT NULL,
+  request_id text NOT NULL,
+  caller text NOT NULL DEFAULT '',
+  method text NOT NULL,
+  route text NOT NULL,
+  status int NOT NULL,
+  duration_us bigint NOT NULL,
+  ip text NOT NULL DEFAULT ''
+);
+CREATE INDEX ON api_requests USING brin (at);
+CREATE INDEX ON api_requests (request_id);
+CREATE TABLE job_occurrences (
+  job text NOT NULL,
+  due_at timestamptz NOT NULL,
+  state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'running', 'succeeded', 'failed', 'missed')),
+  attempts int NOT NULL DEFAULT 0,
+  host text,
+  started_at timestamptz,
+  finished_at timestamptz,
+  detail jsonb NOT NULL DEFAULT '{}',
+  PRIMARY KEY (job, due_at)
+);
+CREATE INDEX ON job_occurrences (state, due_at);
+"""
+
+# Evidence stands in a schema of its own: the app may add and read, never change or remove (12 h partitions by
+# recorded_at, so a partition holds a contiguous run of every zone's sequence).
+LEDGER = """
+CREATE TABLE outbox (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  zone text NOT NULL,
+  event bytea NOT NULL,
+  at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE spool_positions (
+  source text NOT NULL,
+  segment bigint NOT NULL,
+  position bigint NOT NULL,
+  frames bigint NOT NULL DEFAULT 0,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (source, segment)
+);
+CREATE TABLE ledger.events (
+  zone text NOT NULL,
+  seq bigint NOT NULL,
+  id uuid NOT NULL,
+  at timestamptz NOT NULL,
+  recorded_at timestamptz NOT NULL,
+  code text NOT NULL,
+  outcome text NOT NULL,
+  request_id uuid,
+  decision_id uuid,
+  principal text,
+  server text,
+  leaf bytea NOT NULL,
+  chain bytea NOT NULL,
+  source text NOT NULL,
+  position bigint NOT NULL,
+  body bytea NOT NULL
+) PARTITION BY RANGE (recorded_at);
+CREATE INDEX events_seq ON ledger.events (zone, seq);
+CREATE INDEX events_id ON ledger.events (id);
+CREATE INDEX events_at ON ledger.events (zone, at);
+CREATE INDEX events_request ON ledger.events (request_id);
+CREATE INDEX events_principal ON ledger.events (zone, principal, at);
+CREATE TABLE ledger.events_default PARTITION OF ledger.events DEFAULT;
+CREATE TABLE ledger.heads (
+  zone text NOT NULL,
+  size bigint NOT NULL,
+  chain bytea NOT NULL,
+  at timestamptz NOT NULL,
+  kid text NOT NULL,
+  signature bytea NOT NULL,
+  PRIMARY KEY (zone, size)
+);
+CREATE TABLE ledger.dead_letters (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  source text NOT NULL,
+  segment bigint NOT NULL,
+  position bigint NOT NULL,
+  reason text NOT NULL,
+  frame bytea NOT NULL,
+  at timestamptz NOT NULL,
+  UNIQUE (source, segment, position)
+);
+
+CREATE FUNCTION ledger.ensure_partitions(first timestamptz, until timestamptz) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
+DECLARE
+  start_at timestamptz := date_bin('12 hours', first, '2000-01-01 00:00:00+00');
+  made int := 0;
+  part text;
+BEGIN
+  WHILE start_at < until LOOP
+    part := 'events_' || to_char(start_at AT TIME ZONE 'UTC', 'YYYYMMDD_HH24');
+    IF to_regclass('ledger.' || part) IS NULL THEN
+      EXECUTE format('CREATE TABLE ledger.%I PARTITION OF ledger.events FOR VALUES FROM (%L) TO (%L)',
+                     part, start_at, start_at + interval '12 hours');
+      made := made + 1;
+    END IF;
+    start_at := start_at + interval '12 hours';
+  END LOOP;
+  RETURN made;
+END $$;
+ALTER FUNCTION ledger.ensure_partitions OWNER TO bailiwick_owner;
+"""
+
+VIEWS = """
+CREATE VIEW public.users AS
+  SELECT id, zone, username, email, full_name, role, is_active, mfa_enabled, last_login_at, created_at, updated_at
+  FROM bailiwick.users;
+CREATE VIEW public.servers AS
+  SELECT id, zone, name, endpoint, description, tags, created_at, updated_at FROM bailiwick.servers;
+CREATE VIEW public.sessions AS
+  SELECT id, zone, username, method, ip, user_agent, created_at, expires_at, ended_at, end_reason
+  FROM bailiwick.sessions;
+CREATE VIEW public.api_requests AS
+  SELECT at AS timestamp, zone, request_id, caller, method, route, status, duration_us / 1000.0 AS duration_ms, ip
+  FROM bailiwick.api_requests;
+CREATE VIEW public.audit_logs AS
+  SELECT at AS timestamp, zone, seq, id, code, outcome, principal, server, request_id, decision_id, recorded_at,
+         convert_from(body, 'UTF8')::jsonb AS event
+  FROM ledger.events;
+"""
+
+GRANTS = """
+GRANT USAGE ON SCHEMA bailiwick TO bailiwick_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiwick_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
+GRANT USAGE ON SCHEMA ledger TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.events, ledger.heads, ledger.dead_letters TO bailiwick_app;
+REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.ensure_partitions TO bailiwick_app;
+GRANT USAGE ON SCHEMA public TO bailiwick_readonly, bailiwick_audit_readonly;
+GRANT SELECT ON public.users, public.servers, public.sessions, public.api_requests TO bailiwick_readonly;
+GRANT SELECT ON public.audit_logs, public.api_requests TO bailiwick_audit_readonly;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+"""
+
+
+def upgrade() -> None:
+    op.execute(ROLES)
+    op.execute("SET ROLE bailiwick_owner")
+    op.execute("SET search_path = bailiwick")
+    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, LEDGER):
+        op.execute(script)
+    op.execute("RESET ROLE")
+    op.execute("RESET search_path")
+    op.execute(VIEWS)
+    # a view reads with its owner's rights, which is how the readers see no column that is not listed
+    for view in ("users", "servers", "sessions", "api_requests", "audit_logs"):
+        op.execute(f"ALTER VIEW public.{view} OWNER TO bailiwick_owner")
+    op.execute(GRANTS)

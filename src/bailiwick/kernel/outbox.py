@@ -1,0 +1,19 @@
+"""The outbox: a mutation leaves its event in the same commit as the change it tells of.
+
+The sequencer (``evidence``) moves the rows into the ledger and deletes them there in one transaction, so a row is
+sequenced exactly once. This module knows bytes only; the event's form belongs to the evidence room.
+"""
+
+from __future__ import annotations
+
+from bailiwick.kernel.db import Transaction
+
+
+async def put(tx: Transaction, zone: str, event: bytes) -> None:
+    """Leave one encoded event of ``zone`` for the sequencer."""
+    await tx.run(
+        "INSERT INTO outbox (zone, event) VALUES (:zone, :event)",
+        zone=zone,
+        event=event,
+    )
+    await tx.run("SELECT pg_notify('bailiwick_outbox', '')")

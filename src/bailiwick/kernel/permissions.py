@@ -1,0 +1,96 @@
+"""The one permission table. Routes and commands name a Permission; roles hold permissions; nothing else decides.
+
+``docs/reference/permissions.md`` prints the matrix; a test keeps it equal to this table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """The four roles of a person or an application."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    VIEWER = "viewer"
+
+
+class Permission(StrEnum):
+    """What a route may require."""
+
+    SELF = "self"  # one's own session, password and decisions: every signed-in person
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    SERVERS_READ = "servers:read"
+    SERVERS_WRITE = "servers:write"
+    CREDENTIALS_READ = "credentials:read"  # names and ages; values are never readable
+    CREDENTIALS_WRITE = "credentials:write"
+    APPLICATIONS_READ = "applications:read"
+    APPLICATIONS_WRITE = "applications:write"
+    POLICIES_READ = "policies:read"
+    POLICIES_WRITE = "policies:write"
+    POLICIES_TEST = "policies:test"
+    DECISIONS_READ = "decisions:read"
+    EVALUATE_OTHERS = "decisions:evaluate-others"
+    AUDIT_READ = "audit:read"
+    REVOKE = "authority:revoke"
+    REVOCATIONS_READ = "authority:read"
+    KEYS_ROTATE = "keys:rotate"
+    ZONES_READ = "zones:read"
+    ZONES_WRITE = "zones:write"
+    METRICS_READ = "metrics:read"
+    OPERATE = "operations:run"  # flush caches, change workers
+
+
+_VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
+_AUDITOR = _VIEWER | {
+    Permission.USERS_READ,
+    Permission.CREDENTIALS_READ,
+    Permission.APPLICATIONS_READ,
+    Permission.DECISIONS_READ,
+    Permission.EVALUATE_OTHERS,
+    Permission.AUDIT_READ,
+    Permission.REVOCATIONS_READ,
+    Permission.METRICS_READ,
+}
+_OPERATOR = _VIEWER | {
+    Permission.USERS_READ,
+    Permission.SERVERS_WRITE,
+    Permission.CREDENTIALS_READ,
+    Permission.CREDENTIALS_WRITE,
+    Permission.APPLICATIONS_READ,
+    Permission.APPLICATIONS_WRITE,
+    Permission.POLICIES_TEST,
+    Permission.DECISIONS_READ,
+    Permission.EVALUATE_OTHERS,
+    Permission.REVOKE,
+    Permission.REVOCATIONS_READ,
+    Permission.METRICS_READ,
+    Permission.OPERATE,
+}
+
+GRANTS: dict[Role, frozenset[Permission]] = {
+    Role.VIEWER: frozenset(_VIEWER),
+    Role.AUDITOR: frozenset(_AUDITOR),
+    Role.OPERATOR: frozenset(_OPERATOR),
+    Role.ADMIN: frozenset(Permission),
+}
+
+
+def allowed(role: str, permission: Permission) -> bool:
+    """Whether ``role`` holds ``permission``; an unknown role holds nothing."""
+    try:
+        return permission in GRANTS[Role(role)]
+    except ValueError:
+        return False
+
+
+def matrix() -> str:
+    """The table as Markdown, one row per permission."""
+    lines = ["| permission | " + " | ".join(Role) + " |", "|---" * (len(Role) + 1) + "|"]
+    for permission in Permission:
+        cells = " | ".join("yes" if permission in GRANTS[role] else "–" for role in Role)
+        lines.append(f"| `{permission}` | {cells} |")
+    return "\n".join(lines) + "\n"

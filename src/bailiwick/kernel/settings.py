@@ -1,0 +1,124 @@
+"""Settings of an installation: one place, every value named, checked at start with all errors told at once.
+
+Each field is read from the environment as ``BAILIWICK_<NAME>``; command-line flags win. Nothing here turns
+authentication off. ``docs/reference/settings.md`` lists every field; a test keeps it complete.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Settings(BaseSettings):
+    """The settings every process of an installation shares."""
+
+    model_config = SettingsConfigDict(env_prefix="BAILIWICK_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(description="Where the embedded database, spools, keys, sockets and logs live.")
+    host: str = Field("127.0.0.1", description="Address both ports listen on; beyond loopback only with TLS.")
+    api_port: int = Field(8080, ge=1, le=65535, description="Port of the API, console and OAuth endpoints.")
+    gateway_port: int = Field(8081, ge=1, le=65535, description="Port of the gateway.")
+    public_url: str | None = Field(None, description="Base URL of the API port as callers see it; the token issuer.")
+    gateway_url: str | None = Field(None, description="Base URL of the gateway as callers see it; mandate audiences.")
+    workers: int = Field(1, ge=1, le=64, description="Number of serve workers.")
+    envoy_concurrency: int = Field(2, ge=1, le=64, description="Envoy worker threads.")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain for both ports.")
+    tls_key: Path | None = Field(None, description="PEM private key of the certificate.")
+    tls_min_version: Literal["1.2", "1.3"] = Field("1.3", description="Lowest TLS version offered.")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL 15+ to use in place of the embedded one.")
+    database_direct_url: SecretStr | None = Field(
+        None, description="The same database past any transaction pooler: LISTEN, leadership, jobs, migrations."
+    )
+    database_pool_size: int = Field(8, ge=2, le=200, description="Connections per process.")
+    redis_url: SecretStr | None = Field(None, description="redis://, rediss:// or redis+sentinel://; optional.")
+    kek_file: Path | None = Field(None, description="Key-encryption keys; default: secrets/kek in the data directory.")
+    log_format: Literal["json", "logfmt"] = Field("json", description="Form of log lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged.")
+    slow_ms: int = Field(1000, ge=1, description="Requests and queries slower than this are logged as slow.")
+    freshness_limit_s: float = Field(
+        30.0, ge=1, le=70, description="Age of the revocation feed beyond which we refuse."
+    )
+    feed_poll_s: float = Field(
+        1.0, ge=0.05, le=10, description="How often the feed's revision is polled beside NOTIFY."
+    )
+    fence_after_s: float = Field(
+        1.0, ge=0.1, le=30, description="A worker not confirming a revocation by then is fenced."
+    )
+    mandate_ttl_s: int = Field(900, ge=10, le=900, description="Longest life of a mandate.")
+    session_ttl_s: int = Field(12 * 3600, ge=60, description="Absolute life of a person's session.")
+    spool_segment_mb: int = Field(64, ge=1, le=1024, description="Size of a spool segment.")
+    allow_upstream_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated private networks (CIDR) that upstreams may live in. Link-local never."
+    )
+    rate_limit_anonymous: int = Field(100, ge=1, description="Management requests per minute per network address.")
+    rate_limit_authenticated: int = Field(
+        1000, ge=1, description="Management requests per minute per signed-in caller."
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks whose X-Forwarded-For is believed."
+    )
+    metrics_token: SecretStr | None = Field(None, description="Bearer accepted at /metrics beside a person's token.")
+    decision_cache_entries: int = Field(50_000, ge=0, description="Decisions kept per worker.")
+    decision_input_days: int = Field(30, ge=1, description="How long decision inputs are kept, sealed.")
+    dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
+    clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("allow_upstream_networks", "trusted_proxies"):
+            raw = values.get(name)
+            if isinstance(raw, str):
+                values[name] = tuple(part.strip() for part in raw.split(",") if part.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Settings:
+        problems = []
+        if (self.tls_cert is None) != (self.tls_key is None):
+            problems.append("tls_cert and tls_key go together")
+        if self.host not in LOOPBACK and self.tls_cert is None:
+            problems.append("listening beyond loopback needs TLS (tls_cert and tls_key)")
+        if self.dev and self.host not in LOOPBACK:
+            problems.append("development mode listens on loopback only")
+        if self.clock_factor != 1.0 and not self.dev:
+            problems.append("clock_factor needs development mode")
+        if self.api_port == self.gateway_port:
+            problems.append("api_port and gateway_port must differ")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """``https`` when TLS is configured."""
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def issuer(self) -> str:
+        """Base URL of the API, without trailing slash; ``iss`` of the default zone."""
+        return (self.public_url or f"{self.scheme}://{self._authority(self.api_port)}").rstrip("/")
+
+    @property
+    def gateway(self) -> str:
+        """Base URL of the gateway, without trailing slash."""
+        return (self.gateway_url or f"{self.scheme}://{self._authority(self.gateway_port)}").rstrip("/")
+
+    def zone_issuer(self, zone: str) -> str:
+        """The issuer of ``zone``: the default zone stands at the root, others under ``/z/<zone>``."""
+        return self.issuer if zone == "default" else f"{self.issuer}/z/{zone}"
+
+    def audience(self, zone: str, server: str) -> str:
+        """The resource URI (RFC 8707) of a server, which is the ``aud`` of its mandates."""
+        base = self.gateway if zone == "default" else f"{self.gateway}/z/{zone}"
+        return f"{base}/s/{server}"
+
+    def _authority(self, port: int) -> str:
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
