@@ -169,13 +169,22 @@ class Recorder:
         *,
         subject: Subject | None = None,
         server: str = "",
+        decision_id: str = "",
         reasons: tuple[str, ...] = (),
         policy_set: str = "",
         **details: Detail,
     ) -> Event:
         """Make an event and put it in the outbox: it exists if and only if the caller's transaction commits."""
         event = self.make(
-            kind, outcome, context, subject=subject, server=server, reasons=reasons, policy_set=policy_set, **details
+            kind,
+            outcome,
+            context,
+            subject=subject,
+            server=server,
+            decision_id=decision_id,
+            policy_set=policy_set,
+            reasons=reasons,
+            **details,
         )
         await outbox.put(tx, event.zone, encode(event))
         return event
