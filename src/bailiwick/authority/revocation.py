@@ -196,7 +196,8 @@ class Revocations:
         before = decode_cursor(cursor, (int,))[0] if cursor else 2**62
         async with self._database.begin() as tx:
             rows = await tx.all(
-                "SELECT * FROM revocations WHERE zone = :zone AND revision < :before ORDER BY revision DESC LIMIT :limit",
+                "SELECT * FROM revocations WHERE zone = :zone AND revision < :before"
+                " ORDER BY revision DESC LIMIT :limit",
                 zone=zone,
                 before=before,
                 limit=limit + 1,

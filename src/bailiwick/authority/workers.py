@@ -1,7 +1,7 @@
 """A serve worker's place in the register: which revision of the feed it has applied, so that others can wait for it.
 
-The row is written before the worker reads its first snapshot. Whoever revokes afterwards sees the row and waits; whoever
-revoked before is in the snapshot.
+The row is written before the worker reads its first snapshot. Whoever revokes afterwards sees the row and waits;
+whoever revoked before is in the snapshot.
 """
 
 from __future__ import annotations
