@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from bailiwick.authority.keys import VerifyKey
 from bailiwick.authority.snapshot import SnapshotStore, ZoneState
@@ -29,8 +30,8 @@ class Presented:
 
     def __init__(self, mandate: Mandate) -> None:
         self.mandate = mandate
-        self.generation = -1
-        self.memo: dict[object, object] = {}
+        self.generation: tuple[int, int] = (-1, -1)
+        self.memo: dict[Any, Any] = {}
 
 
 class Authenticator:

@@ -67,6 +67,7 @@ REASONS: dict[str, Reason] = {
     "path_too_long": Reason(414, "The path is longer than the gateway carries."),
     "no_binding": Reason(503, "The server has no upstream bound to it yet."),
     "credential_missing": Reason(503, "The server needs an upstream credential and none is stored."),
+    "route_pending": Reason(503, "The gateway is taking up the server's latest binding; try again in a second."),
     "upstream_unresolved": Reason(503, "The upstream's host name does not resolve."),
     "upstream_forbidden": Reason(422, "The address is link-local, metadata, or private and not allowed."),
     "upstream_unavailable": Reason(502, "The upstream could not be reached."),

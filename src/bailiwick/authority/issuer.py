@@ -1,0 +1,238 @@
+"""Issuing mandates: who asks, what for, on whose behalf; the ceiling; policy; evidence; signature; in that order.
+
+Everything is read from the worker's memory. The evidence of the issue is durable before the mandate leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from bailiwick.authority.authenticate import Authenticator
+from bailiwick.authority.rfc8693 import (
+    TOKEN_EXCHANGE,
+    Ceiling,
+    OAuthError,
+    Principal,
+    TokenRequest,
+    check_scopes,
+    granted_scopes,
+    narrow_to_subject,
+    policy_input,
+)
+from bailiwick.authority.snapshot import SnapshotStore, ZoneState
+from bailiwick.authority.tokens import MANDATE_TYPE, SESSION_TYPE, Act, Mandate, SessionToken, read_header, sign
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Recorder, Subject, encode
+from bailiwick.identity.loader import ApplicationEntry
+from bailiwick.inventory.loader import ServerEntry
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated
+from bailiwick.kernel.ids import Ids
+from bailiwick.policy.decisions import Decider
+
+
+class ClientVerifier(Protocol):
+    """Checks application secrets (argon2id behind a cache)."""
+
+    async def verify(self, application: ApplicationEntry, secret: str) -> bool:
+        """Whether ``secret`` is the application's; raises ``rate_limited`` after too many failures."""
+        ...
+
+
+class Issuer:
+    """Mints mandates and people's session tokens. ``record(zone, event)`` makes an event durable."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        authenticator: Authenticator,
+        decider: Callable[[str], Decider],
+        clients: ClientVerifier,
+        record: Callable[[str, bytes], Awaitable[None]],
+        recorder: Recorder,
+        clock: Clock,
+        ids: Ids,
+        *,
+        revision: Callable[[], int],
+        mandate_ttl_s: int,
+        observe: Callable[[str, str], None],
+    ) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._decider = decider
+        self._clients = clients
+        self._record = record
+        self._recorder = recorder
+        self._clock = clock
+        self._ids = ids
+        self._revision = revision
+        self._mandate_ttl_s = mandate_ttl_s
+        self._observe = observe
+
+    async def client(self, zone: str, client_id: str, secret: str) -> tuple[ZoneState, ApplicationEntry]:
+        """The application behind client credentials, by id or by name; raises ``invalid_client``."""
+        self._authenticator.require_fresh()
+        state = self._store.current.zone(zone)
+        application = state.applications.get(client_id)
+        if application is None:
+            application = next((app for app in state.applications.values() if app.name == client_id), None)
+        if application is None or not secret or not await self._clients.verify(application, secret):
+            raise Unauthenticated(reason="invalid_client")
+        # the secret took a moment to check; what counts is the application as it is now
+        state = self._store.current.zone(zone)
+        current = state.applications.get(application.id)
+        if current is None or not current.is_active or current.secret_hash != application.secret_hash:
+            raise Unauthenticated(reason="invalid_client")
+        if state.archived:
+            raise Denied(reason="zone_archived")
+        return state, current
+
+    async def issue(
+        self, state: ZoneState, application: ApplicationEntry, request: TokenRequest, context: Context
+    ) -> tuple[Mandate, str]:
+        """The mandate for ``request`` and its compact form; raises the refusal, which is recorded as well."""
+        try:
+            mandate = self._decide(state, application, request)
+        except BailiwickError as error:
+            self._observe("refused", error.reason)
+            await self._record(
+                state.name,
+                encode(
+                    self._recorder.make(
+                        codes.MANDATE_REFUSED,
+                        "deny",
+                        _acting(context, application, "", ""),
+                        server=request.target.rsplit("/", 1)[-1][:100],
+                        reasons=(error.reason,),
+                        scope=" ".join(request.scopes)[:1000],
+                        grant=request.grant_type,
+                    )
+                ),
+            )
+            raise
+        key = state.mandate_key
+        user = mandate.sub if mandate.sub_type == "user" else ""
+        event = self._recorder.make(
+            codes.MANDATE_ISSUED,
+            "success",
+            _acting(context, application, user, mandate.sid),
+            subject=Subject(id=mandate.jti, type="mandate"),
+            server=mandate.aud.rsplit("/", 1)[-1],
+            policy_set=mandate.policy,
+            scope=mandate.scope,
+            grant=request.grant_type,
+            kid=key.kid,
+            expires_at=mandate.exp,
+        )
+        token = sign(key, MANDATE_TYPE, mandate)
+        await self._record(state.name, encode(event))
+        # what the mandate stands on may have ended while the disk was busy
+        self._authenticator.require_live(mandate, self._store.current.zone(state.name))
+        self._observe("issued", "")
+        return mandate, token
+
+    def session_token(self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...]) -> str:
+        """A person's API token for a session that ends at ``expires_at`` (epoch seconds)."""
+        state = self._store.current.zone(zone)
+        now = int(self._clock.time())
+        claims = SessionToken(
+            iss=state.issuer,
+            aud=f"{state.issuer}/api",
+            sub=username,
+            iat=now,
+            exp=int(expires_at),
+            jti=self._ids(),
+            sid=session_id,
+            zone=zone,
+            rev=self._revision(),
+            auth_time=now,
+            amr=amr,
+        )
+        return sign(state.session_key, SESSION_TYPE, claims)
+
+    def _decide(self, state: ZoneState, application: ApplicationEntry, request: TokenRequest) -> Mandate:
+        server = self._target(state, request.target)
+        ceiling = self._ceiling(state, application, server, request)
+        check_scopes(request.scopes, ceiling.scopes, server.scopes)
+        subject = ceiling.user or Principal("application", application.name, application.role)
+        decider = self._decider(state.name)
+        for scope in request.scopes:
+            decision = decider.decide(
+                policy_input(
+                    stage="mint",
+                    zone=state.name,
+                    subject=subject,
+                    application=application,
+                    server_name=server.name,
+                    server_tags=server.tags,
+                    scopes=request.scopes,
+                    scope=scope,
+                )
+            )
+            if not decision.allowed:
+                raise Denied(reason=decision.reason, reasons=list(decision.reasons), scope=scope)
+        now = int(self._clock.time())
+        expiry = now + self._mandate_ttl_s
+        return Mandate(
+            iss=state.issuer,
+            aud=server.audience,
+            sub=ceiling.user.id if ceiling.user else application.id,
+            sub_type="user" if ceiling.user else "application",
+            client_id=application.id,
+            iat=now,
+            exp=min(expiry, ceiling.expires_at or expiry),
+            jti=self._ids(),
+            scope=" ".join(request.scopes),
+            zone=state.name,
+            policy=decider.policy_set,
+            rev=self._revision(),
+            sid=ceiling.session,
+            act=ceiling.actors,
+        )
+
+    @staticmethod
+    def _target(state: ZoneState, target: str) -> ServerEntry:
+        server = state.servers.get(target)
+        if server is None:
+            server = next((entry for entry in state.servers.values() if entry.audience == target.rstrip("/")), None)
+        if server is None:
+            raise OAuthError("invalid_target", "No such server in this zone.", reason="unknown_server")
+        return server
+
+    def _ceiling(
+        self, state: ZoneState, application: ApplicationEntry, server: ServerEntry, request: TokenRequest
+    ) -> Ceiling:
+        granted = granted_scopes(application, server.name)
+        if request.grant_type != TOKEN_EXCHANGE:
+            return Ceiling(granted)
+        if read_header(request.subject_token).typ == SESSION_TYPE:
+            caller = self._authenticator.session(request.subject_token, state.name)
+            if caller.must_change_password:
+                raise Denied(reason="password_change_required")
+            return Ceiling(
+                granted,
+                user=Principal("user", caller.name, caller.role),
+                session=caller.session,
+                actors=Act(sub=application.id),
+            )
+        mandate = self._authenticator.mandate(request.subject_token, state).mandate
+        self._authenticator.require_live(mandate, state)
+        narrowed = narrow_to_subject(mandate, server.audience, application.id)
+        user = narrowed.user
+        if user is not None:
+            user = Principal("user", user.id, state.users[user.id].role)
+        return Ceiling(
+            granted & narrowed.scopes,
+            expires_at=narrowed.expires_at,
+            user=user,
+            session=narrowed.session,
+            actors=narrowed.actors,
+        )
+
+
+def _acting(context: Context, application: ApplicationEntry, user: str, session: str) -> Context:
+    actor = Actor(application=application.id, user=user, session=session)
+    return Context(
+        context.zone, actor, context.network, context.request_id, context.client_request_id, context.trace_id
+    )

@@ -1,0 +1,318 @@
+"""The check: Envoy asks it before every governed request, and what it answers decides.
+
+It reads the worker's memory only. In order: the request is parsed and bounded, the server found, the mandate verified,
+revocation and freshness looked up, the operation matched, the scope compared, policy asked, the credential found; then
+the decision is made durable; then revocation is looked up once more, because the feed may have moved while the disk was
+busy; then the answer leaves. Anything that goes wrong on the way is a refusal with a reason.
+
+The answer carries the upstream's credential, so this app listens on a socket of its own in a private directory and is
+mounted nowhere else. A refusal of 5xx kind is answered as 470 or 472: Envoy takes a real 5xx of the check for a fault
+of the check and drops its body; its local-reply mapping turns these back into 503 and 502.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from bailiwick.authority.authenticate import Authenticator, Presented
+from bailiwick.authority.rfc8693 import Principal, policy_input
+from bailiwick.authority.snapshot import SnapshotStore, ZoneState
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Detail, Network, Recorder, encode
+from bailiwick.gateway.authority_ref import AuthorityRef
+from bailiwick.gateway.request import GatewayRequest, parse
+from bailiwick.inventory.loader import ServerEntry
+from bailiwick.inventory.operations import Operation
+from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.problems import problem_bytes
+from bailiwick.policy.decisions import Decider, Decision
+
+_AS_REFUSAL = {500: 470, 502: 472, 503: 470, 504: 472}
+_EMPTY = {"type": "http.response.body", "body": b""}
+
+_encode_input = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Ledgering(Protocol):
+    """Where the check leaves its evidence: both are durable when the awaitable is done."""
+
+    def event(self, zone: str, body: bytes) -> Awaitable[None]:
+        """Make an event durable; raises ``Unavailable`` with ``evidence_unavailable``."""
+        ...
+
+    def decision_input(self, zone: str, digest: str, body: bytes) -> None:
+        """Keep a decision's input, once per digest; flushed with the next event."""
+        ...
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is known of one request so far; a refusal records as much as there is."""
+
+    request_id: str
+    zone: str = "default"
+    request: GatewayRequest | None = None
+    state: ZoneState | None = None
+    server: ServerEntry | None = None
+    presented: Presented | None = None
+    operation: Operation | None = None
+    decision: Decision | None = None
+    decision_id: str = ""
+    input_digest: str = ""
+
+
+class Check:
+    """The ASGI app behind Envoy's ext_authz.
+
+    ``decider(zone)`` answers the zone's policy decider; ``observe(outcome, reason, seconds)`` feeds the metrics;
+    ``limit(client)`` raises ``rate_limited`` when an application has had its share (off unless configured).
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        authenticator: Authenticator,
+        decider: Callable[[str], Decider],
+        ledgering: Ledgering,
+        recorder: Recorder,
+        ids: Ids,
+        *,
+        monotonic: Callable[[], float],
+        observe: Callable[[str, str, float], None],
+        limit: Callable[[str], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._decider = decider
+        self._ledgering = ledgering
+        self._recorder = recorder
+        self._ids = ids
+        self._monotonic = monotonic
+        self._observe = observe
+        self._limit = limit
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        started = self._monotonic()
+        case = _Case(self._ids())
+        try:
+            headers = await self._allow(scope, case)
+        except BailiwickError as error:
+            await self._refuse(case, error, send)
+            self._observe("deny", error.reason, self._monotonic() - started)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(_EMPTY)
+        self._observe("allow", "", self._monotonic() - started)
+
+    async def _allow(self, scope: dict[str, Any], case: _Case) -> list[tuple[bytes, bytes]]:
+        """Decide, record, and answer the headers that let the request pass; raises the refusal."""
+        seen = self._store.revocations_seen
+        self._judge(scope, case)
+        server, presented, state = case.server, case.presented, case.state
+        assert server is not None and presented is not None and state is not None
+        await self._ledgering.event(case.zone, self._event(case, "allow"))
+        if self._store.revocations_seen != seen or self._store.current.zones.get(case.zone) is not state:
+            # the world moved while the disk was busy: what has ended by now must not pass
+            self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
+        headers = [(b"content-length", b"0"), (b"x-request-id", case.request_id.encode())]
+        if server.presented is not None:
+            headers.append((b"x-bailiwick-credential", server.presented.value.encode("latin-1")))
+        if case.operation is not None and case.operation.long_lived:
+            headers.append((b"x-bailiwick-long-lived", b"1"))
+            headers.append((b"x-bailiwick-authority", _reference(presented).encode().encode()))
+        return headers
+
+    def _judge(self, scope: dict[str, Any], case: _Case) -> None:
+        request = case.request = parse(scope)
+        self._find_server(request, case)
+        server, state = case.server, case.state
+        assert server is not None and state is not None
+        if not request.token:
+            raise Unauthenticated(reason="authentication_required")
+        self._authenticator.require_fresh()
+        presented = case.presented = self._authenticator.mandate(request.token, state)
+        mandate = presented.mandate
+        if mandate.aud != server.audience:
+            raise Unauthenticated(reason="wrong_audience")
+        self._authenticator.require_live(mandate, state)
+        if self._limit is not None:
+            self._limit(mandate.client_id)
+        if server.operations is None:
+            raise Unavailable(reason="no_binding")
+        operation = case.operation = server.operations.match(request.method, request.path)
+        if operation is None:
+            raise Denied(reason="operation_not_listed")
+        if operation.scope not in mandate.scopes:
+            raise Denied(reason="insufficient_scope", scope=operation.scope)
+        self._decide(case, state, server, presented, operation, request)
+        if server.credential_missing:
+            raise Unavailable(reason="credential_missing")
+        if server.unresolved:
+            raise Unavailable(reason="upstream_unresolved")
+        if request.route != server.route or request.binding != server.binding_tag:
+            # Envoy would present this credential by an older binding; it takes the new one up within a second
+            raise Unavailable(reason="route_pending", headers={"retry-after": "1"})
+
+    def _find_server(self, request: GatewayRequest, case: _Case) -> None:
+        """The one server that path, header and host agree on."""
+        named = set(request.named)
+        by_host = self._store.current.hosts.get(request.host.rsplit(":", 1)[0] if ":" in request.host else request.host)
+        if by_host is not None:
+            named.add(by_host)
+        if len(named) > 1:
+            raise BailiwickError(reason="conflicting_server")
+        if not named:
+            raise NotFound(reason="unknown_server")
+        zone, name = named.pop()
+        state = self._store.current.zones.get(zone)
+        if state is None:
+            raise NotFound(reason="unknown_server")
+        case.zone, case.state = zone, state
+        case.server = state.servers.get(name)
+        if case.server is None:
+            raise NotFound(reason="unknown_server")
+
+    def _decide(
+        self,
+        case: _Case,
+        state: ZoneState,
+        server: ServerEntry,
+        presented: Presented,
+        operation: Operation,
+        request: GatewayRequest,
+    ) -> None:
+        decider = self._decider(state.name)
+        case.decision_id = self._ids()
+        generation = (self._store.current.generation, decider.generation)
+        if presented.generation != generation:
+            presented.generation, presented.memo = generation, {}
+        # without the path the question is the same for every request of this mandate to this operation
+        by_path = decider.reads(("operation", "path"))
+        key = (server.name, operation.method, operation.path, request.path if by_path else "")
+        known = presented.memo.get(key)
+        if known is None:
+            question = self._question(state, server, presented, operation, request, by_path)
+            body = _encode_input(question)
+            known = (decider.decide(question), hashlib.sha256(body).hexdigest())
+            self._ledgering.decision_input(state.name, known[1], body)
+            if not by_path:
+                presented.memo[key] = known
+        case.decision, case.input_digest = known
+        if not case.decision.allowed:
+            raise Denied(reason=case.decision.reason, reasons=list(case.decision.reasons))
+
+    def _question(
+        self,
+        state: ZoneState,
+        server: ServerEntry,
+        presented: Presented,
+        operation: Operation,
+        request: GatewayRequest,
+        by_path: bool,
+    ) -> dict[str, Any]:
+        mandate = presented.mandate
+        application = state.applications[mandate.client_id]
+        if mandate.sub_type == "user":
+            subject = Principal("user", mandate.sub, state.users[mandate.sub].role)
+        else:
+            subject = Principal("application", application.name, application.role)
+        described = {"method": operation.method, "template": operation.path, "scope": operation.scope}
+        if by_path:
+            described["path"] = request.path
+        return policy_input(
+            stage="request",
+            zone=state.name,
+            subject=subject,
+            application=application,
+            server_name=server.name,
+            server_tags=server.tags,
+            scopes=mandate.scopes,
+            scope=operation.scope,
+            operation=described,
+        )
+
+    def _event(self, case: _Case, outcome: str, reasons: tuple[str, ...] = ()) -> bytes:
+        request, presented, operation, decision = case.request, case.presented, case.operation, case.decision
+        details: dict[str, Detail] = {}
+        actor = Actor()
+        context_ids: dict[str, str] = {}
+        network = Network()
+        if request is not None:
+            details["method"] = request.method
+            details["path"] = request.path[:512]
+            context_ids = {"client_request_id": request.client_request_id, "trace_id": request.trace_id}
+            network = Network(request.peer, request.user_agent)
+        if presented is not None:
+            mandate = presented.mandate
+            user = mandate.sub if mandate.sub_type == "user" else ""
+            actor = Actor(application=mandate.client_id, mandate=mandate.jti, session=mandate.sid, user=user)
+        if operation is not None:
+            details["operation"] = f"{operation.method} {operation.path}"
+            details["scope"] = operation.scope
+        if case.input_digest:
+            details["input"] = case.input_digest
+        if outcome == "allow" and case.server is not None and case.server.credential_name:
+            details["credential"] = case.server.credential_name
+        event = self._recorder.make(
+            codes.GATEWAY_ALLOWED if outcome == "allow" else codes.GATEWAY_DENIED,
+            "allow" if outcome == "allow" else "deny",
+            Context(case.zone, actor, network, case.request_id, **context_ids),
+            server=case.server.name if case.server else "",
+            decision_id=case.decision_id,
+            policy_set=decision.policy_set if decision else "",
+            reasons=reasons,
+            **details,
+        )
+        return encode(event)
+
+    async def _refuse(
+        self, case: _Case, error: BailiwickError, send: Callable[[dict[str, Any]], Awaitable[None]]
+    ) -> None:
+        reasons = (error.reason, *(reason for reason in error.extra.get("reasons", ()) if reason != error.reason))
+        try:
+            await self._ledgering.event(case.zone, self._event(case, "deny", reasons))
+        except Unavailable as unrecorded:
+            error = unrecorded
+        body = problem_bytes(error, case.request_id)
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", case.request_id.encode()),
+            (b"cache-control", b"no-store"),
+            *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
+        ]
+        if error.status == 401:
+            headers.append((b"www-authenticate", _challenge(error).encode()))
+        status = _AS_REFUSAL.get(error.status, error.status)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _reference(presented: Presented) -> AuthorityRef:
+    mandate = presented.mandate
+    return AuthorityRef(
+        jti=mandate.jti,
+        client=mandate.client_id,
+        subject=mandate.sub if mandate.sub_type == "user" else "",
+        session=mandate.sid,
+        revision=mandate.rev,
+        expires_at=mandate.exp,
+    )
+
+
+def _challenge(error: BailiwickError) -> str:
+    """RFC 6750 §3: without a token no error code, else ``invalid_token``."""
+    if error.reason == "authentication_required":
+        return "Bearer"
+    return f'Bearer error="invalid_token", error_description="{error.reason}"'
