@@ -37,9 +37,14 @@ class Ids:
             self._counter += 1
             if self._counter >> _COUNTER_BITS:
                 self._last_ms, self._counter = self._last_ms + 1, 0
-        tail = self._random62()
-        value = f"{self._last_ms & 0xFFFF_FFFF_FFFF:012x}{0x7000 | self._counter:04x}{(2 << 62) | tail:016x}"
-        return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
+        ms, tail = self._last_ms, self._random62()
+        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - twice as fast as slicing, and this is the hot path
+            (ms >> 16) & 0xFFFF_FFFF,
+            ms & 0xFFFF,
+            self._counter,
+            0x8000 | tail >> 48,
+            tail & 0xFFFF_FFFF_FFFF,
+        )
 
     def secret(self, length: int = 32) -> str:
         """``length`` random bytes as URL-safe text without padding, for secrets and one-time passwords."""
