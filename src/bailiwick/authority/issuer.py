@@ -16,6 +16,7 @@ from bailiwick.authority.rfc8693 import (
     Principal,
     TokenRequest,
     check_scopes,
+    denial,
     granted_scopes,
     narrow_to_subject,
     policy_input,
@@ -154,7 +155,7 @@ class Issuer:
     def _decide(self, state: ZoneState, application: ApplicationEntry, request: TokenRequest) -> Mandate:
         server = self._target(state, request.target)
         ceiling = self._ceiling(state, application, server, request)
-        check_scopes(request.scopes, ceiling.scopes, server.scopes)
+        check_scopes(request.scopes, ceiling.scopes, offered_scopes(server))
         subject = ceiling.user or Principal("application", application.name, application.role)
         decider = self._decider(state.name)
         for scope in request.scopes:
@@ -165,18 +166,18 @@ class Issuer:
                     subject=subject,
                     application=application,
                     server_name=server.name,
-                    server_tags=server.tags,
+                    server_tags=dict(server.tags),
                     scopes=request.scopes,
                     scope=scope,
                 )
             )
             if not decision.allowed:
-                raise Denied(reason=decision.reason, reasons=list(decision.reasons), scope=scope)
+                raise denial(decision)
         now = int(self._clock.time())
         expiry = now + self._mandate_ttl_s
         return Mandate(
             iss=state.issuer,
-            aud=server.audience,
+            aud=state.audience(server.name),
             sub=ceiling.user.id if ceiling.user else application.id,
             sub_type="user" if ceiling.user else "application",
             client_id=application.id,
@@ -185,7 +186,7 @@ class Issuer:
             jti=self._ids(),
             scope=" ".join(request.scopes),
             zone=state.name,
-            policy=decider.policy_set,
+            policy=decider.policy_set or "",
             rev=self._revision(),
             sid=ceiling.session,
             act=ceiling.actors,
@@ -195,7 +196,8 @@ class Issuer:
     def _target(state: ZoneState, target: str) -> ServerEntry:
         server = state.servers.get(target)
         if server is None:
-            server = next((entry for entry in state.servers.values() if entry.audience == target.rstrip("/")), None)
+            name = target.rstrip("/").removeprefix(state.audience(""))
+            server = state.servers.get(name) if name != target else None
         if server is None:
             raise OAuthError("invalid_target", "No such server in this zone.", reason="unknown_server")
         return server
@@ -218,7 +220,7 @@ class Issuer:
             )
         mandate = self._authenticator.mandate(request.subject_token, state).mandate
         self._authenticator.require_live(mandate, state)
-        narrowed = narrow_to_subject(mandate, server.audience, application.id)
+        narrowed = narrow_to_subject(mandate, state.audience(server.name), application.id)
         user = narrowed.user
         if user is not None:
             user = Principal("user", user.id, state.users[user.id].role)
@@ -229,6 +231,11 @@ class Issuer:
             session=narrowed.session,
             actors=narrowed.actors,
         )
+
+
+def offered_scopes(server: ServerEntry) -> frozenset[str]:
+    """The scopes that the server's operations use."""
+    return frozenset(operation.scope for operation in server.binding.operations) if server.binding else frozenset()
 
 
 def _acting(context: Context, application: ApplicationEntry, user: str, session: str) -> Context:

@@ -7,18 +7,20 @@ refused refuses the request: a caller never has to find out afterwards that it g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bailiwick.authority.tokens import Act, Mandate
 from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest
+from bailiwick.policy.decisions import Decision
 
 CLIENT_CREDENTIALS = "client_credentials"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant type's name
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 MAX_ACTORS = 8
+_OUR_REASONS = frozenset({"policy_denied", "policy_error", "no_active_policy"})
 
 # Parameters that must not be repeated (RFC 6749 §3.2); `resource` and `audience` may.
 _KNOWN = frozenset(
@@ -76,7 +78,7 @@ class Grantee(Protocol):
     @property
     def role(self) -> str: ...
     @property
-    def grants(self) -> Mapping[str, Sequence[str]]: ...
+    def grants(self) -> Mapping[str, Collection[str]]: ...
 
 
 def parse_request(form: Sequence[tuple[str, str]]) -> TokenRequest:
@@ -168,6 +170,12 @@ def verb_of(scope: str) -> str:
     return scope.replace(".", ":").rsplit(":", 1)[-1]
 
 
+def denial(decision: Decision) -> Denied:
+    """The refusal that a policy's no amounts to; what the policy says in its own words goes along as ``reasons``."""
+    reason = decision.reasons[0] if decision.reasons and decision.reasons[0] in _OUR_REASONS else "policy_denied"
+    return Denied(reason=reason, reasons=list(decision.reasons))
+
+
 def policy_input(
     *,
     stage: str,
@@ -192,7 +200,7 @@ def policy_input(
             "id": application.id,
             "name": application.name,
             "role": application.role,
-            "grants": application.grants,
+            "grants": {server: sorted(granted) for server, granted in application.grants.items()},
         },
         "server": {"name": server_name, "tags": server_tags},
         "operation": operation if operation is not None else {"scope": scope},

@@ -35,6 +35,7 @@ class ZoneState:
 
     name: str
     issuer: str
+    resources: str
     archived: bool
     servers: Mapping[str, ServerEntry]
     users: Mapping[str, UserEntry]
@@ -42,6 +43,10 @@ class ZoneState:
     keys: Mapping[str, VerifyKey]
     mandate_key: SigningKey
     session_key: SigningKey
+
+    def audience(self, server: str) -> str:
+        """The resource URI (RFC 8707) of a server, which is the ``aud`` of its mandates."""
+        return self.resources + server
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,7 @@ class SnapshotStore:
         return ZoneState(
             name=zone,
             issuer=self._settings.zone_issuer(zone),
+            resources=self._settings.audience(zone, ""),
             archived=state != "active",
             servers=MappingProxyType(dict(await load_servers(tx, self._sealer, zone))),
             users=MappingProxyType(dict(await load_users(tx, zone))),

@@ -12,7 +12,6 @@ of the check and drops its body; its local-reply mapping turns these back into 5
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,12 +19,14 @@ from typing import Any, Protocol
 import msgspec
 
 from bailiwick.authority.authenticate import Authenticator, Presented
-from bailiwick.authority.rfc8693 import Principal, policy_input
+from bailiwick.authority.rfc8693 import Principal, denial, policy_input
 from bailiwick.authority.snapshot import SnapshotStore, ZoneState
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Detail, Network, Recorder, encode
+from bailiwick.evidence.inputs import digest_of
 from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.request import GatewayRequest, parse
+from bailiwick.gateway.routing import binding_tag, route_name
 from bailiwick.inventory.loader import ServerEntry
 from bailiwick.inventory.operations import Operation
 from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
@@ -126,8 +127,8 @@ class Check:
             # the world moved while the disk was busy: what has ended by now must not pass
             self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
         headers = [(b"content-length", b"0"), (b"x-request-id", case.request_id.encode())]
-        if server.presented is not None:
-            headers.append((b"x-bailiwick-credential", server.presented.value.encode("latin-1")))
+        if server.inject is not None:
+            headers.append((b"x-bailiwick-credential", server.inject[1].encode("latin-1")))
         if case.operation is not None and case.operation.long_lived:
             headers.append((b"x-bailiwick-long-lived", b"1"))
             headers.append((b"x-bailiwick-authority", _reference(presented).encode().encode()))
@@ -143,12 +144,12 @@ class Check:
         self._authenticator.require_fresh()
         presented = case.presented = self._authenticator.mandate(request.token, state)
         mandate = presented.mandate
-        if mandate.aud != server.audience:
+        if mandate.aud != state.audience(server.name):
             raise Unauthenticated(reason="wrong_audience")
         self._authenticator.require_live(mandate, state)
         if self._limit is not None:
             self._limit(mandate.client_id)
-        if server.operations is None:
+        if server.binding is None:
             raise Unavailable(reason="no_binding")
         operation = case.operation = server.operations.match(request.method, request.path)
         if operation is None:
@@ -156,11 +157,9 @@ class Check:
         if operation.scope not in mandate.scopes:
             raise Denied(reason="insufficient_scope", scope=operation.scope)
         self._decide(case, state, server, presented, operation, request)
-        if server.credential_missing:
-            raise Unavailable(reason="credential_missing")
-        if server.unresolved:
-            raise Unavailable(reason="upstream_unresolved")
-        if request.route != server.route or request.binding != server.binding_tag:
+        if server.refusal is not None:
+            raise Unavailable(reason=server.refusal)
+        if request.route != route_name(server) or request.binding != binding_tag(server):
             # Envoy would present this credential by an older binding; it takes the new one up within a second
             raise Unavailable(reason="route_pending", headers={"retry-after": "1"})
 
@@ -194,7 +193,7 @@ class Check:
     ) -> None:
         decider = self._decider(state.name)
         case.decision_id = self._ids()
-        generation = (self._store.current.generation, decider.generation)
+        generation = (self._store.current.generation, decider.stats.swaps)
         if presented.generation != generation:
             presented.generation, presented.memo = generation, {}
         # without the path the question is the same for every request of this mandate to this operation
@@ -204,13 +203,13 @@ class Check:
         if known is None:
             question = self._question(state, server, presented, operation, request, by_path)
             body = _encode_input(question)
-            known = (decider.decide(question), hashlib.sha256(body).hexdigest())
+            known = (decider.decide(question), digest_of(body))
             self._ledgering.decision_input(state.name, known[1], body)
             if not by_path:
                 presented.memo[key] = known
         case.decision, case.input_digest = known
         if not case.decision.allowed:
-            raise Denied(reason=case.decision.reason, reasons=list(case.decision.reasons))
+            raise denial(case.decision)
 
     def _question(
         self,
@@ -236,7 +235,7 @@ class Check:
             subject=subject,
             application=application,
             server_name=server.name,
-            server_tags=server.tags,
+            server_tags=dict(server.tags),
             scopes=mandate.scopes,
             scope=operation.scope,
             operation=described,
@@ -261,9 +260,9 @@ class Check:
             details["operation"] = f"{operation.method} {operation.path}"
             details["scope"] = operation.scope
         if case.input_digest:
-            details["input"] = case.input_digest
-        if outcome == "allow" and case.server is not None and case.server.credential_name:
-            details["credential"] = case.server.credential_name
+            details["input_digest"] = case.input_digest
+        if outcome == "allow" and case.server is not None and case.server.binding is not None:
+            details["credential"] = case.server.binding.credential or ""
         event = self._recorder.make(
             codes.GATEWAY_ALLOWED if outcome == "allow" else codes.GATEWAY_DENIED,
             "allow" if outcome == "allow" else "deny",
