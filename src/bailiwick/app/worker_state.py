@@ -1,0 +1,71 @@
+"""A worker's memory and how it follows the feed: snapshot, policy deciders, confirmation of what was applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from bailiwick.app.foundations import Foundations
+from bailiwick.authority.keys import KeyStore
+from bailiwick.authority.snapshot import SnapshotStore
+from bailiwick.kernel.feed import Change, FeedReader
+from bailiwick.policy.decisions import Decider
+from bailiwick.policy.loader import load_decider
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerState:
+    """The snapshot store, a decider per zone, and the reader that keeps them current.
+
+    ``with_policy`` is False where nothing is decided (work, guard).
+    """
+
+    def __init__(self, base: Foundations, *, with_policy: bool) -> None:
+        self._base = base
+        self._with_policy = with_policy
+        self.keys = KeyStore(base.database, base.sealer, base.clock, base.recorder)
+        self.store = SnapshotStore(base.settings, base.clock, self.keys, base.sealer)
+        self.deciders: dict[str, Decider] = {}
+        self.reader = FeedReader(
+            base.database, base.direct_url, base.clock, self._apply, poll_s=base.settings.feed_poll_s
+        )
+        self._applying = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Read everything once, before following the feed."""
+        read_at = self._base.clock.monotonic()
+        revision = await self.store.load(self._base.database)
+        if self._with_policy:
+            for zone in self.store.current.zones:
+                await self._load_policy(zone)
+        self.reader.start_from(revision, read_at)
+
+    def decider(self, zone: str) -> Decider:
+        """The zone's decider; a zone without policy has one that denies."""
+        known = self.deciders.get(zone)
+        if known is None:
+            known = self.deciders[zone] = Decider(cache_entries=self._base.settings.decision_cache_entries)
+        return known
+
+    async def poll(self) -> None:
+        """Take in what is new, now."""
+        await self.reader.poll()
+
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        async with self._applying:
+            async with self._base.database.begin() as tx:
+                await self.store.apply(tx, changes)
+            if not self._with_policy:
+                return
+            for zone in dict.fromkeys(change.zone for change in changes if change.kind in {"policy", "zone"}):
+                await self._load_policy(zone)
+            for zone in dict.fromkeys(change.zone for change in changes if change.kind == "cache"):
+                flushed = self.decider(zone).flush()
+                log.info("decision cache flushed", zone=zone, entries=flushed)
+
+    async def _load_policy(self, zone: str) -> None:
+        async with self._base.database.begin() as tx:
+            await load_decider(tx, zone, self.decider(zone))
