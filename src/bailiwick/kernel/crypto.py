@@ -106,6 +106,10 @@ class KekFile:
         self._write([*self._lines(), fresh])
         return fresh[0]
 
+    def ids(self) -> list[str]:
+        """The ids of all keys, the active one last."""
+        return [kid for kid, _ in self._lines()]
+
     def retire(self, kid: str) -> None:
         """Remove a key that nothing is wrapped by any more."""
         self._write([(known, key) for known, key in self._lines() if known != kid])

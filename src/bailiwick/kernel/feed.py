@@ -75,6 +75,7 @@ class FeedReader:
         self._poll_s = poll_s
         self._fresh_at = float("-inf")
         self._wake = asyncio.Event()
+        self._polling = asyncio.Lock()
         self.revision = 0
         self.on_applied: Callable[[int], Awaitable[None]] | None = None
 
@@ -88,19 +89,20 @@ class FeedReader:
 
     async def poll(self) -> None:
         """Read and apply everything new, once. Raises :class:`Unavailable` when the database is away."""
-        started = self._clock.monotonic()
-        async with self._database.begin() as tx:
-            rows = await tx.all(
-                "SELECT revision, zone, kind, key FROM feed WHERE revision > :after ORDER BY revision",
-                after=self.revision,
-            )
-        changes = [Change(row["revision"], row["zone"], row["kind"], row["key"]) for row in rows]
-        if changes:
-            await self._apply(changes)
-            self.revision = changes[-1].revision
-            if self.on_applied is not None:
-                await self.on_applied(self.revision)
-        self._fresh_at = started
+        async with self._polling:
+            started = self._clock.monotonic()
+            async with self._database.begin() as tx:
+                rows = await tx.all(
+                    "SELECT revision, zone, kind, key FROM feed WHERE revision > :after ORDER BY revision",
+                    after=self.revision,
+                )
+            changes = [Change(row["revision"], row["zone"], row["kind"], row["key"]) for row in rows]
+            if changes:
+                await self._apply(changes)
+                self.revision = changes[-1].revision
+                if self.on_applied is not None:
+                    await self.on_applied(self.revision)
+            self._fresh_at = started
 
     async def run(self) -> None:
         """Follow the feed until cancelled; database outages only age the reader."""

@@ -1,0 +1,104 @@
+"""Rotating the key-encryption key: everything sealed is wrapped anew, in batches, while the installation runs.
+
+The order matters. The new key is put in the file first and every process told to read it; only when all have
+confirmed is anything wrapped under it; only when nothing is wrapped under the old key any more may that one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bailiwick.app.foundations import Foundations
+from bailiwick.authority.revocation import Revocations
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context
+from bailiwick.evidence.inputs import input_aad
+from bailiwick.evidence.ledger import key_aad
+from bailiwick.inventory.credentials import credential_aad
+from bailiwick.kernel import feed
+from bailiwick.kernel.crypto import KekFile, Sealer
+from bailiwick.kernel.db import Row
+from bailiwick.kernel.idempotency import answer_aad
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SealedColumn:
+    """A column of sealed values: its table, the columns of the primary key, and what a value is bound to."""
+
+    table: str
+    key: tuple[str, ...]
+    column: str
+    aad: Callable[[Row], bytes]
+
+
+SEALED: tuple[SealedColumn, ...] = (
+    SealedColumn("zone_keys", ("kid",), "private_sealed", lambda row: key_aad(row["kid"])),
+    SealedColumn("credentials", ("zone", "id"), "sealed", lambda row: credential_aad(row["zone"], row["id"])),
+    SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
+    SealedColumn("idempotency_keys", ("zone", "caller", "key"), "body", answer_aad),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation did: the new key's id, the rows wrapped anew by table, and the keys that went."""
+
+    kek: str
+    rewrapped: dict[str, int]
+    retired: tuple[str, ...]
+
+
+class KekRotation:
+    """Rotates the KEK of a running or stopped installation."""
+
+    def __init__(self, base: Foundations, file: KekFile, revocations: Revocations) -> None:
+        self._base = base
+        self._file = file
+        self._revocations = revocations
+
+    async def rotate(self, context: Context) -> Rotation:
+        """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption."""
+        kek = self._file.add()
+        async with self._base.database.begin() as tx:
+            revision = await feed.announce(tx, context.zone, "kek", kek)
+        await self._revocations.settle(revision, context)
+        sealer = self._file.load()
+        rewrapped = {column.table: await self._rewrap(column, sealer) for column in SEALED}
+        retired = tuple(kid for kid in self._file.ids() if kid != kek)
+        async with self._base.database.begin() as tx:
+            await self._base.recorder.record(
+                tx, codes.KEK_ROTATED, "success", context, kek=kek, rewrapped=sum(rewrapped.values())
+            )
+        for kid in retired:
+            self._file.retire(kid)
+        return Rotation(kek, rewrapped, retired)
+
+    async def _rewrap(self, column: SealedColumn, sealer: Sealer) -> int:
+        """Wrap every value of a column that is under another KEK; answers how many."""
+        names = ", ".join(column.key)
+        place = f"({names})"
+        after = tuple("" for _ in column.key)
+        changed = 0
+        while True:
+            bound = ", ".join(f":after_{name}" for name in column.key)
+            async with self._base.database.begin() as tx:
+                rows = await tx.all(
+                    f"SELECT {names}, {column.column} AS sealed FROM {column.table}"  # noqa: S608 - names from the table above
+                    f" WHERE {place} > ({bound}) AND {column.column} IS NOT NULL ORDER BY {names} LIMIT {_BATCH} FOR UPDATE",
+                    **{f"after_{name}": value for name, value in zip(column.key, after, strict=True)},
+                )
+                for row in rows:
+                    if sealer.kek_of(row["sealed"]) != sealer.active:
+                        matches = " AND ".join(f"{name} = :{name}" for name in column.key)
+                        await tx.run(
+                            f"UPDATE {column.table} SET {column.column} = :sealed WHERE {matches}",  # noqa: S608
+                            sealed=sealer.rewrap(row["sealed"], column.aad(row)),
+                            **{name: row[name] for name in column.key},
+                        )
+                        changed += 1
+            if len(rows) < _BATCH:
+                return changed
+            after = tuple(row[name] for name in column.key for row in rows[-1:])
