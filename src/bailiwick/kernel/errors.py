@@ -30,6 +30,7 @@ REASONS: dict[str, Reason] = {
     "conflict": Reason(409, "The state of the resource does not allow this."),
     "in_use": Reason(409, "Something else still refers to this; it must be changed first."),
     "version_mismatch": Reason(412, "If-Match names another version: read again, then change."),
+    "unsupported_grant_type": Reason(400, "The token endpoint does not know this grant type."),
     "idempotency_conflict": Reason(422, "The Idempotency-Key was used with a different request."),
     "rate_limited": Reason(429, "Too many requests; Retry-After says when to come back."),
     # --- who are you

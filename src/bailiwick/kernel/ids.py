@@ -6,8 +6,11 @@ import os
 import time
 from collections.abc import Callable
 
-_RANDOM_BITS = 62
 _COUNTER_BITS = 12
+_POOL_BYTES = 4096
+_TAIL_DIGITS = 16
+# the first digit of the tail carries the variant 0b10 and two random bits
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class Ids:
@@ -25,26 +28,26 @@ class Ids:
         self._random_bytes = random_bytes
         self._last_ms = 0
         self._counter = 0
-        self._pool = b""
+        self._prefix = ""
+        self._pool = ""
         self._offset = 0
 
     def __call__(self) -> str:
         """A new lower-case hyphenated UUIDv7."""
         now = self._now_ms()
         if now > self._last_ms:
-            self._last_ms, self._counter = now, 0
+            self._start(now)
         else:
             self._counter += 1
             if self._counter >> _COUNTER_BITS:
-                self._last_ms, self._counter = self._last_ms + 1, 0
-        ms, tail = self._last_ms, self._random62()
-        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - twice as fast as slicing, and this is the hot path
-            (ms >> 16) & 0xFFFF_FFFF,
-            ms & 0xFFFF,
-            self._counter,
-            0x8000 | tail >> 48,
-            tail & 0xFFFF_FFFF_FFFF,
-        )
+                self._start(self._last_ms + 1)
+        offset = self._offset
+        if offset >= len(self._pool):
+            # one system call serves 512 ids: the hot path makes several ids a request
+            self._pool, offset = self._random_bytes(_POOL_BYTES).hex(), 0
+        self._offset = offset + _TAIL_DIGITS
+        tail = self._pool[offset : offset + _TAIL_DIGITS]
+        return f"{self._prefix}{self._counter:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
 
     def secret(self, length: int = 32) -> str:
         """``length`` random bytes as URL-safe text without padding, for secrets and one-time passwords."""
@@ -52,10 +55,7 @@ class Ids:
 
         return urlsafe_b64encode(self._random_bytes(length)).rstrip(b"=").decode()
 
-    def _random62(self) -> int:
-        # one system call serves 512 ids: the hot path makes several ids a request
-        if self._offset >= len(self._pool):
-            self._pool, self._offset = self._random_bytes(4096), 0
-        chunk = self._pool[self._offset : self._offset + 8]
-        self._offset += 8
-        return int.from_bytes(chunk, "big") & ((1 << _RANDOM_BITS) - 1)
+    def _start(self, ms: int) -> None:
+        self._last_ms, self._counter = ms, 0
+        digits = f"{ms & 0xFFFF_FFFF_FFFF:012x}"
+        self._prefix = f"{digits[:8]}-{digits[8:]}-7"
