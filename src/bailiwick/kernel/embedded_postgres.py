@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from bailiwick.kernel.errors import Unavailable
@@ -211,7 +212,7 @@ class EmbeddedPostgres:
         """The postmaster, while :meth:`start` has one running."""
         return self._child.pid if self._child and self._child.returncode is None else None
 
-    async def __aenter__(self) -> EmbeddedPostgres:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -223,7 +224,8 @@ class EmbeddedPostgres:
     def url(self, database: str = DATABASE, *, user: str = ADMIN) -> str:
         """A libpq URL for ``database``. The password is not in it: it names the 0600 password file (``passfile``)."""
         host, passfile = quote(str(self.socket_dir), safe=""), quote(str(self._passfile), safe="")
-        return f"postgresql://{quote(user, safe='')}@/{quote(database, safe='')}?host={host}&port={PORT}&passfile={passfile}"
+        login = f"{quote(user, safe='')}@/{quote(database, safe='')}"
+        return f"postgresql://{login}?host={host}&port={PORT}&passfile={passfile}"
 
     async def ensure_database(self, name: str = DATABASE, *, template: str = "template0") -> bool:
         """Create database ``name`` unless it exists; True when it was created."""
@@ -262,9 +264,8 @@ class EmbeddedPostgres:
             verb = "ALTER" if await found.fetchone() else "CREATE"
             # the server's log would show a statement that fails; it must not show a password
             verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-            await connection.execute(
-                sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(sql.SQL(verb), sql.Identifier(role), sql.Literal(verifier))
-            )
+            statement = sql.SQL("{} ROLE {} LOGIN PASSWORD {}")
+            await connection.execute(statement.format(sql.SQL(verb), sql.Identifier(role), sql.Literal(verifier)))
 
     # --- inside
 

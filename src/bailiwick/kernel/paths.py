@@ -91,13 +91,17 @@ class Layout:
         self.spool = self.data_dir / "spool"
         self.secrets = self.data_dir / "secrets"
         self.logs = self.data_dir / "logs"
-        self.envoy = self.data_dir / "envoy"
         self.metrics = self.data_dir / "metrics"
         self.lock = self.data_dir / "lock"
         self.run = self._find_run()
 
     def __repr__(self) -> str:
         return f"Layout({str(self.data_dir)!r})"
+
+    @property
+    def envoy(self) -> Path:
+        """Envoy's configuration and its admin socket; made anew at each start."""
+        return self.run / "envoy"
 
     @property
     def control_socket(self) -> Path:
@@ -126,9 +130,10 @@ class Layout:
             if held.st_uid == own and stat.S_IMODE(held.st_mode) & 0o067:
                 # 0710 is kept: it is how another user may reach a cluster of his own below it
                 self.data_dir.chmod(0o700)
-            for directory in (self.pg, self.spool, self.secrets, self.logs, self.envoy, self.metrics):
+            for directory in (self.pg, self.spool, self.secrets, self.logs, self.metrics):
                 directory.mkdir(mode=0o700, exist_ok=True)
             self._create_run()
+            self.envoy.mkdir(mode=0o700, exist_ok=True)
             probe = self.data_dir / ".writable"
             probe.write_bytes(b"\0" * 4096)
             probe.unlink()

@@ -32,11 +32,11 @@ CAP_DAC_READ_SEARCH = 2
 
 
 class _CapabilityHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]  # noqa: RUF012 - ctypes' own protocol
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
 
 class _CapabilityWord(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("effective", ctypes.c_uint32),
         ("permitted", ctypes.c_uint32),
         ("inheritable", ctypes.c_uint32),
@@ -178,7 +178,7 @@ class Child:
 
         Raises :class:`OSError` when it cannot be executed. Needs a running event loop.
         """
-        popen = subprocess.Popen(  # noqa: PLW1509 - the setup must run after fork: nothing else can set it
+        popen = subprocess.Popen(
             list(command.argv),
             env=dict(command.env),
             cwd=command.cwd,
@@ -216,7 +216,7 @@ class Child:
         done, _ = await asyncio.wait([self._gone], timeout=seconds)
         return bool(done)
 
-    def signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
         """Send ``number``, never to another process that got the same pid."""
         if self._popen.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -225,11 +225,11 @@ class Child:
     async def stop(self, ladder: Sequence[tuple[signal.Signals, float]]) -> int:
         """Send each signal of ``ladder`` in turn, waiting its seconds, and SIGKILL at the end; the return code."""
         for number, seconds in ladder:
-            self.signal(number)
+            self.send(number)
             if await self.gone_within(seconds):
                 break
         else:
-            self.signal(signal.SIGKILL)
+            self.send(signal.SIGKILL)
         return await self.wait()
 
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -257,7 +257,7 @@ async def run_to_end(command: Command, *, input_fd: int | None = None, limit: fl
             output = await reader.read()
             code = await child.wait()
     except BaseException:
-        child.signal(signal.SIGKILL)
+        child.send(signal.SIGKILL)
         await child.wait()
         raise
     finally:
