@@ -76,7 +76,7 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    app(prog_name="bailiwick")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ STEADY = frozenset({"ready", "done"})
 
 @app.command()
 @command
-def status(
-    data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
-) -> int:
+def status(data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
     """Show the parts, the addresses and the readiness.
 
     Exits 0 when everything is ready, 1 when something is not, 3 when nothing is running.
@@ -55,9 +53,7 @@ def readiness(layout: Layout, found: dict[str, Any]) -> dict[str, Any]:
         socket = layout.slot(part["name"]).check
         if part["state"] == "ready" and socket.exists():
             try:
-                code, body = asyncio.run(
-                    asyncio.wait_for(http_get(layout.slot(part["name"]).api, "/health/ready"), 2)
-                )
+                code, body = asyncio.run(asyncio.wait_for(http_get(layout.slot(part["name"]).api, "/health/ready"), 2))
             except (OSError, ValueError, TimeoutError):
                 continue
             return {"ready": code == 200, "status": code, "body": body.decode(errors="replace")[:2000]}

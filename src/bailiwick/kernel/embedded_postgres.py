@@ -32,11 +32,10 @@ from urllib.parse import quote
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.paths import DataDirLock, Layout, write_private
 from bailiwick.kernel.processes import (
-    CAP_DAC_READ_SEARCH,
     Child,
     Command,
     RunAs,
-    holds_capability,
+    may_give_traverse,
     may_traverse,
     run_to_end,
     unprivileged_user,
@@ -295,11 +294,11 @@ class EmbeddedPostgres:
         user = user or unprivileged_user()
         if user is None:
             raise Unavailable("PostgreSQL does not run as root, and there is no user bailiwick, postgres or nobody.")
-        ways = (self._binaries / "bin/postgres", self.cluster, self.socket)
+        ways = (self._binaries / "bin/postgres", self.layout.pg, self.socket_dir)
         blocked = [way for way in ways if not may_traverse(way, user.uid, user.gid)]
         if not blocked:
             return RunAs(user.name, user.uid, user.gid)
-        if holds_capability(CAP_DAC_READ_SEARCH):
+        if may_give_traverse():
             return RunAs(user.name, user.uid, user.gid, traverse=True)
         for directory in {self.layout.data_dir, self.layout.run}:
             os.chown(directory, -1, user.gid)
@@ -361,13 +360,14 @@ class EmbeddedPostgres:
     async def _end_orphans(self) -> None:
         """End servers that an earlier life left on this cluster; the caller holds the lock, so none is anybody's."""
         for number in (signal.SIGQUIT, signal.SIGKILL):
-            for _ in range(200):
+            for _ in range(50):
                 orphans = self._orphans()
                 if not orphans:
                     return
                 for pid in orphans:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
+                        os.kill(pid, signal.SIGCONT)
                 await asyncio.sleep(0.02)
 
     def _orphans(self) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import pwd
 import signal
@@ -22,13 +23,14 @@ from typing import IO, Any
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_SECUREBITS = 28
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
 CAP_DAC_READ_SEARCH = 2
+_CAP_SETPCAP = 8
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -96,11 +98,12 @@ def may_traverse(path: Path, uid: int, gid: int) -> bool:
     return True
 
 
-def holds_capability(number: int) -> bool:
-    """True when this process may give ``number`` to a child: it is in the permitted set."""
+def may_give_traverse() -> bool:
+    """True when this process can start a child with :attr:`RunAs.traverse`."""
+    needed = 1 << CAP_DAC_READ_SEARCH | 1 << _CAP_SETPCAP
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapPrm:"):
-            return bool(int(line.split()[1], 16) >> number & 1)
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16) & needed == needed
     return False
 
 
@@ -116,11 +119,6 @@ def child_setup(run_as: RunAs | None = None, death_signal: int = signal.SIGKILL)
             os._exit(70)
 
     return setup
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies (PR_SET_CHILD_SUBREAPER)."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def started_at(pid: int) -> int | None:
@@ -178,16 +176,20 @@ class Child:
 
         Raises :class:`OSError` when it cannot be executed. Needs a running event loop.
         """
-        popen = subprocess.Popen(
-            list(command.argv),
-            env=dict(command.env),
-            cwd=command.cwd,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            preexec_fn=child_setup(command.run_as, command.death_signal),
-        )
+        try:
+            popen = subprocess.Popen(
+                list(command.argv),
+                env=dict(command.env),
+                cwd=command.cwd,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                preexec_fn=child_setup(command.run_as, command.death_signal),
+            )
+        except subprocess.SubprocessError as error:
+            who = command.run_as.name if command.run_as else "ourselves"
+            raise PermissionError(errno.EPERM, f"the system does not let it run as {who}") from error
         loop = asyncio.get_running_loop()
         child = cls(
             popen.pid,
@@ -293,7 +295,9 @@ async def kill_recorded(pid: int, started: int, *, limit: float = 5) -> bool:
 
 def _become(user: RunAs) -> None:
     if user.traverse:
-        _prctl(_PR_SET_KEEPCAPS, 1)
+        # Without this, access(2) looks past the capabilities of any user but root, and initdb and postgres use it
+        # to find themselves. It also keeps the capabilities across setresuid; capset below takes the rest away.
+        _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     os.setgroups([user.gid])
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)

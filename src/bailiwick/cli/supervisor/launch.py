@@ -73,8 +73,6 @@ class Launch:
             self._check_machine()
             return await self._supervise(lock, began, on_ready)
         finally:
-            for path in (self.layout.control_socket, self.layout.status_file):
-                path.unlink(missing_ok=True)
             self._clear_run()
             lock.release()
 
@@ -164,9 +162,7 @@ class Launch:
         try:
             gateway = _gateway_factory()(settings, self.layout)
             environment = role_environment({**self._flags, "data_dir": self.layout.data_dir})
-            stack = Stack(
-                self.layout, environment, gateway=gateway, database_url=url, program=PROGRAM
-            )
+            stack = Stack(self.layout, environment, gateway=gateway, database_url=url, program=PROGRAM)
         except (BailiwickError, ValueError, OSError) as error:
             raise Refused(getattr(error, "detail", None) or str(error)) from error
         return Supervisor(
@@ -185,14 +181,11 @@ class Launch:
         )
 
     def _clear_run(self) -> None:
-        """Leave no socket behind, and no directory outside the data directory."""
-        for socket in self.layout.run.glob("*/*.sock*"):
-            socket.unlink(missing_ok=True)
-        if self.layout.run.parent != self.layout.data_dir:
-            for entry in sorted(self.layout.run.rglob("*"), reverse=True):
-                with contextlib.suppress(OSError):
-                    entry.rmdir() if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-            self.layout.remove_foreign_run()
+        """Leave no socket behind, and no directory outside the data directory: all of it is made anew."""
+        for entry in sorted(self.layout.run.rglob("*"), reverse=True):
+            with contextlib.suppress(OSError):
+                entry.rmdir() if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        self.layout.remove_foreign_run()
 
 
 def _gateway_factory() -> GatewayFactory:
@@ -202,10 +195,10 @@ def _gateway_factory() -> GatewayFactory:
 
 
 def _told(result: bytes) -> list[tuple[str, str]]:
-    """What ``prepare`` has to say to the operator, such as the administrator's one-time password."""
+    """What ``prepare`` has to say to the operator, such as the one-time password: the last line of what it printed."""
     try:
-        told = json.loads(result or b"{}")
-    except ValueError:
+        told = json.loads(result.splitlines()[-1])
+    except (ValueError, IndexError):
         return []
     return [(str(name).replace("_", " "), str(value)) for name, value in told.items() if value is not None]
 

@@ -129,9 +129,8 @@ class Pump:
 
     def close(self) -> None:
         """Take what is still in the pipe and close it."""
-        if not self._pipe.closed:
-            self._read(to_the_end=True)
-            self._end()
+        self._read(to_the_end=True)
+        self._end()
 
     def _read(self, to_the_end: bool = False) -> None:
         while not self._pipe.closed:
@@ -153,6 +152,8 @@ class Pump:
                 return
 
     def _end(self) -> None:
+        if self._pipe.closed:
+            return
         if self._rest:
             self._take(self._rest)
             self._rest = b""

@@ -155,7 +155,8 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Everything known, as JSON values; the content of ``status.json``."""
-        parts = [runner.facts.as_json() for runner in self._runners.values()]
+        ordered = sorted(self._runners.values(), key=lambda runner: (runner.part.stage, _slot_order(runner.part.name)))
+        parts = [runner.facts.as_json() for runner in ordered]
         steady = all(part["state"] in (State.READY, State.DONE) for part in parts)
         return {
             "version": __version__,
