@@ -1,0 +1,83 @@
+"""The ``bailiwick`` command: a table of names; what a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command or group: where its :class:`typer.Typer` is (``module:attribute``), and its line in the help."""
+
+    target: str
+    help: str
+    hidden: bool = False
+
+
+COMMANDS: dict[str, Entry] = {
+    "up": Entry("bailiwick.cli.up:app", "Start everything on this machine and keep it running."),
+    "status": Entry("bailiwick.cli.status:app", "Show the parts, the addresses and the readiness."),
+    "down": Entry("bailiwick.cli.down:app", "Drain and stop everything."),
+    "logs": Entry("bailiwick.cli.logs:app", "Show the logs of the parts."),
+    "workers": Entry("bailiwick.cli.down:workers_app", "Change the number of serve workers while running."),
+    "restart": Entry("bailiwick.cli.down:restart_app", "Restart one part in good order."),
+    "version": Entry("bailiwick.cli.down:version_app", "Print the version."),
+    "prepare": Entry("bailiwick.cli.roles:prepare_app", "Bring the database up to date.", hidden=True),
+    "serve": Entry("bailiwick.cli.roles:serve_app", "Run one serve worker.", hidden=True),
+    "guard": Entry("bailiwick.cli.roles:guard_app", "Run the stream guard.", hidden=True),
+    "work": Entry("bailiwick.cli.roles:work_app", "Run the background work.", hidden=True),
+}
+"""Every command by name. A room that has commands adds a line here."""
+
+
+class LazyGroup(TyperGroup):
+    """Knows its commands by :data:`COMMANDS` and imports one only when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import and build the command; None when there is none by that name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        built = typer.main.get_command(getattr(import_module(module), attribute))
+        built.name, built.hidden = cmd_name, entry.hidden
+        return built
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands in the help, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items() if not entry.hidden])
+
+
+app = typer.Typer(
+    name="bailiwick",
+    cls=LazyGroup,
+    help="Decides and enforces who may do what under whose authority, and proves it afterwards.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="bailiwick")
+
+
+if __name__ == "__main__":
+    main()
