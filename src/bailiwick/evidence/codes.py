@@ -28,6 +28,7 @@ USER_CREATED = EventType("BW1101", "user.created")
 USER_CHANGED = EventType("BW1102", "user.changed")
 USER_DISABLED = EventType("BW1103", "user.disabled")
 USER_ENABLED = EventType("BW1104", "user.enabled")
+USER_MFA_RESET = EventType("BW1105", "user.mfa.reset")
 
 # 12xx applications
 APPLICATION_CREATED = EventType("BW1201", "application.created")

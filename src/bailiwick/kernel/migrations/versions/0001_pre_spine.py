@@ -61,8 +61,6 @@ CREATE TABLE users (
   must_change_password boolean NOT NULL DEFAULT false,
   invitation_hash bytea,
   invitation_expires_at timestamptz,
-  failed_logins int NOT NULL DEFAULT 0,
-  locked_until timestamptz,
   last_login_at timestamptz,
   version int NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
@@ -70,6 +68,17 @@ CREATE TABLE users (
   UNIQUE (zone, username)
 );
 CREATE UNIQUE INDEX ON users (zone, lower(email));
+CREATE UNIQUE INDEX ON users (zone, lower(username));
+CREATE UNIQUE INDEX ON users (invitation_hash);
+CREATE TABLE login_failures (
+  zone text NOT NULL,
+  username text NOT NULL,
+  failures int NOT NULL,
+  last_at timestamptz NOT NULL,
+  locked_until timestamptz,
+  PRIMARY KEY (zone, username)
+);
+CREATE INDEX ON login_failures (last_at);
 CREATE TABLE sessions (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
@@ -131,6 +140,11 @@ CREATE TABLE servers (
   updated_at timestamptz NOT NULL,
   UNIQUE (zone, name)
 );
+CREATE TABLE server_hosts (
+  host text PRIMARY KEY,
+  server_id text NOT NULL REFERENCES servers ON DELETE CASCADE
+);
+CREATE INDEX ON server_hosts (server_id);
 """
 
 POLICY = """

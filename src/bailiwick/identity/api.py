@@ -1,0 +1,273 @@
+"""Identity's routes: signing in and out, one's own password, users, sessions, applications."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field, SecretStr, StringConstraints
+
+from bailiwick.evidence.requests import context_of
+from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
+from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.users import NewUser, User, Users
+from bailiwick.kernel.answers import never_store, page, version_guard
+from bailiwick.kernel.fields import Body, Email, IdPath, Line, Name, NamePath, Scope, Text, after_id, after_name
+from bailiwick.kernel.http import (
+    Caller,
+    Cursor,
+    Limit,
+    current_caller,
+    require,
+    set_etag,
+    zone_of,
+)
+from bailiwick.kernel.permissions import Permission, allowed
+
+RoleName = Literal["admin", "operator", "auditor", "viewer"]
+# longer than any password we take, so that length alone is refused with a sentence and not with an echo
+PasswordField = Annotated[SecretStr, Field(max_length=1024)]
+Grants = Annotated[
+    dict[Name, Annotated[list[Scope], Field(max_length=MAX_GRANTED_SCOPES)]], Field(max_length=MAX_GRANTED_SERVERS)
+]
+GrantsPatch = Annotated[
+    dict[Name, Annotated[list[Scope], Field(max_length=MAX_GRANTED_SCOPES)] | None],
+    Field(max_length=MAX_GRANTED_SERVERS),
+]
+
+SignedInCaller = Annotated[Caller, Depends(current_caller)]  # also with a one-time password not yet changed
+SelfCaller = Annotated[Caller, Depends(require(Permission.SELF))]
+UserReader = Annotated[Caller, Depends(require(Permission.USERS_READ))]
+UserWriter = Annotated[Caller, Depends(require(Permission.USERS_WRITE))]
+ApplicationReader = Annotated[Caller, Depends(require(Permission.APPLICATIONS_READ))]
+ApplicationWriter = Annotated[Caller, Depends(require(Permission.APPLICATIONS_WRITE))]
+
+
+class LoginBody(Body):
+    """User name and password."""
+
+    username: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    password: PasswordField
+
+
+class PasswordBody(Body):
+    """One's current password and the one to have."""
+
+    current_password: PasswordField
+    new_password: PasswordField
+
+
+class InvitationBody(Body):
+    """The token of an invitation and the password chosen."""
+
+    token: Annotated[SecretStr, Field(max_length=200)]
+    password: PasswordField
+
+
+class UserBody(Body):
+    """A new user. Without a password the answer holds an invitation."""
+
+    username: Name
+    email: Email
+    role: RoleName
+    full_name: Line = ""
+    mfa_enabled: bool = False
+    password: PasswordField | None = None
+
+
+class UserPatch(Body):
+    """Changes to a user (JSON merge patch)."""
+
+    is_active: bool = True
+    role: RoleName = "viewer"
+    email: Email = ""
+    full_name: Line | None = None
+    mfa_enabled: bool = False
+
+    def patch(self) -> dict[str, Any]:
+        """The members that were sent; a null full name is an empty one."""
+        sent = self.model_dump(exclude_unset=True)
+        if "full_name" in sent:
+            sent["full_name"] = sent["full_name"] or ""
+        return sent
+
+
+class ApplicationBody(Body):
+    """A new application. ``grants`` maps server names to the scopes it may ask for there."""
+
+    name: Name
+    description: Text = ""
+    role: RoleName = "viewer"
+    grants: Grants = Field(default_factory=dict, examples=[{"payments": ["payments:read"]}])
+
+
+class ApplicationPatch(Body):
+    """Changes to an application (JSON merge patch: a null grant removes that server's)."""
+
+    description: Text | None = None
+    role: RoleName = "viewer"
+    grants: GrantsPatch | None = None
+    is_active: bool = True
+
+    def patch(self) -> dict[str, Any]:
+        """The members that were sent, as RFC 7396 reads them."""
+        return self.model_dump(exclude_unset=True)
+
+
+def routes(login: LocalLogin, users: Users, sessions: Sessions, applications: Applications) -> APIRouter:
+    """The routes of identity over its services."""
+    router = APIRouter(prefix="/api/v1")
+    _auth_routes(router, login, users, sessions)
+    _session_routes(router, sessions)
+    _user_routes(router, users)
+    _application_routes(router, applications)
+    return router
+
+
+def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions) -> None:
+    @router.post("/auth/login/local", tags=["auth"], summary="Sign in by user name and password")
+    async def sign_in(request: Request, response: Response, body: LoginBody) -> dict[str, Any]:
+        never_store(response)
+        context = context_of(request, None)
+        return (await login.sign_in(context, body.username, body.password.get_secret_value())).document()
+
+    @router.post("/auth/logout", tags=["auth"], status_code=204, summary="Sign out: end this session")
+    async def sign_out(request: Request, caller: SignedInCaller) -> None:
+        await sessions.end(context_of(request, caller), caller.session, owner=caller.name, sign_out=True)
+
+    @router.get("/auth/me", tags=["auth"], summary="Who am I?")
+    async def me(caller: SignedInCaller) -> dict[str, Any]:
+        user = await users.get(caller.zone, caller.name)
+        return {**user.document(), "session_id": caller.session, "zone": caller.zone}
+
+    @router.post("/auth/password", tags=["auth"], status_code=204, summary="Change one's own password")
+    async def change_password(request: Request, caller: SignedInCaller, body: PasswordBody) -> None:
+        await login.change_password(
+            context_of(request, caller),
+            caller.name,
+            caller.session,
+            body.current_password.get_secret_value(),
+            body.new_password.get_secret_value(),
+        )
+
+    @router.post("/auth/invitations/accept", tags=["auth"], summary="Choose a password by an invitation")
+    async def accept_invitation(request: Request, body: InvitationBody) -> dict[str, Any]:
+        token, password = body.token.get_secret_value(), body.password.get_secret_value()
+        return {"username": await users.accept_invitation(context_of(request, None), token, password)}
+
+
+def _session_routes(router: APIRouter, sessions: Sessions) -> None:
+    @router.get("/sessions", tags=["sessions"], summary="List one's sessions; administrators see everybody's")
+    async def list_sessions(
+        request: Request,
+        caller: SelfCaller,
+        username: Annotated[Name | None, Query(description="Only this user's")] = None,
+        ended: Annotated[bool, Query(description="Also those that are over")] = False,
+        cursor: Cursor = None,
+        limit: Limit = 100,
+    ) -> dict[str, Any]:
+        owner = username if allowed(caller.role, Permission.USERS_WRITE) else caller.name
+        found, following = await sessions.list(zone_of(request), owner, after_id(cursor), limit, ended=ended)
+        return page([session.document(caller.session) for session in found], following)
+
+    @router.delete("/sessions/{identifier}", tags=["sessions"], status_code=204, summary="End a session")
+    async def end_session(request: Request, caller: SelfCaller, identifier: IdPath) -> None:
+        owner = None if allowed(caller.role, Permission.USERS_WRITE) else caller.name
+        await sessions.end(context_of(request, caller), identifier, owner=owner)
+
+
+def _user_routes(router: APIRouter, users: Users) -> None:
+    def answer(response: Response, user: User) -> dict[str, Any]:
+        set_etag(response, user.version)
+        return user.document()
+
+    @router.get("/users", tags=["users"], summary="List users")
+    async def list_users(
+        request: Request, caller: UserReader, cursor: Cursor = None, limit: Limit = 100
+    ) -> dict[str, Any]:
+        found, following = await users.list(zone_of(request), after_name(cursor), limit)
+        return page([user.document() for user in found], following)
+
+    @router.post("/users", tags=["users"], status_code=201, summary="Create a user")
+    async def create_user(request: Request, response: Response, caller: UserWriter, body: UserBody) -> dict[str, Any]:
+        password = body.password.get_secret_value() if body.password is not None else None
+        new = NewUser(body.username, body.email, body.role, body.full_name, body.mfa_enabled, password)
+        user, invitation = await users.create(context_of(request, caller), new)
+        made = answer(response, user)
+        if invitation is not None:
+            never_store(response)
+            made["invitation"] = invitation.document()
+        return made
+
+    @router.get("/users/{username}", tags=["users"], summary="Show a user")
+    async def get_user(request: Request, response: Response, caller: UserReader, username: NamePath) -> dict[str, Any]:
+        return answer(response, await users.get(zone_of(request), username))
+
+    @router.patch("/users/{username}", tags=["users"], summary="Change a user (JSON merge patch)")
+    async def change_user(
+        request: Request, response: Response, caller: UserWriter, username: NamePath, body: UserPatch
+    ) -> dict[str, Any]:
+        context, guard = context_of(request, caller), version_guard(request)
+        return answer(response, await users.change(context, username, body.patch(), guard))
+
+    @router.post("/users/{username}/invitation", tags=["users"], status_code=201, summary="Invite a user anew")
+    async def invite_user(
+        request: Request, response: Response, caller: UserWriter, username: NamePath
+    ) -> dict[str, Any]:
+        never_store(response)
+        return {"invitation": (await users.invite(context_of(request, caller), username)).document()}
+
+    @router.delete("/users/{username}/mfa", tags=["users"], summary="Forget a user's second factors and end sessions")
+    async def reset_mfa(request: Request, caller: UserWriter, username: NamePath) -> dict[str, Any]:
+        return await users.reset_mfa(context_of(request, caller), username)
+
+
+def _application_routes(router: APIRouter, applications: Applications) -> None:
+    def answer(response: Response, application: Application, secret: str | None = None) -> dict[str, Any]:
+        set_etag(response, application.version)
+        if secret is None:
+            return application.document()
+        never_store(response)
+        return {**application.document(), "client_secret": secret}
+
+    @router.get("/applications", tags=["applications"], summary="List applications")
+    async def list_applications(
+        request: Request, caller: ApplicationReader, cursor: Cursor = None, limit: Limit = 100
+    ) -> dict[str, Any]:
+        found, following = await applications.list(zone_of(request), after_name(cursor), limit)
+        return page([application.document() for application in found], following)
+
+    @router.post("/applications", tags=["applications"], status_code=201, summary="Create an application")
+    async def create_application(
+        request: Request, response: Response, caller: ApplicationWriter, body: ApplicationBody
+    ) -> dict[str, Any]:
+        application, secret = await applications.create(
+            context_of(request, caller),
+            caller.role,
+            body.name,
+            description=body.description,
+            role=body.role,
+            grants=body.grants,
+        )
+        return answer(response, application, secret)
+
+    @router.get("/applications/{name}", tags=["applications"], summary="Show an application")
+    async def get_application(
+        request: Request, response: Response, caller: ApplicationReader, name: NamePath
+    ) -> dict[str, Any]:
+        return answer(response, await applications.get(zone_of(request), name))
+
+    @router.patch("/applications/{name}", tags=["applications"], summary="Change or disable an application")
+    async def change_application(
+        request: Request, response: Response, caller: ApplicationWriter, name: NamePath, body: ApplicationPatch
+    ) -> dict[str, Any]:
+        context, guard = context_of(request, caller), version_guard(request)
+        return answer(response, await applications.change(context, caller.role, name, body.patch(), guard))
+
+    @router.post("/applications/{name}/secret", tags=["applications"], summary="Rotate an application's secret")
+    async def rotate_secret(
+        request: Request, response: Response, caller: ApplicationWriter, name: NamePath
+    ) -> dict[str, Any]:
+        context, guard = context_of(request, caller), version_guard(request)
+        return answer(response, *await applications.rotate_secret(context, caller.role, name, guard))

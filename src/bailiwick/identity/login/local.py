@@ -1,0 +1,340 @@
+"""Signing in by user name and password.
+
+An unknown name costs and answers what a wrong password does: the same time, the same words, the same lock after ten
+failures. A lock is looked at again after the password was checked, under a row lock, so that guessing in parallel
+learns no more than guessing in turn.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.identity.passwords import Passwords, Verified, check_password
+from bailiwick.identity.ports import Revoke, SessionTokens
+from bailiwick.identity.sessions import end_sessions, open_session, printable
+from bailiwick.identity.users import forget_failures
+from bailiwick.inventory.zones import require_active
+from bailiwick.kernel import feed
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import BailiwickError, InvalidRequest, Unauthenticated
+from bailiwick.kernel.fields import NAME_PATTERN
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.settings import Settings
+
+MAX_FAILURES = 10
+LOCK = timedelta(minutes=15)
+
+_NAME = re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$"))
+
+_SELECT_USER = """
+SELECT id, email, role, is_active, password_hash, must_change_password FROM users
+WHERE zone = :zone AND username = :username
+"""
+_SELECT_LOCK = "SELECT locked_until FROM login_failures WHERE zone = :zone AND username = :username"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session just opened, and the token that stands for it."""
+
+    token: str
+    session_id: str
+    expires_in: int
+    must_change_password: bool
+    username: str
+    role: str
+    email: str
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form; ``token`` repeats ``access_token`` for callers that read that name."""
+        return {
+            "access_token": self.token,
+            "token": self.token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "session_id": self.session_id,
+            "must_change_password": self.must_change_password,
+            "user": {"username": self.username, "role": self.role, "email": self.email},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a sign-in is refused; committed to the record before it is raised."""
+
+    reason: str
+    locked_until: datetime | None = None
+
+    def error(self, now: datetime) -> BailiwickError:
+        if self.locked_until is None:
+            return Unauthenticated(reason=self.reason)
+        wait = max(1, int((self.locked_until - now).total_seconds()) + 1)
+        return BailiwickError(reason=self.reason, headers={"Retry-After": str(wait)})
+
+
+class LocalLogin:
+    """Signs people in by password, and changes passwords."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        recorder: Recorder,
+        settings: Settings,
+        passwords: Passwords,
+        tokens: SessionTokens,
+        revocations: Revoke,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._recorder = recorder
+        self._life = timedelta(seconds=settings.session_ttl_s)
+        self._passwords = passwords
+        self._tokens = tokens
+        self._revocations = revocations
+
+    async def sign_in(self, context: Context, username: str, password: str) -> SignedIn:
+        """Open a session for the user of ``context.zone``.
+
+        Raises ``Unauthenticated`` with ``invalid_credentials`` or, the password being right, ``account_disabled``;
+        ``account_locked`` (429); ``Unavailable`` when too many passwords are being checked.
+        """
+        known = _NAME.fullmatch(username) is not None
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await _user(tx, context.zone, username) if known else None
+            locked = await self._locked_until(tx, context.zone, username) if known else None
+        if locked is not None:
+            await self._refuse(context, username, _Refusal("account_locked", locked))
+        stored = user["password_hash"] if user is not None else None
+        verified = await self._passwords.verify(stored, password)
+        fresh_hash = await self._passwords.hash(password) if verified.outdated else None
+        async with self._database.begin() as tx:
+            outcome = await self._conclude(tx, context, username, stored, verified, fresh_hash, known=known)
+        if isinstance(outcome, _Refusal):
+            raise self._refused(context, username, outcome)
+        return outcome
+
+    async def change_password(self, context: Context, username: str, session_id: str, current: str, new: str) -> None:
+        """Change one's own password, which ends one's other sessions everywhere before this returns.
+
+        Raises ``invalid_credentials`` for a wrong current password, which counts towards the lock.
+        """
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await _user(tx, context.zone, username)
+            locked = await self._locked_until(tx, context.zone, username)
+        if locked is not None:
+            await self._refuse(context, username, _Refusal("account_locked", locked))
+        stored = user["password_hash"] if user is not None else None
+        verified = await self._passwords.verify(stored, current)
+        if user is not None and verified.ok:
+            check_password(new, username=username, email=user["email"])
+            if new == current:
+                raise InvalidRequest("The new password must differ from the current one.")
+        fresh = await self._passwords.hash(new) if verified.ok else ""
+        async with self._database.begin() as tx:
+            refusal, _row = await self._admit(tx, context, username, stored, verified, known=True)
+            if refusal is None:
+                revision = await self._store_password(tx, context, username, session_id, fresh)
+            else:
+                await self._record_refusal(tx, context, username, refusal)
+        if refusal is not None:
+            raise self._refused(context, username, refusal)
+        await self._revocations.settle(revision, context)
+
+    async def sweep_failures(self) -> int:
+        """Drop failures that no longer count, for the scheduled job; answers how many."""
+        async with self._database.begin() as tx:
+            return await tx.run("DELETE FROM login_failures WHERE last_at < :before", before=self._clock.now() - LOCK)
+
+    async def _conclude(
+        self,
+        tx: Transaction,
+        context: Context,
+        username: str,
+        stored: str | None,
+        verified: Verified,
+        fresh_hash: str | None,
+        *,
+        known: bool,
+    ) -> SignedIn | _Refusal:
+        refusal, user = await self._admit(tx, context, username, stored, verified, known=known)
+        if refusal is not None or user is None:
+            refusal = refusal or _Refusal("invalid_credentials")
+            await self._record_refusal(tx, context, username, refusal)
+            return refusal
+        await forget_failures(tx, context.zone, username)
+        session_id, now = self._ids(), self._clock.now()
+        expires_at = now + self._life
+        await tx.run(
+            "UPDATE users SET last_login_at = :now, password_hash = coalesce(:fresh, password_hash) WHERE id = :id",
+            now=now,
+            fresh=fresh_hash,
+            id=user["id"],
+        )
+        await open_session(tx, context, session_id, username, method="local", now=now, expires_at=expires_at)
+        # signed while the row is locked: whoever revokes the user later gets a later revision than the token's
+        token = self._tokens.session_token(context.zone, username, session_id, expires_at.timestamp(), ("pwd",))
+        await self._recorder.record(
+            tx,
+            codes.AUTH_LOGIN_SUCCESS,
+            "success",
+            _acting(context, username, session_id),
+            subject=Subject(id=username, type="user"),
+            method="local",
+        )
+        return SignedIn(
+            token,
+            session_id,
+            int(self._life.total_seconds()),
+            user["must_change_password"],
+            username,
+            user["role"],
+            user["email"],
+        )
+
+    async def _admit(
+        self,
+        tx: Transaction,
+        context: Context,
+        username: str,
+        stored: str | None,
+        verified: Verified,
+        *,
+        known: bool,
+    ) -> tuple[_Refusal | None, Row | None]:
+        """Judge a checked password against the account as it is now, holding the user's row."""
+        if not known:
+            return _Refusal("invalid_credentials"), None
+        user = await _user(tx, context.zone, username, lock=True)
+        locked = await self._locked_until(tx, context.zone, username, lock=True)
+        if locked is not None:
+            return _Refusal("account_locked", locked), user
+        if not verified.ok or user is None or user["password_hash"] != stored:
+            await self._count_failure(tx, context, username)
+            return _Refusal("invalid_credentials"), user
+        if not user["is_active"]:
+            return _Refusal("account_disabled"), user
+        return None, user
+
+    async def _count_failure(self, tx: Transaction, context: Context, username: str) -> None:
+        now = self._clock.now()
+        row = await tx.one(
+            "INSERT INTO login_failures AS f (zone, username, failures, last_at) VALUES (:zone, :username, 1, :now)"
+            " ON CONFLICT (zone, username) DO UPDATE SET last_at = :now,"
+            " failures = CASE WHEN f.last_at <= :forgotten THEN 1 ELSE f.failures + 1 END,"
+            " locked_until = CASE WHEN f.last_at > :forgotten AND f.failures + 1 >= :most"
+            " THEN cast(:until AS timestamptz) END"
+            " RETURNING failures, locked_until",
+            zone=context.zone,
+            username=username,
+            now=now,
+            forgotten=now - LOCK,
+            most=MAX_FAILURES,
+            until=now + LOCK,
+        )
+        if row is not None and row["locked_until"] is not None:
+            await self._recorder.record(
+                tx,
+                codes.AUTH_ACCOUNT_LOCKED,
+                "failure",
+                context,
+                subject=Subject(id=username, type="user"),
+                failures=row["failures"],
+                minutes=int(LOCK.total_seconds() // 60),
+            )
+
+    async def _locked_until(self, tx: Transaction, zone: str, username: str, *, lock: bool = False) -> datetime | None:
+        until: datetime | None = await tx.value(
+            f"{_SELECT_LOCK} FOR UPDATE" if lock else _SELECT_LOCK,
+            zone=zone,
+            username=username,
+        )
+        return until if until is not None and until > self._clock.now() else None
+
+    async def _store_password(
+        self, tx: Transaction, context: Context, username: str, session_id: str, hashed: str
+    ) -> int:
+        now = self._clock.now()
+        await tx.run(
+            "UPDATE users SET password_hash = :hash, must_change_password = false, version = version + 1,"
+            " invitation_hash = NULL, invitation_expires_at = NULL, updated_at = :now"
+            " WHERE zone = :zone AND username = :username",
+            hash=hashed,
+            now=now,
+            zone=context.zone,
+            username=username,
+        )
+        await forget_failures(tx, context.zone, username)
+        ended = await end_sessions(tx, context.zone, username, now=now, reason="password changed", but=session_id)
+        await self._recorder.record(
+            tx,
+            codes.AUTH_PASSWORD_CHANGED,
+            "success",
+            context,
+            subject=Subject(id=username, type="user"),
+            sessions_ended=len(ended),
+        )
+        revision = await feed.announce(tx, context.zone, "user", username)
+        for other in ended:
+            revision = await self._revocations.revoke(tx, context, "session", other, "password changed")
+        return revision
+
+    async def _refuse(self, context: Context, username: str, refusal: _Refusal) -> None:
+        """Record and raise a refusal."""
+        async with self._database.begin() as tx:
+            await self._record_refusal(tx, context, username, refusal)
+        raise self._refused(context, username, refusal)
+
+    async def _record_refusal(self, tx: Transaction, context: Context, username: str, refusal: _Refusal) -> None:
+        await self._recorder.record(
+            tx,
+            codes.AUTH_LOGIN_FAILURE,
+            "failure",
+            context,
+            subject=Subject(id=printable(username, 100), type="user"),
+            reasons=(refusal.reason,),
+            method="local",
+        )
+
+    def _refused(self, context: Context, username: str, refusal: _Refusal) -> BailiwickError:
+        log.warning(
+            "authentication failed",
+            zone=context.zone,
+            username=printable(username, 100),
+            ip=context.network.ip,
+            reason=refusal.reason,
+        )
+        return refusal.error(self._clock.now())
+
+
+async def _user(tx: Transaction, zone: str, username: str, *, lock: bool = False) -> Row | None:
+    return await tx.one(
+        f"{_SELECT_USER} FOR UPDATE" if lock else _SELECT_USER,
+        zone=zone,
+        username=username,
+    )
+
+
+def _acting(context: Context, username: str, session_id: str) -> Context:
+    return Context(
+        context.zone,
+        Actor(user=username, session=session_id),
+        context.network,
+        context.request_id,
+        context.client_request_id,
+        context.trace_id,
+    )

@@ -1,0 +1,175 @@
+"""Sessions: a signed-in person's stay, from sign-in to sign-out, expiry or being ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.ports import Revoke
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session. It lives while ``ended_at`` is None and ``expires_at`` is to come."""
+
+    id: str
+    zone: str
+    username: str
+    method: str
+    ip: str
+    user_agent: str
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    end_reason: str | None
+
+    def document(self, current: str) -> dict[str, Any]:
+        """The JSON form, as seen from the session with the id ``current``."""
+        return {
+            "id": self.id,
+            "username": self.username,
+            "method": self.method,
+            "ip": self.ip,
+            "user_agent": self.user_agent,
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+            "ended_at": self.ended_at,
+            "end_reason": self.end_reason,
+            "current": self.id == current,
+        }
+
+
+async def open_session(
+    tx: Transaction,
+    context: Context,
+    identifier: str,
+    username: str,
+    *,
+    method: str,
+    now: datetime,
+    expires_at: datetime,
+) -> None:
+    """Write the row of a session that begins now; the caller holds the user's row."""
+    await tx.run(
+        "INSERT INTO sessions (id, zone, username, method, ip, user_agent, created_at, expires_at)"
+        " VALUES (:id, :zone, :username, :method, :ip, :user_agent, :now, :expires_at)",
+        id=identifier,
+        zone=context.zone,
+        username=username,
+        method=method,
+        ip=context.network.ip,
+        user_agent=printable(context.network.user_agent),
+        now=now,
+        expires_at=expires_at,
+    )
+
+
+async def end_sessions(
+    tx: Transaction, zone: str, username: str, *, now: datetime, reason: str, but: str = ""
+) -> Sequence[str]:
+    """End the live sessions of a user, all ``but`` one; answers their ids. Whoever calls revokes them."""
+    rows = await tx.all(
+        "UPDATE sessions SET ended_at = :now, end_reason = :reason WHERE zone = :zone AND username = :username"
+        " AND ended_at IS NULL AND expires_at > :now AND id <> :but RETURNING id",
+        zone=zone,
+        username=username,
+        now=now,
+        reason=reason,
+        but=but,
+    )
+    return sorted(row["id"] for row in rows)
+
+
+class Sessions:
+    """Lists and ends sessions."""
+
+    def __init__(self, database: Database, clock: Clock, recorder: Recorder, revocations: Revoke) -> None:
+        self._database = database
+        self._clock = clock
+        self._recorder = recorder
+        self._revocations = revocations
+
+    async def list(
+        self, zone: str, username: str | None, before: str, limit: int, *, ended: bool = False
+    ) -> tuple[list[Session], str | None]:
+        """Sessions, newest first, with ids before ``before``, and the id the next page starts after.
+
+        ``username`` None lists everybody's; ``ended`` includes those that are over.
+        """
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT * FROM sessions WHERE zone = :zone AND id < :before"
+                " AND (cast(:username AS text) IS NULL OR username = :username)"
+                " AND (:ended OR (ended_at IS NULL AND expires_at > :now)) ORDER BY id DESC LIMIT :limit",
+                zone=zone,
+                before=before,
+                username=username,
+                ended=ended,
+                now=self._clock.now(),
+                limit=limit + 1,
+            )
+        found = [_session(row) for row in rows[:limit]]
+        return found, found[-1].id if len(rows) > limit else None
+
+    async def end(self, context: Context, identifier: str, *, owner: str | None, sign_out: bool = False) -> None:
+        """End one session; nothing it opened is accepted anywhere when this returns. Ending it twice is no error.
+
+        ``owner`` restricts to that user's sessions; None may end anybody's. Raises ``NotFound``.
+        """
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            row = await tx.one(
+                "SELECT * FROM sessions WHERE zone = :zone AND id = :id"
+                " AND (cast(:owner AS text) IS NULL OR username = :owner) FOR UPDATE",
+                zone=context.zone,
+                id=identifier,
+                owner=owner,
+            )
+            if row is None:
+                raise NotFound("There is no such session.")
+            if row["ended_at"] is None:
+                await tx.run(
+                    "UPDATE sessions SET ended_at = :now, end_reason = :reason WHERE id = :id",
+                    now=now,
+                    reason="signed out" if sign_out else "ended",
+                    id=identifier,
+                )
+            await self._recorder.record(
+                tx,
+                codes.AUTH_LOGOUT if sign_out else codes.AUTH_SESSION_ENDED,
+                "success",
+                context,
+                subject=Subject(id=identifier, type="session"),
+                username=row["username"],
+            )
+            # again for one that has ended: the caller is told it is over only when every worker says so
+            reason = "signed out" if sign_out else "session ended"
+            revision = await self._revocations.revoke(tx, context, "session", identifier, reason)
+        await self._revocations.settle(revision, context)
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """Text of a caller's choosing, cut and without the characters that a database or a terminal would mind."""
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])
+
+
+def _session(row: Row) -> Session:
+    return Session(
+        row["id"],
+        row["zone"],
+        row["username"],
+        row["method"],
+        row["ip"],
+        row["user_agent"],
+        row["created_at"],
+        row["expires_at"],
+        row["ended_at"],
+        row["end_reason"],
+    )

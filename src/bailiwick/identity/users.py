@@ -1,0 +1,421 @@
+"""Users: people, their roles and standing.
+
+A user is made with a password or with an invitation, by which the person chooses one. Tokens do not carry the role:
+it is read from here (by way of the workers' memory), so a change holds for sessions that are open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.identity.passwords import Passwords, check_password
+from bailiwick.identity.ports import Revoke
+from bailiwick.identity.sessions import end_sessions
+from bailiwick.inventory.zones import VersionGuard, any_version, require_active
+from bailiwick.kernel import feed
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import Conflict, NotFound, Unauthenticated
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.settings import Settings
+
+INVITATION_LIFE = timedelta(hours=72)
+INVITATION_PREFIX = "bwi_"
+# what a PATCH may name, and nothing else
+CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled")
+
+_SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = :hash"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user as stored. ``invited`` says that an invitation is open."""
+
+    id: str
+    zone: str
+    username: str
+    email: str
+    full_name: str
+    role: str
+    is_active: bool
+    mfa_enabled: bool
+    must_change_password: bool
+    has_password: bool
+    invited: bool
+    last_login_at: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "id": self.id,
+            "username": self.username,
+            "email": self.email,
+            "full_name": self.full_name,
+            "role": self.role,
+            "is_active": self.is_active,
+            "mfa_enabled": self.mfa_enabled,
+            "must_change_password": self.must_change_password,
+            "invited": self.invited,
+            "last_login_at": self.last_login_at,
+            "version": self.version,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation, told once. ``token`` stands in the fragment of ``url``, which servers never see or log."""
+
+    token: str
+    url: str
+    expires_at: datetime
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"token": self.token, "url": self.url, "expires_at": self.expires_at}
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """What a user is made of. Without ``password`` an invitation is made."""
+
+    username: str
+    email: str
+    role: str
+    full_name: str = ""
+    mfa_enabled: bool = False
+    password: str | None = None
+
+
+def narrows(before: User, after: Row) -> bool:
+    """Whether a change takes something away that open sessions must lose at once."""
+    return before.is_active and (not after["is_active"] or after["role"] != before.role)
+
+
+class Users:
+    """Creates, invites, changes and lists users."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        recorder: Recorder,
+        settings: Settings,
+        passwords: Passwords,
+        revocations: Revoke,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._recorder = recorder
+        self._settings = settings
+        self._passwords = passwords
+        self._revocations = revocations
+
+    async def create(self, context: Context, new: NewUser) -> tuple[User, Invitation | None]:
+        """A new user, and the invitation where no password was given.
+
+        Raises ``Conflict`` (``already_exists``) where the name or the e-mail address is taken in any letter case.
+        """
+        hashed = None
+        if new.password is not None:
+            check_password(new.password, username=new.username, email=new.email)
+            hashed = await self._passwords.hash(new.password)
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            row = await tx.one(
+                "INSERT INTO users (id, zone, username, email, full_name, role, mfa_enabled, password_hash,"
+                " created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name, :role, :mfa_enabled,"
+                " :hash, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
+                id=self._ids(),
+                zone=context.zone,
+                username=new.username,
+                email=new.email,
+                full_name=new.full_name,
+                role=new.role,
+                mfa_enabled=new.mfa_enabled,
+                hash=hashed,
+                now=now,
+            )
+            if row is None:
+                raise Conflict("The user name or the e-mail address is taken.", reason="already_exists")
+            invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None else None
+            await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role, changed=())
+            user = await _read(tx, context.zone, new.username)
+            await feed.announce(tx, context.zone, "user", new.username)
+        return user, invitation
+
+    async def invite(self, context: Context, username: str) -> Invitation:
+        """A fresh invitation, by which the person sets a new password; earlier ones are void.
+
+        The present password, if there is one, works until then.
+        """
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await _locked(tx, context.zone, username)
+            invitation = await self._invite(tx, context.zone, user.id)
+            await self._record(tx, codes.USER_CHANGED, context, username, role=user.role, changed=["invitation"])
+        return invitation
+
+    async def accept_invitation(self, context: Context, token: str, password: str) -> str:
+        """Set the password of the user invited by ``token``, once; answers the user name.
+
+        Raises ``Unauthenticated`` with ``invalid_token`` or ``token_expired``, and ``InvalidRequest`` for a password
+        we do not take.
+        """
+        digest = _digest(token)
+        async with self._database.begin() as tx:
+            user = await self._invited(tx, context.zone, digest)
+        check_password(password, username=user.username, email=user.email)
+        hashed = await self._passwords.hash(password)
+        context = _acting_as(context, user.username)
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await self._invited(tx, context.zone, digest, lock=True)
+            await tx.run(
+                "UPDATE users SET password_hash = :hash, must_change_password = false, invitation_hash = NULL,"
+                " invitation_expires_at = NULL, version = version + 1, updated_at = :now WHERE id = :id",
+                hash=hashed,
+                now=self._clock.now(),
+                id=user.id,
+            )
+            await forget_failures(tx, context.zone, user.username)
+            ended = await end_sessions(
+                tx, context.zone, user.username, now=self._clock.now(), reason="password changed"
+            )
+            await self._recorder.record(
+                tx,
+                codes.AUTH_INVITATION_ACCEPTED,
+                "success",
+                context,
+                subject=Subject(id=user.username, type="user"),
+            )
+            revision = await feed.announce(tx, context.zone, "user", user.username)
+            if ended:  # an invitation may also replace a password that somebody else knew
+                revision = await self._revocations.revoke(tx, context, "user", user.username, "password changed")
+        await self._revocations.settle(revision, context)
+        return user.username
+
+    async def change(
+        self, context: Context, username: str, patch: dict[str, Any], guard: VersionGuard = any_version
+    ) -> User:
+        """Change the members of :data:`CHANGEABLE` that ``patch`` names.
+
+        Disabling ends the user's sessions, and a changed role holds on open ones, everywhere before this returns.
+        Raises ``Conflict`` when it would leave the zone without an administrator who can sign in.
+        """
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            # two administrators demoting each other must not both succeed
+            await tx.run(
+                "SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))",
+                zone=context.zone,
+            )
+            before = await _locked(tx, context.zone, username)
+            guard(before.version)
+            wanted = {member: patch.get(member, getattr(before, member)) for member in CHANGEABLE}
+            changed = [member for member in CHANGEABLE if wanted[member] != getattr(before, member)]
+            if not changed:
+                return before
+            await self._keep_an_administrator(tx, before, wanted)
+            row = await self._update(tx, before, wanted, now)
+            revision, ended = await self._after_change(tx, context, before, row, changed, now)
+            user = await _read(tx, context.zone, username)
+        if narrows(before, row) or ended:
+            await self._revocations.settle(revision, context)
+        return user
+
+    async def reset_mfa(self, context: Context, username: str) -> dict[str, Any]:
+        """Forget the user's second factors and end the sessions they opened: the next sign-in enrols anew.
+
+        Answers what was done; raises ``NotFound``.
+        """
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await _locked(tx, context.zone, username)
+            ended = await end_sessions(tx, context.zone, username, now=now, reason="second factors reset")
+            await self._recorder.record(
+                tx,
+                codes.USER_MFA_RESET,
+                "success",
+                context,
+                subject=Subject(id=username, type="user"),
+                sessions_ended=len(ended),
+            )
+            revision = await self._revocations.revoke(tx, context, "user", username, "second factors reset")
+        await self._revocations.settle(revision, context)
+        # no factor can be enrolled yet, so there is none to forget
+        return {
+            "username": username,
+            "mfa_enabled": user.mfa_enabled,
+            "factors_removed": 0,
+            "sessions_ended": len(ended),
+        }
+
+    async def get(self, zone: str, username: str) -> User:
+        """One user; raises ``NotFound``."""
+        async with self._database.begin() as tx:
+            return await _read(tx, zone, username)
+
+    async def list(self, zone: str, after: str, limit: int) -> tuple[list[User], str | None]:
+        """Users by name after ``after``, at most ``limit``, and the name the next page starts after."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT * FROM users WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
+                zone=zone,
+                after=after,
+                limit=limit + 1,
+            )
+        found = [_user(row) for row in rows[:limit]]
+        return found, found[-1].username if len(rows) > limit else None
+
+    async def _invite(self, tx: Transaction, zone: str, identifier: str) -> Invitation:
+        token = INVITATION_PREFIX + self._ids.secret(32)
+        expires_at = self._clock.now() + INVITATION_LIFE
+        await tx.run(
+            "UPDATE users SET invitation_hash = :hash, invitation_expires_at = :expires WHERE id = :id",
+            hash=_digest(token),
+            expires=expires_at,
+            id=identifier,
+        )
+        return Invitation(token, f"{self._settings.zone_issuer(zone)}/invitation#{token}", expires_at)
+
+    async def _invited(self, tx: Transaction, zone: str, digest: bytes, *, lock: bool = False) -> User:
+        row = await tx.one(
+            f"{_SELECT_INVITED} FOR UPDATE" if lock else _SELECT_INVITED,
+            zone=zone,
+            hash=digest,
+        )
+        if row is None or not row["is_active"]:
+            raise Unauthenticated("The invitation is unknown or was used.", reason="invalid_token")
+        if row["invitation_expires_at"] <= self._clock.now():
+            raise Unauthenticated("The invitation has expired; ask for a new one.", reason="token_expired")
+        return _user(row)
+
+    async def _keep_an_administrator(self, tx: Transaction, before: User, wanted: dict[str, Any]) -> None:
+        stays = wanted["is_active"] and wanted["role"] == "admin"
+        if stays or not (before.is_active and before.role == "admin" and before.has_password):
+            return
+        others = await tx.value(
+            "SELECT count(*) FROM users WHERE zone = :zone AND role = 'admin' AND is_active"
+            " AND password_hash IS NOT NULL AND id <> :id",
+            zone=before.zone,
+            id=before.id,
+        )
+        if not others:
+            raise Conflict("This is the last administrator who can sign in; make another one first.")
+
+    async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
+        try:
+            row = await tx.one(
+                "UPDATE users SET is_active = :is_active, role = :role, email = :email, full_name = :full_name,"
+                " mfa_enabled = :mfa_enabled, version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
+                **wanted,
+                now=now,
+                id=before.id,
+            )
+        except IntegrityError:
+            raise Conflict("The e-mail address is taken.", reason="already_exists") from None
+        assert row is not None
+        return row
+
+    async def _after_change(
+        self, tx: Transaction, context: Context, before: User, row: Row, changed: Sequence[str], now: datetime
+    ) -> tuple[int, bool]:
+        """Record, end sessions, announce; answers the feed revision and whether sessions were ended."""
+        kind = codes.USER_CHANGED
+        if "is_active" in changed:
+            kind = codes.USER_ENABLED if row["is_active"] else codes.USER_DISABLED
+        disabled = before.is_active and not row["is_active"]
+        if disabled:
+            await end_sessions(tx, context.zone, before.username, now=now, reason="user disabled")
+        await self._record(tx, kind, context, before.username, role=row["role"], changed=changed)
+        revision = await feed.announce(tx, context.zone, "user", before.username)
+        if disabled:
+            revision = await self._revocations.revoke(tx, context, "user", before.username, "user disabled")
+        return revision, disabled
+
+    async def _record(
+        self,
+        tx: Transaction,
+        kind: codes.EventType,
+        context: Context,
+        username: str,
+        *,
+        role: str,
+        changed: Sequence[str],
+    ) -> None:
+        subject = Subject(id=username, type="user")
+        await self._recorder.record(tx, kind, "success", context, subject=subject, role=role, changed=[*changed])
+
+
+async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
+    """Forget failed sign-ins, and with them a lock: the person has proved himself."""
+    await tx.run("DELETE FROM login_failures WHERE zone = :zone AND username = :username", zone=zone, username=username)
+
+
+def _acting_as(context: Context, username: str) -> Context:
+    return Context(
+        context.zone,
+        Actor(user=username),
+        context.network,
+        context.request_id,
+        context.client_request_id,
+        context.trace_id,
+    )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+async def _read(tx: Transaction, zone: str, username: str) -> User:
+    row = await tx.one("SELECT * FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username)
+    if row is None:
+        raise NotFound(f"There is no user {username}.")
+    return _user(row)
+
+
+async def _locked(tx: Transaction, zone: str, username: str) -> User:
+    row = await tx.one(
+        "SELECT * FROM users WHERE zone = :zone AND username = :username FOR UPDATE", zone=zone, username=username
+    )
+    if row is None:
+        raise NotFound(f"There is no user {username}.")
+    return _user(row)
+
+
+def _user(row: Row) -> User:
+    return User(
+        row["id"],
+        row["zone"],
+        row["username"],
+        row["email"],
+        row["full_name"],
+        row["role"],
+        row["is_active"],
+        row["mfa_enabled"],
+        row["must_change_password"],
+        row["password_hash"] is not None,
+        row["invitation_hash"] is not None,
+        row["last_login_at"],
+        row["version"],
+        row["created_at"],
+        row["updated_at"],
+    )
