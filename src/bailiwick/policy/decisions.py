@@ -28,11 +28,14 @@ KeyOf = Callable[[dict[str, Any]], bytes]
 
 
 class Decision(NamedTuple):
-    """One answer. ``reasons`` say why it is no, or which packages allowed; ``error`` is a policy reason code."""
+    """One answer. ``reasons`` say why it is no, or which packages allowed; ``error`` is a policy reason code.
+
+    ``policy_set`` is the content address of the set that answered, empty where none is active.
+    """
 
     allowed: bool
     reasons: tuple[str, ...]
-    policy_set: str | None
+    policy_set: str
     cached: bool = False
     error: str | None = None
 
@@ -67,6 +70,7 @@ class Decider:
             raise ValueError("cache_entries must not be negative")
         self.stats = DecisionStats()
         self._entries = cache_entries
+        self._generation = 0
         self._active: _Active | None = None
 
     @property
@@ -79,14 +83,26 @@ class Decider:
         """How many answers are remembered now."""
         return len(self._active.cache) if self._active else 0
 
+    @property
+    def generation(self) -> int:
+        """Changes whenever what a caller remembered of earlier decisions must be forgotten: at a swap or a flush."""
+        return self._generation
+
+    def reads(self, path: Path) -> bool:
+        """Whether the active set can read an input path (``("operation", "path")``), what is above or below it."""
+        paths = self._active.policy.input_paths if self._active else ()
+        return any(path[: len(read)] == read or read[: len(path)] == path for read in paths)
+
     def swap(self, policy: CompiledSet | None) -> None:
         """Makes another set the active one. The next decision uses it; None makes every decision a denial."""
         self._active = _Active(policy, key_function(policy.input_paths), OrderedDict()) if policy else None
         self.stats.swaps += 1
+        self._generation += 1
 
     def flush(self) -> int:
         """Forgets all remembered answers and returns how many there were."""
         forgotten = self.cached_entries
+        self._generation += 1
         if self._active:
             self._active = self._active._replace(cache=OrderedDict())
         return forgotten
@@ -145,7 +161,7 @@ class Decider:
         cache[key] = decision._replace(cached=True)
 
 
-_NO_POLICY = Decision(False, ("no_active_policy",), None)
+_NO_POLICY = Decision(False, ("no_active_policy",), "")
 
 
 # --- keys --------------------------------------------------------------------------------------------------------

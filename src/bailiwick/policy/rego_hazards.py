@@ -224,7 +224,17 @@ class _Taint:
         found = reference(node) if kind in ("Var", "RefDot", "RefBrack") else None
         if found is not None:
             return self._reference_holds(*found)
+        if kind == "Call":
+            return any(map(self.holds, body["params"])) or self._function_holds(body["fcn"])
         return any(self.holds(child) for child in children(body))
+
+    def _function_holds(self, function: Node) -> bool:
+        found = reference(function)
+        if found is None:
+            return True
+        name = ".".join([found[0], *(str(step) for step in found[1])])
+        own = (*self._reach.module.package, found[0]) in self._graph.reaches
+        return (own or name not in ALLOWED) and self._reference_holds(*found)
 
     def _reference_holds(self, root: str, steps: list[str | Node]) -> bool:
         prefix = constant_prefix(steps)
