@@ -1,0 +1,20 @@
+package sark.authz_test
+
+import data.sark.authz
+import rego.v1
+
+test_an_administrator_may_do_anything if {
+	authz.allow with input as {"user": {"role": "admin"}, "action": "delete", "resource": "servers"}
+}
+
+test_a_viewer_may_read if {
+	authz.allow with input as {"user": {"role": "viewer"}, "action": "read", "resource": "servers"}
+}
+
+test_a_viewer_may_not_write if {
+	not authz.allow with input as {"user": {"role": "viewer"}, "action": "write", "resource": "servers"}
+}
+
+test_others_may_not_read if {
+	not authz.allow with input as {"user": {"role": "operator"}, "action": "read", "resource": "servers"}
+}

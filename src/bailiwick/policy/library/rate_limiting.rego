@@ -1,0 +1,15 @@
+# How many requests a minute one caller may make of the management API.
+#
+# Input: {"authenticated": boolean, "user": {"role": string}, "route": string}
+# A caller who is not signed in is counted by address, one who is by principal.
+package sark.rate_limiting
+
+import rego.v1
+
+default limit := 100
+
+limit := 1000 if input.authenticated == true
+
+default counted_by := "address"
+
+counted_by := "principal" if input.authenticated == true
