@@ -191,7 +191,10 @@ def torn_bytes(fd: int, offset: int) -> bytes:
 
 
 def written_end(fd: int, offset: int) -> int:
-    """About where writing has come to (to 4 KiB), by bisection: frames stand without gaps, the rest is zeros."""
+    """Where writing has come to, by bisection: frames stand without gaps and only zeros follow them.
+
+    Exact but for zeros that end the last payload; in any case beyond the beginning of the last frame.
+    """
     low, high = offset // _BLOCK, (os.fstat(fd).st_size + _BLOCK - 1) // _BLOCK
     while low < high:
         middle = (low + high) // 2
@@ -199,7 +202,10 @@ def written_end(fd: int, offset: int) -> int:
             low = middle + 1
         else:
             high = middle
-    return max(offset, low * _BLOCK)
+    if low == 0:
+        return offset
+    start = (low - 1) * _BLOCK
+    return max(offset, start + len(os.pread(fd, _BLOCK, start).rstrip(b"\0")))
 
 
 def _rest_of(fd: int, offset: int) -> bytes:

@@ -1,6 +1,6 @@
 """Decision inputs: what a decision was made from, stored once per digest, sealed, apart from the event.
 
-The event names the digest in ``details.input_digest``; the worker puts the sealed bytes into the spool as a frame of
+The event names the digest in ``details.input``; the worker puts the sealed bytes into the spool as a frame of
 their own, the first time it sees the digest.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 
 from bailiwick.kernel.crypto import Sealer
 
-DETAIL = "input_digest"
+DETAIL = "input"
 _DIGEST_BYTES = 32
 
 

@@ -52,7 +52,7 @@ class Intake:
 
 async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, bytes, datetime]]) -> None:
     """COPY events with their sequence number, chain and time of recording into the ledger."""
-    connection = await _driver(tx)
+    connection = await driver(tx)
     async with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY ledger.events ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
@@ -83,12 +83,13 @@ async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, bytes,
 
 async def put_others(tx: Transaction, intake: Intake, now: datetime, inputs_until: datetime) -> None:
     """Store decision inputs (once per digest) and dead letters."""
-    connection = await _driver(tx)
+    connection = await driver(tx)
     async with connection.cursor() as cursor:
         if intake.inputs:
             await cursor.executemany(
                 "INSERT INTO decision_inputs (zone, digest, sealed, created_at, expires_at)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (zone, digest) DO UPDATE SET expires_at = excluded.expires_at"
+                " WHERE decision_inputs.expires_at < excluded.expires_at - interval '1 hour'",
                 [(item.zone, item.digest, item.sealed, now, inputs_until) for item in intake.inputs],
             )
         if intake.dead:
@@ -113,7 +114,7 @@ async def put_others(tx: Transaction, intake: Intake, now: datetime, inputs_unti
 
 async def refused_rows(tx: Transaction, events: Sequence[EventRow], now: datetime) -> set[tuple[str, int]]:
     """The (source, position) of those events that the database does not take, each tried behind a savepoint."""
-    connection = await _driver(tx)
+    connection = await driver(tx)
     refused = set()
     for event in events:
         try:
@@ -124,7 +125,7 @@ async def refused_rows(tx: Transaction, events: Sequence[EventRow], now: datetim
     return refused
 
 
-async def _driver(tx: Transaction) -> psycopg.AsyncConnection[tuple[object, ...]]:
+async def driver(tx: Transaction) -> psycopg.AsyncConnection[tuple[object, ...]]:
     """psycopg's own connection under the transaction: COPY is not part of SQLAlchemy."""
     raw = await tx.connection.get_raw_connection()
     connection = raw.driver_connection

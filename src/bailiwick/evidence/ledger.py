@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from bailiwick.evidence.events import rfc3339
 from bailiwick.evidence.spool import sync_directory
@@ -167,38 +166,13 @@ class NoLedgerKey(Exception):
 
 
 class LedgerKeys:
-    """The ledger keys in ``zone_keys`` (purpose ``ledger``, the private half 32 raw bytes, sealed)."""
+    """Signs with the ledger keys in ``zone_keys`` (purpose ``ledger``, the private half PKCS#8 DER, sealed)."""
 
     def __init__(self, database: Database, sealer: Sealer, clock: Clock) -> None:
         self._database = database
         self._sealer = sealer
         self._clock = clock
         self._known: dict[str, tuple[float, str, Ed25519PrivateKey]] = {}
-
-    async def create(self, tx: Transaction, zone: str) -> str:
-        """Give ``zone`` a fresh ledger key, which becomes the active one, and answer its id."""
-        private = Ed25519PrivateKey.generate()
-        raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        kid = "lk-" + hashlib.sha256(raw).hexdigest()[:16]
-        secret = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        jwk = {"kty": "OKP", "crv": "Ed25519", "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), "kid": kid}
-        now = self._clock.now()
-        await tx.run(
-            "UPDATE zone_keys SET state = 'retiring', changed_at = :now"
-            " WHERE zone = :zone AND purpose = 'ledger' AND state = 'active'",
-            now=now,
-            zone=zone,
-        )
-        await tx.run(
-            "INSERT INTO zone_keys (kid, zone, purpose, algorithm, public_jwk, private_sealed, created_at, changed_at)"
-            " VALUES (:kid, :zone, 'ledger', 'Ed25519', CAST(:jwk AS jsonb), :sealed, :now, :now)",
-            kid=kid,
-            zone=zone,
-            jwk=json.dumps(jwk),
-            sealed=self._sealer.seal(secret, key_aad(kid)),
-            now=now,
-        )
-        return kid
 
     async def sign(self, zone: str, message: bytes) -> tuple[str, bytes]:
         """See :class:`HeadSigner`. A rotated key is noticed within five seconds."""
@@ -218,13 +192,16 @@ class LedgerKeys:
             )
         if row is None:
             raise NoLedgerKey(f"zone {zone} has no active ledger key")
-        secret = self._sealer.open(bytes(row["private_sealed"]), key_aad(row["kid"]))
-        return row["kid"], Ed25519PrivateKey.from_private_bytes(secret)
+        secret = self._sealer.open(bytes(row["private_sealed"]), key_aad(zone, row["kid"]))
+        key = load_der_private_key(secret, None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise NoLedgerKey(f"the ledger key of zone {zone} is not an Ed25519 key")
+        return row["kid"], key
 
 
-def key_aad(kid: str) -> bytes:
+def key_aad(zone: str, kid: str) -> bytes:
     """What the sealed private half of a zone key is bound to."""
-    return f"zone-key/{kid}".encode()
+    return f"zone-key/{zone}/{kid}".encode()
 
 
 def public_key(jwk: Mapping[str, Any]) -> Ed25519PublicKey:

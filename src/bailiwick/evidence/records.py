@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from bailiwick.evidence.events import decode, leaf_hash
+from bailiwick.evidence.events import decode, encode, leaf_hash
 from bailiwick.evidence.frames import Frame, Kind
 from bailiwick.evidence.inputs import split_payload
 
@@ -76,8 +76,8 @@ def event_row(source: str, segment: int, position: int, zone: str, body: bytes) 
         raise Unparsable(f"not_an_event: {error}"[:200]) from None
     if event.zone != zone:
         raise Unparsable("wrong_zone: the event is of another zone than its envelope")
-    if b"\\u0000" in body:
-        # the column and the SQL view of the body could not hold it
+    if b"\\u0000" in body and encode(event) != body:
+        # neither the columns nor the SQL view of the body could hold it
         raise Unparsable("nul_character: the event holds a character the database refuses")
     if not _AT.fullmatch(event.at):
         raise Unparsable("bad_time: the event's time is not RFC 3339 UTC with microseconds")

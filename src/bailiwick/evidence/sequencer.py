@@ -24,30 +24,19 @@ from pathlib import Path
 import psycopg
 import structlog
 
+from bailiwick.evidence.heads import HeadKeeper
 from bailiwick.evidence.intake import Intake, put_events, put_others, refused_rows
-from bailiwick.evidence.ledger import (
-    ChainState,
-    Head,
-    HeadFiles,
-    HeadSigner,
-    NoLedgerKey,
-    chain_at,
-    chain_next,
-    head_text,
-    lock_chain,
-)
+from bailiwick.evidence.ledger import ChainState, Head, HeadFiles, HeadSigner, chain_next, lock_chain
 from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable, clean, event_row
 from bailiwick.evidence.sources import Place, Portion, SourceReader
 from bailiwick.evidence.spool import abandoned_births, latch_loss
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.crypto import SealError
 from bailiwick.kernel.db import Database, Transaction, libpq_url
 from bailiwick.kernel.errors import Unavailable
 
 CHANNEL = "bailiwick_outbox"
 LOCK_NAME = ".sequencer"
 _PARTITION_LOCK = 0x70617274  # "part": two sequencers would create the same partition
-_SIGN_RETRY_S = 5.0
 _PARTITIONS_AHEAD = timedelta(days=2)
 
 log = structlog.get_logger(__name__)
@@ -55,16 +44,6 @@ log = structlog.get_logger(__name__)
 
 class _Moved(Exception):
     """Somebody else moved a spool's place on: forget what was read and look again."""
-
-
-@dataclass(slots=True)
-class _Zone:
-    """What the sequencer remembers about a zone: the head in its file, and when it last signed one."""
-
-    file_head: Head | None
-    signed_at: float = float("-inf")
-    unsigned: bool = True
-    contradiction: str = ""
 
 
 @dataclass(slots=True)
@@ -106,17 +85,14 @@ class Sequencer:
         self._database = database
         self._direct_url = direct_url
         self._root = spool_root
-        self._head_files = head_files
-        self._signer = signer
+        self._heads = HeadKeeper(head_files, signer, clock, interval_s=head_interval_s)
         self._clock = clock
         self._input_days = input_days
         self._poll_s = poll_s
-        self._head_interval_s = head_interval_s
         self._batch_events = batch_events
         self._fault = fault
         self._readers: dict[str, SourceReader] = {}
         self._places: dict[str, Place] = {}
-        self._zones: dict[str, _Zone] = {}
         self._partitions_until: datetime | None = None
         self._outbox_waits = True
         self._outbox_asked = float("-inf")
@@ -166,9 +142,9 @@ class Sequencer:
         self._more = False
         if not self._lead():
             return False
-        if not self._zones:
+        if not self._heads.zones:
             async with self._database.begin() as tx:
-                await self._remember_zones(tx)
+                await self._heads.learn_zones(tx)
         await self._ensure_partitions(self._clock.now())
         loop = asyncio.get_running_loop()
         portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
@@ -180,7 +156,9 @@ class Sequencer:
         moved = False
         if portions or asks_outbox:
             moved = await self._move(portions, asks_outbox)
-        await self._sign_waiting()
+        if heads := await self._heads.sign_waiting(self._database):
+            await loop.run_in_executor(self._thread, self._heads.publish, heads)
+        self.figures.contradictions = dict(self._heads.contradictions)
         self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions)
         if not moved:
             self.figures.lag_s = 0.0
@@ -219,7 +197,7 @@ class Sequencer:
             reader.close()
         self._readers.clear()
         self._places.clear()
-        self._zones.clear()
+        self._heads.forget()
         self._partitions_until = None
         self._outbox_waits = True
 
@@ -337,7 +315,7 @@ class Sequencer:
         self._fault("committed")
         for portion in portions:
             self._places[portion.source] = portion.after
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, heads)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._heads.publish, heads)
         self._fault("published")
         await self._clear_finished(portions)
         self.figures.sequenced_total += len(intake.events)
@@ -369,7 +347,7 @@ class Sequencer:
             self._fault("copied")
             now = self._clock.now()
             await put_others(tx, intake, now, now + timedelta(days=self._input_days))
-            heads = await self._sign(tx, after)
+            heads = await self._heads.sign(tx, after)
             self._fault("signed")
         return intake, heads, taken
 
@@ -412,28 +390,10 @@ class Sequencer:
         return len(rows)
 
     async def _set_aside_unknown_zones(self, tx: Transaction, intake: Intake) -> None:
-        unknown = {row.zone for row in (*intake.events, *intake.inputs)} - self._zones.keys()
-        if unknown:
-            rows = await tx.all(
-                "SELECT name FROM zones WHERE name = ANY(:names)",
-                names=[zone for zone in unknown if "\x00" not in zone],
-            )
-            for row in rows:
-                self._zones[row["name"]] = self._remember(row["name"])
-        intake.set_aside_zones(self._zones.keys())
-
-    async def _remember_zones(self, tx: Transaction) -> None:
-        for row in await tx.all("SELECT name FROM zones"):
-            if row["name"] not in self._zones:
-                self._zones[row["name"]] = self._remember(row["name"])
-
-    def _remember(self, zone: str) -> _Zone:
-        try:
-            return _Zone(self._head_files.load(zone))
-        except ValueError as error:
-            remembered = _Zone(None, contradiction=f"the head's file is damaged: {error}")
-            self.figures.contradictions[zone] = remembered.contradiction
-            return remembered
+        named = {row.zone for row in intake.events} | {row.zone for row in intake.inputs}
+        if not named <= set(self._heads.zones):
+            await self._heads.learn_zones(tx)
+        intake.set_aside_zones(self._heads.zones)
 
     async def _append(
         self, tx: Transaction, events: Sequence[EventRow], states: dict[str, ChainState]
@@ -481,103 +441,6 @@ class Sequencer:
                 refused = await refused_rows(tx, intake.events, self._clock.now())
                 raise _Moved
         return refused
-
-    # ------------------------------------------------------------------ heads
-
-    async def _sign(self, tx: Transaction, states: dict[str, ChainState]) -> list[Head]:
-        """Heads for the zones whose turn it is; the others stay unsigned for at most the interval."""
-        heads = []
-        for zone, state in states.items():
-            memory = self._zones[zone]
-            memory.unsigned = True
-            if self._clock.monotonic() - memory.signed_at < self._head_interval_s:
-                continue
-            head = await self._sign_one(tx, zone, state, memory)
-            if head is not None:
-                heads.append(head)
-        return heads
-
-    async def _sign_one(self, tx: Transaction, zone: str, state: ChainState, memory: _Zone) -> Head | None:
-        memory.signed_at = self._clock.monotonic()
-        if state.size == 0 or not await self._agrees_with_file(tx, zone, state, memory):
-            memory.unsigned = False
-            return None
-        if state.size == state.head_size:
-            return await self._stored_head(tx, zone, state.size)
-        at = self._clock.now()
-        try:
-            kid, signature = await self._signer.sign(zone, head_text(zone, state.size, state.chain, at))
-        except (NoLedgerKey, SealError, Unavailable) as error:
-            # events do not wait for a key
-            log.error("head cannot be signed", zone=zone, error=str(error))
-            memory.signed_at += _SIGN_RETRY_S
-            return None
-        head = Head(zone, state.size, state.chain, at, kid, signature)
-        await tx.run(
-            "INSERT INTO ledger.heads (zone, size, chain, at, kid, signature)"
-            " VALUES (:zone, :size, :chain, :at, :kid, :signature)",
-            zone=zone,
-            size=head.size,
-            chain=head.chain,
-            at=head.at,
-            kid=kid,
-            signature=signature,
-        )
-        return head
-
-    async def _stored_head(self, tx: Transaction, zone: str, size: int) -> Head | None:
-        row = await tx.one(
-            "SELECT chain, at, kid, signature FROM ledger.heads WHERE zone = :zone AND size = :size",
-            zone=zone,
-            size=size,
-        )
-        if row is None:
-            return None
-        return Head(zone, size, bytes(row["chain"]), row["at"], row["kid"], bytes(row["signature"]))
-
-    async def _agrees_with_file(self, tx: Transaction, zone: str, state: ChainState, memory: _Zone) -> bool:
-        """Whether the table continues what was published. If not, nothing is signed for the zone any more."""
-        if memory.contradiction:
-            return False
-        published = memory.file_head
-        if published is None:
-            return True
-        if published.size > state.size:
-            memory.contradiction = f"a head over {published.size} events was published, the table holds {state.size}"
-        elif published.chain != (
-            state.chain if published.size == state.size else await chain_at(tx, zone, published.size)
-        ):
-            memory.contradiction = f"the table contradicts the head published over {published.size} events"
-        if memory.contradiction:
-            log.critical("ledger contradicts its published head", zone=zone, why=memory.contradiction)
-            self.figures.contradictions[zone] = memory.contradiction
-        return not memory.contradiction
-
-    def _publish(self, heads: Sequence[Head]) -> None:
-        for head in heads:
-            memory = self._zones[head.zone]
-            if memory.file_head is None or head.size > memory.file_head.size:
-                self._head_files.store(head)
-                memory.file_head = head
-            memory.unsigned = False
-
-    async def _sign_waiting(self) -> None:
-        """Sign for zones whose last events had to wait for the interval, or for a key."""
-        now = self._clock.monotonic()
-        waiting = [
-            zone
-            for zone, memory in self._zones.items()
-            if memory.unsigned and now - memory.signed_at >= self._head_interval_s
-        ]
-        if not waiting:
-            return
-        heads = []
-        async with self._database.begin() as tx:
-            for zone in sorted(waiting):
-                head = await self._sign_one(tx, zone, await lock_chain(tx, zone), self._zones[zone])
-                if head is not None:
-                    heads.append(head)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, heads)
 
     # ------------------------------------------------------------------ afterwards
 
