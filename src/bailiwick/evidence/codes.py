@@ -76,6 +76,7 @@ STREAM_CUT = EventType("BW4003", "gateway.stream.cut", mutation=False)
 # 50xx evidence about the evidence
 AUDIT_READ = EventType("BW5001", "audit.read", mutation=False)
 AUDIT_EXPORTED = EventType("BW5002", "audit.exported", mutation=False)
+AUDIT_VERIFIED = EventType("BW5003", "audit.verified", mutation=False)
 
 # 60xx operation
 INSTALLATION_BOOTSTRAPPED = EventType("BW6001", "installation.bootstrapped")

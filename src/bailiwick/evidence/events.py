@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -87,8 +87,21 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 def encode(event: Event) -> bytes:
-    """The canonical bytes of an event."""
-    return _encoder.encode(event)
+    """The canonical bytes of an event. NUL characters, which no column can hold, become U+FFFD."""
+    body = _encoder.encode(event)
+    if b"\\u0000" in body:
+        body = _encoder.encode(msgspec.convert(_without_nul(msgspec.to_builtins(event)), Event))
+    return body
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nul(item) for item in value]
+    return value
 
 
 def decode(body: bytes) -> Event:

@@ -275,7 +275,9 @@ CREATE TABLE spool_positions (
   source text NOT NULL,
   segment bigint NOT NULL,
   position bigint NOT NULL,
-  frames bigint NOT NULL DEFAULT 0,
+  next_sequence bigint NOT NULL,
+  unsure_from bigint NOT NULL DEFAULT -1,
+  finished boolean NOT NULL DEFAULT false,
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (source, segment)
 );
@@ -299,8 +301,9 @@ CREATE TABLE ledger.events (
 ) PARTITION BY RANGE (recorded_at);
 CREATE INDEX events_seq ON ledger.events (zone, seq);
 CREATE INDEX events_id ON ledger.events (id);
-CREATE INDEX events_at ON ledger.events (zone, at);
-CREATE INDEX events_request ON ledger.events (request_id);
+CREATE INDEX events_at ON ledger.events USING brin (at) WITH (pages_per_range = 16);
+CREATE INDEX events_request ON ledger.events (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX events_decision ON ledger.events (decision_id) WHERE decision_id IS NOT NULL;
 CREATE INDEX events_principal ON ledger.events (zone, principal, at);
 CREATE TABLE ledger.events_default PARTITION OF ledger.events DEFAULT;
 CREATE TABLE ledger.heads (
@@ -317,10 +320,11 @@ CREATE TABLE ledger.dead_letters (
   source text NOT NULL,
   segment bigint NOT NULL,
   position bigint NOT NULL,
+  zone text NOT NULL DEFAULT '',
   reason text NOT NULL,
+  size bigint NOT NULL,
   frame bytea NOT NULL,
-  at timestamptz NOT NULL,
-  UNIQUE (source, segment, position)
+  at timestamptz NOT NULL
 );
 
 CREATE FUNCTION ledger.ensure_partitions(first timestamptz, until timestamptz) RETURNS int

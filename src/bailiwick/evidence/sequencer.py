@@ -1,0 +1,464 @@
+"""The sequencer: moves what the spools and the outbox hold into the ledger, each exactly once.
+
+One database transaction carries the rows, the places in the spools up to which they reach, the outbox rows it removes
+and the heads it signs; so whatever dies, either all of it happened or none. Heads are signed inside the transaction and
+published (written to their file) only after it: no two heads that contradict each other ever leave.
+
+On one machine the holder of ``<spool>/.sequencer`` works and others stand by; between machines, which have spools of
+their own and share the outbox, the lock of each zone's chain orders them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from bailiwick.evidence.heads import HeadKeeper
+from bailiwick.evidence.intake import Intake, put_events, put_others, refused_rows
+from bailiwick.evidence.ledger import ChainState, Head, HeadFiles, HeadSigner, chain_next, lock_chain
+from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable, clean, event_row
+from bailiwick.evidence.sources import Place, Portion, SourceReader
+from bailiwick.evidence.spool import abandoned_births, latch_loss
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database, Transaction, libpq_url
+from bailiwick.kernel.errors import Unavailable
+
+CHANNEL = "bailiwick_outbox"
+LOCK_NAME = ".sequencer"
+_PARTITION_LOCK = 0x70617274  # "part": two sequencers would create the same partition
+_PARTITIONS_AHEAD = timedelta(days=2)
+
+log = structlog.get_logger(__name__)
+
+
+class _Moved(Exception):
+    """Somebody else moved a spool's place on: forget what was read and look again."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the sequencer tells about itself. ``lag_s``: age of the oldest event that was not yet in the ledger."""
+
+    sequenced_total: int = 0
+    dead_letters_total: int = 0
+    lag_s: float = 0.0
+    backlog_bytes: int = 0
+    active: bool = False
+    lost: list[str] = field(default_factory=list)
+    contradictions: dict[str, str] = field(default_factory=dict)
+
+
+class Sequencer:
+    """Runs in the work role.
+
+    ``spool_root``: directory of all sources of this machine. ``direct_url``: the database past any pooler, for LISTEN.
+    ``signer`` signs heads, which ``head_files`` keeps. ``input_days``: how long decision inputs live.
+    ``fault`` is called with the name of every step; the tests die there.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        direct_url: str,
+        spool_root: Path,
+        head_files: HeadFiles,
+        signer: HeadSigner,
+        clock: Clock,
+        *,
+        input_days: int = 30,
+        poll_s: float = 0.025,
+        head_interval_s: float = 0.5,
+        batch_events: int = 8000,
+        fault: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._database = database
+        self._direct_url = direct_url
+        self._root = spool_root
+        self._heads = HeadKeeper(head_files, signer, clock, interval_s=head_interval_s)
+        self._clock = clock
+        self._input_days = input_days
+        self._poll_s = poll_s
+        self._batch_events = batch_events
+        self._fault = fault
+        self._readers: dict[str, SourceReader] = {}
+        self._places: dict[str, Place] = {}
+        self._partitions_until: datetime | None = None
+        self._outbox_waits = True
+        self._outbox_asked = float("-inf")
+        self._births_looked_at = float("-inf")
+        self._listening = False
+        self._wake = asyncio.Event()
+        self._more = False
+        self._lock_fd = -1
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sequencer-read")
+        self.figures = Figures()
+
+    # ------------------------------------------------------------------ running
+
+    async def run(self) -> None:
+        """Work until cancelled. A database that is away is tried again with back-off; nothing is lost meanwhile."""
+        listener = asyncio.create_task(self._listen())
+        pause = 0.1
+        try:
+            while True:
+                try:
+                    await self.step()
+                    pause = 0.1
+                    if not self._more:
+                        await self._sleep(self._poll_s)
+                except (Unavailable, psycopg.OperationalError) as error:
+                    log.warning("ledger unreachable", error=str(error).splitlines()[0])
+                    self._forget()
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 2.0)
+                except Exception:
+                    log.exception("sequencing failed")
+                    self._forget()
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 2.0)
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+            self.close()
+
+    async def drain(self) -> None:
+        """Move everything that is there now. Raises what :meth:`run` would retry."""
+        while await self.step():
+            pass
+
+    async def step(self) -> bool:
+        """One round; True when it moved anything."""
+        self._more = False
+        if not self._lead():
+            return False
+        if not self._heads.zones:
+            async with self._database.begin() as tx:
+                await self._heads.learn_zones(tx)
+        await self._ensure_partitions(self._clock.now())
+        loop = asyncio.get_running_loop()
+        portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
+        self._fault("read")
+        for portion in portions:
+            if portion.lost:
+                await loop.run_in_executor(self._thread, self._latch, portion.lost)
+        asks_outbox = self._outbox_due()
+        moved = False
+        if portions or asks_outbox:
+            moved = await self._move(portions, asks_outbox)
+        if heads := await self._heads.sign_waiting(self._database):
+            await loop.run_in_executor(self._thread, self._heads.publish, heads)
+        self.figures.contradictions = dict(self._heads.contradictions)
+        self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions)
+        if not moved:
+            self.figures.lag_s = 0.0
+        return moved
+
+    def wake(self) -> None:
+        """Look at once, outbox included."""
+        self._outbox_waits = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let go of files and of the machine's sequencer lock."""
+        self._thread.shutdown(wait=True)
+        self._forget()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+        self.figures.active = False
+
+    def _lead(self) -> bool:
+        if self._lock_fd >= 0:
+            return True
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(self._root / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._lock_fd = fd
+        self.figures.active = True
+        return True
+
+    def _forget(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+        self._places.clear()
+        self._heads.forget()
+        self._partitions_until = None
+        self._outbox_waits = True
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(psycopg.Error):
+                connection = await psycopg.AsyncConnection.connect(
+                    libpq_url(self._direct_url), autocommit=True, connect_timeout=3
+                )
+                async with connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    self._listening = True
+                    self.wake()  # whatever was left while nobody listened
+                    async for _ in connection.notifies():
+                        self.wake()
+            self._listening = False
+            await asyncio.sleep(0.5)
+
+    def _outbox_due(self) -> bool:
+        now = self._clock.monotonic()
+        if not self._outbox_waits and now - self._outbox_asked < (1.0 if self._listening else 0.1):
+            return False
+        self._outbox_waits, self._outbox_asked = False, now
+        return True
+
+    # ------------------------------------------------------------------ reading the spools
+
+    async def _new_places(self) -> dict[str, Place]:
+        """Where to go on in sources that were not known yet."""
+        names = {entry.name for entry in os.scandir(self._root) if entry.is_dir() and not entry.name.startswith(".")}
+        for name in self._readers.keys() - names:
+            self._readers.pop(name).close()
+            self._places.pop(name, None)
+        unknown = sorted(names - self._places.keys())
+        if not unknown:
+            return {}
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT DISTINCT ON (source) source, segment, position, next_sequence, unsure_from, finished"
+                " FROM spool_positions WHERE source = ANY(:sources) ORDER BY source, segment DESC",
+                sources=unknown,
+            )
+        stored = {row["source"]: row for row in rows}
+        places = {}
+        for name in unknown:
+            reader = self._readers[name] = SourceReader(self._root / name)
+            row = stored.get(name)
+            if row is None:
+                places[name] = Place(0)
+            elif not row["finished"]:
+                places[name] = Place(row["segment"], row["position"], row["next_sequence"], row["unsure_from"])
+            else:
+                places[name] = reader.after(row["segment"]) or Place(row["segment"] + 1)
+            for segment in reader.segments():
+                if row is not None and segment < places[name].segment:
+                    reader.path(segment).unlink()  # it is in the ledger; whoever put it there died before this
+        return places
+
+    def _collect(self, new_places: dict[str, Place]) -> list[Portion]:
+        self._places.update(new_places)
+        portions = []
+        room = self._batch_events
+        for name in sorted(self._readers, key=lambda name: name.rpartition(".")[2]):
+            if room <= 0:
+                break
+            reader, place = self._readers[name], self._places[name]
+            portion = reader.read(place, 2 << 20)
+            if portion:
+                portions.append(portion)
+                room -= len(portion.events)
+        self._bury_unborn()
+        return portions
+
+    def _bury_unborn(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._births_looked_at > 60:
+            self._births_looked_at = now
+            for path in abandoned_births(self._root):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _backlog(self, portions: Sequence[Portion]) -> int:
+        waiting = [portion for portion in portions if portion.more]
+        return sum(
+            self._readers[p.source].backlog(self._places[p.source]) for p in waiting if p.source in self._readers
+        )
+
+    def _latch(self, lost: Iterable[str]) -> None:
+        for what in lost:
+            if what not in self.figures.lost:
+                log.critical("evidence lost", what=what)
+                latch_loss(self._root, what)
+                self.figures.lost.append(what)
+
+    # ------------------------------------------------------------------ one transaction
+
+    async def _move(self, portions: Sequence[Portion], asks_outbox: bool) -> bool:
+        """Commit what was read; True when that was anything."""
+        try:
+            intake, heads, taken = await self._commit(portions, asks_outbox, set())
+        except _Moved:
+            self._forget()
+            self._more = True
+            return True
+        except psycopg.DataError as error:
+            log.error("the database refuses a row; looking for it", error=str(error).splitlines()[0])
+            refused = await self._find_refused(portions, asks_outbox)
+            if not refused:
+                raise
+            intake, heads, taken = await self._commit(portions, asks_outbox, refused)
+        self._fault("committed")
+        for portion in portions:
+            self._places[portion.source] = portion.after
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._heads.publish, heads)
+        self._fault("published")
+        await self._clear_finished(portions)
+        self.figures.sequenced_total += len(intake.events)
+        self.figures.dead_letters_total += len(intake.dead)
+        if intake.events:
+            oldest = min(row.at for row in intake.events)
+            self.figures.lag_s = max(0.0, (self._clock.now() - oldest).total_seconds())
+        if taken >= self._batch_events:
+            self._outbox_waits = True
+        self._more = self._outbox_waits or any(portion.more for portion in portions)
+        return bool(portions) or taken > 0
+
+    async def _commit(
+        self, portions: Sequence[Portion], asks_outbox: bool, refused: set[tuple[str, int]]
+    ) -> tuple[Intake, list[Head], int]:
+        async with self._database.begin() as tx:
+            await self._advance(tx, portions)
+            intake = Intake()
+            for portion in portions:
+                intake.events.extend(portion.events)
+                intake.inputs.extend(portion.inputs)
+                intake.dead.extend(portion.dead)
+            taken = await self._take_outbox(tx, intake) if asks_outbox else 0
+            intake.set_aside(refused)
+            await self._set_aside_unknown_zones(tx, intake)
+            states = {zone: await lock_chain(tx, zone) for zone in sorted({row.zone for row in intake.events})}
+            self._fault("locked")
+            after = await self._append(tx, intake.events, states)
+            self._fault("copied")
+            now = self._clock.now()
+            await put_others(tx, intake, now, now + timedelta(days=self._input_days))
+            heads = await self._heads.sign(tx, after)
+            self._fault("signed")
+        return intake, heads, taken
+
+    async def _advance(self, tx: Transaction, portions: Sequence[Portion]) -> None:
+        """Note how far each spool was read; the rows lock out, and reveal, anybody who reads the same."""
+        for portion in portions:
+            same = portion.after.segment == portion.before.segment
+            moved = await tx.run(
+                "INSERT INTO spool_positions AS p"
+                " (source, segment, position, next_sequence, unsure_from, finished, updated_at)"
+                " VALUES (:source, :segment, :position, :next_sequence, :unsure_from, :finished, :now)"
+                " ON CONFLICT (source, segment) DO UPDATE SET position = excluded.position,"
+                " next_sequence = excluded.next_sequence, unsure_from = excluded.unsure_from,"
+                " finished = excluded.finished, updated_at = excluded.updated_at"
+                " WHERE p.position = :before AND NOT p.finished",
+                source=portion.source,
+                segment=portion.before.segment,
+                position=portion.after.offset if same else portion.read_to,
+                next_sequence=portion.after.next_sequence if same else -1,
+                unsure_from=portion.after.unsure_from if same else -1,
+                finished=portion.finished,
+                before=portion.before.offset,
+                now=self._clock.now(),
+            )
+            if moved == 0:
+                raise _Moved
+
+    async def _take_outbox(self, tx: Transaction, intake: Intake) -> int:
+        rows = await tx.all(
+            "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)"
+            " RETURNING id, zone, event",
+            limit=self._batch_events,
+        )
+        for row in sorted(rows, key=lambda row: row["id"]):
+            body = bytes(row["event"])
+            try:
+                intake.events.append(event_row(OUTBOX, 0, row["id"], row["zone"], body))
+            except Unparsable as error:
+                intake.dead.append(DeadLetter(OUTBOX, 0, row["id"], clean(row["zone"]), str(error), body))
+        return len(rows)
+
+    async def _set_aside_unknown_zones(self, tx: Transaction, intake: Intake) -> None:
+        named = {row.zone for row in intake.events} | {row.zone for row in intake.inputs}
+        if not named <= set(self._heads.zones):
+            await self._heads.learn_zones(tx)
+        intake.set_aside_zones(self._heads.zones)
+
+    async def _append(
+        self, tx: Transaction, events: Sequence[EventRow], states: dict[str, ChainState]
+    ) -> dict[str, ChainState]:
+        """Number, chain and store the events; answers where each zone's chain stands afterwards."""
+        now = self._clock.now()
+        rows = []
+        for zone, state in states.items():
+            size, chain = state.size, state.chain
+            # never before the last one: a partition then holds an unbroken run of every zone, whatever the clock did
+            recorded_at = max(now, state.recorded_at) if state.recorded_at else now
+            await self._ensure_partitions(recorded_at, tx)
+            for event in events:
+                if event.zone == zone:
+                    chain = chain_next(chain, event.leaf)
+                    rows.append((event, size, chain, recorded_at))
+                    size += 1
+            states[zone] = ChainState(size, chain, recorded_at, state.head_size)
+        if rows:
+            await put_events(tx, rows)
+        return states
+
+    async def _ensure_partitions(self, moment: datetime, tx: Transaction | None = None) -> None:
+        if self._partitions_until is not None and moment + timedelta(days=1) < self._partitions_until:
+            return
+        if tx is None:
+            async with self._database.begin() as own:
+                return await self._ensure_partitions(moment, own)
+        await tx.run("SELECT pg_advisory_xact_lock(:lock)", lock=_PARTITION_LOCK)
+        until = moment + _PARTITIONS_AHEAD
+        await tx.run("SELECT ledger.ensure_partitions(:first, :until)", first=moment, until=until)
+        self._partitions_until = until
+        return None
+
+    async def _find_refused(self, portions: Sequence[Portion], asks_outbox: bool) -> set[tuple[str, int]]:
+        """Which rows the database will not store, found by trying each in a transaction that is given up."""
+        refused: set[tuple[str, int]] = set()
+        with contextlib.suppress(_Moved):
+            async with self._database.begin() as tx:
+                intake = Intake()
+                for portion in portions:
+                    intake.events.extend(portion.events)
+                if asks_outbox:
+                    await self._take_outbox(tx, intake)
+                refused = await refused_rows(tx, intake.events, self._clock.now())
+                raise _Moved
+        return refused
+
+    # ------------------------------------------------------------------ afterwards
+
+    async def _clear_finished(self, portions: Sequence[Portion]) -> None:
+        """Remove segments that are wholly in the ledger, and sources that will never say more."""
+        gone = []
+        for portion in portions:
+            reader = self._readers[portion.source]
+            if portion.finished:
+                reader.close()
+                reader.path(portion.before.segment).unlink(missing_ok=True)
+                self._fault("unlinked")
+            if portion.gone:
+                shutil.rmtree(reader.directory)
+                self._readers.pop(portion.source)
+                self._places.pop(portion.source, None)
+                gone.append(portion.source)
+        if gone:
+            self._fault("removed")
+            async with self._database.begin() as tx:
+                await tx.run("DELETE FROM spool_positions WHERE source = ANY(:sources)", sources=gone)

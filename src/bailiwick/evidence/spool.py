@@ -1,0 +1,439 @@
+"""The spool: where a worker's evidence becomes durable before the answer leaves.
+
+A source is one life of one worker. Its directory ``<root>/<slot>.<boot>`` holds segment files ``NNNNNNNN.seg``,
+zero-filled ahead so that ``fdatasync`` has no metadata to write, and a ``lock`` file on which the owner holds a
+``flock``: who can take it knows that the owner is dead. A source is never continued by a later process.
+
+Appends queue up on the event loop; one thread frames whatever waits, writes it, makes it durable with one fdatasync
+for all of it, and only then resolves the futures. A write or sync that fails condemns its segment (the page cache no
+longer says what the disk holds, so it is never tried again): whatever waited fails, new appends are refused, and a
+fresh segment is attempted every second until one can be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from bailiwick.evidence.frames import MAX_PAYLOAD, Kind, encode_frame, frame_size, open_payload
+from bailiwick.kernel.errors import BailiwickError, Unavailable
+
+LOCK_NAME = "lock"
+LOST_NAME = "LOST"
+_UNBORN = ".new-"
+_RETRY_S = 1.0
+_FILL = bytes(1 << 20)
+_BATCH_BYTES = 4 << 20
+
+log = structlog.get_logger(__name__)
+
+_Item = tuple[Sequence[tuple[int, str, bytes]], int, "asyncio.Future[None]"]
+
+
+class Files:
+    """The system calls the spool depends on, in one place so that tests can make them fail."""
+
+    def create(self, path: Path) -> int:
+        """A new file open for reading and writing; fails when it exists."""
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` at ``offset``; raises OSError."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
+
+    def sync(self, fd: int) -> None:
+        """Make what was written durable; raises OSError."""
+        os.fdatasync(fd)
+
+
+class _Segment:
+    """A zero-filled, synced file that nothing was written to yet, or the one being written."""
+
+    def __init__(self, number: int, path: Path, fd: int, size: int) -> None:
+        self.number, self.path, self.fd, self.size = number, path, fd, size
+        self.end = 0  # everything before it is durable
+
+
+class Spool:
+    """The append side of one source.
+
+    ``root`` is the spool directory of the machine, ``slot`` the worker's place (``w0``), ``boot`` unique to this
+    start of it. ``segment_bytes`` is the size of a segment; appends are refused while more than ``queue_bytes`` wait.
+    ``on_change`` hears from the writer's thread when the spool stops or resumes taking evidence (the reason, or None).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        slot: str,
+        boot: str,
+        *,
+        segment_bytes: int = 64 << 20,
+        queue_bytes: int = 32 << 20,
+        files: Files | None = None,
+        on_change: Callable[[str | None], None] | None = None,
+    ) -> None:
+        if segment_bytes < 2 * MAX_PAYLOAD:
+            raise ValueError(f"a segment needs at least {2 * MAX_PAYLOAD} bytes")
+        self.source = f"{slot}.{boot}"
+        self.root = root
+        self.directory = root / self.source
+        self.appended = 0
+        self.syncs = 0
+        self.sync_seconds = 0.0
+        self._segment_bytes = segment_bytes
+        self._queue_bytes = queue_bytes
+        self._files = files or Files()
+        self._on_change = on_change
+        self._refusal: str | None = "the spool is not open"
+        self._lost = False
+        self._queue: deque[_Item] = deque()
+        self._queued = 0
+        self._signalled = False
+        self._wake = threading.Lock()  # a binary semaphore: released to wake the thread, an Event costs ten times more
+        self._wake.acquire()
+        self._stopping = False
+        self._sequence = 0
+        self._segment: _Segment | None = None
+        self._previous = (-1, 0)  # the last segment that holds acknowledged bytes, and where they end
+        self._next_number = 0
+        self._next: Future[_Segment] | None = None
+        self._lock_fd = -1
+        self._looked_at = 0.0
+
+    # ------------------------------------------------------------------ the event loop's side
+
+    async def start(self) -> None:
+        """Make the source and its first segment. Raises :class:`Unavailable` when that cannot be made durable."""
+        self._loop = asyncio.get_running_loop()
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="spool-prepare")
+        try:
+            await asyncio.to_thread(self._found)
+        except OSError as error:
+            self._preparing.shutdown(wait=False)
+            raise Unavailable(f"The spool cannot be opened: {error}", reason="evidence_unavailable") from error
+        self._refusal = None
+        self._look_for_loss()
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._thread.start()
+
+    def append(self, kind: int, zone: str, payload: bytes) -> asyncio.Future[None]:
+        """Queue one frame; the future resolves once it is durable.
+
+        Raises :class:`Unavailable` (``evidence_unavailable``) at once, or through the future, when it cannot be.
+        """
+        return self._put(((kind, zone, payload),), len(payload))
+
+    def append_many(self, frames: Sequence[tuple[int, str, bytes]]) -> asyncio.Future[None]:
+        """Queue several frames that become durable together or fail together. Raises as :meth:`append`."""
+        return self._put(frames, sum([frame_size(zone, payload) for _, zone, payload in frames]))
+
+    @property
+    def refusal(self) -> str | None:
+        """Why evidence cannot be taken now, or None."""
+        return self._refusal
+
+    @property
+    def evidence_lost(self) -> bool:
+        """True once acknowledged evidence of this machine could not be read back; stays so until acknowledged."""
+        return self._lost
+
+    @property
+    def queued_bytes(self) -> int:
+        """Payload bytes waiting to become durable."""
+        return self._queued
+
+    async def close(self) -> None:
+        """Make what waits durable, stop the threads and let go of the source."""
+        if self._lock_fd < 0:
+            return
+        self._stopping = True
+        self._signal()
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._let_go)
+        await asyncio.sleep(0)  # the last acknowledgements were scheduled on this loop by the thread
+
+    def _put(self, frames: Sequence[tuple[int, str, bytes]], size: int) -> asyncio.Future[None]:
+        if self._refusal is not None or self._stopping:
+            raise Unavailable(self._refusal or "the spool is closing", reason="evidence_unavailable")
+        if size > MAX_PAYLOAD:
+            raise BailiwickError("The evidence of one request is too large.", reason="payload_too_large")
+        if self._queued + size > self._queue_bytes:
+            raise Unavailable("Too much evidence waits to be written.", reason="evidence_unavailable")
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._queued += size
+        self._queue.append((frames, size, future))
+        if not self._signalled:
+            self._signal()
+        return future
+
+    def _signal(self) -> None:
+        if not self._signalled:
+            self._signalled = True
+            self._wake.release()
+
+    def _acknowledge(self, batch: list[_Item]) -> None:
+        for frames, size, future in batch:
+            self._queued -= size
+            self.appended += len(frames)
+            if not future.done():
+                future.set_result(None)
+
+    def _reject(self, batch: list[_Item], why: str) -> None:
+        for _, size, future in batch:
+            self._queued -= size
+            if not future.done():
+                future.set_exception(Unavailable(why, reason="evidence_unavailable"))
+
+    # ------------------------------------------------------------------ the writer's thread
+
+    def _run(self) -> None:
+        try:
+            while True:
+                if self._wake.acquire(timeout=_RETRY_S):
+                    self._signalled = False
+                if self._segment is None:
+                    self._recover()
+                while self._queue:
+                    self._flush()
+                if self._stopping:
+                    return
+                self._look_for_loss()
+        except RuntimeError:
+            # the loop was closed under us: nobody is left to answer, and nothing unanswered was promised
+            log.warning("spool writer ends with its event loop", source=self.source)
+
+    def _flush(self) -> None:
+        segment = self._segment
+        if segment is None:
+            self._reject_waiting()
+            return
+        batch: list[_Item] = []
+        try:
+            if segment.end + self._size_of(self._queue[0]) > segment.size:
+                segment = self._rotate()
+            data = self._gather(segment, batch)
+            started = time.perf_counter()
+            self._files.write(segment.fd, data, segment.end)
+            self._files.sync(segment.fd)
+            self.sync_seconds = time.perf_counter() - started
+        except OSError as error:
+            self._condemn(batch, error)
+            return
+        segment.end += len(data)
+        self.syncs += 1
+        self._loop.call_soon_threadsafe(self._acknowledge, batch)
+        if self._next is None and segment.end * 4 > segment.size:
+            self._next = self._preparing.submit(self._prepare, self._next_number)
+
+    def _gather(self, segment: _Segment, batch: list[_Item]) -> bytes:
+        room = min(segment.size - segment.end, _BATCH_BYTES)
+        parts: list[bytes] = []
+        if segment.end == 0:
+            # the first frame of a segment says where the acknowledged bytes before it end
+            parts.append(encode_frame(Kind.OPEN, "", open_payload(*self._previous), self._sequence, 0))
+            self._sequence += 1
+            room -= len(parts[0])
+        while self._queue:
+            item = self._queue[0]
+            size = self._size_of(item)
+            if size > room and batch:
+                break
+            room -= size
+            batch.append(self._queue.popleft())
+            for kind, zone, payload in item[0]:
+                parts.append(encode_frame(kind, zone, payload, self._sequence, segment.end))
+                self._sequence += 1
+        return b"".join(parts)
+
+    @staticmethod
+    def _size_of(item: _Item) -> int:
+        return sum([frame_size(zone, payload) for _, zone, payload in item[0]])
+
+    def _condemn(self, batch: list[_Item], error: OSError) -> None:
+        log.error("spool segment condemned", source=self.source, error=str(error))
+        if self._segment is not None:
+            self._leave(self._segment)
+        why = f"Evidence cannot be written: {error.strerror or error}."
+        self._refuse(why)
+        if batch:
+            self._loop.call_soon_threadsafe(self._reject, batch, why)
+        self._reject_waiting()
+
+    def _reject_waiting(self) -> None:
+        waiting: list[_Item] = []
+        while self._queue:
+            waiting.append(self._queue.popleft())
+        if waiting:
+            self._loop.call_soon_threadsafe(self._reject, waiting, self._refusal or "the spool is closed")
+
+    def _recover(self) -> None:
+        self._reject_waiting()
+        if self._stopping:
+            return
+        try:
+            self._advance()
+        except OSError as error:
+            log.warning("spool still cannot be written", source=self.source, error=str(error))
+            return
+        log.info("spool writes again", source=self.source)
+        if not self._lost:
+            self._refuse(None)
+
+    def _rotate(self) -> _Segment:
+        """Go on in the next segment; the full one's file descriptor is closed, its file is the sequencer's."""
+        assert self._segment is not None
+        self._leave(self._segment)
+        return self._advance()
+
+    def _leave(self, segment: _Segment) -> None:
+        if segment.end:
+            self._previous = (segment.number, segment.end)
+        self._segment = None
+        os.close(segment.fd)
+
+    def _advance(self) -> _Segment:
+        pending, self._next = self._next, None
+        if pending is None:
+            pending = self._preparing.submit(self._prepare, self._next_number)
+        self._segment = pending.result()
+        self._next_number = self._segment.number + 1
+        return self._segment
+
+    def _refuse(self, why: str | None) -> None:
+        if why != self._refusal:
+            self._refusal = why
+            if self._on_change is not None:
+                self._on_change(why)
+
+    def _look_for_loss(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < _RETRY_S and self._looked_at:
+            return
+        self._looked_at = now
+        lost = (self.root / LOST_NAME).exists()
+        if lost and not self._lost:
+            self._lost = True
+            self._refuse("Acknowledged evidence was lost; an operator must look at it first.")
+        elif self._lost and not lost:
+            self._lost = False
+            if self._segment is not None:
+                self._refuse(None)
+
+    # ------------------------------------------------------------------ files
+
+    def _found(self) -> None:
+        """Create the source under a name nobody reads, and give it its own once it is locked and has a segment."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unborn = self.root / (_UNBORN + self.source)
+        unborn.mkdir(mode=0o700)
+        self._lock_fd = os.open(unborn / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            directory, self.directory = self.directory, unborn
+            self._segment = self._prepare(0)
+            self._next_number = 1
+            unborn.rename(directory)
+            self.directory = directory
+            sync_directory(self.root)
+        except OSError:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+            raise
+
+    def _prepare(self, number: int) -> _Segment:
+        path = self.directory / f"{number:08d}.seg"
+        path.unlink(missing_ok=True)  # an attempt that ran out of space; no frame was ever in it
+        fd = self._files.create(path)
+        try:
+            for offset in range(0, self._segment_bytes, len(_FILL)):
+                self._files.write(fd, _FILL[: self._segment_bytes - offset], offset)
+                if offset % (8 << 20) == 0:
+                    self._files.sync(fd)  # small portions, so that the writer's own syncs do not queue behind 64 MB
+            os.fsync(fd)
+            sync_directory(self.directory)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        return _Segment(number, path, fd, self._segment_bytes)
+
+    def _let_go(self) -> None:
+        self._refusal = "the spool is closed"
+        self._preparing.shutdown(wait=True)
+        if self._next is not None and self._next.exception() is None:
+            os.close(self._next.result().fd)
+        if self._segment is not None:
+            os.close(self._segment.fd)
+            self._segment = None
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def owner_alive(directory: Path) -> bool:
+    """Whether the process that writes this source still runs (it holds the lock until it ends)."""
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def latch_loss(root: Path, what: str) -> None:
+    """Note, durably, that acknowledged evidence could not be read back; every spool under ``root`` then refuses."""
+    with (root / LOST_NAME).open("a") as stream:
+        stream.write(what + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_directory(root)
+
+
+def loss_of(root: Path) -> list[str]:
+    """What was lost, one line each; empty when nothing was or it was acknowledged."""
+    try:
+        return (root / LOST_NAME).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def acknowledge_loss(root: Path) -> None:
+    """Lift the latch: an operator has looked at what was lost. The note is kept beside it."""
+    marker = root / LOST_NAME
+    marker.rename(root / f"{LOST_NAME}.acknowledged-{time.time_ns()}")
+    sync_directory(root)
+
+
+def abandoned_births(root: Path, older_than_s: float = 60.0) -> list[Path]:
+    """Directories of sources whose owner died before they had a name; nothing was ever acknowledged in them."""
+    return [
+        path
+        for path in root.glob(_UNBORN + "*")
+        if time.time() - path.stat().st_mtime > older_than_s and not owner_alive(path)
+    ]

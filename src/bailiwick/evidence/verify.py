@@ -1,0 +1,310 @@
+"""Checking a zone's ledger: is every event still there, unchanged, in its order, and under the heads that were signed?
+
+Reads the rows in order and recomputes what they claim. What it finds, by kind:
+
+- ``changed``: the body is not what was hashed          - ``column``: a column says other than the body
+- ``removed``: sequence numbers are missing             - ``inserted``: a sequence number stands twice
+- ``chain``: the row does not continue the one before   - ``head``: a head does not fit the rows, or its signature fails
+- ``truncated``: a head covers more events than there are
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from bailiwick.evidence.events import decode, leaf_hash
+from bailiwick.evidence.intake import driver
+from bailiwick.evidence.ledger import Head, HeadFiles, chain_next, chain_start, ledger_keys
+from bailiwick.kernel.db import Database, Transaction
+
+Kind = Literal["changed", "column", "removed", "inserted", "chain", "head", "truncated"]
+MAX_FINDINGS = 50
+_PORTION = 5000
+_NEVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One contradiction: what kind, at which sequence number, and a sentence."""
+
+    kind: Kind
+    seq: int
+    why: str
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """The answer. ``verdict`` is PASS, FAIL, or NO_DATA where there is neither an event nor a head.
+
+    Events ``first_seq`` to ``events - 1`` were read; ``complete`` says that this is all of them. ``unsigned`` counts
+    events behind the newest head, whose removal could not be noticed yet. ``head_file`` is ``present``, ``absent`` or
+    ``not_checked``.
+    """
+
+    zone: str
+    verdict: Literal["PASS", "FAIL", "NO_DATA"] = "PASS"
+    events: int = 0
+    checked: int = 0
+    first_seq: int = 0
+    complete: bool = True
+    heads: int = 0
+    unsigned: int = 0
+    head_file: Literal["present", "absent", "not_checked"] = "not_checked"
+    seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+    findings_total: int = 0
+
+    def add(self, kind: Kind, seq: int, why: str) -> None:
+        """Note a contradiction; only the first :data:`MAX_FINDINGS` are kept in full."""
+        self.findings_total += 1
+        self.verdict = "FAIL"
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(kind, seq, why))
+
+    @property
+    def first_bad(self) -> Finding | None:
+        """The contradiction with the lowest sequence number."""
+        return min(self.findings, key=lambda finding: finding.seq, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        answer = asdict(self)
+        first = self.first_bad
+        answer["first_bad"] = asdict(first) if first else None
+        answer["seconds"] = round(self.seconds, 3)
+        return answer
+
+
+async def verify(
+    database: Database,
+    zone: str,
+    head_files: HeadFiles | None = None,
+    keys: Mapping[str, Ed25519PublicKey] | None = None,
+    *,
+    newest: int | None = None,
+) -> VerifyReport:
+    """Check the ledger of ``zone``.
+
+    ``keys`` verify heads, by key id; by default those the database holds, which someone who rewrote the database could
+    have rewritten too. ``newest``: check only about that many of the newest events, from a signed head on.
+    """
+    started = time.monotonic()
+    report = VerifyReport(zone)
+    published = _published(report, zone, head_files)  # before the rows: a head is published after they are committed
+    async with database.begin() as tx:
+        await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        known = keys if keys is not None else await ledger_keys(tx, zone)
+        await _Check(tx, zone, known, published, report).run(newest)
+    if report.verdict == "PASS" and report.events == 0 and report.heads == 0:
+        report.verdict = "NO_DATA"
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _published(report: VerifyReport, zone: str, head_files: HeadFiles | None) -> Head | None:
+    if head_files is None:
+        return None
+    try:
+        head = head_files.load(zone)
+    except (ValueError, OSError) as error:
+        report.head_file = "present"
+        report.add("head", 0, f"the published head cannot be read: {error}")
+        return None
+    report.head_file = "present" if head else "absent"
+    return head
+
+
+class _Check:
+    """One pass over rows and heads, side by side."""
+
+    def __init__(
+        self,
+        tx: Transaction,
+        zone: str,
+        keys: Mapping[str, Ed25519PublicKey],
+        published: Head | None,
+        report: VerifyReport,
+    ) -> None:
+        self._tx = tx
+        self._zone = zone
+        self._keys = keys
+        self._published = published
+        self._report = report
+
+    async def run(self, newest: int | None) -> None:
+        connection = await driver(self._tx)
+        size, chain = 0, chain_start(self._zone)
+        if newest is not None:
+            size, chain = await self._start(newest)
+        self._report.first_seq = size
+        heads = _Heads(connection, self._zone, size, self._published)
+        await heads.open()
+        while heads.next_size <= size:
+            self._fit(await heads.take(), size, chain)
+        async for row in self._rows(connection, size):
+            size, chain = self._row(row, size, chain)
+            while heads.next_size <= size:
+                self._fit(await heads.take(), size, chain)
+        self._report.events = size
+        self._report.unsigned = max(0, size - max(heads.newest, self._report.first_seq))
+        while heads.next_size < _NEVER:
+            self._beyond(await heads.take(), size)
+        if self._report.head_file == "absent" and heads.newest:
+            self._report.add("head", heads.newest - 1, "heads were signed, but the published one is gone from its file")
+        await heads.close()
+
+    async def _start(self, newest: int) -> tuple[int, bytes]:
+        """The newest signed head that leaves at least ``newest`` events behind it, else the beginning."""
+        last = await self._tx.value("SELECT max(seq) FROM ledger.events WHERE zone = :zone", zone=self._zone)
+        rows = await self._tx.all(
+            "SELECT zone, size, chain, at, kid, signature FROM ledger.heads"
+            " WHERE zone = :zone AND size <= :size ORDER BY size DESC LIMIT 20",
+            zone=self._zone,
+            size=(last if last is not None else -1) + 1 - newest,
+        )
+        for row in rows:
+            head = Head(self._zone, row["size"], bytes(row["chain"]), row["at"], row["kid"], bytes(row["signature"]))
+            if head.signed_by(self._keys):
+                self._report.complete = False
+                return head.size, head.chain
+        return 0, chain_start(self._zone)
+
+    def _row(self, row: tuple[Any, ...], size: int, chain: bytes) -> tuple[int, bytes]:
+        seq, stored_leaf, stored_chain, body = row[0], row[9], row[10], row[11]
+        report = self._report
+        report.checked += 1
+        if seq < size:
+            report.add("inserted", seq, f"sequence number {seq} stands more than once")
+            return size, chain
+        if seq > size:
+            last = seq - 1
+            report.add("removed", size, f"events {size} to {last} are missing" if last > size else "it is missing")
+            chain = b""
+        leaf = leaf_hash(body)
+        if leaf != stored_leaf:
+            report.add("changed", seq, "the event's bytes are not those that were recorded")
+        elif (wrong := _wrong_column(row, self._zone)) is not None:
+            report.add("column", seq, wrong)
+        if chain and chain_next(chain, stored_leaf) != stored_chain:
+            report.add("chain", seq, "the event does not continue the one before it: order or content was altered")
+        return seq + 1, stored_chain
+
+    def _fit(self, head: Head, size: int, chain: bytes) -> None:
+        report = self._report
+        report.heads += 1
+        if not head.signed_by(self._keys):
+            known = "its signature is not that of its key" if head.kid in self._keys else "its key is not known"
+            report.add("head", max(head.size - 1, 0), f"the head over {head.size} events is not genuine: {known}")
+        elif head.size < size:
+            pass  # it ends among rows that are missing, which is told already
+        elif head.chain != chain:
+            report.add("head", max(head.size - 1, 0), f"the events are not those signed by the head over {head.size}")
+
+    def _beyond(self, head: Head, size: int) -> None:
+        report = self._report
+        report.heads += 1
+        if head.signed_by(self._keys):
+            report.add("truncated", size, f"a head over {head.size} events was signed, {size} are there")
+        else:
+            report.add("head", size, f"the head over {head.size} events is not genuine")
+
+    async def _rows(self, connection: psycopg.AsyncConnection[Any], first: int) -> AsyncIterator[tuple[Any, ...]]:
+        async with connection.cursor(name="verify_events", binary=True) as cursor:
+            await cursor.execute(
+                "SELECT seq, id, at, code, outcome, request_id, decision_id, principal, server, leaf, chain, body"
+                " FROM ledger.events WHERE zone = %s AND seq >= %s ORDER BY seq",
+                (self._zone, first),
+            )
+            while rows := await cursor.fetchmany(_PORTION):
+                for row in rows:
+                    yield row
+
+
+class _Heads:
+    """The stored heads from ``first`` events on, in order of size, with the published one among them.
+
+    ``next_size``: size of the head that :meth:`take` answers next; ``newest``: the largest taken so far.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], zone: str, first: int, published: Head | None) -> None:
+        self._cursor = connection.cursor(name="verify_heads", binary=True)
+        self._zone = zone
+        self._first = first
+        self._published = published if published is not None and published.size >= first else None
+        self._waiting: deque[Head] = deque()
+        self.next_size = _NEVER
+        self.newest = 0
+
+    async def open(self) -> None:
+        """Start reading."""
+        await self._cursor.execute(
+            "SELECT size, chain, at, kid, signature FROM ledger.heads WHERE zone = %s AND size >= %s ORDER BY size",
+            (self._zone, self._first),
+        )
+        await self._look()
+
+    async def take(self) -> Head:
+        """The next head."""
+        if self._published is not None and self._published.size == self.next_size:
+            head, self._published = self._published, None
+        else:
+            head = self._waiting.popleft()
+        self.newest = max(self.newest, head.size)
+        await self._look()
+        return head
+
+    async def close(self) -> None:
+        """Stop reading."""
+        await self._cursor.close()
+
+    async def _look(self) -> None:
+        if not self._waiting:
+            rows = await self._cursor.fetchmany(_PORTION)
+            self._waiting.extend(Head(self._zone, *row) for row in rows)
+        stored = self._waiting[0].size if self._waiting else _NEVER
+        self.next_size = min(stored, self._published.size if self._published else _NEVER)
+
+
+def _wrong_column(row: tuple[Any, ...], zone: str) -> str | None:
+    """What a row's columns say otherwise than its body, None when they agree."""
+    _, id_, at, code, outcome, request_id, decision_id, principal, server, _, _, body = row
+    try:
+        event = decode(body)
+    except msgspec.MsgspecError:
+        return "the body is not an event"
+    if (
+        event.id == str(id_)
+        and event.code == code
+        and event.outcome == outcome
+        and event.request_id == (str(request_id) if request_id else "")
+        and event.decision_id == (str(decision_id) if decision_id else "")
+        and event.principal == (principal or "")
+        and event.server == (server or "")
+        and event.zone == zone
+        and datetime.fromisoformat(event.at) == at
+    ):
+        return None
+    said = {
+        "id": (event.id, str(id_)),
+        "zone": (event.zone, zone),
+        "at": (event.at, at.astimezone(UTC).isoformat()),
+        "code": (event.code, code),
+        "outcome": (event.outcome, outcome),
+        "request_id": (event.request_id, str(request_id or "")),
+        "decision_id": (event.decision_id, str(decision_id or "")),
+        "principal": (event.principal, principal or ""),
+        "server": (event.server, server or ""),
+    }
+    wrong = [name for name, (body_says, column_says) in said.items() if body_says != column_says and name != "at"]
+    if datetime.fromisoformat(event.at) != at:
+        wrong.append("at")
+    return f"column {', '.join(sorted(wrong))} says other than the event"
