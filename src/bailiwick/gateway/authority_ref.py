@@ -49,8 +49,8 @@ class AuthorityRef:
         if len(parts) != _FIELDS:
             raise AuthorityRefError("authority reference does not have six fields")
         try:
-            names = [unquote(part, encoding="utf-8", errors="strict") for part in parts[:4]]
-            ref = cls(*names, revision=int(parts[4]), expires_at=int(parts[5]))
+            jti, client, subject, session = (unquote(part, errors="strict") for part in parts[:4])
+            ref = cls(jti, client, subject, session, int(parts[4]), int(parts[5]))
         except ValueError:
             raise AuthorityRefError("authority reference is malformed") from None
         if not ref.jti or ref.encode() != text:

@@ -25,7 +25,7 @@ from bailiwick.gateway.authority_ref import AUTHORITY_HEADER, AuthorityRef, Auth
 CutReason = Literal["revoked", "expired", "feed_stale", "guard_stopped"]
 RefusalReason = Literal["malformed", "revoked", "expired", "feed_stale"]
 
-# Translated by Envoy (`envoy.problems`) into 403 with a problem document where the caller has no answer yet.
+# Translated by Envoy (`envoy.problems`) into 401 with a problem document where the caller has no answer yet.
 AUTHORITY_ENDED_STATUS = 510
 _GRPC_PERMISSION_DENIED = 7
 _CUT = ext_proc.immediate_response(AUTHORITY_ENDED_STATUS, _GRPC_PERMISSION_DENIED)
@@ -227,9 +227,7 @@ class GuardServer:
         self._server = grpc.aio.server(options=(("grpc.max_concurrent_streams", 2**31 - 1), ("grpc.so_reuseport", 0)))
         handler = grpc.stream_stream_rpc_method_handler(self._guard.process)
         methods = {ext_proc.METHOD_NAME: handler}
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(ext_proc.METHOD_SERVICE, methods),)
-        )
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ext_proc.METHOD_SERVICE, methods),))
         try:
             self._server.add_insecure_port("unix:" + quote(str(self._socket)))
         except RuntimeError as error:

@@ -64,9 +64,7 @@ def bootstrap(config: GatewayConfig, layout: Layout) -> Config:
             ],
         },
         "stats_config": {
-            "stats_matcher": {
-                "inclusion_list": {"patterns": [{"prefix": prefix} for prefix in _STATISTICS]}
-            }
+            "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": prefix} for prefix in _STATISTICS]}}
         },
         "overload_manager": {
             "resource_monitors": [

@@ -11,6 +11,7 @@ from pathlib import Path
 from bailiwick.gateway.envoy.model import GatewayConfig, Route, Upstream, Worker
 from bailiwick.gateway.envoy.protos import Config, endpoints, pipe, seconds, tcp, typed, watched
 
+HEALTH_PATH = "/health/live"
 API, CHECK, GUARD = "api", "check", "guard"
 
 # Shorter than the keep-alive of the servers we meet (uvicorn and node close after 5 s): the side that closes
@@ -30,7 +31,7 @@ def upstream_cluster_name(route: Route) -> str:
     with the old path or the other way round, and streams on the old one end by themselves.
     """
     body = json.dumps(asdict(_require_upstream(route)), sort_keys=True, default=str)
-    return f"{route.server}@{hashlib.sha256(body.encode()).hexdigest()[:12]}"
+    return f"{route.name}@{hashlib.sha256(body.encode()).hexdigest()[:12]}"
 
 
 def upstream_clusters(routes: Iterable[Route]) -> list[Config]:
@@ -70,7 +71,7 @@ def worker_endpoints(workers: Iterable[Worker]) -> dict[str, Config]:
 
 def _require_upstream(route: Route) -> Upstream:
     if route.upstream is None:
-        raise ValueError(f"server {route.server} has no upstream")
+        raise ValueError(f"server {route.name} has no upstream")
     return route.upstream
 
 
@@ -80,7 +81,7 @@ def _worker_cluster(config: GatewayConfig, name: str, eds: Path) -> Config:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": watched(eds)},
         "connect_timeout": "0.5s",
-        "lb_policy": "LEAST_REQUEST",
+        "lb_policy": "ROUND_ROBIN",
         # A worker that is gone or hangs is set aside after one failure and tried again a second later.
         "outlier_detection": {
             "split_external_local_origin_errors": True,
@@ -95,6 +96,19 @@ def _worker_cluster(config: GatewayConfig, name: str, eds: Path) -> Config:
             "max_ejection_time": "1s",
             "max_ejection_percent": 99,
         },
+        # Any answer will do: what is asked is whether the worker's loop turns. One that stays away is left
+        # alone until it answers again, and one that is added gets no request before it does.
+        "health_checks": [
+            {
+                "timeout": "1s",
+                "interval": "0.5s",
+                "no_traffic_interval": "0.5s",
+                "interval_jitter_percent": 20,
+                "unhealthy_threshold": 1,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": HEALTH_PATH, "expected_statuses": [{"start": 200, "end": 600}]},
+            }
+        ],
         # With every worker set aside, try them all rather than none.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         "typed_extension_protocol_options": _http_options({"http_protocol_options": {}}),

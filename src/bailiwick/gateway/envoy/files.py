@@ -132,7 +132,7 @@ class EnvoyFiles:
             self._config = replace(self._config, routes=wanted)
             self._schedule_retirement()
             took = self._monotonic() - started
-        return Applied(frozenset(route.server for route in wanted), took, changed)
+        return Applied(frozenset(route.name for route in wanted), took, changed)
 
     async def set_workers(self, workers: Iterable[Worker]) -> None:
         """Route to exactly these workers. Requests and streams on one that goes end by themselves.
@@ -195,7 +195,7 @@ class EnvoyFiles:
         if _runs_on(figures, source, version):
             _write_resources(path, resources)
             return False
-        before = path.read_bytes()
+        before = _read_bytes(path)
         _write_bytes(path, _discovery_answer(resources))
         try:
             await self._confirmed(source, version, _refusals(figures, source))
@@ -270,6 +270,10 @@ def _write_resources(path: Path, resources: list[Config]) -> bool:
             return False
     _write_bytes(path, answer)
     return True
+
+
+def _read_bytes(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def _write_json(path: Path, content: Config) -> None:

@@ -9,7 +9,7 @@ from bailiwick.gateway.authority_ref import AUTHORITY_HEADER
 from bailiwick.gateway.envoy import problems
 from bailiwick.gateway.envoy.clusters import API, CHECK, GUARD
 from bailiwick.gateway.envoy.model import GatewayConfig, Listener
-from bailiwick.gateway.envoy.protos import Config, extension, seconds, tcp, typed, watched
+from bailiwick.gateway.envoy.protos import Config, extension, seconds, set_header, tcp, typed, watched
 from bailiwick.gateway.envoy.routes import (
     BODY_LIMIT,
     CLIENT_REQUEST_ID_HEADER,
@@ -22,6 +22,7 @@ from bailiwick.gateway.envoy.routes import (
     SERVER_HEADER,
 )
 
+PEER = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 MAX_HEADERS_KIB = 32
 CHECK_PATH_PREFIX = "/check"
 
@@ -69,10 +70,12 @@ _FORGEABLE = (
 def api_listener(config: GatewayConfig, secret: Path | None) -> Config:
     """API, console and token endpoint: everything goes to the workers as it came."""
     manager = _manager(
-        config,
         "api",
         local_reply_config=problems.api_replies(),
-        early_header_mutation_extensions=[_early([_remove_prefix("x-forwarded-"), *_removals("forwarded", "x-real-ip")])],
+        skip_xff_append=True,
+        early_header_mutation_extensions=[
+            _early([_remove_prefix("x-forwarded-"), _remove_prefix("x-envoy-"), *_removals("forwarded", "x-real-ip")])
+        ],
         http_filters=[_router()],
         route_config={
             "name": API,
@@ -90,6 +93,9 @@ def api_listener(config: GatewayConfig, secret: Path | None) -> Config:
                                 # Nothing was sent when no connection was made: any method may try the next worker.
                                 "retry_policy": {"retry_on": "connect-failure", "num_retries": 3, **_OTHER_HOST},
                             },
+                            # Not Envoy's own X-Forwarded-For, which shows this machine's address for loopback.
+                            "request_headers_to_add": [set_header("x-forwarded-for", PEER)],
+                            "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
                         }
                     ],
                 }
@@ -102,8 +108,8 @@ def api_listener(config: GatewayConfig, secret: Path | None) -> Config:
 def gateway_listener(config: GatewayConfig, secret: Path | None, routes: Path) -> Config:
     """The governed port: strip what callers may not say, ask the check, watch what lasts, forward."""
     manager = _manager(
-        config,
         "gateway",
+        delayed_close_timeout=seconds(config.delayed_close_s),
         local_reply_config=problems.gateway_replies(),
         skip_xff_append=True,
         early_header_mutation_extensions=[_early(_caller_may_not_say())],
@@ -137,9 +143,7 @@ def certificate(name: str, chain_pem: str, key_pem: str) -> Config:
 
 
 def _listener(name: str, listener: Listener, secret: Path | None, manager: Config) -> Config:
-    chain: Config = {
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    }
+    chain: Config = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     if secret is not None:
         chain["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
@@ -163,7 +167,7 @@ def _listener(name: str, listener: Listener, secret: Path | None, manager: Confi
     }
 
 
-def _manager(config: GatewayConfig, name: str, **fields: Any) -> Config:
+def _manager(name: str, **fields: Any) -> Config:
     return typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
@@ -180,7 +184,6 @@ def _manager(config: GatewayConfig, name: str, **fields: Any) -> Config:
         request_headers_timeout="15s",
         request_timeout="0s",
         stream_idle_timeout="3600s",
-        delayed_close_timeout=seconds(config.delayed_close_s),
         use_remote_address=True,
         generate_request_id=False,
         server_header_transformation="PASS_THROUGH",
@@ -229,18 +232,14 @@ def _remove_prefix(prefix: str) -> Config:
 
 
 def _copy(source: str, target: str) -> Config:
-    header = {"key": target, "value": f"%REQ({source})%"}
-    return {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    return {"append": set_header(target, f"%REQ({source})%")}
 
 
 def _own_cookie_filter(names: tuple[str, ...]) -> list[Config]:
     """A browser sends our session cookie to every port of this host; the upstream must not get it."""
     if not names:
         return []
-    ours = [
-        {"single_predicate": _header_input("cookie") | {"value_match": {"contains": f"{name}="}}}
-        for name in names
-    ]
+    ours = [{"single_predicate": _header_input("cookie") | {"value_match": {"contains": f"{name}="}}} for name in names]
     any_of_ours = ours[0] if len(ours) == 1 else {"or_matcher": {"predicate": ours}}
     return [
         _matched(
@@ -286,7 +285,7 @@ def _check_filter(timeout_s: float) -> Config:
                 "headers_to_add": [
                     {"key": "x-bailiwick-route", "value": f"%METADATA(ROUTE:{METADATA}:server)%"},
                     {"key": "x-bailiwick-binding", "value": f"%METADATA(ROUTE:{METADATA}:binding)%"},
-                    {"key": "x-bailiwick-peer", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
+                    {"key": "x-bailiwick-peer", "value": PEER},
                 ]
             },
             "authorization_response": {
@@ -297,7 +296,8 @@ def _check_filter(timeout_s: float) -> Config:
             "retry_policy": {
                 "retry_on": "connect-failure,reset-before-request",
                 "num_retries": 3,
-                "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.02s"},
+                # Envoy takes the longest pause for the longest try as well, so it is the check's timeout.
+                "retry_back_off": {"base_interval": "0.005s", "max_interval": seconds(timeout_s)},
                 **_OTHER_HOST,
             },
         },
@@ -314,9 +314,7 @@ def _body_limit_filter() -> Config:
         "envoy.extensions.filters.http.buffer.v3.Buffer",
         max_request_bytes=MAX_HELD_BODY_BYTES,
     )
-    declared = _header_input("content-length") | {
-        "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}
-    }
+    declared = _header_input("content-length") | {"value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}}
     return _matched(BODY_LIMIT, buffer, _skip_if({"single_predicate": declared})) | {"disabled": True}
 
 

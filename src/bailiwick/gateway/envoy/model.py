@@ -15,6 +15,8 @@ from typing import Literal
 # sockaddr_un.sun_path holds 108 bytes with its terminating zero.
 MAX_SOCKET_PATH_BYTES = 107
 
+DEFAULT_ZONE = "default"
+
 _SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _HEADER = re.compile(r"[a-z0-9!#$&'*+.^`|~-]{1,64}")
@@ -23,9 +25,9 @@ _TAG = re.compile(r"[A-Za-z0-9._:-]{0,128}")
 
 # Headers Envoy or HTTP itself decides by: a credential in one of them would change the request's framing,
 # its route or our own protocol with the check.
+_FRAMING = ("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive")
 _NEVER_A_CREDENTIAL = frozenset(
-    "host connection content-length transfer-encoding te trailer upgrade keep-alive expect cookie "
-    "x-request-id x-bailiwick x-envoy x-forwarded".split()
+    (*_FRAMING, "expect", "cookie", "x-request-id", "x-bailiwick", "x-envoy", "x-forwarded")
 )
 
 
@@ -38,9 +40,7 @@ def check_socket_path(path: Path) -> None:
     """Raise `ValueError` when a unix socket cannot be bound at `path`."""
     size = len(str(path).encode())
     _require(path.is_absolute(), f"socket path is not absolute: {path}")
-    _require(
-        size <= MAX_SOCKET_PATH_BYTES, f"socket path is {size} bytes, {MAX_SOCKET_PATH_BYTES} at most: {path}"
-    )
+    _require(size <= MAX_SOCKET_PATH_BYTES, f"socket path is {size} bytes, {MAX_SOCKET_PATH_BYTES} at most: {path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,7 @@ class Listener:
     def __post_init__(self) -> None:
         ipaddress.ip_address(self.address)
         _require(0 < self.port < 65536, f"port out of range: {self.port}")
-        _require(
-            (self.tls_cert is None) == (self.tls_key is None), "TLS needs both a certificate and its key"
-        )
+        _require((self.tls_cert is None) == (self.tls_key is None), "TLS needs both a certificate and its key")
         _require(self.tls_minimum in ("1.2", "1.3"), f"TLS version is 1.2 or 1.3, not {self.tls_minimum}")
 
     @property
@@ -104,9 +102,7 @@ class Upstream:
         for ip, port in self.addresses:
             ipaddress.ip_address(ip)
             _require(0 < port < 65536, f"port out of range: {port}")
-        _require(
-            self.sni is not None or not self.tls, "TLS to an upstream needs the name its certificate must bear"
-        )
+        _require(self.sni is not None or not self.tls, "TLS to an upstream needs the name its certificate must bear")
         _require(self.timeout_s is None or self.timeout_s > 0, "timeout_s must be positive")
         _require(self.idle_timeout_s > 0, "idle_timeout_s must be positive")
         name, _, port_text = (self.authority or "").partition(":")
@@ -128,8 +124,10 @@ class Upstream:
 class Route:
     """How requests for one server find their upstream.
 
-    `hosts` are the server's own host names (lower case, no port). `upstream` None keeps the server known to
-    the check, which refuses with the reason it knows. `path_prefix` is the upstream's base path.
+    `zone` other than the default one is part of the server's name wherever it is named: `/z/{zone}/s/{server}`,
+    `X-Bailiwick-Server: {zone}/{server}`. `hosts` are the server's own host names (lower case, no port).
+    `upstream` None keeps the server known to the check, which refuses with the reason it knows. `path_prefix`
+    is the upstream's base path.
     `credential_header` names the header that carries the upstream credential (None: the server needs none).
     `max_request_bytes` bounds a request's body. `long_lived` says that some operation of the server lasts.
     `binding` is an opaque revision of all this; the check receives it and can refuse a request that Envoy
@@ -144,9 +142,11 @@ class Route:
     max_request_bytes: int | None = None
     long_lived: bool = False
     binding: str = ""
+    zone: str = DEFAULT_ZONE
 
     def __post_init__(self) -> None:
         _require(_SERVER.fullmatch(self.server), f"not a server name: {self.server!r}")
+        _require(_SERVER.fullmatch(self.zone), f"not a zone name: {self.zone!r}")
         for host in self.hosts:
             _require(_HOST.fullmatch(host), f"not a lower-case host name: {host!r}")
         _require(_PATH.fullmatch(self.path_prefix), f"not a base path: {self.path_prefix!r}")
@@ -156,9 +156,17 @@ class Route:
             name = self.credential_header
             family = "-".join(name.split("-")[:2])
             _require(_HEADER.fullmatch(name), f"not a lower-case header name: {name!r}")
-            _require(
-                not {name, family} & _NEVER_A_CREDENTIAL, f"a credential cannot travel in {name!r}"
-            )
+            _require(not {name, family} & _NEVER_A_CREDENTIAL, f"a credential cannot travel in {name!r}")
+
+    @property
+    def name(self) -> str:
+        """The server as callers and the check name it: `server`, or `zone/server` outside the default zone."""
+        return self.server if self.zone == DEFAULT_ZONE else f"{self.zone}/{self.server}"
+
+    @property
+    def path(self) -> str:
+        """The path that names the server at the gateway, without a trailing slash."""
+        return f"/s/{self.server}" if self.zone == DEFAULT_ZONE else f"/z/{self.zone}/s/{self.server}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +174,11 @@ class GatewayConfig:
     """Everything Envoy is configured from.
 
     `run_dir` (mode 0700) receives Envoy's files and its admin socket. `own_cookies` are the names of our
-    session cookies: a Cookie header that holds one never goes upstream. `delayed_close_s` is how long a cut
-    connection may linger before it is closed.
+    session cookies: a Cookie header that holds one never goes upstream.
+
+    `delayed_close_s` is how long the gateway waits for a caller's side after it ended a connection. A stream that
+    is cut stops at once, and an HTTP/1.1 caller sees its end this much later; but a caller who asked for
+    `Connection: close` and reads nothing for this long loses the rest of his answer.
     """
 
     run_dir: Path
@@ -179,7 +190,7 @@ class GatewayConfig:
     own_cookies: tuple[str, ...] = ("bw_session",)
     check_timeout_s: float = 1.0
     connect_timeout_s: float = 2.0
-    delayed_close_s: float = 0.1
+    delayed_close_s: float = 0.5
     max_connections: int = 16384
 
     def __post_init__(self) -> None:

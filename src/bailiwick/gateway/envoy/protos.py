@@ -46,6 +46,11 @@ def tcp(address: str, port: int) -> Config:
     return {"socket_address": {"address": address, "port_value": port}}
 
 
+def set_header(name: str, value: str) -> Config:
+    """A HeaderValueOption that replaces; where `value`'s format comes out empty, no header is set."""
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
 def endpoints(cluster: str, addresses: Iterable[Config]) -> Config:
     """A ClusterLoadAssignment with one locality."""
     members = [{"endpoint": {"address": address}} for address in addresses]

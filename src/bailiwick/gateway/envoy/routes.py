@@ -1,7 +1,8 @@
 """Routes: from a request to the server it names.
 
-A server is named by `/s/{server}/…`, by its own host name or by `X-Bailiwick-Server`. Envoy picks one of
-them and tells the check which (`x-bailiwick-route`); the check sees all three and refuses a disagreement.
+A server is named by `/s/{server}/…` (`/z/{zone}/s/{server}/…` outside the default zone), by its own host name
+or by `X-Bailiwick-Server`. Envoy picks one of them and tells the check which (`x-bailiwick-route`); the check
+sees all three and refuses a disagreement.
 A request that names no server, or one without an upstream, is routed to a fixed answer that it never
 receives: the check runs first and refuses with the reason.
 """
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from bailiwick.gateway.authority_ref import AUTHORITY_HEADER
 from bailiwick.gateway.envoy.clusters import upstream_cluster_name
 from bailiwick.gateway.envoy.model import Route, Upstream
-from bailiwick.gateway.envoy.protos import Config, extension, seconds, typed
+from bailiwick.gateway.envoy.protos import Config, extension, seconds, set_header, typed
 
 ROUTES = "gateway"
 METADATA = "bailiwick"
@@ -44,13 +45,13 @@ _OURS = (
     "x-envoy-internal",
     "keep-alive",
 )
-_TOLD_BY_UPSTREAM = ("server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version", "via")
+_TOLD_BY_UPSTREAM = ("server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version")
 _IDEMPOTENT = r"GET|HEAD|OPTIONS|PUT|DELETE"
 
 
 def route_configuration(routes: Iterable[Route]) -> Config:
     """The gateway's whole routing table (the RDS resource). Raises `ValueError` when two routes claim a name."""
-    ordered = sorted(routes, key=lambda route: route.server)
+    ordered = sorted(routes, key=lambda route: route.name)
     _refuse_double_claims(ordered)
     return typed(
         "envoy.config.route.v3.RouteConfiguration",
@@ -63,22 +64,22 @@ def route_configuration(routes: Iterable[Route]) -> Config:
         # Runs after the routes' own mutations: those have copied the credential to where it belongs.
         request_headers_to_remove=list(_OURS),
         response_headers_to_remove=list(_TOLD_BY_UPSTREAM),
-        response_headers_to_add=[_set("x-request-id", "%REQ(X-REQUEST-ID)%")],
+        response_headers_to_add=[set_header("x-request-id", "%REQ(X-REQUEST-ID)%")],
     )
 
 
 def _refuse_double_claims(routes: list[Route]) -> None:
     seen: dict[str, str] = {}
     for route in routes:
-        for claim in (f"server {route.server}", *(f"host {host}" for host in route.hosts)):
+        for claim in (f"server {route.name}", *(f"host {host}" for host in route.hosts)):
             if claim in seen:
-                raise ValueError(f"{claim} is claimed by both {seen[claim]} and {route.server}")
-            seen[claim] = route.server
+                raise ValueError(f"{claim} is claimed by both {seen[claim]} and {route.name}")
+            seen[claim] = route.name
 
 
 def _default_table(routes: list[Route]) -> Config:
     """Every host that is no server's own: by path, then by header."""
-    by_header = {route.server: _action(_whole_path(route)) for route in routes}
+    by_header = {route.name: _action(_whole_path(route)) for route in routes}
     unknown = _action(_dead_end({"prefix": "/"}, 404, None))
     return {
         "name": "any",
@@ -89,7 +90,7 @@ def _default_table(routes: list[Route]) -> Config:
 
 def _host_table(route: Route) -> Config:
     return {
-        "name": f"host:{route.server}",
+        "name": f"host:{route.name}",
         "domains": list(route.hosts),
         "matcher": _by_path([route], otherwise=_action(_whole_path(route))),
     }
@@ -98,12 +99,14 @@ def _host_table(route: Route) -> Config:
 def _by_path(routes: list[Route], otherwise: Config) -> Config:
     """`/s/{server}` and everything below it; a trie, so that a thousand servers cost what one costs."""
     below = {
-        f"/s/{route.server}{mark}": _action(_below_name(route) if mark == "/" else _bare_name(route))
+        f"{route.path}{mark}": _action(_below_name(route) if mark == "/" else _bare_name(route))
         for route in routes
         for mark in ("/", "?")
     }
-    bare = {f"/s/{route.server}": _action(_bare_name(route)) for route in routes}
-    return _tree("prefix_match_map", ":path", below, _tree("exact_match_map", ":path", bare, otherwise))["matcher"]
+    bare = {route.path: _action(_bare_name(route)) for route in routes}
+    tree = _tree("prefix_match_map", ":path", below, _tree("exact_match_map", ":path", bare, otherwise))
+    matcher: Config = tree["matcher"]
+    return matcher
 
 
 def _tree(kind: str, header: str, entries: dict[str, Config], otherwise: Config) -> Config:
@@ -124,11 +127,11 @@ def _action(route: Config) -> Config:
 
 
 def _below_name(route: Route) -> Config:
-    return _route(route, {"prefix": f"/s/{route.server}/"}, route.path_prefix.rstrip("/") + "/")
+    return _route(route, {"prefix": f"{route.path}/"}, route.path_prefix.rstrip("/") + "/")
 
 
 def _bare_name(route: Route) -> Config:
-    return _route(route, {"path": f"/s/{route.server}"}, route.path_prefix.rstrip("/") or "/")
+    return _route(route, {"path": route.path}, route.path_prefix.rstrip("/") or "/")
 
 
 def _whole_path(route: Route) -> Config:
@@ -138,7 +141,7 @@ def _whole_path(route: Route) -> Config:
 def _route(route: Route, match: Config, rewrite: str) -> Config:
     if route.upstream is None:
         return _dead_end(match, 503, route)
-    entry = {
+    entry: Config = {
         "match": match,
         "metadata": _metadata(route),
         "route": {
@@ -160,7 +163,7 @@ def _route(route: Route, match: Config, rewrite: str) -> Config:
         # Removal precedes addition, so what arrives is the credential or nothing, never the caller's.
         if route.credential_header not in CALLER_CREDENTIALS:
             entry["request_headers_to_remove"].append(route.credential_header)
-        entry["request_headers_to_add"] = [_set(route.credential_header, "%REQ(X-BAILIWICK-CREDENTIAL)%")]
+        entry["request_headers_to_add"] = [set_header(route.credential_header, "%REQ(X-BAILIWICK-CREDENTIAL)%")]
     if route.max_request_bytes is not None:
         entry["typed_per_filter_config"] = _body_limits(route.max_request_bytes, route.long_lived)
     return entry
@@ -200,9 +203,5 @@ def _metadata(route: Route | None) -> Config:
     """What the check learns about the route: the server's name and its binding's revision."""
     facts: Config = {}
     if route is not None:
-        facts = {"server": route.server, "binding": route.binding}
+        facts = {"server": route.name, "binding": route.binding}
     return {"filter_metadata": {METADATA: facts}}
-
-
-def _set(name: str, value: str) -> Config:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
