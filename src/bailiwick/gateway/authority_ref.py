@@ -1,0 +1,58 @@
+"""What a live stream stands on: a small text the check hands to the stream guard through Envoy.
+
+The text travels in the header `x-bailiwick-authority`, which callers cannot set (Envoy strips it before the
+check runs) and upstreams never see. Its form is `jti|client|subject|session|revision|expires_at`; the first
+four are percent-encoded UTF-8, the revision is an integer, the expiry is in whole seconds since 1970 (UTC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+AUTHORITY_HEADER = "x-bailiwick-authority"
+MAX_ENCODED_BYTES = 4096
+_FIELDS = 6
+
+
+class AuthorityRefError(ValueError):
+    """The text is no authority reference; the stream it came with must not live."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityRef:
+    """The authority of one request.
+
+    `jti` is the mandate's id, `client` the application's, `subject` the user's (empty when an application
+    acts for itself), `session` the sign-in session's (empty when there is none), `revision` that of the
+    snapshot the check decided on, `expires_at` the mandate's `exp` (RFC 7519 §4.1.4).
+    """
+
+    jti: str
+    client: str
+    subject: str
+    session: str
+    revision: int
+    expires_at: int
+
+    def encode(self) -> str:
+        """The header value: printable ASCII without spaces."""
+        names = (quote(part, safe="") for part in (self.jti, self.client, self.subject, self.session))
+        return "|".join((*names, str(self.revision), str(self.expires_at)))
+
+    @classmethod
+    def decode(cls, text: str) -> AuthorityRef:
+        """Read a header value; raises `AuthorityRefError` for anything `encode` does not produce."""
+        if len(text) > MAX_ENCODED_BYTES:
+            raise AuthorityRefError("authority reference is too long")
+        parts = text.split("|")
+        if len(parts) != _FIELDS:
+            raise AuthorityRefError("authority reference does not have six fields")
+        try:
+            jti, client, subject, session = (unquote(part, errors="strict") for part in parts[:4])
+            ref = cls(jti, client, subject, session, int(parts[4]), int(parts[5]))
+        except ValueError:
+            raise AuthorityRefError("authority reference is malformed") from None
+        if not ref.jti or ref.encode() != text:
+            raise AuthorityRefError("authority reference is malformed")
+        return ref
