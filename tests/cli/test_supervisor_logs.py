@@ -29,7 +29,12 @@ def test_a_structured_line_passes_and_any_other_is_wrapped(tmp_path: Path) -> No
     lines = [json.loads(line) for line in (tmp_path / "w1.log").read_text().splitlines()]
     assert lines[0] == {"event": "own", "level": "INFO"}
     assert lines[1]["level"] == "ERROR" and lines[1]["part"] == "w1"
-    assert lines[2] == {"ts": "2026-01-05T09:00:00.000Z", "level": "INFO", "event": "plain �\x1b[31m words", "part": "w1"}
+    assert lines[2] == {
+        "ts": "2026-01-05T09:00:00.000Z",
+        "level": "INFO",
+        "event": "plain �\x1b[31m words",
+        "part": "w1",
+    }
     assert "\x1b" not in (tmp_path / "w1.log").read_text()
     assert (tmp_path / "w1.log").stat().st_mode & 0o777 == 0o600
 

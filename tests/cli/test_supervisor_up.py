@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -342,7 +341,9 @@ def test_as_an_ordinary_user_on_a_path_too_long_for_sockets(tmp_path: Path) -> N
     base = Path(tempfile.mkdtemp(prefix="bw ordinary ", dir="/tmp"))
     user = unprivileged_user(("nobody",)) if ROOT else None
     if user is not None:
-        reachable = all(may_traverse(Path(path), user.uid, user.gid) for path in (sys.executable, os.path.realpath(sys.executable)))
+        reachable = all(
+            may_traverse(Path(path), user.uid, user.gid) for path in (sys.executable, os.path.realpath(sys.executable))
+        )
         user = RunAs(user.name, user.uid, user.gid, traverse=not reachable)
         os.chown(base, user.uid, user.gid)
     orders = base / "orders"

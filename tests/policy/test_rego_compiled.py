@@ -68,7 +68,10 @@ def test_undefined_is_never_a_value(statement: str) -> None:
         "helper := 1 if input.nope\nf(x) := input.nope if x == 1\n"
         "partial contains input.nope\nentries contains x if { x := input.nope }"
     )
-    for body in (f"allow if {{ {statement} }}\n{helpers}", f"allow if not other\nother if {{ {statement} }}\n{helpers}"):
+    for body in (
+        f"allow if {{ {statement} }}\n{helpers}",
+        f"allow if not other\nother if {{ {statement} }}\n{helpers}",
+    ):
         module = v1(body)
         interpreted = compiled(module, kind="interpreted").evaluate(DOCUMENT)
         assert compiled(module, kind="compiled").evaluate(DOCUMENT) == interpreted
@@ -177,7 +180,7 @@ _STATEMENTS = st.sampled_from(
         "not helper",
         "same(input.action)",
         "not same(input.action)",
-        'rank(input.user.role) == 2',
+        "rank(input.user.role) == 2",
         "x := rank(input.user.role); x >= 1",
         'level == "high"',
         'members["viewer"]',

@@ -36,11 +36,11 @@ class Foundations:
 
 def lay(settings: Settings, layout: Layout, process: str) -> Foundations:
     """Build them for ``process`` (the name of its part). The key-encryption key must be there."""
-    logging.configure(form=settings.log_format, level=settings.log_level, process=process)
+    logging.configure(settings.log_format, settings.log_level, part=process)
     clock, ids = SystemClock(settings.clock_factor), Ids()
     url, direct_url = database_urls(settings)
     database = Database(url, pool_size=settings.database_pool_size, role=APP_ROLE)
-    logging.watch_queries(database.engine, slow_ms=settings.slow_ms)
+    logging.watch_queries(database.engine, clock, settings.slow_ms)
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) if "PROMETHEUS_MULTIPROC_DIR" in os.environ else None
     return Foundations(
         settings,

@@ -15,7 +15,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context
 from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
-from bailiwick.inventory.credentials import credential_aad
+from bailiwick.inventory.credentials import aad as credential_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.crypto import KekFile, Sealer
 from bailiwick.kernel.db import Row
@@ -35,7 +35,7 @@ class SealedColumn:
 
 
 SEALED: tuple[SealedColumn, ...] = (
-    SealedColumn("zone_keys", ("kid",), "private_sealed", lambda row: key_aad(row["kid"])),
+    SealedColumn("zone_keys", ("kid", "zone"), "private_sealed", lambda row: key_aad(row["zone"], row["kid"])),
     SealedColumn("credentials", ("zone", "id"), "sealed", lambda row: credential_aad(row["zone"], row["id"])),
     SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
     SealedColumn("idempotency_keys", ("zone", "caller", "key"), "body", answer_aad),
@@ -86,8 +86,9 @@ class KekRotation:
             bound = ", ".join(f":after_{name}" for name in column.key)
             async with self._base.database.begin() as tx:
                 rows = await tx.all(
-                    f"SELECT {names}, {column.column} AS sealed FROM {column.table}"  # noqa: S608 - names from the table above
-                    f" WHERE {place} > ({bound}) AND {column.column} IS NOT NULL ORDER BY {names} LIMIT {_BATCH} FOR UPDATE",
+                    f"SELECT {names}, {column.column} AS sealed FROM {column.table}"  # noqa: S608 - names from SEALED
+                    f" WHERE {place} > ({bound}) AND {column.column} IS NOT NULL"
+                    f" ORDER BY {names} LIMIT {_BATCH} FOR UPDATE",
                     **{f"after_{name}": value for name, value in zip(column.key, after, strict=True)},
                 )
                 for row in rows:

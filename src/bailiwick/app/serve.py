@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 import uvloop
+from fastapi import APIRouter, FastAPI, Request, Response
 
-from bailiwick.app.foundations import lay
+import bailiwick.authority.api as authority_api
+import bailiwick.evidence.api as evidence_api
+import bailiwick.identity.api as identity_api
+import bailiwick.inventory.api as inventory_api
+import bailiwick.policy.api as policy_api
+from bailiwick import __version__
+from bailiwick.app import health
+from bailiwick.app.foundations import Foundations, lay
+from bailiwick.app.rooms import Rooms, build
+from bailiwick.app.running import Background
+from bailiwick.app.servers import Listener, serve_until
+from bailiwick.app.worker_state import WorkerState
+from bailiwick.authority.workers import WorkerRegister
+from bailiwick.evidence.access_log import AccessLog, AccessRow
+from bailiwick.evidence.spool import Spool
+from bailiwick.gateway.check import Check
+from bailiwick.kernel import docs_page, problems
+from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
+from bailiwick.kernel.front import Front, RequestRecord
+from bailiwick.kernel.http import Caller
+from bailiwick.kernel.idempotency import Idempotency
 from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.ratelimit import Limiter, MachineCounters, RequestLimiter
+from bailiwick.kernel.redis import RedisClient
 from bailiwick.kernel.settings import Settings
+from bailiwick.policy.evaluate import Evaluate, openapi_paths
 
 log = structlog.get_logger(__name__)
+
+_HEARTBEAT_S = 5.0
+_EVALUATE = "/api/v1/authz/evaluate"
 
 
 def run(settings: Settings, layout: Layout, slot: str) -> int:
@@ -24,8 +55,336 @@ class _Worker:
     """One life of a worker."""
 
     def __init__(self, settings: Settings, layout: Layout, slot: str) -> None:
-        self._base = lay(settings, layout, slot)
+        self._settings = settings
+        self._layout = layout
         self._slot = slot
-        self._id = f"{slot}-{self._base.ids()}"
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        base = lay(self._settings, self._layout, self._slot)
+        boot = base.ids()
+        background = Background()
+        background.heed_signals()
+        register = WorkerRegister(base.database, base.clock, f"{self._slot}-{boot}", self._slot)
+        state = WorkerState(base, with_policy=True)
+        spool = Spool(self._layout.spool, self._slot, boot, segment_bytes=self._settings.spool_segment_mb << 20)
+        await spool.start()
+        try:
+            # entered before anything is read: whoever revokes from now on waits for this worker
+            await register.enter()
+            await state.load()
+            await register.confirm(state.reader.revision)
+            state.reader.on_applied = register.confirm
+            redis = RedisClient(_secret(self._settings.redis_url), base.clock)
+            rooms = build(base, state, spool)
+            state.on_sealer.append(rooms.replace_sealer)
+            access_log = AccessLog(base.database)
+            background.start("feed", state.reader.run())
+            background.start("heartbeat", _beat(register, state))
+            background.start("policy marks", _report_policies(state, rooms))
+            background.start("access log", access_log.run())
+            background.start("metrics", base.metrics.run())
+            base.metrics.watch_feed(state.reader.age)
+            api = compose(base, state, rooms, spool, redis, access_log)
+            check = Check(
+                state.store,
+                rooms.authenticator,
+                state.decider,
+                rooms.evidence,
+                base.recorder,
+                base.ids,
+                monotonic=base.clock.monotonic,
+                observe=_check_observer(base),
+            )
+            sockets = self._layout.slot(self._slot)
+            listeners = [
+                Listener(api, sockets.api, tcp_port=_bench_port(self._settings)),
+                Listener(check, sockets.check),
+            ]
+            log.info("worker ready", revision=state.reader.revision)
+            await serve_until(listeners, background.stopping)
+        finally:
+            await background.cancel()
+            await spool.close()
+            await register.leave()
+            await base.database.close()
+        return 1 if background.failed else 0
+
+
+def compose(
+    base: Foundations, state: WorkerState, rooms: Rooms, spool: Spool, redis: RedisClient, access_log: AccessLog
+) -> Front:
+    """The API: every room's routes in one FastAPI app, the hot endpoints beside it, the front before both."""
+    app = FastAPI(title="Bailiwick", version=__version__, docs_url=None, redoc_url=None)
+    problems.install(app)
+    app.state.authenticate = _authenticate(rooms)
+    checks = health.Health(
+        base.clock,
+        ready={
+            "revocation feed": state.stale,
+            "evidence spool": lambda: "evidence was lost" if spool.evidence_lost else spool.refusal,
+        },
+        services={
+            "database": lambda: _database_state(base),
+            "redis": redis.state,
+            "opa": lambda: _policy_state(state),
+            "consul": _disabled,
+        },
+        figures=lambda: _figures(base),
+        facts=lambda: {"revision": state.reader.revision, "feed_age_s": round(state.reader.age(), 1)},
+    )
+    app.include_router(health.routes(checks))
+    app.include_router(_metrics_routes(base, rooms))
+    app.include_router(identity_api.routes(rooms.login, rooms.users, rooms.sessions, rooms.applications))
+    app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
+    app.include_router(policy_api.routes(rooms.policies, rooms.known_good, base.database, rooms.search.find_decision))
+    app.include_router(
+        authority_api.routes(
+            base.database, state.store, rooms.authenticator, rooms.issuer, rooms.revocations, rooms.rotation
+        )
+    )
+    app.include_router(evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files))
+    app.include_router(docs_page.routes())
+    evaluate = Evaluate(
+        authenticate=rooms.authenticator.session,
+        principal=_principal(state),
+        decider=state.decider,
+        evidence=rooms.evidence,
+        recorder=base.recorder,
+        ids=base.ids,
+        monotonic=base.clock.monotonic,
+        observe=_decision_observer(base),
+    )
+    _document(app, openapi_paths())
+    limits = RequestLimiter(
+        Limiter(base.clock, MachineCounters(base.layout.run / "limits"), redis),
+        _identify(rooms),
+        _limit_of(base, state),
+        count=lambda kind: base.metrics.rate_limited.labels(kind).inc(),
+        exempt={_EVALUATE: "hot"},
+    )
+    sealer = _Current(base.sealer)
+    state.on_sealer.append(sealer.replace)
+    return Front(
+        Idempotency(app, base.database, base.clock, sealer),
+        {("POST", _EVALUATE): evaluate},
+        ids=base.ids,
+        clock=base.clock,
+        metrics=base.metrics,
+        slow_ms=base.settings.slow_ms,
+        trusted_proxies=base.settings.trusted_proxies,
+        on_request=_access_writer(access_log),
+        limits=limits,
+    )
+
+
+def _authenticate(rooms: Rooms) -> Any:
+    async def authenticate(request: Request) -> Caller:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated(reason="authentication_required")
+        return rooms.authenticator.session(token.strip(), request.state.zone)
+
+    return authenticate
+
+
+def _identify(rooms: Rooms) -> Any:
+    def identify(token: str, zone: str) -> tuple[str, str] | None:
+        try:
+            caller = rooms.authenticator.session(token, zone)
+        except (BailiwickError, NotFound):
+            return None
+        return caller.name, caller.role
+
+    return identify
+
+
+def _limit_of(base: Foundations, state: WorkerState) -> Any:
+    """Requests a minute, as the zone's rate limiting policy says; where it says nothing usable, as configured."""
+    known: dict[tuple[str, str | None, str | None], int] = {}
+
+    def limit_of(zone: str, role: str | None) -> int:
+        configured = base.settings.rate_limit_authenticated if role else base.settings.rate_limit_anonymous
+        decider = state.deciders.get(zone)
+        key = (zone, role, decider.policy_set if decider else None)
+        if key not in known:
+            if len(known) > 1000:
+                known.clear()
+            question = {"authenticated": role is not None, "user": {"role": role or ""}, "configured": configured}
+            said = decider.rule("data.sark.rate_limiting.limit", question) if decider else None
+            known[key] = said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else configured
+        return known[key]
+
+    return limit_of
+
+
+def _principal(state: WorkerState) -> Any:
+    def principal(zone: str, username: str) -> tuple[str, bool] | None:
+        known = state.store.current.zones.get(zone)
+        user = known.users.get(username) if known else None
+        return (user.role, user.is_active) if user else None
+
+    return principal
+
+
+def _check_observer(base: Foundations) -> Any:
+    checks, seconds = base.metrics.gateway_checks, base.metrics.gateway_check_seconds
+
+    def observe(outcome: str, reason: str, took: float) -> None:
+        checks.inc(outcome, reason)
+        seconds.observe(took)
+
+    return observe
+
+
+def _decision_observer(base: Foundations) -> Any:
+    decisions, seconds, cache = base.metrics.decisions, base.metrics.decision_seconds, base.metrics.decision_cache
+
+    def observe(outcome: str, reason: str, cached: bool, took: float) -> None:
+        decisions.inc(outcome, reason)
+        cache.inc("hit" if cached else "miss")
+        seconds.observe(took)
+
+    return observe
+
+
+def _metrics_routes(base: Foundations, rooms: Rooms) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        """The figures of all processes of this machine. Beyond loopback a bearer with metrics:read is needed."""
+        if request.state.ip not in {"127.0.0.1", "::1", ""}:
+            _require_metrics_reader(base.settings, rooms, request)
+        return Response(
+            await asyncio.to_thread(base.metrics.collect_text), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+    return router
+
+
+def _require_metrics_reader(settings: Settings, rooms: Rooms, request: Request) -> None:
+    token = request.headers.get("authorization", "").partition(" ")[2]
+    import hmac
+
+    own = _secret(settings.metrics_token)
+    if own and hmac.compare_digest(own.encode(), token.encode()):
+        return
+    if not token:
+        raise Unauthenticated(reason="authentication_required")
+    if not allowed(rooms.authenticator.session(token, request.state.zone).role, Permission.METRICS_READ):
+        raise Denied(permission=str(Permission.METRICS_READ))
+
+
+def _access_writer(access_log: AccessLog) -> Any:
+    def write(record: RequestRecord) -> None:
+        access_log.add(
+            AccessRow(
+                datetime.fromtimestamp(record.at, UTC),
+                record.zone,
+                record.request_id,
+                record.caller,
+                record.method,
+                record.route,
+                record.status,
+                record.duration_us,
+                record.ip,
+            )
+        )
+
+    return write
+
+
+class _Current:
+    """The sealer as it is now."""
+
+    def __init__(self, sealer: Any) -> None:
+        self._sealer = sealer
+
+    def replace(self, sealer: Any) -> None:
+        self._sealer = sealer
+
+    def __call__(self) -> Any:
+        return self._sealer
+
+
+async def _database_state(base: Foundations) -> str:
+    try:
+        async with asyncio.timeout(2), base.database.begin() as tx:
+            await tx.value("SELECT 1")
+    except (Unavailable, TimeoutError):
+        return health.DOWN
+    return health.UP
+
+
+async def _policy_state(state: WorkerState) -> str:
+    faulty = any(loaded.fault for loaded in state.policies.values())
+    return health.DOWN if faulty or state.decider("default").policy_set is None else health.UP
+
+
+async def _disabled() -> str:
+    return health.DISABLED
+
+
+async def _figures(base: Foundations) -> Mapping[str, int]:
+    try:
+        async with asyncio.timeout(2), base.database.begin() as tx:
+            row = await tx.one(
+                "SELECT (SELECT count(*) FROM sessions WHERE ended_at IS NULL AND expires_at > :now) AS sessions,"
+                " (SELECT count(*) FROM servers) AS servers",
+                now=base.clock.now(),
+            )
+    except (Unavailable, TimeoutError):
+        return {}
+    return {"active_sessions": row["sessions"], "total_servers": row["servers"]} if row else {}
+
+
+async def _beat(register: WorkerRegister, state: WorkerState) -> None:
+    while True:
+        await asyncio.sleep(_HEARTBEAT_S)
+        try:
+            await register.confirm(state.reader.revision)
+        except Unavailable:
+            continue  # the feed's age tells of it
+
+
+async def _report_policies(state: WorkerState, rooms: Rooms) -> None:
+    """Tell the history what this worker saw of the active sets, for known-good and suspect marks."""
+    seen: dict[tuple[str, str], tuple[int, int]] = {}
+    while True:
+        await asyncio.sleep(_HEARTBEAT_S)
+        for zone, decider in state.deciders.items():
+            running, stats = decider.policy_set, decider.stats
+            decided, errors = seen.get((zone, running or ""), (0, 0))
+            if running is None or stats.decisions == decided:
+                continue
+            try:
+                await rooms.known_good.note(
+                    zone,
+                    running,
+                    decisions=stats.decisions - decided,
+                    fault="policy_runtime_error" if stats.errors > errors else None,
+                )
+            except Unavailable:
+                continue
+            seen[(zone, running)] = (stats.decisions, stats.errors)
+
+
+def _document(app: FastAPI, paths: Mapping[str, Any]) -> None:
+    """Have the OpenAPI document tell of endpoints that FastAPI does not serve."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        schema["paths"].update(paths)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _bench_port(settings: Settings) -> int | None:
+    port = os.environ.get("BAILIWICK_BENCH_TCP_PORT")
+    return int(port) if port and settings.dev else None
+
+
+def _secret(value: Any) -> str | None:
+    return value.get_secret_value() if value is not None else None

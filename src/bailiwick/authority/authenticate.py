@@ -26,10 +26,11 @@ from bailiwick.kernel.http import Caller
 class Presented:
     """A mandate whose signature held. ``memo`` is for what the gateway derives from it in one snapshot."""
 
-    __slots__ = ("generation", "mandate", "memo")
+    __slots__ = ("generation", "kid", "mandate", "memo")
 
-    def __init__(self, mandate: Mandate) -> None:
+    def __init__(self, mandate: Mandate, kid: str) -> None:
         self.mandate = mandate
+        self.kid = kid
         self.generation: tuple[int, int] = (-1, -1)
         self.memo: dict[Any, Any] = {}
 
@@ -129,7 +130,7 @@ class Authenticator:
     def _verify_mandate(self, token: str, zone: str) -> Presented:
         state = self._store.current.zone(zone)
         payload = self._payload(token, MANDATE_TYPE, "mandate", state)
-        return Presented(decode_mandate(payload, state.issuer, zone, self._clock.time()))
+        return Presented(decode_mandate(payload, state.issuer, zone, self._clock.time()), read_header(token).kid)
 
     def _payload(self, token: str, token_type: str, purpose: str, state: ZoneState) -> bytes:
         try:

@@ -155,7 +155,7 @@ class Issuer:
     def _decide(self, state: ZoneState, application: ApplicationEntry, request: TokenRequest) -> Mandate:
         server = self._target(state, request.target)
         ceiling = self._ceiling(state, application, server, request)
-        check_scopes(request.scopes, ceiling.scopes, offered_scopes(server))
+        check_scopes(request.scopes, ceiling.scopes, server.scopes)
         subject = ceiling.user or Principal("application", application.name, application.role)
         decider = self._decider(state.name)
         for scope in request.scopes:
@@ -166,7 +166,7 @@ class Issuer:
                     subject=subject,
                     application=application,
                     server_name=server.name,
-                    server_tags=dict(server.tags),
+                    server_tags=server.tags,
                     scopes=request.scopes,
                     scope=scope,
                 )
@@ -177,7 +177,7 @@ class Issuer:
         expiry = now + self._mandate_ttl_s
         return Mandate(
             iss=state.issuer,
-            aud=state.audience(server.name),
+            aud=server.audience,
             sub=ceiling.user.id if ceiling.user else application.id,
             sub_type="user" if ceiling.user else "application",
             client_id=application.id,
@@ -220,7 +220,7 @@ class Issuer:
             )
         mandate = self._authenticator.mandate(request.subject_token, state).mandate
         self._authenticator.require_live(mandate, state)
-        narrowed = narrow_to_subject(mandate, state.audience(server.name), application.id)
+        narrowed = narrow_to_subject(mandate, server.audience, application.id)
         user = narrowed.user
         if user is not None:
             user = Principal("user", user.id, state.users[user.id].role)
@@ -231,11 +231,6 @@ class Issuer:
             session=narrowed.session,
             actors=narrowed.actors,
         )
-
-
-def offered_scopes(server: ServerEntry) -> frozenset[str]:
-    """The scopes that the server's operations use."""
-    return frozenset(operation.scope for operation in server.binding.operations) if server.binding else frozenset()
 
 
 def _acting(context: Context, application: ApplicationEntry, user: str, session: str) -> Context:

@@ -1,7 +1,7 @@
 """The signing keys of a zone: made, sealed, rotated, published.
 
 Three purposes, each with one active key: ``mandate`` and ``session`` (ES256 on P-256, RFC 7518) and ``ledger``
-(Ed25519, RFC 8032), which the evidence room makes and signs with. A retiring key still verifies until what it signed has run out; a revoked key verifies nothing.
+(Ed25519, RFC 8032). A retiring key still verifies until what it signed has run out; a revoked key verifies nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from joserfc.jwk import ECKey, OKPKey
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.evidence.ledger import LedgerKeys, key_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
@@ -27,6 +26,8 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import NotFound
 
 Purpose = Literal["mandate", "session", "ledger"]
+PURPOSES: tuple[Purpose, ...] = ("mandate", "session", "ledger")
+_ALGORITHMS: dict[str, str] = {"mandate": "ES256", "session": "ES256", "ledger": "Ed25519"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,18 @@ class SigningKey:
     purpose: str
     algorithm: str
     key: ECKey
+    raw: bytes  # PKCS#8 DER, what is sealed
+
+
+def aad(zone: str, kid: str) -> bytes:
+    """What a sealed private key is bound to."""
+    return f"zone-key/{zone}/{kid}".encode()
 
 
 def generate(purpose: Purpose) -> tuple[str, dict[str, Any], bytes]:
     """A new key: its id (from the public key), its public JWK (RFC 7517) and its private PKCS#8 DER."""
-    private = ec.generate_private_key(ec.SECP256R1())
+    private: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+    private = ed25519.Ed25519PrivateKey.generate() if purpose == "ledger" else ec.generate_private_key(ec.SECP256R1())
     der = private.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -63,8 +71,9 @@ def generate(purpose: Purpose) -> tuple[str, dict[str, Any], bytes]:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     kid = f"{purpose[0]}-{hashlib.sha256(spki).hexdigest()[:16]}"
-    jwk = dict(ECKey.import_key(spki).as_dict(private=False))
-    jwk.update(kid=kid, use="sig", alg="ES256")
+    jwk_type = OKPKey if purpose == "ledger" else ECKey
+    jwk = dict(jwk_type.import_key(spki).as_dict(private=False))
+    jwk.update(kid=kid, use="sig", alg=_ALGORITHMS[purpose])
     return kid, jwk, der
 
 
@@ -76,11 +85,8 @@ def public_set(keys: Sequence[VerifyKey]) -> dict[str, Any]:
 class KeyStore:
     """Makes, loads and rotates zone keys."""
 
-    def __init__(
-        self, database: Database, sealer: Sealer, clock: Clock, recorder: Recorder, ledger_keys: LedgerKeys
-    ) -> None:
+    def __init__(self, database: Database, sealer: Sealer, clock: Clock, recorder: Recorder) -> None:
         self._database = database
-        self._ledger_keys = ledger_keys
         self._sealer = sealer
         self._clock = clock
         self._recorder = recorder
@@ -91,9 +97,8 @@ class KeyStore:
 
     async def create(self, tx: Transaction, zone: str) -> None:
         """The three keys of a new zone."""
-        await self._insert(tx, zone, "mandate")
-        await self._insert(tx, zone, "session")
-        await self._ledger_keys.create(tx, zone)
+        for purpose in PURPOSES:
+            await self._insert(tx, zone, purpose)
 
     async def load_public(self, tx: Transaction, zone: str) -> dict[str, VerifyKey]:
         """Every key of ``zone`` that still verifies, by kid."""
@@ -114,8 +119,9 @@ class KeyStore:
         )
         if row is None:
             raise NotFound(f"Zone {zone} has no active {purpose} key.")
-        der = self._sealer.open(row["private_sealed"], key_aad(row["kid"]))
-        return SigningKey(row["kid"], zone, purpose, row["algorithm"], ECKey.import_key(der))
+        der = self._sealer.open(row["private_sealed"], aad(zone, row["kid"]))
+        key = ECKey.import_key(der) if purpose != "ledger" else OKPKey.import_key(der)
+        return SigningKey(row["kid"], zone, purpose, row["algorithm"], key, der)  # type: ignore[arg-type]
 
     async def rotate(
         self, tx: Transaction, context: Context, purpose: Purpose, *, emergency: bool, reason: str
@@ -136,7 +142,7 @@ class KeyStore:
         )
         if old is None:
             raise NotFound(f"Zone {zone} has no active {purpose} key.")
-        new = await (self._ledger_keys.create(tx, zone) if purpose == "ledger" else self._insert(tx, zone, purpose))
+        new = await self._insert(tx, zone, purpose)
         await self._recorder.record(
             tx,
             codes.KEY_REVOKED if emergency else codes.KEY_ROTATED,
@@ -162,6 +168,20 @@ class KeyStore:
                 await feed.announce(tx, row["zone"], "key", row["kid"])
         return len(rows)
 
+    async def rewrap(self, tx: Transaction, sealer: Sealer) -> int:
+        """Wrap every private key under ``sealer``'s active KEK; answers how many changed."""
+        changed = 0
+        for row in await tx.all("SELECT kid, zone, private_sealed FROM zone_keys FOR UPDATE"):
+            if sealer.kek_of(row["private_sealed"]) == sealer.active:
+                continue
+            await tx.run(
+                "UPDATE zone_keys SET private_sealed = :sealed WHERE kid = :kid",
+                sealed=sealer.rewrap(row["private_sealed"], aad(row["zone"], row["kid"])),
+                kid=row["kid"],
+            )
+            changed += 1
+        return changed
+
     async def _insert(self, tx: Transaction, zone: str, purpose: Purpose) -> str:
         kid, jwk, der = generate(purpose)
         now = self._clock.now()
@@ -171,9 +191,9 @@ class KeyStore:
             kid=kid,
             zone=zone,
             purpose=purpose,
-            algorithm="ES256",
+            algorithm=_ALGORITHMS[purpose],
             jwk=json.dumps(jwk),
-            sealed=self._sealer.seal(der, key_aad(kid)),
+            sealed=self._sealer.seal(der, aad(zone, kid)),
             now=now,
         )
         return kid

@@ -118,8 +118,12 @@ class Revocations:
         fence_after_s: float,
         fence: Callable[[str, str], Awaitable[bool]],
         poll_self: Callable[[], Awaitable[None]] | None = None,
+        observe: Callable[[Settlement], None] = lambda settlement: None,
     ) -> None:
-        """``fence(host, slot)`` makes sure that worker answers nothing more and tells whether it could."""
+        """``fence(host, slot)`` makes sure that worker answers nothing more and tells whether it could.
+
+        ``poll_self`` has this process take the feed in at once, ``observe`` feeds the metrics.
+        """
         self._database = database
         self._clock = clock
         self._recorder = recorder
@@ -135,6 +139,7 @@ class Revocations:
         self._fence_after_s = fence_after_s
         self._fence = fence
         self._poll_self = poll_self
+        self._observe = observe
 
     async def revoke(self, tx: Transaction, context: Context, kind: Kind, key: str, reason: str) -> int:
         """Write a revocation and its event in ``tx``; answers the feed revision. Call it last in the transaction."""
@@ -183,13 +188,15 @@ class Revocations:
         if unreachable:
             # their last look at the feed was before our commit, so by then they refuse by themselves
             await asyncio.sleep(max(0.0, self._freshness_limit_s - (self._clock.monotonic() - started)))
-        return Settlement(
+        settlement = Settlement(
             revision,
             tuple(sorted(worker["id"] for worker in workers if worker not in behind)),
             fenced,
             unreachable,
             round((self._clock.monotonic() - started) * 1000, 1),
         )
+        self._observe(settlement)
+        return settlement
 
     async def list(self, zone: str, cursor: str | None, limit: int) -> tuple[list[Revocation], str | None]:
         """Newest first."""

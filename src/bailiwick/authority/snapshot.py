@@ -120,10 +120,10 @@ class SnapshotStore:
                     kept = {i: app for i, app in zones[zone].applications.items() if app.name != key}
                     zones[zone] = replace(zones[zone], applications=MappingProxyType({**kept, **fresh_apps}))
                 case "server":
-                    fresh = await load_servers(tx, self._sealer, zone, key)
+                    fresh = await load_servers(tx, self._sealer, zone, key, audience=self._settings.audience)
                     zones[zone] = replace(zones[zone], servers=_merged(zones[zone].servers, fresh, key))
                 case "credential":
-                    servers = await load_servers(tx, self._sealer, zone)
+                    servers = await load_servers(tx, self._sealer, zone, audience=self._settings.audience)
                     zones[zone] = replace(zones[zone], servers=MappingProxyType(dict(servers)))
         if any(kind != "revocation" for _, kind, _ in wanted):
             self._swap(zones)
@@ -159,7 +159,9 @@ class SnapshotStore:
             issuer=self._settings.zone_issuer(zone),
             resources=self._settings.audience(zone, ""),
             archived=state != "active",
-            servers=MappingProxyType(dict(await load_servers(tx, self._sealer, zone))),
+            servers=MappingProxyType(
+                dict(await load_servers(tx, self._sealer, zone, audience=self._settings.audience))
+            ),
             users=MappingProxyType(dict(await load_users(tx, zone))),
             applications=MappingProxyType(dict(await load_applications(tx, zone))),
             keys=MappingProxyType(await self._keys.load_public(tx, zone)),

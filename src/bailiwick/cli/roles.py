@@ -23,6 +23,7 @@ prepare_app, serve_app, guard_app, work_app = small_app(), small_app(), small_ap
 Hold = Annotated[bool, typer.Option("--hold", help="Import, then wait for a line on standard input.")]
 
 COMPOSITION_ROOT = "bailiwick.app"
+"""Each role is a module of it, so that a process imports what it runs and no more."""
 
 
 @prepare_app.command()
@@ -34,7 +35,7 @@ def prepare(hold: Hold = False) -> int:
     """
     import json
 
-    app, settings = _begin(hold)
+    app, settings = _begin("prepare", hold)
     if os.environ.get("BAILIWICK_EMBEDDED_POSTGRES"):
         _run(_make_database(settings))
     told = _run(app.bootstrap(settings))
@@ -48,29 +49,29 @@ def serve(
     slot: Annotated[str, typer.Option("--slot", help="Name of this worker, such as w1.")], hold: Hold = False
 ) -> int:
     """Run one serve worker on the sockets of its slot."""
-    return _role(hold, lambda app, settings, layout: app.serve(settings, layout, slot))
+    return _role("serve", hold, lambda app, settings, layout: app.run(settings, layout, slot))
 
 
 @guard_app.command()
 @command
 def guard(hold: Hold = False) -> int:
     """Run the guard, which cuts long-lived requests whose authority has ended."""
-    return _role(hold, lambda app, settings, layout: app.guard(settings, layout))
+    return _role("guard", hold, lambda app, settings, layout: app.run(settings, layout))
 
 
 @work_app.command()
 @command
 def work(hold: Hold = False) -> int:
     """Run the background work: evidence into the ledger, scheduled jobs, sweeps."""
-    return _role(hold, lambda app, settings, layout: app.work(settings, layout))
+    return _role("work", hold, lambda app, settings, layout: app.run(settings, layout))
 
 
-def _role(hold: bool, run: Callable[[ModuleType, Settings, Layout], Any]) -> int:
-    app, settings = _begin(hold)
+def _role(name: str, hold: bool, run: Callable[[ModuleType, Settings, Layout], Any]) -> int:
+    app, settings = _begin(name, hold)
     return int(_run(run(app, settings, Layout(settings.data_dir))) or 0)
 
 
-def _begin(hold: bool) -> tuple[ModuleType, Settings]:
+def _begin(name: str, hold: bool) -> tuple[ModuleType, Settings]:
     """Import the application, read the settings, and wait for our turn."""
     from pydantic import ValidationError
 
@@ -80,7 +81,7 @@ def _begin(hold: bool) -> tuple[ModuleType, Settings]:
         settings = Settings()  # type: ignore[call-arg]  # from the environment
     except ValidationError as error:
         raise CommandFailed(USAGE, "; ".join(_problem(dict(problem)) for problem in error.errors())) from None
-    app = import_module(COMPOSITION_ROOT)
+    app = import_module(f"{COMPOSITION_ROOT}.{name}")
     if hold and not sys.stdin.readline():
         sys.exit(0)  # whoever started us is gone
     return app, settings

@@ -174,6 +174,11 @@ class LedgerKeys:
         self._clock = clock
         self._known: dict[str, tuple[float, str, Ed25519PrivateKey]] = {}
 
+    def replace_sealer(self, sealer: Sealer) -> None:
+        """Use the KEKs as they are after a rotation."""
+        self._sealer = sealer
+        self._known.clear()
+
     async def sign(self, zone: str, message: bytes) -> tuple[str, bytes]:
         """See :class:`HeadSigner`. A rotated key is noticed within five seconds."""
         now = self._clock.monotonic()

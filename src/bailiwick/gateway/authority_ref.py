@@ -1,8 +1,8 @@
 """What a live stream stands on: a small text the check hands to the stream guard through Envoy.
 
 The text travels in the header `x-bailiwick-authority`, which callers cannot set (Envoy strips it before the
-check runs) and upstreams never see. Its form is `jti|client|subject|session|revision|expires_at`; the first
-four are percent-encoded UTF-8, the revision is an integer, the expiry is in whole seconds since 1970 (UTC).
+check runs) and upstreams never see. Its form is `jti|client|subject|session|zone|kid|revision|expires_at`; the first
+six are percent-encoded UTF-8, the revision is an integer, the expiry is in whole seconds since 1970 (UTC).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 
 AUTHORITY_HEADER = "x-bailiwick-authority"
 MAX_ENCODED_BYTES = 4096
-_FIELDS = 6
+_NAMES = 6
+_FIELDS = 8
 
 
 class AuthorityRefError(ValueError):
@@ -24,20 +25,24 @@ class AuthorityRef:
     """The authority of one request.
 
     `jti` is the mandate's id, `client` the application's, `subject` the user's (empty when an application
-    acts for itself), `session` the sign-in session's (empty when there is none), `revision` that of the
-    snapshot the check decided on, `expires_at` the mandate's `exp` (RFC 7519 §4.1.4).
+    acts for itself), `session` the sign-in session's (empty when there is none), `zone` and `kid` those of the
+    mandate's signature, `revision` the one its issuer had applied, `expires_at` the mandate's `exp` (RFC 7519 §4.1.4).
     """
 
     jti: str
     client: str
     subject: str
     session: str
+    zone: str
+    kid: str
     revision: int
     expires_at: int
 
     def encode(self) -> str:
         """The header value: printable ASCII without spaces."""
-        names = (quote(part, safe="") for part in (self.jti, self.client, self.subject, self.session))
+        names = (
+            quote(part, safe="") for part in (self.jti, self.client, self.subject, self.session, self.zone, self.kid)
+        )
         return "|".join((*names, str(self.revision), str(self.expires_at)))
 
     @classmethod
@@ -49,8 +54,8 @@ class AuthorityRef:
         if len(parts) != _FIELDS:
             raise AuthorityRefError("authority reference does not have six fields")
         try:
-            jti, client, subject, session = (unquote(part, errors="strict") for part in parts[:4])
-            ref = cls(jti, client, subject, session, int(parts[4]), int(parts[5]))
+            jti, client, subject, session, zone, kid = (unquote(part, errors="strict") for part in parts[:_NAMES])
+            ref = cls(jti, client, subject, session, zone, kid, int(parts[_NAMES]), int(parts[_NAMES + 1]))
         except ValueError:
             raise AuthorityRefError("authority reference is malformed") from None
         if not ref.jti or ref.encode() != text:

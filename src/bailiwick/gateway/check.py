@@ -22,11 +22,10 @@ from bailiwick.authority.authenticate import Authenticator, Presented
 from bailiwick.authority.rfc8693 import Principal, denial, policy_input
 from bailiwick.authority.snapshot import SnapshotStore, ZoneState
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, Detail, Network, Recorder, encode
+from bailiwick.evidence.events import Actor, Context, Network, Recorder, encode
 from bailiwick.evidence.inputs import digest_of
 from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.request import GatewayRequest, parse
-from bailiwick.gateway.routing import binding_tag, route_name
 from bailiwick.inventory.loader import ServerEntry
 from bailiwick.inventory.operations import Operation
 from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
@@ -127,8 +126,8 @@ class Check:
             # the world moved while the disk was busy: what has ended by now must not pass
             self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
         headers = [(b"content-length", b"0"), (b"x-request-id", case.request_id.encode())]
-        if server.inject is not None:
-            headers.append((b"x-bailiwick-credential", server.inject[1].encode("latin-1")))
+        if server.presented is not None:
+            headers.append((b"x-bailiwick-credential", server.presented.value.encode("latin-1")))
         if case.operation is not None and case.operation.long_lived:
             headers.append((b"x-bailiwick-long-lived", b"1"))
             headers.append((b"x-bailiwick-authority", _reference(presented).encode().encode()))
@@ -144,12 +143,12 @@ class Check:
         self._authenticator.require_fresh()
         presented = case.presented = self._authenticator.mandate(request.token, state)
         mandate = presented.mandate
-        if mandate.aud != state.audience(server.name):
+        if mandate.aud != server.audience:
             raise Unauthenticated(reason="wrong_audience")
         self._authenticator.require_live(mandate, state)
         if self._limit is not None:
             self._limit(mandate.client_id)
-        if server.binding is None:
+        if server.operations is None:
             raise Unavailable(reason="no_binding")
         operation = case.operation = server.operations.match(request.method, request.path)
         if operation is None:
@@ -159,7 +158,7 @@ class Check:
         self._decide(case, state, server, presented, operation, request)
         if server.refusal is not None:
             raise Unavailable(reason=server.refusal)
-        if request.route != route_name(server) or request.binding != binding_tag(server):
+        if request.route != server.route or request.binding != server.binding_tag:
             # Envoy would present this credential by an older binding; it takes the new one up within a second
             raise Unavailable(reason="route_pending", headers={"retry-after": "1"})
 
@@ -193,7 +192,7 @@ class Check:
     ) -> None:
         decider = self._decider(state.name)
         case.decision_id = self._ids()
-        generation = (self._store.current.generation, decider.stats.swaps)
+        generation = (self._store.current.generation, decider.generation)
         if presented.generation != generation:
             presented.generation, presented.memo = generation, {}
         # without the path the question is the same for every request of this mandate to this operation
@@ -235,7 +234,7 @@ class Check:
             subject=subject,
             application=application,
             server_name=server.name,
-            server_tags=dict(server.tags),
+            server_tags=server.tags,
             scopes=mandate.scopes,
             scope=operation.scope,
             operation=described,
@@ -243,7 +242,7 @@ class Check:
 
     def _event(self, case: _Case, outcome: str, reasons: tuple[str, ...] = ()) -> bytes:
         request, presented, operation, decision = case.request, case.presented, case.operation, case.decision
-        details: dict[str, Detail] = {}
+        details: dict[str, Any] = {}
         actor = Actor()
         context_ids: dict[str, str] = {}
         network = Network()
@@ -261,8 +260,8 @@ class Check:
             details["scope"] = operation.scope
         if case.input_digest:
             details["input_digest"] = case.input_digest
-        if outcome == "allow" and case.server is not None and case.server.binding is not None:
-            details["credential"] = case.server.binding.credential or ""
+        if outcome == "allow" and case.server is not None and case.server.credential_name:
+            details["credential"] = case.server.credential_name
         event = self._recorder.make(
             codes.GATEWAY_ALLOWED if outcome == "allow" else codes.GATEWAY_DENIED,
             "allow" if outcome == "allow" else "deny",
@@ -305,6 +304,8 @@ def _reference(presented: Presented) -> AuthorityRef:
         client=mandate.client_id,
         subject=mandate.sub if mandate.sub_type == "user" else "",
         session=mandate.sid,
+        zone=mandate.zone,
+        kid=presented.kid,
         revision=mandate.rev,
         expires_at=mandate.exp,
     )

@@ -24,16 +24,6 @@ _RECONCILE_S = 2.0
 _ROUTABLE_LATER = frozenset({None, "credential_missing"})
 
 
-def route_name(server: ServerEntry) -> str:
-    """How Envoy tells the check which server it routes to."""
-    return server.name if server.zone == "default" else f"{server.zone}/{server.name}"
-
-
-def binding_tag(server: ServerEntry) -> str:
-    """Changes whenever what Envoy needs to know of the server changes: its row, or the header of its credential."""
-    return f"{server.version}.{server.inject[0] if server.inject else ''}.{len(server.addresses)}"
-
-
 def route_of(server: ServerEntry, ca_directory: Path) -> Route:
     """The route of one server. A server that cannot be reached keeps a route without upstream: the check refuses it."""
     binding = server.binding
@@ -57,10 +47,10 @@ def route_of(server: ServerEntry, ca_directory: Path) -> Route:
         hosts=server.hosts,
         upstream=upstream,
         path_prefix=server.upstream.base_path or "/",
-        credential_header=server.inject[0] if server.inject else None,
+        credential_header=server.presented.header if server.presented else None,
         max_request_bytes=binding.max_request_bytes if binding else None,
         long_lived=binding is not None and any(operation.long_lived for operation in binding.operations),
-        binding=binding_tag(server),
+        binding=server.binding_tag,
     )
 
 

@@ -95,6 +95,11 @@ class Layout:
         self.lock = self.data_dir / "lock"
         self.run = self._find_run()
 
+    @property
+    def heads(self) -> Path:
+        """The newest signed head of every zone's ledger, kept apart from the database."""
+        return self.data_dir / "heads"
+
     def __repr__(self) -> str:
         return f"Layout({str(self.data_dir)!r})"
 
@@ -130,7 +135,7 @@ class Layout:
             if held.st_uid == own and stat.S_IMODE(held.st_mode) & 0o067:
                 # 0710 is kept: it is how another user may reach a cluster of his own below it
                 self.data_dir.chmod(0o700)
-            for directory in (self.pg, self.spool, self.secrets, self.logs, self.metrics):
+            for directory in (self.pg, self.spool, self.secrets, self.logs, self.metrics, self.heads):
                 directory.mkdir(mode=0o700, exist_ok=True)
             self._create_run()
             self.envoy.mkdir(mode=0o700, exist_ok=True)

@@ -137,6 +137,15 @@ class Decider:
         """As :meth:`decide`, past the cache: for explanations and for the test that both agree."""
         return self._evaluate(self._active.policy, document) if self._active else _NO_POLICY
 
+    def rule(self, path: str, document: dict[str, Any]) -> Any:
+        """The value of another rule of the active set, such as ``data.sark.rate_limiting.limit``; None without one."""
+        if self._active is None:
+            return None
+        try:
+            return self._active.policy.evaluate_rule(path, document)
+        except PolicyError:
+            return None
+
     def _evaluate(self, policy: CompiledSet, document: dict[str, Any]) -> Decision:
         self.stats.cache_misses += 1
         try:

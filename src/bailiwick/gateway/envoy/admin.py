@@ -44,18 +44,33 @@ class EnvoyAdmin:
         parsed: dict[str, Any] = json.loads(body)
         return parsed
 
+    async def drain(self) -> None:
+        """Have the listeners take no new connections and end idle ones."""
+        await self._post("/drain_listeners?graceful")
+
+    async def active_requests(self) -> int:
+        """Requests in flight on both listeners."""
+        figures = await self.figures("http.gateway.downstream_rq_active", "http.api.downstream_rq_active")
+        return sum(int(value or 0) for value in figures.values())
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     async def _get(self, path: str) -> tuple[int, bytes]:
+        return await self._ask("GET", path)
+
+    async def _post(self, path: str) -> tuple[int, bytes]:
+        return await self._ask("POST", path)
+
+    async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
         if self._session is None or self._session.closed:
             connector = aiohttp.UnixConnector(str(self._socket))
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         try:
             # The path goes out as it stands: aiohttp would decode and re-encode the filter.
-            async with self._session.get(URL(f"http://envoy{path}", encoded=True)) as answer:
+            async with self._session.request(method, URL(f"http://envoy{path}", encoded=True)) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise OSError(f"Envoy's admin does not answer: {type(error).__name__}") from None

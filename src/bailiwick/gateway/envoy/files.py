@@ -96,14 +96,15 @@ class EnvoyFiles:
             "5",
         ]
 
-    def write(self) -> None:
+    def write(self, workers: Iterable[Worker] | None = None) -> None:
         """Write every file, for an Envoy that is not running yet.
 
-        Raises `ValueError` when the configuration contradicts itself, `OSError` or `ssl.SSLError` when a
+        With ``workers`` given, a routing table that is there already is left alone: it belongs to whoever follows the
+        inventory. Raises `ValueError` when the configuration contradicts itself, `OSError` or `ssl.SSLError` when a
         certificate cannot be read or does not fit its key.
         """
-        clusters = _by_name(upstream_clusters(self._config.routes))
-        routes = route_configuration(self._config.routes)
+        if workers is not None:
+            self._config = replace(self._config, workers=tuple(workers))
         self._make_directories()
         # A socket left behind by a killed Envoy would keep the next one from binding.
         self._config.admin_socket.unlink(missing_ok=True)
@@ -111,10 +112,18 @@ class EnvoyFiles:
             _write_resources(self._layout.certificate(name), [_read_certificate(name, listener)])
         for name, resource in worker_endpoints(self._config.workers).items():
             _write_resources(self._layout.workers(name), [resource])
-        _write_resources(self._layout.clusters, list(clusters.values()))
-        _write_resources(self._layout.routes, [routes])
+        if workers is None or not (self._layout.routes.exists() and self._layout.clusters.exists()):
+            self.write_routes(self._config.routes)
         _write_json(self._layout.bootstrap, bootstrap(self._config, self._layout))
-        self._clusters = clusters
+
+    def write_routes(self, routes: Iterable[Route]) -> None:
+        """Write the routing table and its clusters for an Envoy that is not running. Raises `ValueError`."""
+        wanted = tuple(routes)
+        clusters, table = _by_name(upstream_clusters(wanted)), route_configuration(wanted)
+        self._make_directories()
+        _write_resources(self._layout.clusters, list(clusters.values()))
+        _write_resources(self._layout.routes, [table])
+        self._config, self._clusters = replace(self._config, routes=wanted), clusters
 
     async def apply(self, routes: Iterable[Route]) -> Applied:
         """Make Envoy route exactly `routes`; returns when it does. Nothing in flight is dropped.

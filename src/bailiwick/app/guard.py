@@ -1,0 +1,100 @@
+"""The guard: holds one stream per live long-lived request and has Envoy cut it when its authority ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from bailiwick.app import health
+from bailiwick.app.foundations import lay
+from bailiwick.app.running import Background
+from bailiwick.app.servers import serve_until
+from bailiwick.app.sidecar import sidecar
+from bailiwick.app.worker_state import WorkerState
+from bailiwick.gateway.authority_ref import AuthorityRef
+from bailiwick.gateway.guard import EndedAuthority, Guard, GuardServer
+from bailiwick.kernel.feed import Change
+from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings, layout: Layout) -> int:
+    """Run until SIGTERM; the exit code."""
+    base = lay(settings, layout, "guard")
+    background = Background()
+    background.heed_signals()
+    state = WorkerState(base, with_policy=False)
+    await state.load()
+    guard = Guard(
+        is_live=lambda ref: is_live(state, ref),
+        now=base.clock.time,
+        monotonic=base.clock.monotonic,
+        stale_after_s=settings.freshness_limit_s,
+    )
+    sockets = layout.slot("guard")
+    server = GuardServer(guard, sockets.directory / "guard.sock")
+    pulse = _Pulse(state)
+    await server.start()
+    try:
+        background.start("feed", state.reader.run())
+        background.start("guard", guard.run(pulse.changes()))
+        background.start("metrics", base.metrics.run())
+        checks = health.Health(
+            base.clock,
+            ready={"revocation feed": lambda: None if guard.fresh else "nothing heard yet"},
+            facts=lambda: {"streams": guard.counts().live, "cut": sum(guard.counts().cut.values())},
+        )
+        await serve_until([sidecar(checks, sockets)], background.stopping)
+    finally:
+        await server.stop()
+        await background.cancel()
+        await base.database.close()
+    return 1 if background.failed else 0
+
+
+def is_live(state: WorkerState, ref: AuthorityRef) -> bool:
+    """Whether everything a stream stands on still stands, by this process's memory."""
+    zone = state.store.current.zones.get(ref.zone)
+    if zone is None or zone.archived or state.stale() is not None or ref.kid not in zone.keys:
+        return False
+    application = zone.applications.get(ref.client)
+    if application is None or not application.is_active:
+        return False
+    if ref.subject:
+        user = zone.users.get(ref.subject)
+        if user is None or not user.is_active:
+            return False
+    return not state.store.revoked.covers(
+        ref.zone, jti=ref.jti, client=ref.client, user=ref.subject, session=ref.session, rev=ref.revision
+    )
+
+
+class _Pulse:
+    """A sign of life for the guard whenever the feed was read, at once when it brought something."""
+
+    def __init__(self, state: WorkerState) -> None:
+        self._state = state
+        self._changed = asyncio.Event()
+        state.on_changes.append(self._note)
+
+    def _note(self, changes: Sequence[Change]) -> None:
+        self._changed.set()
+
+    async def changes(self) -> AsyncIterator[Sequence[EndedAuthority]]:
+        """Empty items: what ended is looked up in the snapshot, stream by stream."""
+        while True:
+            if self._state.stale() is None:
+                yield ()
+            try:
+                async with asyncio.timeout(0.5):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            self._changed.clear()
+
+
+__all__ = ["is_live", "run"]

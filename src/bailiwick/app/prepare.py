@@ -1,0 +1,70 @@
+"""Before anything serves: schema, key-encryption key, and on a first start zone, keys, policy and administrator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bailiwick.app.foundations import Foundations, database_urls, kek_file, lay
+from bailiwick.authority.keys import KeyStore
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context, Subject
+from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR, create_first_administrator
+from bailiwick.identity.passwords import Passwords
+from bailiwick.kernel import feed
+from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.migrate import migrate
+from bailiwick.kernel.paths import Layout, write_private
+from bailiwick.kernel.settings import Settings
+from bailiwick.policy.admission import Admission
+from bailiwick.policy.policies import Policies
+from bailiwick.policy.trial import Trials
+
+ZONE = "default"
+PASSWORD_FILE = "administrator-password"  # noqa: S105 - the name of a file
+
+
+async def bootstrap(settings: Settings) -> dict[str, Any]:
+    """Bring the database up to date; on a first start make what an installation needs.
+
+    Answers what the operator must be told, which after the first start is nothing.
+    """
+    layout = Layout(settings.data_dir)
+    _, direct_url = database_urls(settings)
+    await asyncio.to_thread(migrate, direct_url)
+    kek_file(settings, layout).ensure()
+    base = lay(settings, layout, "prepare")
+    try:
+        async with base.database.begin() as tx:
+            await tx.run("SELECT pg_advisory_xact_lock(:lock)", lock=0x626F6F74)
+            if await tx.value("SELECT 1 FROM zones WHERE name = :zone", zone=ZONE):
+                return {}
+            password = await _make_default_zone(base, tx)
+            # kept before the commit: a crash in between must not lose the only copy
+            write_private(layout.secrets / PASSWORD_FILE, password + "\n")
+    finally:
+        await base.database.close()
+    return {
+        "administrator": FIRST_ADMINISTRATOR,
+        "one-time password": f"{password}  (must be changed; also in {layout.secrets / PASSWORD_FILE})",
+    }
+
+
+async def _make_default_zone(base: Foundations, tx: Transaction) -> str:
+    context = Context(ZONE)
+    await tx.run(
+        "INSERT INTO zones (name, description, created_at) VALUES (:zone, 'The default zone', :now)",
+        zone=ZONE,
+        now=base.clock.now(),
+    )
+    await KeyStore(base.database, base.sealer, base.clock, base.recorder).create(tx, ZONE)
+    policies = Policies(base.database, base.recorder, base.clock, base.sealer, Admission(), Trials())
+    await policies.load_library(tx, ZONE, context)
+    password = await create_first_administrator(
+        tx, ZONE, clock=base.clock, ids=base.ids, recorder=base.recorder, passwords=Passwords()
+    )
+    await base.recorder.record(
+        tx, codes.INSTALLATION_BOOTSTRAPPED, "success", context, subject=Subject(id=ZONE, type="zone")
+    )
+    await feed.announce(tx, ZONE, "zone", ZONE)
+    return password

@@ -1,0 +1,184 @@
+"""The services of all rooms, built once in the order in which they stand on each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bailiwick.app.fencing import Fence
+from bailiwick.app.foundations import Foundations
+from bailiwick.app.worker_state import WorkerState
+from bailiwick.authority.authenticate import Authenticator
+from bailiwick.authority.emergency import EmergencyRotation
+from bailiwick.authority.issuer import Issuer
+from bailiwick.authority.revocation import Revocations, Settlement
+from bailiwick.evidence.drained import drained
+from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.evidence.recording import WorkerEvidence
+from bailiwick.evidence.search import Search
+from bailiwick.evidence.spool import Spool
+from bailiwick.identity.applications import Applications
+from bailiwick.identity.bootstrap import create_first_administrator
+from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.users import Users
+from bailiwick.inventory.credentials import Credentials
+from bailiwick.inventory.resolver import Resolver
+from bailiwick.inventory.servers import Servers
+from bailiwick.inventory.zones import Zones
+from bailiwick.kernel.crypto import Sealer
+from bailiwick.kernel.db import Transaction
+from bailiwick.policy.admission import Admission
+from bailiwick.policy.comparison import KnownPrincipal, KnownServer, Surroundings
+from bailiwick.policy.known_good import KnownGood
+from bailiwick.policy.policies import Policies
+from bailiwick.policy.trial import Trials
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Every service a worker offers."""
+
+    authenticator: Authenticator
+    issuer: Issuer
+    revocations: Revocations
+    rotation: EmergencyRotation
+    evidence: WorkerEvidence
+    search: Search
+    head_files: HeadFiles
+    login: LocalLogin
+    users: Users
+    sessions: Sessions
+    applications: Applications
+    zones: Zones
+    servers: Servers
+    credentials: Credentials
+    policies: Policies
+    known_good: KnownGood
+
+    def replace_sealer(self, sealer: Sealer) -> None:
+        """Hand the KEKs as they are after a rotation to everybody who seals."""
+        for holder in (self.evidence, self.search, self.credentials, self.policies):
+            holder.replace_sealer(sealer)
+
+
+def build(base: Foundations, state: WorkerState, spool: Spool) -> Rooms:
+    """Build the rooms of a worker on its memory and its spool."""
+    settings, clock, ids, recorder, database = base.settings, base.clock, base.ids, base.recorder, base.database
+    evidence = WorkerEvidence(spool, base.sealer, clock)
+    authenticator = Authenticator(
+        state.store, clock, feed_age=state.reader.age, freshness_limit_s=settings.freshness_limit_s
+    )
+    revocations = Revocations(
+        database,
+        clock,
+        recorder,
+        longest_mandate=timedelta(seconds=settings.mandate_ttl_s),
+        longest_session=timedelta(seconds=settings.session_ttl_s),
+        freshness_limit_s=settings.freshness_limit_s,
+        fence_after_s=settings.fence_after_s,
+        fence=Fence(base.layout.control_socket),
+        poll_self=state.poll,
+        observe=_revocation_observer(base),
+    )
+    passwords = Passwords()
+    applications = Applications(
+        database, clock, ids, recorder, passwords, VerifiedSecrets(passwords, os.urandom(32)), revocations
+    )
+    issuer = Issuer(
+        state.store,
+        authenticator,
+        state.decider,
+        applications,
+        evidence.event,
+        recorder,
+        clock,
+        ids,
+        revision=lambda: state.reader.revision,
+        mandate_ttl_s=settings.mandate_ttl_s,
+        observe=lambda outcome, reason: base.metrics.mandates_issued.inc() if outcome == "issued" else None,
+    )
+    search = Search(database, base.sealer)
+    resolver = Resolver(database, clock, recorder, settings)
+
+    async def administrator(tx: Transaction, zone: str) -> str:
+        return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
+
+    return Rooms(
+        authenticator=authenticator,
+        issuer=issuer,
+        revocations=revocations,
+        rotation=EmergencyRotation(
+            database,
+            state.keys,
+            revocations,
+            search,
+            clock,
+            mandate_ttl_s=settings.mandate_ttl_s,
+            drained=lambda: drained(database, base.layout.spool),
+        ),
+        evidence=evidence,
+        search=search,
+        head_files=HeadFiles(base.layout.heads),
+        login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
+        users=Users(database, clock, ids, recorder, settings, passwords, revocations),
+        sessions=Sessions(database, clock, recorder, revocations),
+        applications=applications,
+        zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
+        servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
+        credentials=Credentials(database, clock, ids, recorder, base.sealer),
+        policies=Policies(
+            database,
+            recorder,
+            clock,
+            base.sealer,
+            Admission(),
+            Trials(),
+            settle=revocations,
+            surroundings=surroundings_of(state),
+            on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
+        ),
+        known_good=KnownGood(database, recorder, clock),
+    )
+
+
+def _revocation_observer(base: Foundations) -> Callable[[Settlement], None]:
+    def observe(settlement: Settlement) -> None:
+        base.metrics.revocation_seconds.observe(settlement.took_ms / 1000)
+        for _ in settlement.fenced:
+            base.metrics.workers_fenced.inc()
+
+    return observe
+
+
+def surroundings_of(state: WorkerState) -> Callable[[str], Surroundings]:
+    """Who and what a zone has, for comparing what two policy sets allow."""
+
+    def surroundings(zone: str) -> Surroundings:
+        known = state.store.current.zones.get(zone)
+        if known is None:
+            return Surroundings()
+        users = [
+            KnownPrincipal("user", user.username, user.username, user.role, {})
+            for user in known.users.values()
+            if user.is_active
+        ]
+        applications = [
+            KnownPrincipal("application", app.id, app.name, app.role, {n: sorted(s) for n, s in app.grants.items()})
+            for app in known.applications.values()
+            if app.is_active
+        ]
+        servers = [
+            KnownServer(
+                server.name,
+                server.tags,
+                [(op.method, op.path, op.scope) for op in (server.binding.operations if server.binding else ())],
+            )
+            for server in known.servers.values()
+        ]
+        return Surroundings([*users, *applications], servers)
+
+    return surroundings

@@ -1,0 +1,153 @@
+"""The work role: evidence into the ledger, routes into Envoy, scheduled jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from bailiwick.app import health
+from bailiwick.app.foundations import Foundations, lay
+from bailiwick.app.running import Background
+from bailiwick.app.servers import serve_until
+from bailiwick.app.sidecar import sidecar
+from bailiwick.app.worker_state import WorkerState
+from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
+from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
+from bailiwick.evidence.sequencer import Sequencer
+from bailiwick.gateway.routing import RouteWriter
+from bailiwick.gateway.supervised import envoy_files
+from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.figures import Figures
+from bailiwick.kernel.jobs import Job, JobRunner
+from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.redis import RedisClient
+from bailiwick.kernel.settings import Settings
+from bailiwick.policy.known_good import KnownGood
+
+log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings, layout: Layout) -> int:
+    """Run until SIGTERM; the exit code."""
+    base = lay(settings, layout, "work")
+    background = Background()
+    background.heed_signals()
+    state = WorkerState(base, with_policy=False)
+    signer = LedgerKeys(base.database, base.sealer, base.clock)
+    sequencer = Sequencer(
+        base.database,
+        base.direct_url,
+        layout.spool,
+        HeadFiles(layout.heads),
+        signer,
+        base.clock,
+        input_days=settings.decision_input_days,
+    )
+    state.on_sealer.append(signer.replace_sealer)
+    redis = RedisClient(settings.redis_url.get_secret_value() if settings.redis_url else None, base.clock)
+    files = envoy_files(settings, layout)
+    routes = RouteWriter(files, layout.envoy / "ca")
+    state.store.on_swap(routes.want)
+    await state.load()
+    routes.write()
+    jobs = JobRunner(
+        base.database,
+        base.direct_url,
+        base.clock,
+        scheduled(base, state),
+        observe=lambda job, outcome: base.metrics.job_runs.labels(job, outcome).inc(),
+    )
+    base.metrics.before_flush(lambda: _show(base, sequencer))
+    try:
+        background.start("feed", state.reader.run())
+        background.start("sequencer", sequencer.run())
+        background.start("routes", routes.run())
+        background.start("jobs", jobs.run())
+        background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
+        background.start("metrics", base.metrics.run())
+        checks = health.Health(
+            base.clock,
+            ready={"ledger": lambda: None},
+            facts=lambda: {
+                "lag_s": round(sequencer.figures.lag_s, 2),
+                "backlog_bytes": sequencer.figures.backlog_bytes,
+                "jobs": "leading" if jobs.leading else "standing by",
+            },
+        )
+        await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
+        # what the workers acknowledged before they stopped belongs in the ledger before the database stops
+        async with asyncio.timeout(8):
+            await sequencer.drain()
+    except TimeoutError:
+        log.warning("stopped before the ledger held everything; the spool keeps the rest")
+    finally:
+        await background.cancel()
+        await files.close()
+        sequencer.close()
+        await base.database.close()
+    return 1 if background.failed else 0
+
+
+def scheduled(base: Foundations, state: WorkerState) -> list[Job]:
+    """What is done by the clock."""
+    proving = KnownGood(base.database, base.recorder, base.clock)
+    resolver = Resolver(base.database, base.clock, base.recorder, base.settings)
+
+    async def resolve() -> dict[str, int]:
+        done = await resolver.refresh_all()
+        return {"checked": done.checked, "changed": done.changed, "unroutable": done.unroutable}
+
+    async def purge() -> dict[str, int]:
+        now = base.clock.now()
+        async with base.database.begin() as tx:
+            occurrences = await tx.run(
+                "DELETE FROM job_occurrences WHERE due_at < :before AND state <> 'running'",
+                before=now - timedelta(days=30),
+            )
+            keys = await tx.run(
+                "DELETE FROM idempotency_keys WHERE created_at < :before", before=now - timedelta(hours=24)
+            )
+            revocations = await tx.run("DELETE FROM revocations WHERE expires_at < :now", now=now)
+            feed = await tx.run(
+                "DELETE FROM feed WHERE at < :before AND revision < (SELECT max(revision) FROM feed)",
+                before=now - timedelta(days=2),
+            )
+            workers = await tx.run("DELETE FROM workers WHERE seen_at < :before", before=now - timedelta(days=1))
+        return {
+            "api_requests": await purge_api_requests(base.database, now),
+            "decision_inputs": await purge_decision_inputs(base.database, now),
+            "idempotency_keys": keys,
+            "job_occurrences": occurrences,
+            "revocations": revocations,
+            "feed": feed,
+            "workers": workers,
+        }
+
+    async def retire_keys() -> dict[str, int]:
+        life = timedelta(seconds=max(base.settings.mandate_ttl_s, base.settings.session_ttl_s))
+        return {"retired": await state.keys.retire_expired(life)}
+
+    async def known_good() -> dict[str, int]:
+        return {"marked": len(await proving.mark_known_good())}
+
+    async def forget_revoked() -> dict[str, int]:
+        before = len(state.store.revoked.mandates)
+        state.store.revoked.drop_expired(base.clock.time())
+        return {"forgotten": before - len(state.store.revoked.mandates)}
+
+    return [
+        Job("resolve-upstreams", timedelta(seconds=30), resolve, grace=timedelta(minutes=5)),
+        Job("mark-policies-known-good", timedelta(minutes=1), known_good),
+        Job("purge-expired", timedelta(hours=1), purge, grace=timedelta(hours=24)),
+        Job("retire-keys", timedelta(minutes=10), retire_keys),
+        Job("forget-expired-revocations", timedelta(minutes=10), forget_revoked),
+    ]
+
+
+def _show(base: Foundations, sequencer: Sequencer) -> None:
+    figures, metrics = sequencer.figures, base.metrics
+    metrics.ledger_lag_seconds.set(figures.lag_s)
+    metrics.ledger_backlog_bytes.set(figures.backlog_bytes)
+    metrics.ledger_dead_letters.set(figures.dead_letters_total)
