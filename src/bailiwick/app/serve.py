@@ -23,6 +23,7 @@ from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.rooms import Rooms, build
 from bailiwick.app.running import Background
 from bailiwick.app.servers import Listener, serve_until
+from bailiwick.app.settled import Settled
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
@@ -165,7 +166,7 @@ def compose(
     sealer = _Current(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
-        Idempotency(app, base.database, base.clock, sealer),
+        Idempotency(Settled(app, rooms.revocations.applied), base.database, base.clock, sealer),
         {("POST", _EVALUATE): evaluate},
         ids=base.ids,
         clock=base.clock,

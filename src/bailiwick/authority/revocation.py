@@ -173,17 +173,7 @@ class Revocations:
         Polls the workers' confirmations; a worker still behind after ``fence_after_s`` is fenced.
         """
         started = self._clock.monotonic()
-        if self._poll_self is not None:
-            await self._poll_self()
-        pause = 0.001
-        while True:
-            workers = await self._workers()
-            behind = [worker for worker in workers if worker["revision"] < revision]
-            waited = self._clock.monotonic() - started
-            if not behind or waited >= self._fence_after_s:
-                break
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.02)
+        workers, behind = await self.applied(revision)
         fenced, unreachable = await self._fence_all(behind, revision, context)
         if unreachable:
             # their last look at the feed was before our commit, so by then they refuse by themselves
@@ -197,6 +187,20 @@ class Revocations:
         )
         self._observe(settlement)
         return settlement
+
+    async def applied(self, revision: int) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Wait up to ``fence_after_s`` for the workers to apply ``revision``; all of them, and those still behind."""
+        started = self._clock.monotonic()
+        if self._poll_self is not None:
+            await self._poll_self()
+        pause = 0.001
+        while True:
+            workers = await self._workers()
+            behind = [worker for worker in workers if worker["revision"] < revision]
+            if not behind or self._clock.monotonic() - started >= self._fence_after_s:
+                return workers, behind
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
 
     async def list(self, zone: str, cursor: str | None, limit: int) -> tuple[list[Revocation], str | None]:
         """Newest first."""

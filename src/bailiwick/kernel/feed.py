@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import psycopg
@@ -26,6 +27,9 @@ CHANNEL = "bailiwick_feed"
 _LOCK = 0x6261696C  # "bail": orders revisions
 
 log = structlog.get_logger(__name__)
+
+announced: ContextVar[list[int] | None] = ContextVar("announced", default=None)
+"""Where :func:`announce` notes its revisions, for whoever wants to wait until they have taken effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,9 @@ async def announce(tx: Transaction, zone: str, kind: str, key: str) -> int:
         key=key,
     )
     await tx.run("SELECT pg_notify(:channel, :revision)", channel=CHANNEL, revision=str(revision))
+    noted = announced.get()
+    if noted is not None:
+        noted.append(int(revision))
     return int(revision)
 
 
