@@ -1,0 +1,1 @@
+"""Benchmarks: programs that print JSON. Nothing here is a test."""

@@ -18,6 +18,7 @@ from bailiwick.authority.tokens import (
     read_header,
     verify_signature,
 )
+from bailiwick.evidence.events import Actor
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.errors import Denied, Unauthenticated, Unavailable
 from bailiwick.kernel.http import Caller
@@ -26,11 +27,14 @@ from bailiwick.kernel.http import Caller
 class Presented:
     """A mandate whose signature held. ``memo`` is for what the gateway derives from it in one snapshot."""
 
-    __slots__ = ("generation", "kid", "mandate", "memo")
+    __slots__ = ("actor", "generation", "kid", "mandate", "memo", "scopes")
 
     def __init__(self, mandate: Mandate, kid: str) -> None:
         self.mandate = mandate
         self.kid = kid
+        self.scopes = frozenset(mandate.scopes)
+        user = mandate.sub if mandate.sub_type == "user" else ""
+        self.actor = Actor(application=mandate.client_id, mandate=mandate.jti, session=mandate.sid, user=user)
         self.generation: tuple[int, int] = (-1, -1)
         self.memo: dict[Any, Any] = {}
 

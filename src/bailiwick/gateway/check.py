@@ -25,7 +25,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Network, Recorder, encode
 from bailiwick.evidence.inputs import digest_of
 from bailiwick.gateway.authority_ref import AuthorityRef
-from bailiwick.gateway.request import GatewayRequest, parse
+from bailiwick.gateway.request import PREFIX, GatewayRequest, parse
 from bailiwick.inventory.loader import ServerEntry
 from bailiwick.inventory.operations import Operation
 from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
@@ -103,6 +103,11 @@ class Check:
         receive: Callable[[], Awaitable[Any]],
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
+        if not scope["raw_path"].startswith(PREFIX):
+            # not on behalf of a request: Envoy asks whether this loop turns
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send(_EMPTY)
+            return
         started = self._monotonic()
         case = _Case(self._ids())
         try:
@@ -153,7 +158,7 @@ class Check:
         operation = case.operation = server.operations.match(request.method, request.path)
         if operation is None:
             raise Denied(reason="operation_not_listed")
-        if operation.scope not in mandate.scopes:
+        if operation.scope not in presented.scopes:
             raise Denied(reason="insufficient_scope", scope=operation.scope)
         self._decide(case, state, server, presented, operation, request)
         if server.refusal is not None:
@@ -197,16 +202,16 @@ class Check:
             presented.generation, presented.memo = generation, {}
         # without the path the question is the same for every request of this mandate to this operation
         by_path = decider.reads(("operation", "path"))
-        key = (server.name, operation.method, operation.path, request.path if by_path else "")
-        known = presented.memo.get(key)
+        key = (server.name, operation)
+        known = None if by_path else presented.memo.get(key)
         if known is None:
             question = self._question(state, server, presented, operation, request, by_path)
             body = _encode_input(question)
-            known = (decider.decide(question), digest_of(body))
-            self._ledgering.decision_input(state.name, known[1], body)
+            known = (decider.decide(question), digest_of(body), body)
             if not by_path:
-                presented.memo[key] = known
-        case.decision, case.input_digest = known
+                presented.memo[key] = known  # as many as the server has operations
+        case.decision, case.input_digest, body = known
+        self._ledgering.decision_input(state.name, case.input_digest, body)
         if not case.decision.allowed:
             raise denial(case.decision)
 
@@ -252,9 +257,7 @@ class Check:
             context_ids = {"client_request_id": request.client_request_id, "trace_id": request.trace_id}
             network = Network(request.peer, request.user_agent)
         if presented is not None:
-            mandate = presented.mandate
-            user = mandate.sub if mandate.sub_type == "user" else ""
-            actor = Actor(application=mandate.client_id, mandate=mandate.jti, session=mandate.sid, user=user)
+            actor = presented.actor
         if operation is not None:
             details["operation"] = f"{operation.method} {operation.path}"
             details["scope"] = operation.scope

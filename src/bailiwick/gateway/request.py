@@ -78,7 +78,7 @@ def parse(scope: dict[str, Any]) -> GatewayRequest:
     if by_header is not None:
         zone_name, _, server_name = _text(by_header, 200).rpartition("/")
         named = (*named, (zone_name or "default", server_name))
-    trace = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+    trace = _TRACEPARENT.fullmatch(headers[b"traceparent"]) if b"traceparent" in headers else None
     return GatewayRequest(
         method,
         path.decode("ascii"),
@@ -117,5 +117,18 @@ def _bearer(authorization: bytes | None) -> str:
 
 def _text(value: bytes, limit: int) -> str:
     """Printable text of a header for the record: other bytes are replaced, so that nothing can forge a line."""
-    text = value[:limit].decode("ascii", "replace")
-    return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
+    if not value:
+        return ""
+    known = _texts.get(value)
+    if known is None:
+        text = value[:limit].decode("ascii", "replace")
+        known = text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
+        if len(_texts) >= _KNOWN_TEXTS:
+            _texts.clear()
+        if len(value) <= limit:
+            _texts[value] = known
+    return known
+
+
+_texts: dict[bytes, str] = {}  # the same few hosts, routes and user agents come again and again
+_KNOWN_TEXTS = 4096

@@ -72,6 +72,7 @@ class Decider:
         self._entries = cache_entries
         self._generation = 0
         self._active: _Active | None = None
+        self._reads: dict[Path, bool] = {}
 
     @property
     def policy_set(self) -> str | None:
@@ -90,12 +91,17 @@ class Decider:
 
     def reads(self, path: Path) -> bool:
         """Whether the active set can read an input path (``("operation", "path")``), what is above or below it."""
-        paths = self._active.policy.input_paths if self._active else ()
-        return any(path[: len(read)] == read or read[: len(path)] == path for read in paths)
+        known = self._reads.get(path)
+        if known is None:
+            paths = self._active.policy.input_paths if self._active else ()
+            known = any(path[: len(read)] == read or read[: len(path)] == path for read in paths)
+            self._reads[path] = known
+        return known
 
     def swap(self, policy: CompiledSet | None) -> None:
         """Makes another set the active one. The next decision uses it; None makes every decision a denial."""
         self._active = _Active(policy, key_function(policy.input_paths), OrderedDict()) if policy else None
+        self._reads = {}
         self.stats.swaps += 1
         self._generation += 1
 

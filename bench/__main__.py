@@ -1,0 +1,13 @@
+"""``python -m bench governed|decision|sustained``: programs that measure and print one JSON object."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+NAMES = ("governed", "decision", "sustained")
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
+        sys.exit(f"usage: python -m bench {{{','.join(NAMES)}}} [options]")
+    sys.exit(import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:]))
