@@ -45,9 +45,9 @@ class StandinGateway:
             file.write("reload\n")
 
 
-def composition_root() -> ModuleType:
-    """What ``bailiwick.app`` offers the roles, made of the stand-in part."""
-    app = ModuleType("standin_app")
+def composition_root() -> dict[str, ModuleType]:
+    """What the modules of ``bailiwick.app`` offer the roles, made of the stand-in part."""
+    roles = {name: ModuleType(f"standin_app.{name}") for name in ("prepare", "serve", "guard", "work")}
 
     def run(layout, *arguments):
         os.environ["STANDIN_RUN"] = str(layout.run)
@@ -61,11 +61,11 @@ def composition_root() -> ModuleType:
             row = await (await connection.execute("SELECT current_database(), current_user")).fetchone()
         return {"database": row[0], "login": row[1]}
 
-    app.bootstrap = bootstrap
-    app.serve = lambda settings, layout, slot: run(layout, "serve", "--slot", slot)
-    app.guard = lambda settings, layout: run(layout, "guard")
-    app.work = lambda settings, layout: run(layout, "work")
-    return app
+    roles["prepare"].bootstrap = bootstrap
+    roles["serve"].run = lambda settings, layout, slot: run(layout, "serve", "--slot", slot)
+    roles["guard"].run = lambda settings, layout: run(layout, "guard")
+    roles["work"].run = lambda settings, layout: run(layout, "work")
+    return {module.__name__: module for module in roles.values()}
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def main() -> None:
     launch.GATEWAY = "standin_gateway:gateway"
     up.ENTRY = (sys.executable, str(HERE / "program.py"))
     if os.environ.get("STANDIN_REAL_ROLES"):
-        sys.modules["standin_app"] = composition_root()
+        sys.modules |= {"standin_app": ModuleType("standin_app")} | composition_root()
         roles.COMPOSITION_ROOT = "standin_app"
         launch.PROGRAM = stack.Program(base=up.ENTRY)
     else:

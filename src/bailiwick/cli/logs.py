@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,20 +27,22 @@ _TAIL_BYTES_PER_LINE = 2048
 @command
 def logs(
     part: Annotated[str | None, typer.Argument(help="One part only; `supervisor` is one too.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to show.")] = 50,
     data_dir: DataDir = None,
 ) -> int:
     """Show the logs of the parts."""
     layout = existing_layout(data_dir)
-    files = _files(layout, part)
+    readers = {path: _Reader(path) for path in _files(layout, part)}
+    # each reader stops where it has read to: what is written meanwhile is shown by following, once
     latest = sorted(
-        ((_time_of(line), path, line) for path in files for line in _tail(path, lines)), key=lambda entry: entry[0]
+        ((_time_of(line), path, line) for path, reader in readers.items() for line in reader.last(lines)),
+        key=lambda entry: entry[0],
     )
     for _, path, line in latest[-lines:] if lines else []:
         _show(path, line, part is None)
     if follow:
-        _follow(layout, part)
+        _follow(layout, part, readers)
     return 0
 
 
@@ -54,63 +58,66 @@ def _files(layout: Layout, part: str | None) -> list[Path]:
     return found
 
 
-def _tail(path: Path, count: int) -> list[str]:
-    """The last ``count`` lines, also from the file before when this one was begun lately."""
-    collected: list[str] = []
-    for file in (path, path.with_name(f"{path.name}.1")):
-        wanted = count - len(collected)
-        if wanted <= 0 or not file.exists():
-            break
-        with file.open("rb") as content:
-            size = file.stat().st_size
-            content.seek(max(0, size - wanted * _TAIL_BYTES_PER_LINE))
-            if content.tell():
-                content.readline()
-            collected = content.read().decode(errors="replace").splitlines()[-wanted:] + collected
-    return collected
-
-
-def _follow(layout: Layout, part: str | None) -> None:
+def _follow(layout: Layout, part: str | None, readers: dict[Path, _Reader]) -> None:
     import time
 
-    followed = {path: _Follower(path, at_end=True) for path in _files(layout, part)}
     while True:
+        if part is None:
+            for path in layout.logs.glob("*.log"):  # a part may begin to write later
+                with contextlib.suppress(FileNotFoundError):
+                    if path not in readers:
+                        readers[path] = _Reader(path)
         quiet = True
-        for path in _files(layout, part):
-            follower = followed.setdefault(path, _Follower(path, at_end=False))
-            for line in follower.fresh():
+        for path, reader in readers.items():
+            for line in reader.fresh():
                 quiet = False
                 _show(path, line, part is None)
         if quiet:
-            time.sleep(0.2)
+            time.sleep(0.1)
 
 
-class _Follower:
-    """Reads what is appended to a file, across its rotation."""
+class _Reader:
+    """Reads a log from its end, and then what is appended to it, across its rotation."""
 
-    def __init__(self, path: Path, *, at_end: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("rb")
         self._rest = b""
-        if at_end:
-            self._file.seek(0, 2)
+
+    def last(self, count: int) -> list[str]:
+        """The last ``count`` lines, also from the file before when this one was begun lately."""
+        found = self._tail_of(self._file, count)
+        before = self._path.with_name(f"{self._path.name}.1")
+        if len(found) < count and before.exists() and not self._is_at(before):
+            with before.open("rb") as file:
+                found = self._tail_of(file, count - len(found)) + found
+        return found
 
     def fresh(self) -> Iterator[str]:
+        """The lines written since the last call."""
         yield from self._read()
         try:
-            rotated = self._path.stat().st_ino != self._inode()
+            renewed = None if self._is_at(self._path) else self._path.open("rb")
         except FileNotFoundError:
-            return
-        if rotated:
+            return  # between being moved away and begun anew
+        if renewed is not None:
             yield from self._read()  # what came between the last read and the move
             self._file.close()
-            self._file = self._path.open("rb")
+            self._file = renewed
             yield from self._read()
 
-    def _inode(self) -> int:
-        import os
+    def _is_at(self, path: Path) -> bool:
+        return os.path.samestat(path.stat(), os.fstat(self._file.fileno()))
 
-        return os.fstat(self._file.fileno()).st_ino
+    def _tail_of(self, file: IO[bytes], count: int) -> list[str]:
+        start = max(0, file.seek(0, 2) - max(count, 1) * _TAIL_BYTES_PER_LINE)
+        file.seek(start)
+        if start:
+            file.readline()
+        *whole, rest = file.read().split(b"\n")
+        if file is self._file:
+            self._rest = rest  # a line still being written
+        return [line.decode(errors="replace") for line in whole][len(whole) - min(count, len(whole)) :]
 
     def _read(self) -> Iterator[str]:
         *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
