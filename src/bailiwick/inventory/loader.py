@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,6 +13,7 @@ from bailiwick.inventory.credentials import presentation, unseal
 from bailiwick.inventory.endpoints import Upstream, parse_upstream
 from bailiwick.inventory.operations import OperationIndex
 from bailiwick.inventory.servers import Binding, binding_from, status_of
+from bailiwick.inventory.zones import DEFAULT_ZONE
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import BailiwickError
@@ -20,17 +22,24 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialEntry:
-    """A credential opened. ``header`` is (lower-case name, value) as it goes on requests.
+class Presentation:
+    """How a credential goes on a request: a lower-case header name and its value."""
 
-    It is None for kind ``none``, and where the stored value does not open, which ``broken`` says; nothing passes then.
+    header: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialEntry:
+    """A credential opened. ``presented`` is None for kind ``none``, and where the stored value does not open, which
+    ``broken`` says; nothing passes then.
     """
 
     zone: str
     name: str
     kind: str
     version: int
-    header: tuple[str, str] | None = field(repr=False)
+    presented: Presentation | None
     broken: bool = False
 
 
@@ -38,26 +47,38 @@ class CredentialEntry:
 class ServerEntry:
     """A server as the gateway and the issuer need it.
 
-    ``refusal`` is the reason code every request to it is refused with, None when it is routable. ``upstream`` and
-    ``addresses`` (text, checked) say where requests go; ``inject`` is the header that carries its credential.
-    ``digest`` changes when what Envoy must know of the binding does: the upstream, its limits, the credential's header;
-    not the credential's value, not the addresses, not the description.
+    ``route`` is the name Envoy's routes carry, ``binding_tag`` a digest of what Envoy must know of the binding (not
+    the credential's value, not the addresses): equal tags mean the same upstream and the same credential header.
+    ``operations`` is None without a binding. ``addresses`` are text and checked.
     """
 
     id: str
     zone: str
     name: str
     version: int
+    audience: str
     tags: dict[str, str]
     hosts: tuple[str, ...]
     upstream: Upstream
     addresses: tuple[str, ...]
     binding: Binding | None
-    operations: OperationIndex
+    operations: OperationIndex | None
+    scopes: frozenset[str]
     credential_name: str
+    presented: Presentation | None
     refusal: str | None
-    digest: str
-    inject: tuple[str, str] | None = field(repr=False)
+    route: str
+    binding_tag: str
+
+    @property
+    def credential_missing(self) -> bool:
+        """True when the binding names no credential, or one that is not there or does not open."""
+        return self.refusal == "credential_missing"
+
+    @property
+    def unresolved(self) -> bool:
+        """True when the upstream has no address we may connect to."""
+        return self.refusal in {"upstream_unresolved", "upstream_forbidden"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +97,18 @@ WHERE s.zone = :zone
 """
 
 
-async def load_servers(tx: Transaction, sealer: Sealer, zone: str, name: str | None = None) -> dict[str, ServerEntry]:
-    """The servers of ``zone`` by name, or the one named; their credentials are opened with ``sealer``."""
+async def load_servers(
+    tx: Transaction, sealer: Sealer, zone: str, name: str | None = None, *, audience: Callable[[str, str], str]
+) -> dict[str, ServerEntry]:
+    """The servers of ``zone`` by name, or the one named; their credentials are opened with ``sealer``.
+
+    ``audience(zone, server)`` answers a server's resource URI (:meth:`Settings.audience`).
+    """
     if name is None:
         rows = await tx.all(_SERVERS, zone=zone)
     else:
         rows = await tx.all(f"{_SERVERS} AND s.name = :name", zone=zone, name=name)
-    return {row["name"]: _server(row, sealer) for row in rows}
+    return {row["name"]: _server(row, sealer, audience) for row in rows}
 
 
 async def load_credentials(
@@ -105,10 +131,10 @@ async def load_zones(tx: Transaction) -> dict[str, ZoneEntry]:
     return {row["name"]: ZoneEntry(row["name"], row["state"] != "active") for row in rows}
 
 
-def _server(row: Row, sealer: Sealer) -> ServerEntry:
+def _server(row: Row, sealer: Sealer, audience: Callable[[str, str], str]) -> ServerEntry:
     zone, name = row["zone"], row["name"]
     binding: Binding | None = None
-    operations = OperationIndex(())
+    operations: OperationIndex | None = None
     credential = _credential(row, sealer) if row["credential_id"] is not None else None
     try:
         if row["binding"] is not None:
@@ -118,29 +144,32 @@ def _server(row: Row, sealer: Sealer) -> ServerEntry:
     except (BailiwickError, KeyError, TypeError):
         # a row some other hand wrote: this one server refuses, the others go on
         log.error("server binding cannot be read", zone=zone, server=name)
-        binding, operations, upstream = None, OperationIndex(()), Upstream("http", "invalid", 80)
+        binding, operations, upstream = None, None, Upstream("http", "invalid", 80)
     usable = credential is not None and not credential.broken
     status = status_of(binding is not None, row["resolve_error"], row["addresses"], usable)
-    inject = credential.header if credential is not None else None
+    presented = credential.presented if credential is not None else None
     return ServerEntry(
         id=row["id"],
         zone=zone,
         name=name,
         version=row["version"],
+        audience=audience(zone, name),
         tags=dict(row["tags"]),
         hosts=binding.hosts if binding is not None else (),
         upstream=upstream,
         addresses=tuple(row["addresses"]),
         binding=binding,
         operations=operations,
+        scopes=frozenset(operation.scope for operation in (binding.operations if binding is not None else ())),
         credential_name=credential.name if credential is not None else "",
+        presented=presented,
         refusal=None if status == "routable" else status,
-        digest=_digest(row["id"], upstream, binding, inject[0] if inject is not None else None),
-        inject=inject,
+        route=name if zone == DEFAULT_ZONE else f"{zone}/{name}",
+        binding_tag=_tag(row["id"], upstream, binding, presented),
     )
 
 
-def _digest(identifier: str, upstream: Upstream, binding: Binding | None, header: str | None) -> str:
+def _tag(identifier: str, upstream: Upstream, binding: Binding | None, presented: Presentation | None) -> str:
     if binding is None:
         return ""
     told = (
@@ -148,18 +177,19 @@ def _digest(identifier: str, upstream: Upstream, binding: Binding | None, header
         (upstream.scheme, upstream.host, upstream.port, upstream.base_path),
         (binding.protocol, binding.timeout_s, binding.idle_timeout_s, binding.max_request_bytes, binding.ca_pem),
         any(operation.long_lived for operation in binding.operations),
-        header,
+        presented.header if presented is not None else None,
     )
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:24]
 
 
 def _credential(row: Row, sealer: Sealer) -> CredentialEntry:
     zone, name, kind = row["zone"], row["credential_name"], row["credential_kind"]
-    header, broken = None, False
+    presented, broken = None, False
     try:
         secret = unseal(sealer, zone, row["credential_id"], kind, row["credential_header"], row["credential_sealed"])
         header = presentation(secret.kind, secret.header, secret.values)
+        presented = Presentation(*header) if header is not None else None
     except (SealError, msgspec.DecodeError, KeyError, TypeError, ValueError):
         log.error("credential does not open", zone=zone, credential=name)
         broken = True
-    return CredentialEntry(zone, name, kind, row["credential_version"], header, broken)
+    return CredentialEntry(zone, name, kind, row["credential_version"], presented, broken)
