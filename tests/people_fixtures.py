@@ -13,15 +13,15 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
@@ -35,11 +35,11 @@ from bailiwick.inventory.credentials import Credentials
 from bailiwick.inventory.resolver import LookupFailed, Resolver
 from bailiwick.inventory.servers import Servers
 from bailiwick.inventory.zones import Zones
-from bailiwick.kernel import feed
+from bailiwick.kernel import feed, problems
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import BailiwickError, Unauthenticated
+from bailiwick.kernel.errors import Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.migrate import migrate
@@ -64,6 +64,7 @@ def database_url() -> Iterator[str]:
             connection.execute(f"ALTER DATABASE {template}_draft RENAME TO {template}")
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         connection.execute("SELECT pg_advisory_unlock(7316)")
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
         yield f"{base}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -154,17 +155,15 @@ class House:
         self.login = LocalLogin(
             *shared, self.ids, self.recorder, self.settings, self.passwords, self.authority, self.authority
         )
-        self.applications = Applications(
-            *shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority
-        )
-        self.app = self._app()
-        self._hash = ""
+        self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
     async def reset(self) -> None:
         """An empty installation with the zone ``default`` and the administrator ``root``."""
         async with self.owner.begin() as tx:
             tables = await tx.all("SELECT tablename FROM pg_tables WHERE schemaname = 'bailiwick'")
-            await tx.run("TRUNCATE " + ", ".join(f"bailiwick.{row['tablename']}" for row in tables) + " CASCADE")
+            # a truncation makes new files for every table; these hold a handful of rows
+            await tx.run("SET LOCAL session_replication_role = replica")
+            await tx.run("; ".join(f"DELETE FROM bailiwick.{row['tablename']}" for row in tables))
         await self.zone("default")
 
     async def close(self) -> None:
@@ -178,8 +177,7 @@ class House:
 
     async def user(self, username: str, role: str = "admin", zone: str = "default", **columns: Any) -> None:
         """A user with the password :data:`PASSWORD`."""
-        self._hash = self._hash or await self.passwords.hash(PASSWORD)
-        values: dict[str, Any] = {"is_active": True, "must_change_password": False, "password_hash": self._hash}
+        values: dict[str, Any] = {"is_active": True, "must_change_password": False, "password_hash": _hashed()}
         values.update(columns)
         async with self.database.begin() as tx:
             await tx.run(
@@ -262,7 +260,9 @@ class House:
             raise Unauthenticated(reason="session_ended")
         return Caller(zone, username, row["role"], session_id, row["must_change_password"])
 
-    def _app(self) -> FastAPI:
+    @cached_property
+    def app(self) -> FastAPI:
+        """The routes of both rooms."""
         app = FastAPI()
         app.state.authenticate = self._authenticate
 
@@ -276,16 +276,13 @@ class House:
             identity_routes(self.login, self.users, self.sessions, self.applications), dependencies=[Depends(front)]
         )
 
-        @app.exception_handler(BailiwickError)
-        async def refused(_request: Request, error: BailiwickError) -> JSONResponse:
-            content = {"reason": error.reason, "detail": error.detail, **error.extra}
-            return JSONResponse(content, status_code=error.status, headers=error.headers)
-
-        @app.exception_handler(RequestValidationError)
-        async def invalid(_request: Request, _error: RequestValidationError) -> JSONResponse:
-            return JSONResponse({"reason": "invalid_request"}, status_code=400)
-
+        problems.install(app)
         return app
+
+
+@cache
+def _hashed() -> str:
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
 
 
 @pytest.fixture

@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from people_fixtures import clock, database_url, house  # noqa: E402
+from people_fixtures import clock, database_url, house
 
 __all__ = ["clock", "database_url", "house"]

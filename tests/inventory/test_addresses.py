@@ -75,7 +75,9 @@ def test_each_kind_is_told(text: str, kind: AddressKind) -> None:
     assert classify(ip_address(text)) is kind
 
 
-@pytest.mark.parametrize("text", ["169.254.169.254", "fe80::1", "100.100.100.200", "fd00:ec2::254", "0.0.0.0", "ff02::1"])
+@pytest.mark.parametrize(
+    "text", ["169.254.169.254", "fe80::1", "100.100.100.200", "fd00:ec2::254", "0.0.0.0", "ff02::1"]
+)
 def test_what_is_never_allowed_stays_so_when_everything_is(text: str) -> None:
     with pytest.raises(BailiwickError) as refused:
         check(ip_address(text), EVERYTHING)
