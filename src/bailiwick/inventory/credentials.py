@@ -126,7 +126,7 @@ def presentation(kind: str, header: str | None, opened: Mapping[str, str]) -> tu
     raise ValueError(f"unknown credential kind {kind!r}")
 
 
-def aad(zone: str, identifier: str) -> bytes:
+def credential_aad(zone: str, identifier: str) -> bytes:
     """What a sealed credential is bound to."""
     return f"credential/{zone}/{identifier}".encode()
 
@@ -134,12 +134,12 @@ def aad(zone: str, identifier: str) -> bytes:
 def seal(sealer: Sealer, zone: str, identifier: str, secret: Secret) -> bytes:
     """The sealed form of a secret for one row."""
     form = {"kind": secret.kind, "header": secret.header, "values": dict(secret.values)}
-    return sealer.seal(msgspec.json.encode(form), aad(zone, identifier))
+    return sealer.seal(msgspec.json.encode(form), credential_aad(zone, identifier))
 
 
 def unseal(sealer: Sealer, zone: str, identifier: str, kind: str, header: str | None, sealed: bytes) -> Secret:
     """The secret of a row; raises :class:`SealError` if the row was put together otherwise than by us."""
-    form = msgspec.json.decode(sealer.open(sealed, aad(zone, identifier)))
+    form = msgspec.json.decode(sealer.open(sealed, credential_aad(zone, identifier)))
     if form["kind"] != kind or form["header"] != header:
         raise SealError("the credential's kind or header was altered")
     return Secret(kind, header, form["values"])
@@ -243,20 +243,6 @@ class Credentials:
             )
         found = [_credential(row, row["used_by"]) for row in rows[:limit]]
         return found, found[-1].name if len(rows) > limit else None
-
-    async def rewrap(self, tx: Transaction, sealer: Sealer) -> int:
-        """Wrap every credential's data key under ``sealer``'s active KEK; answers how many changed."""
-        changed = 0
-        for row in await tx.all("SELECT id, zone, sealed FROM credentials WHERE sealed IS NOT NULL FOR UPDATE"):
-            if sealer.kek_of(row["sealed"]) == sealer.active:
-                continue
-            await tx.run(
-                "UPDATE credentials SET sealed = :sealed WHERE id = :id",
-                sealed=sealer.rewrap(row["sealed"], aad(row["zone"], row["id"])),
-                id=row["id"],
-            )
-            changed += 1
-        return changed
 
     async def _record(self, tx: Transaction, kind: codes.EventType, context: Context, row: Row) -> None:
         await self._recorder.record(

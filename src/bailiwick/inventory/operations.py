@@ -26,7 +26,7 @@ _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 _NOT_CARRIED = frozenset({"TRACE", "CONNECT"})
 _SCOPE = re.compile(r"[a-z][a-z0-9_.:-]{0,99}")
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]{0,63})\}")
-_LITERAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})*")
+_LITERAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,=:@-]|%[0-9A-Fa-f]{2})*")
 # an upstream may read these as a separator or as dots: what looks like one segment here would be another path there
 _HIDDEN = re.compile(r"%(?:2[eEfF]|5[cC]|00|25)")
 _DOTS = frozenset({".", ".."})

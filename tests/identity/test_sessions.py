@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from bailiwick.identity.sessions import printable
+from people_fixtures import House
+
+
+def session_of(token: str) -> str:
+    return str(json.loads(base64.urlsafe_b64decode(token))[2])
+
+
+async def test_signing_out_ends_the_session_everywhere(house: House) -> None:
+    token = await house.signed_in("jane", "viewer")
+    assert (await house.call("POST", "/api/v1/auth/logout", token=token)).status == 204
+    assert (await house.call("GET", "/api/v1/auth/me", token=token)).status == 401
+    assert await house.value("SELECT end_reason FROM sessions") == "signed out"
+    assert await house.feed() == [("revocation", f"session/{session_of(token)}")]
+    assert house.authority.settled == [1]
+    assert [event.name for event in await house.events()] == ["auth.logout"]
+
+
+async def test_people_see_and_end_their_own_sessions(house: House) -> None:
+    mine, second = await house.signed_in("jane", "viewer"), await house.signed_in("jane")
+    others = await house.signed_in("john", "operator")
+    listed = (await house.call("GET", "/api/v1/sessions", token=mine)).json()["items"]
+    assert [session["id"] for session in listed] == [session_of(second), session_of(mine)]
+    assert [session["current"] for session in listed] == [False, True]
+    asked = (await house.call("GET", "/api/v1/sessions?username=john", token=mine)).json()["items"]
+    assert {session["username"] for session in asked} == {"jane"}
+    refused = await house.call("DELETE", f"/api/v1/sessions/{session_of(others)}", token=mine)
+    assert (refused.status, refused.json()["reason"]) == (404, "not_found")
+    assert (await house.call("DELETE", f"/api/v1/sessions/{session_of(second)}", token=mine)).status == 204
+    assert (await house.call("GET", "/api/v1/auth/me", token=second)).status == 401
+    assert (await house.call("GET", "/api/v1/auth/me", token=others)).status == 200
+
+
+async def test_an_administrator_sees_and_ends_everybodys(house: House) -> None:
+    root, jane = await house.signed_in("root"), await house.signed_in("jane", "viewer")
+    listed = (await house.call("GET", "/api/v1/sessions", token=root)).json()["items"]
+    assert {session["username"] for session in listed} == {"root", "jane"}
+    assert (await house.call("DELETE", f"/api/v1/sessions/{session_of(jane)}", token=root)).status == 204
+    assert (await house.call("DELETE", f"/api/v1/sessions/{session_of(jane)}", token=root)).status == 204
+    live = (await house.call("GET", "/api/v1/sessions?username=jane", token=root)).json()["items"]
+    over = (await house.call("GET", "/api/v1/sessions?username=jane&ended=true", token=root)).json()["items"]
+    assert (live, [session["end_reason"] for session in over]) == ([], ["ended"])
+    assert [event.name for event in await house.events()] == ["auth.session.ended"] * 2
+
+
+async def test_the_list_is_read_page_by_page_newest_first(house: House) -> None:
+    tokens = [await house.signed_in("jane", "viewer") for _ in range(5)]
+    first = (await house.call("GET", "/api/v1/sessions?limit=3", token=tokens[0])).json()
+    rest = (await house.call("GET", f"/api/v1/sessions?limit=3&cursor={first['next']}", token=tokens[0])).json()
+    assert [session["id"] for session in first["items"] + rest["items"]] == [session_of(t) for t in reversed(tokens)]
+    assert rest["next"] is None
+
+
+async def test_a_session_past_its_time_is_not_live(house: House) -> None:
+    token = await house.signed_in("jane", "viewer")
+    house.clock.advance(13 * 3600)
+    assert (await house.call("GET", "/api/v1/sessions", token=token)).json()["items"] == []
+
+
+async def test_another_zones_sessions_are_out_of_reach(house: House) -> None:
+    await house.zone("other")
+    there = await house.signed_in("root", zone="other")
+    token = await house.signed_in("root")
+    assert (await house.call("DELETE", f"/api/v1/sessions/{session_of(there)}", token=token)).status == 404
+    listed = (await house.call("GET", "/api/v1/sessions", token=token)).json()["items"]
+    assert [session["id"] for session in listed] == [session_of(token)]
+
+
+@pytest.mark.parametrize("identifier", ["x", "%00", "all", "'", "00000000-0000-0000-0000-00000000000g"])
+async def test_an_id_that_is_none_is_refused(house: House, identifier: str) -> None:
+    token = await house.signed_in("root")
+    assert (await house.call("DELETE", f"/api/v1/sessions/{identifier}", token=token)).status in {400, 404}
+
+
+def test_text_of_a_callers_choosing_cannot_speak_to_a_terminal() -> None:
+    assert printable("a\x00b\x1b[2Jc\n" + "x" * 500) == ("a?b?[2Jc?" + "x" * 500)[:300]

@@ -1,0 +1,328 @@
+"""What the tests of identity and inventory stand on: a real database, the rooms' services, and their routes in an app.
+
+The authority room above them is stood in for: tokens are readable, revocations are rows, settling is noted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import psycopg
+import pytest
+from argon2 import PasswordHasher
+from fastapi import Depends, FastAPI, Request
+
+from bailiwick.evidence.events import Context, Event, Recorder, decode
+from bailiwick.identity.api import routes as identity_routes
+from bailiwick.identity.applications import Applications
+from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.users import Users
+from bailiwick.inventory.api import routes as inventory_routes
+from bailiwick.inventory.credentials import Credentials
+from bailiwick.inventory.resolver import LookupFailed, Resolver
+from bailiwick.inventory.servers import Servers
+from bailiwick.inventory.zones import Zones
+from bailiwick.kernel import feed, problems
+from bailiwick.kernel.clock import FakeClock
+from bailiwick.kernel.crypto import Sealer
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.errors import Unauthenticated
+from bailiwick.kernel.http import Caller
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.migrate import migrate
+from bailiwick.kernel.settings import Settings
+
+PASSWORD = "correct horse battery"
+_SERVER = os.environ.get("BAILIWICK_TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:54999/")
+_MIGRATIONS = Path(__file__).parent.parent / "src/bailiwick/kernel/migrations/versions"
+
+
+@pytest.fixture(scope="module")
+def database_url() -> Iterator[str]:
+    """A fresh migrated database for this module, copied from a template made once per schema."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_MIGRATIONS.glob("*.py")))).hexdigest()[:12]
+    template, name = f"people_template_{digest}", f"people_{uuid.uuid4().hex[:12]}"
+    base = _SERVER.rstrip("/")
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(7316)")
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (template,)).fetchone():
+            connection.execute(f"CREATE DATABASE {template}_draft")
+            migrate(f"{base}/{template}_draft")
+            connection.execute(f"ALTER DATABASE {template}_draft RENAME TO {template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute("SELECT pg_advisory_unlock(7316)")
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        yield f"{base}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@dataclass
+class StandInAuthority:
+    """Tokens anybody can read, revocations as rows, and a note of what was waited for."""
+
+    settled: list[int] = field(default_factory=list)
+    keyed: list[str] = field(default_factory=list)
+
+    def session_token(self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...]) -> str:
+        return base64.urlsafe_b64encode(json.dumps([zone, username, session_id]).encode()).decode()
+
+    async def revoke(self, tx: Transaction, context: Context, kind: str, key: str, reason: str) -> int:
+        revision = await feed.announce(tx, context.zone, "revocation", f"{kind}/{key}")
+        await tx.run(
+            "INSERT INTO revocations (revision, zone, kind, key, reason, revoked_by, revoked_at, expires_at)"
+            " VALUES (:revision, :zone, :kind, :key, :reason, :by, now(), now())",
+            revision=revision,
+            zone=context.zone,
+            kind=kind,
+            key=key,
+            reason=reason,
+            by=context.actor.user,
+        )
+        return revision
+
+    async def settle(self, revision: int, context: Context) -> object:
+        self.settled.append(revision)
+        return None
+
+    async def create(self, tx: Transaction, zone: str) -> None:
+        self.keyed.append(zone)
+
+
+@dataclass
+class Names:
+    """A name server of the test's choosing. Unknown names do not exist; ``None`` does not answer."""
+
+    known: dict[str, list[str] | None] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        if host not in self.known:
+            raise LookupFailed(transient=False)
+        addresses = self.known[host]
+        if addresses is None:
+            raise LookupFailed(transient=True)
+        return addresses
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class House:
+    """The two rooms over one database, and a client of their routes."""
+
+    def __init__(self, url: str, clock: FakeClock) -> None:
+        self.clock = clock
+        self.ids = Ids()
+        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",))
+        self.database = Database(url, pool_size=8)
+        self.owner = Database(url, pool_size=2, role=None)
+        self.recorder = Recorder(clock, self.ids)
+        self.sealer = Sealer({"k1": b"k" * 32}, "k1")
+        self.authority = StandInAuthority()
+        self.names = Names({"web-01.example.com": ["93.184.216.34"], "pay.example.com": ["93.184.216.35"]})
+        self.passwords = Passwords()
+        self.secrets = VerifiedSecrets(self.passwords, b"p" * 32)
+        shared = (self.database, clock)
+        self.zones = Zones(*shared, self.recorder, self.authority, self.authority)
+        self.resolver = Resolver(*shared, self.recorder, self.settings, self.names)
+        self.credentials = Credentials(*shared, self.ids, self.recorder, self.sealer)
+        self.servers = Servers(*shared, self.ids, self.recorder, self.settings, self.resolver, self.authority)
+        self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority)
+        self.sessions = Sessions(*shared, self.recorder, self.authority)
+        self.login = LocalLogin(
+            *shared, self.ids, self.recorder, self.settings, self.passwords, self.authority, self.authority
+        )
+        self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
+
+    async def reset(self) -> None:
+        """An empty installation with the zone ``default`` and the administrator ``root``."""
+        async with self.owner.begin() as tx:
+            tables = await tx.all("SELECT tablename FROM pg_tables WHERE schemaname = 'bailiwick'")
+            # a truncation makes new files for every table; these hold a handful of rows
+            await tx.run("SET LOCAL session_replication_role = replica")
+            await tx.run("; ".join(f"DELETE FROM bailiwick.{row['tablename']}" for row in tables))
+        await self.zone("default")
+
+    async def close(self) -> None:
+        self.passwords.close()
+        await self.database.close()
+        await self.owner.close()
+
+    async def zone(self, name: str) -> None:
+        async with self.database.begin() as tx:
+            await tx.run("INSERT INTO zones (name, created_at) VALUES (:name, now())", name=name)
+
+    async def user(self, username: str, role: str = "admin", zone: str = "default", **columns: Any) -> None:
+        """A user with the password :data:`PASSWORD`."""
+        values: dict[str, Any] = {"is_active": True, "must_change_password": False, "password_hash": _hashed()}
+        values.update(columns)
+        async with self.database.begin() as tx:
+            await tx.run(
+                "INSERT INTO users (id, zone, username, email, role, is_active, must_change_password, password_hash,"
+                " created_at, updated_at) VALUES (:id, :zone, :username, :email, :role, :is_active,"
+                " :must_change_password, :password_hash, now(), now())",
+                id=self.ids(),
+                zone=zone,
+                username=username,
+                email=f"{username}@example.com",
+                role=role,
+                **values,
+            )
+
+    async def signed_in(self, username: str, role: str = "admin", zone: str = "default") -> str:
+        """A token of a fresh session, for a user made on the way."""
+        async with self.database.begin() as tx:
+            known = await tx.one("SELECT 1 FROM users WHERE zone = :z AND username = :u", z=zone, u=username)
+        if known is None:
+            await self.user(username, role, zone)
+        session_id, now = self.ids(), self.clock.now()
+        async with self.database.begin() as tx:
+            await tx.run(
+                "INSERT INTO sessions (id, zone, username, method, created_at, expires_at)"
+                " VALUES (:id, :zone, :username, 'local', :now, :then)",
+                id=session_id,
+                zone=zone,
+                username=username,
+                now=now,
+                then=now + timedelta(hours=12),
+            )
+        return self.authority.session_token(zone, username, session_id, 0.0, ())
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str = "",
+        headers: dict[str, str] | None = None,
+        raw: bytes | None = None,
+    ) -> Answer:
+        """One request to the routes. ``body`` is sent as JSON, ``raw`` as it is."""
+        sent = {"content-type": "application/json", **(headers or {})}
+        if token:
+            sent["authorization"] = f"Bearer {token}"
+        payload = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        return await _call(self.app, method, path, sent, payload)
+
+    async def events(self) -> list[Event]:
+        """The events left for the ledger, in order."""
+        async with self.database.begin() as tx:
+            return [decode(bytes(row["event"])) for row in await tx.all("SELECT event FROM outbox ORDER BY id")]
+
+    async def feed(self) -> list[tuple[str, str]]:
+        """The kinds and keys announced, in order."""
+        async with self.database.begin() as tx:
+            return [(row["kind"], row["key"]) for row in await tx.all("SELECT kind, key FROM feed ORDER BY revision")]
+
+    async def value(self, sql: str, **values: Any) -> Any:
+        async with self.database.begin() as tx:
+            return await tx.value(sql, **values)
+
+    async def _authenticate(self, request: Request) -> Caller:
+        presented = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not presented:
+            raise Unauthenticated
+        zone, username, session_id = json.loads(base64.urlsafe_b64decode(presented))
+        async with self.database.begin() as tx:
+            row = await tx.one(
+                "SELECT u.role, u.is_active, u.must_change_password, s.ended_at FROM users u"
+                " JOIN sessions s ON s.zone = u.zone AND s.username = u.username"
+                " WHERE u.zone = :zone AND u.username = :username AND s.id = :id",
+                zone=zone,
+                username=username,
+                id=session_id,
+            )
+        if row is None or not row["is_active"] or row["ended_at"] is not None or zone != request.state.zone:
+            raise Unauthenticated(reason="session_ended")
+        return Caller(zone, username, row["role"], session_id, row["must_change_password"])
+
+    @cached_property
+    def app(self) -> FastAPI:
+        """The routes of both rooms."""
+        app = FastAPI()
+        app.state.authenticate = self._authenticate
+
+        async def front(request: Request) -> None:
+            request.state.zone = request.headers.get("x-test-zone", "default")
+            request.state.request_id = self.ids()
+            request.state.ip = "198.51.100.7"
+
+        app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
+        app.include_router(
+            identity_routes(self.login, self.users, self.sessions, self.applications), dependencies=[Depends(front)]
+        )
+
+        problems.install(app)
+        return app
+
+
+@cache
+def _hashed() -> str:
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def house(database_url: str, clock: FakeClock) -> AsyncIterator[House]:
+    house = House(database_url, clock)
+    await house.reset()
+    yield house
+    await house.close()
+
+
+async def _call(app: FastAPI, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("198.51.100.7", 1),
+        "server": ("test", 80),
+    }
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+    received: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        received.append(message)
+
+    await app(scope, receive, send)
+    start = received[0]
+    answer = b"".join(message.get("body", b"") for message in received[1:])
+    return Answer(start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, answer)
