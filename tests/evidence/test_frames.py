@@ -75,7 +75,9 @@ def test_mutated_bytes_never_pass_and_never_hide_the_rest(bodies: list[bytes], d
     """Whatever a few bytes become: no frame that was not written is read, and every untouched one is."""
     content, starts = written(bodies)
     changes = data.draw(
-        st.dictionaries(st.integers(0, max(len(content) - 1, 0)), st.integers(0, 255), max_size=6) if content else st.just({})
+        st.dictionaries(st.integers(0, max(len(content) - 1, 0)), st.integers(0, 255), max_size=6)
+        if content
+        else st.just({})
     )
     mutated = bytearray(content)
     for position, value in changes.items():
@@ -88,7 +90,7 @@ def test_mutated_bytes_never_pass_and_never_hide_the_rest(bodies: list[bytes], d
     }
     with segment(bytes(mutated)) as fd:
         frames, damage, end, _ = read_all(fd, final=True)
-    intact = {index for index in range(len(bodies))} - touched
+    intact = set(range(len(bodies))) - touched
     assert {frame.sequence for frame in frames} == intact
     assert all(frame.payload == bodies[frame.sequence] for frame in frames)
     covered = sum(frame.end - frame.offset for frame in frames) + sum(hole.end - hole.offset for hole in damage)

@@ -120,10 +120,16 @@ async def test_unparsable_frames_become_dead_letters_and_block_nothing(world: Wo
     sequencer = await moved(world)
     assert world.ledgered() == before + after
     reasons = [str(reason).partition(":")[0] for reason in world.rows("SELECT reason FROM ledger.dead_letters")]
-    assert sorted(reasons) == sorted(
-        ["not_an_event", "not_an_event", "wrong_zone", "nul_character", "bad_value", "unknown_zone", "unknown_kind"]
-        + ["a decision input is shorter than its digest"]
-    )
+    assert sorted(reasons) == [
+        "a decision input is shorter than its digest",
+        "bad_value",
+        "not_an_event",
+        "not_an_event",
+        "nul_character",
+        "unknown_kind",
+        "unknown_zone",
+        "wrong_zone",
+    ]
     assert sequencer.figures.dead_letters_total == 8
     assert not sequencer.figures.lost
     assert await passes(world)
