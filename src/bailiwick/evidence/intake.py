@@ -120,9 +120,16 @@ async def refused_rows(tx: Transaction, events: Sequence[EventRow], now: datetim
         try:
             async with connection.transaction(force_rollback=True):
                 await put_events(tx, [(event, 0, b"", now)])
-        except psycopg.DataError:
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
             refused.add((event.source, event.position))
     return refused
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether the database refused a value (SQLSTATE classes 22, 23, 54), as opposed to not being able to work."""
+    return (error.sqlstate or "")[:2] in {"22", "23", "54"}
 
 
 async def driver(tx: Transaction) -> psycopg.AsyncConnection[tuple[object, ...]]:

@@ -25,7 +25,7 @@ import psycopg
 import structlog
 
 from bailiwick.evidence.heads import HeadKeeper
-from bailiwick.evidence.intake import Intake, put_events, put_others, refused_rows
+from bailiwick.evidence.intake import Intake, is_refusal, put_events, put_others, refused_rows
 from bailiwick.evidence.ledger import ChainState, Head, HeadFiles, HeadSigner, chain_next, lock_chain
 from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable, clean, event_row
 from bailiwick.evidence.sources import Place, Portion, SourceReader
@@ -306,7 +306,9 @@ class Sequencer:
             self._forget()
             self._more = True
             return True
-        except psycopg.DataError as error:
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
             log.error("the database refuses a row; looking for it", error=str(error).splitlines()[0])
             refused = await self._find_refused(portions, asks_outbox)
             if not refused:
