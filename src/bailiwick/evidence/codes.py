@@ -55,6 +55,8 @@ POLICY_ROLLED_BACK = EventType("BW2004", "policy.rolled-back")
 POLICY_TESTED = EventType("BW2005", "policy.tested", mutation=False)
 POLICY_NEWLY_ALLOWED = EventType("BW2006", "policy.newly-allowed", mutation=False)
 POLICY_CACHE_FLUSHED = EventType("BW2007", "policy.cache.flushed")
+POLICY_KNOWN_GOOD = EventType("BW2008", "policy.known-good")
+POLICY_SUSPECT = EventType("BW2009", "policy.suspect")
 DECISION_EVALUATED = EventType("BW2101", "decision.evaluated", mutation=False)
 
 # 30xx authority

@@ -50,6 +50,8 @@ REASONS: dict[str, Reason] = {
     "password_change_required": Reason(403, "The one-time password must be changed before anything else works."),
     "policy_denied": Reason(403, "The active policy does not allow this."),
     "policy_error": Reason(403, "The active policy could not be evaluated, so the answer is no."),
+    "policy_refused": Reason(422, "The policy was not admitted; `findings` say where and why."),
+    "unknown_user": Reason(403, "The decision was asked for a user this zone does not have, so the answer is no."),
     "no_active_policy": Reason(403, "The zone has no active policy, so nothing is allowed."),
     "insufficient_scope": Reason(403, "The mandate does not carry the scope this operation needs."),
     "operation_not_listed": Reason(403, "The server's binding lists no operation for this method and path."),

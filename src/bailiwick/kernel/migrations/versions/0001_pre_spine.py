@@ -140,6 +140,7 @@ CREATE TABLE policy_versions (
   version int NOT NULL,
   sha256 text NOT NULL,
   source text NOT NULL,
+  data text NOT NULL DEFAULT '{}',
   description text NOT NULL DEFAULT '',
   dialect text NOT NULL,
   report jsonb NOT NULL,
@@ -160,8 +161,11 @@ CREATE TABLE policy_activations (
   zone text NOT NULL REFERENCES zones,
   hash text NOT NULL,
   previous text,
-  kind text NOT NULL CHECK (kind IN ('activate', 'rollback', 'initial')),
+  kind text NOT NULL CHECK (kind IN ('initial', 'activate', 'deactivate', 'rollback')),
   newly_allowed jsonb NOT NULL DEFAULT '[]',
+  comparison jsonb NOT NULL DEFAULT '{}',
+  decided_at timestamptz,
+  suspect_at timestamptz,
   known_good_at timestamptz,
   activated_by text NOT NULL,
   activated_at timestamptz NOT NULL,
@@ -177,6 +181,7 @@ CREATE TABLE decision_inputs (
   PRIMARY KEY (zone, digest)
 );
 CREATE INDEX ON decision_inputs (expires_at);
+CREATE INDEX ON decision_inputs (zone, expires_at);
 """
 
 AUTHORITY = """

@@ -1,0 +1,413 @@
+"""``POST /api/v1/authz/evaluate``: one decision over HTTP, on the hot path.
+
+Raw ASGI over the worker's memory: no database call and no lock before the answer. The decision is durable before it is
+told. Two forms are taken: ``{"user_id", "resource", "action"}``, where the zone says what role the user has, and
+``{"input": {…}}``, which puts a question of any shape and needs ``decisions:evaluate-others``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Network, Recorder, Subject, encode
+from bailiwick.evidence.inputs import DETAIL, digest_of
+from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest, Unauthenticated
+from bailiwick.kernel.http import Caller
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.problems import send_problem
+from bailiwick.policy.decisions import Decider, Decision
+from bailiwick.policy.inputs import evaluate_input
+
+PATH = "/api/v1/authz/evaluate"
+MAX_BODY_BYTES = 64 * 1024
+MAX_WORD = 500
+_MAX_REASONS = 20
+_OUR_REASONS = frozenset({"policy_denied", "policy_error", "no_active_policy", "unknown_user", "account_disabled"})
+_ANSWER_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+_MAY_ASK_FOR_OTHERS = {
+    role: allowed(role, Permission.EVALUATE_OTHERS) for role in ("admin", "operator", "auditor", "viewer")
+}
+
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_WORD)]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """The body: either the three words, or an input."""
+
+    user_id: Word | msgspec.UnsetType = msgspec.UNSET
+    resource: Word | msgspec.UnsetType = msgspec.UNSET
+    action: Word | msgspec.UnsetType = msgspec.UNSET
+    input: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Answer(msgspec.Struct):
+    """What is answered. ``policy_revision`` is null while the zone has no active policy."""
+
+    allowed: bool
+    reasons: tuple[str, ...]
+    policy_revision: str | None
+    decision_id: str
+
+
+class Evidence(Protocol):
+    """Where decisions are recorded (``evidence.recording.WorkerEvidence``)."""
+
+    def event(self, zone: str, body: bytes) -> Awaitable[None]:
+        """Make an event durable; raises ``evidence_unavailable``."""
+        ...
+
+    def decision_input(self, zone: str, digest: str, body: bytes) -> None:
+        """Keep a decision's input, once per digest; it becomes durable with the next event."""
+        ...
+
+
+class Observe(Protocol):
+    """Feeds the metrics. ``reason`` is one of a closed set, ``seconds`` the time to decide, without evidence."""
+
+    def __call__(self, outcome: str, reason: str, cached: bool, seconds: float) -> None: ...
+
+
+class Evaluate:
+    """The ASGI app.
+
+    ``authenticate(token, zone)`` answers the caller or raises ``Unauthenticated``; ``principal(zone, user_id)`` answers
+    (role, active), or None for a user the zone does not have; ``limit(caller)`` raises ``rate_limited``. All three only
+    look into memory. The front leaves ``zone``, ``request_id``, ``client_request_id``, ``trace_id`` and ``ip`` in
+    ``scope["state"]``.
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticate: Callable[[str, str], Caller],
+        principal: Callable[[str, str], tuple[str, bool] | None],
+        decider: Callable[[str], Decider],
+        evidence: Evidence,
+        recorder: Recorder,
+        ids: Ids,
+        monotonic: Callable[[], float],
+        observe: Observe,
+        limit: Callable[[Caller], None] | None = None,
+    ) -> None:
+        self._authenticate = authenticate
+        self._principal = principal
+        self._decider = decider
+        self._evidence = evidence
+        self._recorder = recorder
+        self._ids = ids
+        self._monotonic = monotonic
+        self._observe = observe
+        self._limit = limit
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        try:
+            body = await self._answer(scope, state, receive)
+        except BailiwickError as error:
+            await send_problem(send, error, state["request_id"], PATH)
+            return
+        if body is not None:
+            headers = [*_ANSWER_HEADERS, (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: dict[str, Any], state: dict[str, Any], receive: Receive) -> bytes | None:
+        """The answer; None when the caller has gone."""
+        zone = state["zone"]
+        token, user_agent = _read_headers(scope["headers"])
+        caller = state["caller"] = self._authenticate(token, zone)
+        if caller.must_change_password:
+            raise Denied(reason="password_change_required")
+        if self._limit is not None:
+            self._limit(caller)
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body = message.get("body", b"")
+        if message.get("more_body", False):
+            rest = await _read_rest(receive)
+            if rest is None:
+                return None
+            body += rest
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+        question = read_question(body)
+        context = Context(
+            zone,
+            Actor(user=caller.name, session=caller.session),
+            Network(state.get("ip", ""), user_agent),
+            state["request_id"],
+            state.get("client_request_id", ""),
+            state.get("trace_id", ""),
+        )
+        if question.user_id != caller.name and not _MAY_ASK_FOR_OTHERS.get(caller.role, False):
+            await self._refused(context, question)
+            raise Denied(
+                "Deciding for others, or on an input of your own making, needs the permission "
+                f"{Permission.EVALUATE_OTHERS}.",
+                permission=str(Permission.EVALUATE_OTHERS),
+            )
+        decision, document = self._decide(zone, question)
+        return await self._record(context, question, decision, document)
+
+    def _decide(self, zone: str, question: Question) -> tuple[Decision, dict[str, Any]]:
+        started = self._monotonic()
+        decider = self._decider(zone)
+        user_id = question.user_id
+        if user_id is msgspec.UNSET:
+            document = _full_document(zone, question)
+            decision = decider.decide(document)
+        else:
+            found = self._principal(zone, user_id)
+            role = found[0] if found is not None else ""
+            document = evaluate_input(zone, user_id, role, str(question.action), question.resource)
+            if found is None:
+                decision = Decision(False, ("unknown_user",), decider.policy_set or "")
+            elif not found[1]:
+                decision = Decision(False, ("account_disabled",), decider.policy_set or "")
+            else:
+                decision = decider.decide(document)
+        outcome, reason = "allow", ""
+        if not decision.allowed:
+            reason = decision.reasons[0] if decision.reasons[0] in _OUR_REASONS else "policy_denied"
+            outcome = "error" if decision.error else "deny"
+        self._observe(outcome, reason, decision.cached, self._monotonic() - started)
+        return decision, document
+
+    async def _record(
+        self, context: Context, question: Question, decision: Decision, document: dict[str, Any]
+    ) -> bytes:
+        """Make the decision durable, and only then the answer."""
+        try:
+            canonical = _encode_canonical(document)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            raise InvalidRequest("The input holds a value that cannot be recorded.") from None
+        digest = digest_of(canonical)
+        self._evidence.decision_input(context.zone, digest, canonical)
+        decision_id = self._ids()
+        user_id = question.user_id
+        event = self._recorder.make(
+            codes.DECISION_EVALUATED,
+            "allow" if decision.allowed else "error" if decision.error else "deny",
+            context,
+            subject=Subject(user_id, "user") if user_id is not msgspec.UNSET else None,
+            decision_id=decision_id,
+            policy_set=decision.policy_set,
+            reasons=_recordable(decision.reasons),
+            **_details(question, digest, decision),
+        )
+        await self._evidence.event(context.zone, encode(event))
+        return _encode(Answer(decision.allowed, decision.reasons, decision.policy_set or None, decision_id))
+
+    async def _refused(self, context: Context, question: Question) -> None:
+        user_id = question.user_id
+        event = self._recorder.make(
+            codes.ACCESS_REFUSED,
+            "deny",
+            context,
+            subject=Subject(user_id, "user") if user_id is not msgspec.UNSET else None,
+            reasons=("permission_denied",),
+            route=PATH,
+        )
+        await self._evidence.event(context.zone, encode(event))
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+_decode = msgspec.json.Decoder(Question).decode
+_encode = msgspec.json.Encoder().encode
+_encode_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) != len(members):
+        raise ValueError("a member of an object stands twice")
+    return found
+
+
+_decode_strictly = json.JSONDecoder(object_pairs_hook=_once).decode
+
+
+def read_question(body: bytes) -> Question:
+    """The body as one of the two forms. Raises ``InvalidRequest`` for everything else, at any depth or length."""
+    try:
+        question = _decode(body)
+        # what stands twice means two things to two readers, so it means nothing to us
+        _decode_strictly(body.decode())
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)[:200]) from None
+    except (ValueError, RecursionError) as error:
+        twice = "stands twice" in str(error)
+        raise InvalidRequest("A member of an object stands twice." if twice else "The body is not JSON.") from None
+    words = (question.user_id, question.resource, question.action)
+    if question.input is not msgspec.UNSET:
+        if any(word is not msgspec.UNSET for word in words):
+            raise InvalidRequest("Send user_id, resource and action, or input, not both.")
+    else:
+        for word in words:
+            if word is msgspec.UNSET:
+                raise InvalidRequest("Send user_id, resource and action, or input.")
+            if "\x00" in word:
+                raise InvalidRequest("A word holds a NUL character.")
+    return question
+
+
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """The bearer token and the user agent; refuses another content type, or two credentials."""
+    token: bytes | None = None
+    user_agent = media_type = b""
+    for name, value in headers:
+        if name == b"authorization":
+            if token is not None:
+                raise BailiwickError(reason="ambiguous_request")
+            token = value
+        elif name == b"content-type":
+            media_type = value
+        elif name == b"user-agent":
+            user_agent = value
+        elif name == b"content-length" and (not value.isdigit() or len(value) > 6 or int(value) > MAX_BODY_BYTES):
+            raise _too_large()
+    if token is None:
+        raise Unauthenticated(reason="authentication_required")
+    if token[:7].lower() != b"bearer ":
+        raise Unauthenticated(reason="invalid_token")
+    if media_type != b"application/json" and media_type.split(b";", 1)[0].strip().lower() != b"application/json":
+        raise BailiwickError("Send application/json.", reason="unsupported_media_type")
+    return token[7:].strip().decode("latin-1"), user_agent[:256].decode("latin-1")
+
+
+async def _read_rest(receive: Receive) -> bytes | None:
+    parts: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part = message.get("body", b"")
+        parts.append(part)
+        length += len(part)
+        if length > MAX_BODY_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large() -> BailiwickError:
+    return BailiwickError(f"The body is at most {MAX_BODY_BYTES} bytes.", reason="payload_too_large")
+
+
+def _full_document(zone: str, question: Question) -> dict[str, Any]:
+    """The input as sent, with the zone it is asked in and the stage unless it names one."""
+    document = question.input
+    assert document is not msgspec.UNSET
+    if document.setdefault("zone", zone) != zone:
+        raise InvalidRequest("The input names another zone.")
+    document.setdefault("stage", "evaluate")
+    return document
+
+
+# --- recording ----------------------------------------------------------------------------------------------------
+
+
+def _details(question: Question, digest: str, decision: Decision) -> dict[str, Any]:
+    details: dict[str, Any] = {DETAIL: digest}
+    if question.user_id is not msgspec.UNSET:
+        details["action"] = question.action
+        details["resource"] = question.resource
+    if decision.error:
+        details["fault"] = decision.error
+    return details
+
+
+def _recordable(reasons: tuple[str, ...]) -> tuple[str, ...]:
+    """Reasons as an event keeps them: a policy may build long ones out of what it was asked."""
+    if len(reasons) == 1 and len(reasons[0]) <= MAX_WORD:
+        return reasons
+    return tuple(reason[:MAX_WORD] for reason in reasons[:_MAX_REASONS])
+
+
+# --- describing ---------------------------------------------------------------------------------------------------
+
+
+def openapi_paths() -> dict[str, Any]:
+    """The endpoint's part of the OpenAPI document's ``paths``."""
+    word = {"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[^\\x00]*$"}
+    problem = {"application/problem+json": {"schema": {"type": "object"}}}
+    refusals = {
+        "400": "The body is malformed, or something stands twice",
+        "401": "No live token of this zone",
+        "403": "The caller may not ask this",
+        "413": "The body is larger than 64 KiB",
+        "415": "Not application/json",
+        "429": "Too many requests",
+        "503": "The decision could not be recorded, or revocations are not up to date",
+    }
+    return {
+        PATH: {
+            "post": {
+                "tags": ["policies"],
+                "summary": "Decide",
+                "description": (
+                    "Everyone may ask for himself. Asking for others, and the full form (`input`), needs "
+                    "`decisions:evaluate-others`. The decision is in the evidence before it is answered."
+                ),
+                "operationId": "evaluate",
+                "security": [{"HTTPBearer": []}],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "oneOf": [
+                                    {
+                                        "type": "object",
+                                        "title": "For a user",
+                                        "required": ["user_id", "resource", "action"],
+                                        "additionalProperties": False,
+                                        "properties": {"user_id": word, "resource": word, "action": word},
+                                    },
+                                    {
+                                        "type": "object",
+                                        "title": "On an input",
+                                        "required": ["input"],
+                                        "additionalProperties": False,
+                                        "properties": {"input": {"type": "object"}},
+                                    },
+                                ]
+                            },
+                            "example": {"user_id": "test.user", "resource": "servers", "action": "read"},
+                        }
+                    },
+                },
+                "responses": {
+                    "200": {
+                        "description": "The decision",
+                        "content": {
+                            "application/json": {
+                                "schema": {
+                                    "type": "object",
+                                    "required": ["allowed", "reasons", "policy_revision", "decision_id"],
+                                    "properties": {
+                                        "allowed": {"type": "boolean"},
+                                        "reasons": {"type": "array", "items": {"type": "string"}},
+                                        "policy_revision": {"type": ["string", "null"]},
+                                        "decision_id": {"type": "string", "format": "uuid"},
+                                    },
+                                }
+                            }
+                        },
+                    },
+                    **{status: {"description": told, "content": problem} for status, told in refusals.items()},
+                },
+            }
+        }
+    }
