@@ -1,7 +1,7 @@
 """What a change of policy newly allows: (principal, action, server) pairs that flip from no to yes.
 
 Both sets are tried on what was asked recently and on every known principal against every known operation. Both lists
-are bounded, and the result says when a bound was reached: no pair found is only reassuring when the search was complete.
+are bounded, and the result says when a bound was reached: finding no pair only reassures when the search was complete.
 """
 
 from __future__ import annotations

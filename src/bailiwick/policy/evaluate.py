@@ -170,9 +170,9 @@ class Evaluate:
             role = found[0] if found is not None else ""
             document = evaluate_input(zone, user_id, role, str(question.action), question.resource)
             if found is None:
-                decision = Decision(False, ("unknown_user",), decider.policy_set)
+                decision = Decision(False, ("unknown_user",), decider.policy_set or "")
             elif not found[1]:
-                decision = Decision(False, ("account_disabled",), decider.policy_set)
+                decision = Decision(False, ("account_disabled",), decider.policy_set or "")
             else:
                 decision = decider.decide(document)
         outcome, reason = "allow", ""
@@ -200,12 +200,12 @@ class Evaluate:
             context,
             subject=Subject(user_id, "user") if user_id is not msgspec.UNSET else None,
             decision_id=decision_id,
-            policy_set=decision.policy_set or "",
+            policy_set=decision.policy_set,
             reasons=_recordable(decision.reasons),
             **_details(question, digest, decision),
         )
         await self._evidence.event(context.zone, encode(event))
-        return _encode(Answer(decision.allowed, decision.reasons, decision.policy_set, decision_id))
+        return _encode(Answer(decision.allowed, decision.reasons, decision.policy_set or None, decision_id))
 
     async def _refused(self, context: Context, question: Question) -> None:
         user_id = question.user_id

@@ -1,4 +1,4 @@
-"""The question put to a policy, in the two forms every input carries: the full contract and ``user/action/resource``."""
+"""The question put to a policy, in the two forms that every input carries at once."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ RESERVED_NAMES = frozenset({"history", "rollback", "test", "cache", "sets"})
 
 _ATTEMPTS = 8
 _MAX_TOLD = 20
+_REMEMBERED_SETS = 256
 
 log = structlog.get_logger(__name__)
 
@@ -131,6 +132,7 @@ class Policies:
         self._surroundings = surroundings
         self._on_newly_allowed = on_newly_allowed
         self._changing: dict[str, asyncio.Lock] = {}
+        self._admitted: dict[str, AdmissionReport] = {}
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Use the KEKs as they are after a rotation."""
@@ -197,10 +199,20 @@ class Policies:
     async def _judge(
         self, modules: Sequence[Module], data: Mapping[str, Any], tests: Sequence[Module] = ()
     ) -> AdmissionReport:
+        """The verdict on a set; what this process has admitted it need not try again."""
+        hash = set_hash(modules, data)
+        known = self._admitted.get(hash)
+        if known is not None:
+            return known
         try:
-            return await self._admission.admit(modules, data, (), tests)
+            report = await self._admission.admit(modules, data, (), tests)
         except OSError as error:
             raise Unavailable("No process could be started to try the policy in.") from error
+        if report.accepted:
+            while len(self._admitted) >= _REMEMBERED_SETS:
+                del self._admitted[next(iter(self._admitted))]
+            self._admitted[hash] = report
+        return report
 
     async def _refuse(self, context: Context, name: str, sha256: str, findings: Sequence[Finding]) -> None:
         async with self._database.begin() as tx:
@@ -364,7 +376,7 @@ class Policies:
             context,
             subject=subject,
             policy_set=hash,
-            kind=chosen.kind,
+            change=chosen.kind,
             previous=active.hash if active else "",
             members=[f"{version.name} {version.version}" for version in chosen.versions],
         )
@@ -476,7 +488,7 @@ class Policies:
             context,
             subject=Subject(id=hash, type="policy-set"),
             policy_set=hash,
-            kind="initial",
+            change="initial",
             members=[f"{version.name} {version.version}" for version in versions],
         )
         return activation

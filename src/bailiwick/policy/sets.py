@@ -231,9 +231,9 @@ async def read_versions(tx: Transaction, zone: str, name: str, before: int | Non
 async def read_members(tx: Transaction, zone: str, members: Sequence[Member]) -> list[PolicyVersion]:
     """The versions that a set is made of."""
     rows = await tx.all(
-        f"SELECT {_VERSION} FROM policy_versions v"  # noqa: S608
-        " JOIN unnest(CAST(:names AS text[]), CAST(:versions AS int[])) AS wanted (n, v) ON v.name = n AND v.version = wanted.v"
-        " WHERE v.zone = :zone ORDER BY v.name",
+        f"SELECT {_VERSION} FROM policy_versions"  # noqa: S608
+        " JOIN unnest(CAST(:names AS text[]), CAST(:versions AS int[])) AS wanted (n, v) ON name = n AND version = v"
+        " WHERE zone = :zone ORDER BY name",
         zone=zone,
         names=[member.name for member in members],
         versions=[member.version for member in members],
