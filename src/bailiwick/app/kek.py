@@ -15,7 +15,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context
 from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
-from bailiwick.inventory.credentials import aad as credential_aad
+from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.crypto import KekFile, Sealer
 from bailiwick.kernel.db import Row

@@ -93,7 +93,7 @@ class SupervisedEnvoy:
         with contextlib.suppress(OSError, TimeoutError, aiohttp.ClientError):
             await self._files.admin.drain()
             deadline = time.monotonic() + _DRAIN_LIMIT_S
-            while time.monotonic() < deadline and await self._files.admin.active_requests():
+            while time.monotonic() < deadline and await self._files.admin.active_requests():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def reload(self) -> None:
