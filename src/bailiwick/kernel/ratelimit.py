@@ -1,7 +1,14 @@
-"""Rate limits by GCRA: one number a key, exact bursts, no windows that reset for everybody at once.
+"""Rate limits by GCRA, the generic cell rate algorithm: one number per key, no windows that open all at once.
 
-Counters are shared: through Redis where it is configured and answers, else through one memory-mapped file by all
-workers of the machine. Limits that cannot be counted in Redis are counted here; nothing fails because of a counter.
+Each key has a *theoretical arrival time* (tat). A request is let through while the tat is not more than ``burst``
+requests ahead of now; it then moves the tat on by one interval.
+
+Where the tats live: in Redis when it is configured and answers, so that all machines count together; otherwise in one
+file mapped by all workers of the machine (:class:`MachineCounters`). When Redis goes away counting goes on in the file,
+starting from what this machine has counted there; when it comes back, from what Redis kept. Neither way answers 500.
+
+Seed limits: management and sign-in routes, 100 a minute per network address (IPv6: per /64) unless signed in, 1,000 a
+minute per signed-in caller.
 """
 
 from __future__ import annotations
@@ -12,187 +19,303 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Callable, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Any
 
 import structlog
 from starlette.types import Scope
 
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.errors import BailiwickError
-from bailiwick.kernel.redis import RedisAway, RedisClient
+from bailiwick.kernel.logging import RATE_LIMIT_EXCEEDED
+from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.redis import Redis, RedisUnavailable, Script
 
 log = structlog.get_logger(__name__)
-
-_SLOT = struct.Struct("<Qd")  # fingerprint of the key, theoretical arrival time
-_PROBES = 8
-
-# KEYS[1]; ARGV: emission interval, burst tolerance (both seconds). Answers allowed, seconds to wait, remaining time
-_SCRIPT = """
-local t = redis.call('TIME'); local now = t[1] + t[2] / 1000000
-local tat = tonumber(redis.call('GET', KEYS[1]) or now)
-if tat < now then tat = now end
-local interval, tolerance = tonumber(ARGV[1]), tonumber(ARGV[2])
-if tat - now > tolerance then return {0, tostring(tat - now - tolerance), tostring(tat - now)} end
-tat = tat + interval
-redis.call('SET', KEYS[1], tostring(tat), 'PX', math.ceil((tat - now) * 1000) + 1000)
-return {1, '0', tostring(tat - now)}
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitResult:
-    """What a limit answered. Times are seconds."""
+    """What a check found. Times are seconds: until the next request is let through, until the burst is whole again."""
 
     allowed: bool
     limit: int
     remaining: int
-    retry_after_s: int
-    reset_s: int
+    retry_after_s: float
+    reset_s: float
 
     def headers(self) -> dict[str, str]:
-        """What the caller is told."""
+        """``X-RateLimit-*``, and ``Retry-After`` when the request was refused."""
         told = {
-            "x-ratelimit-limit": str(self.limit),
-            "x-ratelimit-remaining": str(self.remaining),
-            "x-ratelimit-reset": str(self.reset_s),
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(math.ceil(self.reset_s)),
         }
         if not self.allowed:
-            told["retry-after"] = str(self.retry_after_s)
+            told["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
         return told
 
 
-class MachineCounters:
-    """Arrival times of all keys in one memory-mapped file, for every worker of the machine.
+def gcra(tat: float, now: float, interval: float, burst: int) -> tuple[bool, float]:
+    """Whether a request at ``now`` is let through, and the tat after it (unchanged when it is not).
 
-    Keys are 64-bit fingerprints in an open table. A full neighbourhood gives the place of its oldest key away, which
-    can only make a limit too generous for a moment. One flock orders writers; it is held for a microsecond.
+    A tat further ahead than the burst allows was written under another limit or before the clock was set back (the
+    machine's clock begins anew with each boot): it counts as a whole burst used, never as a longer wait.
+    """
+    ahead = burst * interval
+    tat = min(max(tat, now), now + ahead)
+    # half a nanosecond of slack: the sums are of binary fractions
+    if tat + interval - now > ahead + 5e-10:
+        return False, tat
+    return True, tat + interval
+
+
+def _result(allowed: bool, tat: float, now: float, interval: float, limit: int, burst: int) -> LimitResult:
+    reset = max(0.0, tat - now)
+    room = (burst * interval - reset) / interval
+    return LimitResult(
+        allowed=allowed,
+        limit=limit,
+        remaining=max(0, math.floor(room + 1e-6)) if allowed else 0,
+        retry_after_s=0.0 if allowed else max(0.0, (1 - room) * interval),
+        reset_s=reset,
+    )
+
+
+_SLOT = struct.Struct("<Qd")
+_WAYS = 8
+_BUCKET = struct.Struct("<" + "Qd" * _WAYS)
+_HEADER = struct.Struct("<8s16sI")
+_HEADER_BYTES = 64
+_MAGIC = b"BWLIMIT1"
+_BUCKETS = 8192  # of 8 slots: 65,536 keys in 1 MiB
+
+
+class MachineCounters:
+    """Tats of all workers of a machine in one mapped file, ``path`` (``run/limits``), made when it is not there.
+
+    The file is a set-associative table: a key's fingerprint (keyed BLAKE2b, so that nobody can aim at a slot) names a
+    bucket of eight slots. Each check holds a POSIX lock on its bucket's bytes, which the kernel gives back when a
+    process is killed; a torn write is one key's counter at most. When a bucket is full the slot with the earliest tat
+    goes: an idle key loses nothing by it, and under a flood of keys the heaviest callers stay counted.
     """
 
-    def __init__(self, path: Path, slots: int = 65_536) -> None:
-        self._slots = slots
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._fd, slots * _SLOT.size)
-        self._memory = mmap.mmap(self._fd, slots * _SLOT.size)
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._fd = _open_table(path)
+        self._map = mmap.mmap(self._fd, _HEADER_BYTES + _BUCKETS * _BUCKET.size)
+        _, self._secret, _ = _HEADER.unpack_from(self._map, 0)
+        self._lock = threading.Lock()  # POSIX locks are the process's, not the thread's
 
-    def take(self, key: str, interval: float, tolerance: float, now: float) -> tuple[bool, float]:
-        """Count one arrival; (allowed, seconds by which the key is ahead of ``now``)."""
-        fingerprint = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") or 1
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            place, tat = self._find(fingerprint, now)
-            ahead = max(tat - now, 0.0)
-            if ahead > tolerance:
-                return False, ahead
-            _SLOT.pack_into(self._memory, place, fingerprint, now + ahead + interval)
-            return True, ahead + interval
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+    def check(self, key: bytes, limit: int, burst: int) -> LimitResult:
+        """Count one request of ``key`` against ``limit`` a minute."""
+        interval = 60.0 / limit
+        fingerprint = int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little") or 1
+        start = _HEADER_BYTES + (fingerprint >> 8) % _BUCKETS * _BUCKET.size
+        with self._lock:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX, _BUCKET.size, start)
+            try:
+                now = self._clock.monotonic()
+                slot, tat = self._find(start, fingerprint)
+                allowed, tat = gcra(tat, now, interval, burst)
+                _SLOT.pack_into(self._map, start + slot * _SLOT.size, fingerprint, tat)
+            finally:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, _BUCKET.size, start)
+        return _result(allowed, tat, now, interval, limit, burst)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._memory.close()
+        """Unmap the file."""
+        self._map.close()
         os.close(self._fd)
 
-    def _find(self, fingerprint: int, now: float) -> tuple[int, float]:
-        oldest, oldest_tat = -1, math.inf
-        for probe in range(_PROBES):
-            place = ((fingerprint + probe) % self._slots) * _SLOT.size
-            known, tat = _SLOT.unpack_from(self._memory, place)
-            if known == fingerprint:
-                return place, tat
-            if tat < oldest_tat:
-                oldest, oldest_tat = place, tat
-        return oldest, now
+    def _find(self, start: int, fingerprint: int) -> tuple[int, float]:
+        slots = _BUCKET.unpack_from(self._map, start)
+        known = slots[0::2]
+        if fingerprint in known:
+            slot = known.index(fingerprint)
+            tat = slots[2 * slot + 1]
+            return slot, tat if math.isfinite(tat) else 0.0
+        tats = [
+            tat if taken and math.isfinite(tat) else -math.inf for taken, tat in zip(known, slots[1::2], strict=True)
+        ]
+        return tats.index(min(tats)), 0.0
+
+
+def _open_table(path: Path) -> int:
+    """Open the table, making it whole before anybody sees it; one that is not of our form is replaced."""
+    size = _HEADER_BYTES + _BUCKETS * _BUCKET.size
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            _make_table(path, size)
+            continue
+        header = os.pread(fd, _HEADER.size, 0)
+        if os.fstat(fd).st_size == size and header[:8] == _MAGIC:
+            return fd
+        os.close(fd)
+        path.unlink(missing_ok=True)
+
+
+def _make_table(path: Path, size: int) -> None:
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size)
+        os.pwrite(fd, _HEADER.pack(_MAGIC, os.urandom(16), _BUCKETS), 0)
+        try:
+            os.link(fresh, path)  # unlike a rename it does not replace the table another worker just made
+        except FileExistsError:
+            pass
+    finally:
+        os.close(fd)
+        fresh.unlink()
+
+
+# The same rule in Redis' own time, in microseconds, so that machines need not agree on theirs.
+_SCRIPT = Script.of("""
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local ahead = burst * interval
+local tat = tonumber(redis.call('GET', KEYS[1]) or now)
+tat = math.min(math.max(tat, now), now + ahead)
+local allowed = 0
+if tat + interval - now <= ahead + 0.5 then
+  allowed = 1
+  tat = tat + interval
+  redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000) + 1)
+end
+return {allowed, string.format('%.0f', tat - now)}
+""")
 
 
 class Limiter:
-    """Counts arrivals against a limit per minute."""
+    """Counts requests by key, in Redis when it answers, else among the workers of this machine."""
 
-    def __init__(self, clock: Clock, counters: MachineCounters, redis: RedisClient) -> None:
-        self._clock = clock
-        self._counters = counters
+    def __init__(self, machine: MachineCounters, redis: Redis) -> None:
+        self._machine = machine
         self._redis = redis
 
-    async def check(self, key: str, per_minute: int) -> LimitResult:
-        """Count one arrival for ``key``; the burst is a full minute's worth."""
-        interval, tolerance = 60.0 / per_minute, 60.0 - 60.0 / per_minute
-        try:
-            allowed, ahead = await self._by_redis(key, interval, tolerance)
-        except RedisAway:
-            allowed, ahead = self._counters.take(key, interval, tolerance + 1e-9, self._clock.monotonic())
-        remaining = max(0, int((60.0 - ahead) / interval + 1e-6))
-        retry = 0 if allowed else max(1, math.ceil(ahead - tolerance))
-        return LimitResult(allowed, per_minute, remaining if allowed else 0, retry, math.ceil(ahead))
+    async def check(self, key: str, limit_per_minute: int, burst: int | None = None) -> LimitResult:
+        """Count one request of ``key``. ``burst`` requests may come at once; by default a minute's worth.
 
-    async def _by_redis(self, key: str, interval: float, tolerance: float) -> tuple[bool, float]:
-        place = "bailiwick:limit:" + hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        allowed, _, ahead = await self._redis.call(
-            lambda client: client.eval(_SCRIPT, 1, place, str(interval), str(tolerance))
-        )
-        return bool(allowed), float(ahead)
+        Raises :class:`ValueError` for a limit or burst below 1.
+        """
+        burst = limit_per_minute if burst is None else burst
+        if limit_per_minute < 1 or burst < 1:
+            raise ValueError("a limit lets at least one request through")
+        name = key.encode("utf-8", "surrogateescape")
+        if self._redis.configured:
+            try:
+                return await self._check_redis(name, limit_per_minute, burst)
+            except RedisUnavailable:
+                pass
+        return self._machine.check(name, limit_per_minute, burst)
+
+    async def _check_redis(self, name: bytes, limit: int, burst: int) -> LimitResult:
+        key = b"bw:limit:" + hashlib.blake2b(name, digest_size=16).hexdigest().encode()
+        interval = 60_000_000 / limit
+        allowed, ahead = await self._redis.run_script(_SCRIPT, [key], [interval, burst])
+        return _result(bool(allowed), float(ahead) / 1e6, 0.0, interval / 1e6, limit, burst)
 
 
-class RequestLimiter:
-    """The front's limits on management and sign-in routes: by caller when the token is good, else by network.
+_PROVEN_CALLERS = 4096
+_CREDENTIALS = (b"authorization", b"x-api-key")
 
-    ``identify(token, zone)`` answers (caller name, role) or None; ``limit_of(zone, role)`` the requests a minute.
+
+class RequestLimits:
+    """The limits of management and sign-in routes, as the front applies them.
+
+    A request counts against its caller only once its credential has been *proven*: an earlier answer to the same
+    credential named the caller. Until then, and again after a refusal, it counts against its network, so inventing
+    credentials buys nobody a fresh limit. The proven credentials are kept as digests, a bounded number per worker.
+    ``identify`` may name a caller at once, from memory alone; it must have verified the credential.
     """
 
     def __init__(
         self,
         limiter: Limiter,
-        identify: Callable[[str, str], tuple[str, str] | None],
-        limit_of: Callable[[str, str | None], int],
+        metrics: Metrics,
         *,
-        count: Callable[[str], None] = lambda _: None,
-        exempt: Mapping[str, str] | None = None,
+        anonymous_per_minute: int,
+        authenticated_per_minute: int,
+        prefixes: Iterable[str] = ("/api/",),
+        identify: Callable[[Scope], str | None] | None = None,
     ) -> None:
         self._limiter = limiter
+        self._metrics = metrics
+        self._anonymous = anonymous_per_minute
+        self._authenticated = authenticated_per_minute
+        self._prefixes = tuple(prefixes)
         self._identify = identify
-        self._limit_of = limit_of
-        self._count = count
-        self._exempt = exempt or {}
+        self._proven: OrderedDict[bytes, str] = OrderedDict()
 
     def applies(self, path: str) -> bool:
-        """The management API, without what has limits of its own."""
-        return path.startswith("/api/v1/") and path not in self._exempt
+        """Whether ``path`` (its zone stripped) is a management or sign-in route."""
+        return path.startswith(self._prefixes)
 
     async def before(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """Count the request; the headers that tell. Raises ``rate_limited``."""
-        state: dict[str, Any] = scope["state"]
-        zone, token = state["zone"], _token(scope)
-        known = self._identify(token, zone) if token else None
-        if known is not None:
-            key, limit, kind = f"caller/{zone}/{known[0]}", self._limit_of(zone, known[1]), "caller"
+        """Count the request and answer the headers that tell. Raises ``rate_limited`` (429)."""
+        digest = credential_digest(scope)
+        caller = None
+        if digest is not None:
+            caller = self._identify(scope) if self._identify is not None else self._proven.get(digest)
+        return await self.limit_request(scope, caller)
+
+    async def limit_request(self, scope: Scope, caller_key: str | None) -> list[tuple[bytes, bytes]]:
+        """The same for a caller known by other means; None counts the network."""
+        if caller_key is None:
+            by, key, limit = "network", f"net:{network_of(scope['state']['ip'])}", self._anonymous
         else:
-            key, limit, kind = f"network/{network_of(state['ip'])}", self._limit_of(zone, None), "network"
+            by, key, limit = "caller", f"caller:{caller_key}", self._authenticated
         result = await self._limiter.check(key, limit)
-        headers = result.headers()
         if not result.allowed:
-            self._count(kind)
-            log.warning("rate limit exceeded", scope=kind, limit=limit, ip=state["ip"])
-            raise BailiwickError(reason="rate_limited", headers=headers)
-        return [(name.encode(), value.encode()) for name, value in headers.items()]
+            self._metrics.rate_limited.labels(by).inc()
+            log.warning(
+                RATE_LIMIT_EXCEEDED,
+                by=by,
+                caller=caller_key or "",
+                ip=scope["state"]["ip"],
+                path=scope["path"],
+                limit_per_minute=limit,
+                request_id=scope["state"]["request_id"],
+            )
+            raise BailiwickError(reason="rate_limited", headers=result.headers())
+        return [(name.lower().encode(), value.encode()) for name, value in result.headers().items()]
 
     def after(self, scope: Scope, status: int) -> None:
-        """Nothing more to learn."""
+        """Remember whose the request's credential is, or that it is nobody's any more."""
+        digest = credential_digest(scope)
+        if digest is None:
+            return
+        caller = scope["state"].get("caller")
+        if status == 401 or caller is None:
+            if status == 401:
+                self._proven.pop(digest, None)
+            return
+        self._proven[digest] = f"{getattr(caller, 'zone', '')}:{getattr(caller, 'name', caller)}"
+        self._proven.move_to_end(digest)
+        if len(self._proven) > _PROVEN_CALLERS:
+            self._proven.popitem(last=False)
+
+
+def credential_digest(scope: Scope) -> bytes | None:
+    """A digest of the credential a request carries, in its zone; None when it carries none."""
+    for name, value in scope["headers"]:
+        if name in _CREDENTIALS:
+            return hashlib.blake2b(b"\0".join((name, scope["state"]["zone"].encode(), value)), digest_size=16).digest()
+    return None
 
 
 def network_of(ip: str) -> str:
-    """What is counted as one network: an IPv4 address, an IPv6 /64; ``unknown`` share one limit."""
+    """What an address is counted as: itself, or its /64 for IPv6; all that cannot be told together."""
     try:
         address = ip_address(ip)
     except ValueError:
         return "unknown"
-    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
-
-
-def _token(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return bytes(value[7:]).decode("latin-1")
-    return ""
+    return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else ip
