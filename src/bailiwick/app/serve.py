@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvloop
 from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Scope
 
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
@@ -30,14 +31,14 @@ from bailiwick.evidence.access_log import AccessLog, AccessRow
 from bailiwick.evidence.spool import Spool
 from bailiwick.gateway.check import Check
 from bailiwick.kernel import docs_page, problems
-from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
+from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated, Unavailable
 from bailiwick.kernel.front import Front, RequestRecord
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.idempotency import Idempotency
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.permissions import Permission, allowed
-from bailiwick.kernel.ratelimit import Limiter, MachineCounters, RequestLimiter
-from bailiwick.kernel.redis import RedisClient
+from bailiwick.kernel.ratelimit import Limiter, MachineCounters, RequestLimits
+from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings
 from bailiwick.policy.evaluate import Evaluate, openapi_paths
 
@@ -75,7 +76,7 @@ class _Worker:
             await state.load()
             await register.confirm(state.reader.revision)
             state.reader.on_applied = register.confirm
-            redis = RedisClient(_secret(self._settings.redis_url), base.clock)
+            redis = Redis(_secret(self._settings.redis_url), base.clock, base.metrics)
             rooms = build(base, state, spool)
             state.on_sealer.append(rooms.replace_sealer)
             access_log = AccessLog(base.database)
@@ -112,7 +113,7 @@ class _Worker:
 
 
 def compose(
-    base: Foundations, state: WorkerState, rooms: Rooms, spool: Spool, redis: RedisClient, access_log: AccessLog
+    base: Foundations, state: WorkerState, rooms: Rooms, spool: Spool, redis: Redis, access_log: AccessLog
 ) -> Front:
     """The API: every room's routes in one FastAPI app, the hot endpoints beside it, the front before both."""
     app = FastAPI(title="Bailiwick", version=__version__, docs_url=None, redoc_url=None)
@@ -126,7 +127,7 @@ def compose(
         },
         services={
             "database": lambda: _database_state(base),
-            "redis": redis.state,
+            "redis": redis.probe,
             "opa": lambda: _policy_state(state),
             "consul": _disabled,
         },
@@ -156,18 +157,19 @@ def compose(
         observe=_decision_observer(base),
     )
     _document(app, openapi_paths())
-    limits = RequestLimiter(
-        Limiter(base.clock, MachineCounters(base.layout.run / "limits"), redis),
-        _identify(rooms),
-        _limit_of(base, state),
-        count=lambda kind: base.metrics.rate_limited.labels(kind).inc(),
-        exempt={_EVALUATE: "hot"},
+    limits = RequestLimits(
+        Limiter(MachineCounters(base.layout.run / "limits", base.clock), redis),
+        base.metrics,
+        anonymous_per_minute=base.settings.rate_limit_anonymous,
+        authenticated_per_minute=base.settings.rate_limit_authenticated,
+        identify=_identify(rooms),
+        per_minute=_per_minute(base, state),
     )
     sealer = _Current(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
         Idempotency(Settled(app, rooms.revocations.applied), base.database, base.clock, sealer),
-        {("POST", _EVALUATE): evaluate},
+        {("POST", _EVALUATE): cast(ASGIApp, evaluate)},
         ids=base.ids,
         clock=base.clock,
         metrics=base.metrics,
@@ -188,34 +190,47 @@ def _authenticate(rooms: Rooms) -> Any:
     return authenticate
 
 
-def _identify(rooms: Rooms) -> Any:
-    def identify(token: str, zone: str) -> tuple[str, str] | None:
+def _identify(rooms: Rooms) -> Callable[[Scope], str | None]:
+    """The caller of a request that carries a live session token, by the worker's memory."""
+
+    def identify(scope: Scope) -> str | None:
+        zone = scope["state"]["zone"]
+        scheme, _, token = _header(scope, b"authorization").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
         try:
             caller = rooms.authenticator.session(token, zone)
-        except (BailiwickError, NotFound):
+        except BailiwickError:
             return None
-        return caller.name, caller.role
+        scope["state"]["role"] = caller.role
+        return f"{zone}:{caller.name}"
 
     return identify
 
 
-def _limit_of(base: Foundations, state: WorkerState) -> Any:
+def _per_minute(base: Foundations, state: WorkerState) -> Callable[[Scope, bool], int]:
     """Requests a minute, as the zone's rate limiting policy says; where it says nothing usable, as configured."""
-    known: dict[tuple[str, str | None, str | None], int] = {}
+    known: dict[tuple[str, str, str | None], int] = {}
 
-    def limit_of(zone: str, role: str | None) -> int:
-        configured = base.settings.rate_limit_authenticated if role else base.settings.rate_limit_anonymous
+    def per_minute(scope: Scope, authenticated: bool) -> int:
+        zone, role = scope["state"]["zone"], scope["state"].get("role", "") if authenticated else ""
         decider = state.deciders.get(zone)
         key = (zone, role, decider.policy_set if decider else None)
         if key not in known:
+            settings = base.settings
+            configured = settings.rate_limit_authenticated if authenticated else settings.rate_limit_anonymous
+            question = {"authenticated": authenticated, "user": {"role": role}, "configured": configured}
+            said = decider.rule("data.sark.rate_limiting.limit", question) if decider else None
             if len(known) > 1000:
                 known.clear()
-            question = {"authenticated": role is not None, "user": {"role": role or ""}, "configured": configured}
-            said = decider.rule("data.sark.rate_limiting.limit", question) if decider else None
-            known[key] = said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else configured
+            known[key] = said if type(said) is int and said > 0 else configured
         return known[key]
 
-    return limit_of
+    return per_minute
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
 
 
 def _principal(state: WorkerState) -> Any:

@@ -22,7 +22,7 @@ from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import Job, JobRunner
 from bailiwick.kernel.paths import Layout
-from bailiwick.kernel.redis import RedisClient
+from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings
 from bailiwick.policy.known_good import KnownGood
 
@@ -46,7 +46,7 @@ async def run(settings: Settings, layout: Layout) -> int:
         input_days=settings.decision_input_days,
     )
     state.on_sealer.append(signer.replace_sealer)
-    redis = RedisClient(settings.redis_url.get_secret_value() if settings.redis_url else None, base.clock)
+    redis = Redis(settings.redis_url.get_secret_value() if settings.redis_url else None, base.clock, base.metrics)
     files = envoy_files(settings, layout)
     routes = RouteWriter(files, layout.envoy / "ca")
     state.store.on_swap(routes.want)

@@ -234,7 +234,8 @@ class RequestLimits:
     A request counts against its caller only once its credential has been *proven*: an earlier answer to the same
     credential named the caller. Until then, and again after a refusal, it counts against its network, so inventing
     credentials buys nobody a fresh limit. The proven credentials are kept as digests, a bounded number per worker.
-    ``identify`` may name a caller at once, from memory alone; it must have verified the credential.
+    ``identify`` may name a caller at once, from memory alone; it must have verified the credential. ``per_minute``
+    answers the limit for a request of a known caller (True) or of nobody known, where it is not a fixed figure.
     """
 
     def __init__(
@@ -246,8 +247,10 @@ class RequestLimits:
         authenticated_per_minute: int,
         prefixes: Iterable[str] = ("/api/",),
         identify: Callable[[Scope], str | None] | None = None,
+        per_minute: Callable[[Scope, bool], int] | None = None,
     ) -> None:
         self._limiter = limiter
+        self._per_minute = per_minute
         self._metrics = metrics
         self._anonymous = anonymous_per_minute
         self._authenticated = authenticated_per_minute
@@ -273,6 +276,8 @@ class RequestLimits:
             by, key, limit = "network", f"net:{network_of(scope['state']['ip'])}", self._anonymous
         else:
             by, key, limit = "caller", f"caller:{caller_key}", self._authenticated
+        if self._per_minute is not None:
+            limit = self._per_minute(scope, caller_key is not None)
         result = await self._limiter.check(key, limit)
         if not result.allowed:
             self._metrics.rate_limited.labels(by).inc()
