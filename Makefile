@@ -1,0 +1,55 @@
+# Bailiwick. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 2 ] && n=2; [ $$n -gt 4 ] && n=4; echo $$n)
+
+.PHONY: help setup demo test lint format types bench audit docs clean check-apt
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.synced ## Make the virtual environment with everything locked
+
+$(VENV)/.synced: pyproject.toml uv.lock tools/setup.sh
+	@PYTHON="$(PYTHON)" tools/setup.sh
+	@touch "$(VENV)/.synced"
+
+demo: setup ## Start everything, take one governed request through it, and prove what happened
+	@"$(BIN)/bailiwick" demo --own-stack
+
+test: setup ## Install what the tests need, check the code, run all tests under coverage
+	@tools/apt-needs.sh
+	@$(MAKE) --no-print-directory lint types
+	@rm -rf .coverage coverage.xml
+	@mkdir -p .coverage
+	"$(BIN)/python" tools/run_tests.py --cores $(CORES)
+
+lint: setup ## Style, imports between rooms, and docs that are generated from code
+	"$(BIN)/ruff" check src tests bench tools
+	"$(BIN)/ruff" format --check -q src tests bench tools
+	"$(BIN)/lint-imports"
+	"$(BIN)/python" tools/docs.py --check
+
+types: setup ## mypy --strict
+	"$(BIN)/mypy"
+
+format: setup ## Format and fix what can be fixed
+	"$(BIN)/ruff" check --fix src tests bench tools
+	"$(BIN)/ruff" format src tests bench tools
+
+docs: setup ## Write the reference tables from the code
+	"$(BIN)/python" tools/docs.py
+
+bench: setup ## Measure the governed request and the decision
+	@tools/apt-needs.sh
+	"$(BIN)/python" -m bench governed
+	"$(BIN)/python" -m bench decision
+
+audit: setup ## Look for known vulnerabilities in what is locked
+	@tools/audit.sh
+
+clean: ## Remove the virtual environment and what tests leave
+	rm -rf $(VENV) .coverage coverage.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis
