@@ -450,12 +450,16 @@ async def test_versions_sources_and_history_are_shown(stage: Stage) -> None:
         page = (await client.get("/api/v1/policies/history", params={"limit": 1})).json()
         following = (await client.get("/api/v1/policies/history", params={"cursor": page["next"]})).json()
         names = (await client.get("/api/v1/policies", params={"limit": 1})).json()
+        newest = await client.get(f"/api/v1/policies/history/{page['items'][0]['id']}")
+        none = await client.get("/api/v1/policies/history/2000000000")
     assert shown["active_version"] == 2
     assert [(each["version"], each["active"]) for each in shown["versions"]] == [(2, True), (1, False)]
     assert (source["source"], source["active"]) == (SEED, False)
     assert (missing.status_code, unknown.status_code) == (404, 404)
     kinds = [each["kind"] for each in (*page["items"], *following["items"])]
     assert kinds == ["activate", "initial"]
+    assert newest.json() == page["items"][0]
+    assert none.status_code == 404
     assert names["active_set"] == await stage.active_hash()
 
 

@@ -20,6 +20,7 @@ from bailiwick.kernel.fields import Body, Name, NamePath, Text, after_name
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, encode_cursor, require, zone_of
 from bailiwick.kernel.permissions import Permission, allowed
 from bailiwick.policy import sets
+from bailiwick.policy.comparison import MAX_PAIRS
 from bailiwick.policy.known_good import KnownGood
 from bailiwick.policy.policies import MAX_FILE_BYTES, Change, Policies, Upload
 from bailiwick.policy.sets import Activation, PolicyListing, PolicyVersion
@@ -32,6 +33,7 @@ Anybody = Annotated[Caller, Depends(require(Permission.SELF))]
 
 MAX_VERSION = 2**31 - 1
 MAX_DATA_DEPTH = 40
+MAX_PAIRS_LISTED = 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
 
 VersionPath = Annotated[int, Path(ge=1, le=MAX_VERSION)]
@@ -165,7 +167,17 @@ def _read_routes(router: APIRouter, database: Database) -> None:
         async with database.begin() as tx:
             found = await sets.read_history(tx, zone_of(request), _number(cursor), limit)
         following = encode_cursor(found[-1].id) if len(found) == limit else None
-        return {"items": [_activation(each) for each in found], "next": following}
+        return {"items": [_activation(each, MAX_PAIRS_LISTED) for each in found], "next": following}
+
+    @router.get("/policies/history/{activation_id}", summary="One activation, with all it newly allowed")
+    async def activation(
+        request: Request, caller: Reader, activation_id: Annotated[int, Path(ge=1, le=MAX_VERSION)]
+    ) -> dict[str, Any]:
+        async with database.begin() as tx:
+            found = await sets.read_history(tx, zone_of(request), activation_id + 1, 1)
+        if not found or found[0].id != activation_id:
+            raise NotFound("There is no activation by that id.")
+        return _activation(found[0])
 
     @router.get("/policies/{name}", summary="Versions of a policy, newest first")
     async def versions(
@@ -298,14 +310,14 @@ def _changed(change: Change) -> dict[str, Any]:
     return {"changed": change.changed, **_activation(change.activation)}
 
 
-def _activation(activation: Activation) -> dict[str, Any]:
+def _activation(activation: Activation, pairs: int = MAX_PAIRS) -> dict[str, Any]:
     return {
         "id": activation.id,
         "policy_set": activation.hash,
         "previous": activation.previous,
         "kind": activation.kind,
         "members": msgspec.to_builtins(activation.members),
-        "newly_allowed": activation.newly_allowed,
+        "newly_allowed": list(activation.newly_allowed)[:pairs],
         "comparison": activation.comparison,
         "known_good_at": _moment(activation.known_good_at),
         "suspect_at": _moment(activation.suspect_at),
