@@ -4,9 +4,9 @@ import pytest
 import regorus
 from policies import v0, v1
 
+from bailiwick.policy.reasons import REASONS
 from bailiwick.policy.rego_analysis import analyse
 from bailiwick.policy.rego_hazards import ALLOWED, FORBIDDEN
-from bailiwick.policy.reasons import REASONS
 
 
 def reasons(body: str) -> list[tuple[str, int | None]]:
