@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import re
 from typing import Any
 
 import pytest
+from generated import DATA, random_input, random_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import compiled, v0, v1
 
 from bailiwick.policy.engine import Outcome, PolicyError, RegorusSet
-from bailiwick.policy.rego_syntax import Module
+from bailiwick.policy.rego_syntax import Module, PolicyRefused
 
 DOCUMENT = {
     "a": [1, 2],
@@ -78,6 +81,48 @@ def test_undefined_is_never_a_value(statement: str) -> None:
         assert interpreted.allow is body.startswith("allow if not")
 
 
+EVERY = [
+    ("every x in input.known { granted[x] }", True),
+    ("every x in input.mixed { granted[x] }", False),
+    ("every x in input.unknown { granted[x] }", False),
+    ("every x in input.mixed { data.granted[x] == 1 }", False),
+    ("every x in input.mixed { g := data.granted[x]; g == 1 }", False),
+    ("every i, x in input.mixed { data.granted[x]; i >= 0 }", False),
+    ("every x in input.mixed { y := x; data.granted[y] }", False),
+    ("every x in input.known { every y in [x] { granted[y] } }", True),
+    ("every x in input.mixed { every y in [x] { granted[y] } }", False),
+    ("every x in input.unknown { not granted[x] }", True),
+    ("every x in input.mixed { not granted[x] }", False),
+    ("every x in input.unknown { not data.granted[x] == 1 }", True),
+    ("every x in input.unknown { count([1 | data.granted[x]]) == 0 }", True),
+    ("every x in [] { input.nope }; input.known", True),
+    ("x := [y | some y in []; y == input.known]; input.known", True),
+    ("x := [1 | input.nope]; x == [1]", False),
+    ("x := [1 | input.nope]; input.nope", False),
+    ("x := {1: 1 | input.nope}; x == {}", True),
+    ("every x in [] { data.granted.a }; data.granted.a", True),
+]
+
+
+@pytest.mark.parametrize(("body", "holds"), EVERY)
+def test_every_and_comprehensions_hold_when_they_should(body: str, holds: bool) -> None:
+    document = {"known": ["a", "b"], "mixed": ["a", "q"], "unknown": ["q", "r"]}
+    module = v1(f"allow if {{ {body} }}\ngranted := data.granted")
+    assert compiled(module, data={"granted": {"a": 1, "b": 1}}).evaluate(document).allow is holds
+
+
+def test_what_only_the_interpreter_gets_wrong_is_refused_where_it_would_run() -> None:
+    module = v1("allow if { every x in input.l { not data.granted[x]; x + 1 > 1 } }")
+    with pytest.raises(PolicyRefused) as refused:
+        compiled(module)
+    assert (refused.value.findings[0].reason, refused.value.findings[0].line) == ("policy_unsupported", 5)
+
+
+def test_what_a_rule_names_first_in_a_loop_that_does_not_run_is_there_after_it() -> None:
+    text = "allow := true\ndeny contains `x` if { every v in input.none { input.l == v }; input.off }"
+    assert compiled(v1(text), kind="compiled").evaluate({"none": [], "off": True}).deny == ("x",)
+
+
 COMPILED = [
     "allow if { some i; input.a[i] == 2 }",
     "allow if { input.o[k].z == 1 ; k == `k` }",
@@ -113,7 +158,8 @@ def test_ordinary_policies_are_compiled_and_mean_the_same(body: str) -> None:
     assert policy.kind == "compiled", policy.not_compiled_because
     assert policy.evaluate(DOCUMENT) == compiled(module, kind="interpreted").evaluate(DOCUMENT)
     assert policy.evaluate(DOCUMENT).allow is True
-    for odd in ({}, {"a": None, "o": 1, "s": [], "x": "1", "m": {}}):
+    odd_documents: list[dict[str, Any]] = [{}, {"a": None, "o": 1, "s": [], "x": "1", "m": {}}]
+    for odd in odd_documents:
         expected = answer(compiled(module, kind="interpreted"), odd)
         assert expected is None or answer(policy, odd) == expected
 
@@ -134,6 +180,8 @@ INTERPRETED = [
     "allow if { walk(input, [_, 7]) }",
     "allow if { input.k with input as {`k`: 1} }",
     "allow := input.nope if { input.x } else := true",
+    "allow if { some x in input.none } else := true",
+    "allow if { count([x | some x in input.none]) > 0 } else := true",
     "level := 1 if input.x == 1\nlevel := 2 if input.x == 1.0\nallow if level",
     "level := 1 if input.x\nlevel := 2 if input.x == 1\nallow if level",
     "allow if { guard_1_ := input.x; guard_1_ }",
@@ -153,6 +201,29 @@ def test_one_wrong_type_in_a_list_does_not_hide_the_rest_from_a_denial() -> None
         compiled(bypass).evaluate({"amounts": ["x", 5_000]})
     calls = v1("allow := true\ndeny contains `admin` if { some p in input.paths; startswith(p, `/admin`) }")
     assert compiled(calls, kind="compiled").evaluate({"paths": [1, None, "/admin/x"]}).deny == ("admin",)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_random_policies_mean_the_same_in_both_machines(seed: int) -> None:
+    chance = random.Random(seed)
+    module = v1(random_policy(chance))
+    try:
+        policy = compiled(module, data=DATA)
+    except PolicyRefused as refused:
+        assert refused.findings[0].reason in ("policy_syntax_error", "policy_unsupported")
+        return
+    if policy.kind == "interpreted":
+        return
+    try:
+        interpreted = compiled(module, data=DATA, kind="interpreted")
+    except PolicyRefused as refused:
+        assert refused.findings[0].reason == "policy_unsupported"
+        return
+    for _ in range(8):
+        document = random_input(chance)
+        expected = answer(interpreted, document)
+        assert expected is None or answer(policy, document) == expected
 
 
 # --- v0, against the interpreter running it as it stands -----------------------------------------------------------
@@ -237,13 +308,15 @@ INPUTS = st.one_of(
 )
 
 
+def _apart(statement: str, index: int) -> str:
+    return re.sub(r"(?<![.\w])(x|i|m|u|role)(?!\w)", rf"\g<1>{index}", statement).replace("; ", "\n  ")
+
+
 def module_of(rules: list[tuple[str, list[str]]]) -> Module:
     text = []
     for head, statements in rules:
-        # one name must not be assigned twice in one body
-        body = [f"{statement}".replace("; ", "\n  ") for statement in statements]
-        if sum("x :=" in part or "x =" in part for part in body) > 1:
-            body = body[:1]
+        # a name assigned in one statement must not be used by another
+        body = [_apart(statement, index) for index, statement in enumerate(statements)]
         if "why" in head:
             body.append("why := sprintf(`%v may not`, [input.action])")
         text.append(f"{head} {{\n  " + "\n  ".join(body) + "\n}")

@@ -115,6 +115,18 @@ def test_recursion_in_v0_and_across_packages_is_refused() -> None:
     assert analyse(ring, {}).findings[0].reason == "policy_recursion"
 
 
+def test_chains_of_rules_are_bounded() -> None:
+    def chain(length: int) -> list[str]:
+        body = "\n".join(f"f{n}(x) := f{n + 1}(x)" for n in range(length)) + f"\nf{length}(x) := x"
+        return [finding.reason for finding in analyse([v1(body)], {}).findings]
+
+    assert chain(40) == []
+    assert chain(60) == ["policy_too_deep"]
+    assert chain(1_500) == ["policy_too_deep"]
+    local = ";\n".join(["x0 := input.a", *(f"x{n + 1} := x{n}" for n in range(300))])
+    assert analyse([v1(f"allow if {{\n{local}\n}}")], {}).findings == ()
+
+
 @pytest.mark.parametrize(
     ("data", "conflicts"),
     [

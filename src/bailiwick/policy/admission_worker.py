@@ -118,7 +118,9 @@ class _Admission:
         first = analysis.modules[0].module.name
         self._say(Line(at=first, doing="compile"))
         chosen = RegorusEngine().compile_analysed(analysis, request.modules, request.data)
-        reference = RegorusEngine("interpreted").compile_analysed(analysis, request.modules, request.data)
+        reference = chosen
+        if not analysis.misread:
+            reference = RegorusEngine("interpreted").compile_analysed(analysis, request.modules, request.data)
         verdict.engine = chosen.kind
         own = len(request.samples)
         samples = [*request.samples, *standard_samples(analysis.input_paths, analysis.modules)]

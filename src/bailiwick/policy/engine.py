@@ -216,6 +216,8 @@ class RegorusSet:
                 self.not_compiled_because = engine_message(error).text
         if kind == "compiled":
             raise ValueError(f"the set cannot be compiled: {self.not_compiled_because}")
+        if self._analysis.misread:
+            raise PolicyRefused(self._analysis.misread)
         return _InterpretedMachine(self._analysis, asking, self._data, entry)
 
 

@@ -16,6 +16,7 @@ REASONS: Mapping[str, str] = {
     "policy_reserved_package": "The package name is reserved.",
     "policy_empty": "The policy has no rule.",
     "policy_result_type": "`allow` must be true, false or undefined; `deny` a boolean or a collection of strings.",
+    "policy_unsupported": "The engine would get this construct wrong; the message says how to write it instead.",
     "policy_conflict": "Two rules give one name, function or key different values.",
     "policy_runtime_error": "Evaluating the policy raised an error.",
     "policy_instruction_limit": "Evaluating the policy took more instructions than a decision may.",

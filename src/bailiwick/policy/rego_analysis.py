@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bailiwick.policy.rego_compiled import NotCompiled, check_compiled, compiled_form
+from bailiwick.policy.rego_compiled import NotCompiled, check_compiled, compiled_form, misread
 from bailiwick.policy.rego_hazards import TIME_FUNCTIONS, call_findings
 from bailiwick.policy.rego_reach import RuleGraph, data_conflicts, minimal_paths, read_rules, recursion_findings
 from bailiwick.policy.rego_syntax import Finding, Module, ParsedModule, Path, PolicyRefused, kind_of, parse
@@ -51,6 +51,8 @@ class Analysis:
     compiled: tuple[Module, ...] | None = field(repr=False)
     """The set as the compiled machine may run it, or None."""
     not_compiled_because: str | None
+    misread: tuple[Finding, ...] = ()
+    """What the interpreter would get wrong; such a set is compiled or refused."""
 
     @property
     def reads_whole_input(self) -> bool:
@@ -83,11 +85,12 @@ def analyse(modules: Sequence[Module], data: Mapping[str, Any], tests: Sequence[
     if not any(module.rules for module in deciding):
         name = modules[0].name if modules else "policy"
         findings.append(Finding(name, None, "policy_empty", "the policy has no rule"))
-    if not any(finding.reason == "policy_recursion" for finding in findings):
-        findings.extend(call_findings(graph))
+    if not any(finding.reason in ("policy_recursion", "policy_too_deep") for finding in findings):
+        findings.extend(_call_findings(graph))
     input_paths, reads_time = _reads(deciding, graph)
     packages = _packages(deciding)
     findings.extend(_shape_findings(deciding))
+    misread_findings = tuple(misread(deciding))
     compiled, why = _compiled(deciding) if not findings else (None, "the set is refused")
     return Analysis(
         modules=deciding,
@@ -98,6 +101,7 @@ def analyse(modules: Sequence[Module], data: Mapping[str, Any], tests: Sequence[
         findings=tuple(dict.fromkeys(findings)),
         compiled=compiled,
         not_compiled_because=why,
+        misread=misread_findings,
     )
 
 
@@ -125,6 +129,15 @@ def wrapper(packages: Sequence[PackageAnswers]) -> Module:
 def _reference(path: Path) -> str:
     encoded = (msgspec.json.encode(step).decode() for step in path[1:])
     return path[0] + "".join(f"[{step}]" for step in encoded)
+
+
+def _call_findings(graph: RuleGraph) -> list[Finding]:
+    try:
+        return list(call_findings(graph))
+    except RecursionError:
+        # local names that stand on each other, hundreds deep
+        file = next(iter(graph.reaches.values()))[0].module.module.name
+        return [Finding(file, None, "policy_too_deep", "a rule's variables stand on too long a chain")]
 
 
 def _check_size(modules: Sequence[Module], data: Mapping[str, Any], tests: Sequence[Module]) -> None:

@@ -7,9 +7,15 @@ experiment with 0.13.0, and each shown by a test:
   a partial rule. Each is therefore followed by the guard ``[x]``, an array that cannot be made of undefined.
 - Arithmetic and set operators on the wrong type end the whole rule, also the other rounds of a loop around them and
   the ``not`` above them. They are compiled only where neither is there.
+- A comprehension whose query fails outside of a loop leaves the machine in it, and the next failure of the rule goes
+  back there for ever. Each therefore begins with a loop.
+- The machine loads ``input`` and ``data`` where a rule first names them; where that is in a loop that does not run,
+  they are undefined in the rest of the rule. Bodies that loop therefore name them first.
+- An index by a variable of ``every`` is taken for any index, so that ``every x in xs { granted[x] }`` holds if anything
+  is granted. It is therefore drawn into another one first.
 - Two values for one rule, function or key are no error: the machine answers undefined or the last. Only rules that
   can be seen to have one value are compiled.
-- ``else`` whose value is undefined does not fall through to the next one.
+- ``else`` is not tried after a value that is undefined, nor after a loop over nothing.
 - ``with``, ``walk``, functions with a default are not compiled at all.
 
 A set that is not certain to mean the same runs in the interpreter, in its own dialect. The printed form is always v1;
@@ -26,16 +32,19 @@ from typing import Any
 from bailiwick.policy.rego_reach import COMPREHENSIONS, SCALARS, declared_names
 from bailiwick.policy.rego_syntax import (
     Body,
+    Finding,
     Node,
     ParsedModule,
     Path,
     Rule,
     children,
     constant_path,
+    descend,
     kind_of,
     reference,
 )
 
+_LOOPING = COMPREHENSIONS | {"SomeIn", "SomeVars", "Every"}
 _GUARD = re.compile(r"guard_\d+_\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _KEYWORDS = frozenset(
@@ -88,6 +97,24 @@ def check_compiled(modules: Sequence[ParsedModule]) -> None:
             raise NotCompiled(f"data.{'.'.join(path)} is defined in different ways")
         if kinds != {"set"} and not _one_value(group):
             raise NotCompiled(f"data.{'.'.join(path)} could have two values")
+
+
+def misread(modules: Sequence[ParsedModule]) -> Iterator[Finding]:
+    """Findings for what the interpreter gets wrong and the compiled machine, in the form printed here, does not.
+
+    It takes ``not granted[x]`` in an ``every x …`` for "not any of them", so that ``every`` fails where it holds.
+    """
+    for module in modules:
+        for kind, every in descend([rule.bodies_as_nodes for rule in module.rules if not rule.is_test]):
+            if kind != "Every":
+                continue
+            spans = [span for span in (every["key"], every["value"]) if span is not None]
+            names = {module.source[span["start"] : span["end"]].decode() for span in spans}
+            for negated in (node for kind, node in descend(every["query"]) if kind == "NotExpr"):
+                indexes = [node["index"] for kind, node in descend(negated) if kind == "RefBrack"]
+                if any(kind == "Var" and node["value"] in names for kind, node in descend(indexes)):
+                    message = "an index by a variable of `every` under `not`: write `some y in [x]` and index by y"
+                    yield Finding(module.module.name, negated["span"]["line"], "policy_unsupported", message)
 
 
 # --- whether a rule has one value --------------------------------------------------------------------------------
@@ -213,7 +240,8 @@ class _Printer:
         self._operators_allowed = True
 
     def module(self) -> str:
-        lines = [f"package {_path(self._module.package)}", "import rego.v1"]
+        # v1 is the engine's default; `import rego.v1` would take the name `v1` from the policy's own variables
+        lines = [f"package {_path(self._module.package)}"]
         for alias, path in self._module.imports.items():
             if alias in ("input", "data"):
                 continue
@@ -238,10 +266,8 @@ class _Printer:
             return
         if rule.kind == "function":
             head += f"({', '.join(map(self._expression, rule.args))})"
-        if any(body.is_else and _constant(body.value) is None for body in rule.bodies) or (
-            any(body.is_else for body in rule.bodies) and _constant(rule.bodies[0].value) is None
-        ):
-            raise NotCompiled("`else` with a value that could be undefined")
+        if any(body.is_else for body in rule.bodies):
+            self._check_else(rule)
         text = ""
         for body in rule.bodies:
             if text and not body.is_else:
@@ -249,9 +275,15 @@ class _Printer:
             text = self._definition(rule, head, body) if not body.is_else else text + self._else(rule, body)
         yield text
 
+    def _check_else(self, rule: Rule) -> None:
+        for body in rule.bodies:
+            if _constant(body.value) is None:
+                raise NotCompiled("`else` with a value that could be undefined")
+            if not straight(rule, body) or any(kind in _LOOPING for kind, _ in descend(body.statements)):
+                raise NotCompiled("`else` around a loop")
+
     def _definition(self, rule: Rule, head: str, body: Body) -> str:
-        self._operators_allowed = straight(rule, body)
-        statements = [text for statement in body.statements for text in self._statement(statement)]
+        statements = self._body(rule, body)
         if rule.kind == "set":
             if rule.key is None or rule.dynamic_head:
                 raise NotCompiled(f"`{head}` without a value")
@@ -265,19 +297,35 @@ class _Printer:
         return f"{head} := {value}{_block(statements)}"
 
     def _else(self, rule: Rule, body: Body) -> str:
-        self._operators_allowed = straight(rule, body)
-        statements = [text for statement in body.statements for text in self._statement(statement)]
+        statements = self._body(rule, body)
         value = "true" if body.value is None else self._expression(body.value)
         return f" else := {value}{_block(statements)}"
+
+    def _body(self, rule: Rule, body: Body) -> list[str]:
+        self._operators_allowed = straight(rule, body)
+        roots = {"input": "[input]", "data": "not data.bailiwick_decision.none"}
+        everything = [body.statements, body.value, rule.key, rule.head]
+        loops = False
+        named: set[str] = set()
+        for kind, node in descend(everything):
+            loops = loops or kind in _LOOPING
+            if kind == "Var":
+                named.add(self._module.imports.get(node["value"], (node["value"],))[0])
+        loops = loops or not self._operators_allowed
+        first = [text for root, text in roots.items() if loops and root in named]
+        return first + [text for statement in body.statements for text in self._statement(statement)]
 
     def _guarded(self, term: Node) -> tuple[str, list[str]]:
         """A term, and the statements that make the query fail where the term is undefined."""
         text = self._expression(term)
         if kind_of(term)[0] in SCALARS:
             return text, []
-        self._guards += 1
-        name = f"guard_{self._guards}_"
+        name = self._guard_name()
         return name, [f"{name} := {text}", f"[{name}]"]
+
+    def _guard_name(self) -> str:
+        self._guards += 1
+        return f"guard_{self._guards}_"
 
     # statements
 
@@ -299,9 +347,11 @@ class _Printer:
             key = f"{self._expression(literal['key'])}, " if literal["key"] is not None else ""
             yield f"some {key}{self._expression(literal['value'])} in {self._expression(literal['collection'])}"
         elif kind == "Every":
-            names = ", ".join(self._spans([span for span in (literal["key"], literal["value"]) if span is not None]))
-            query = "; ".join(self._query(literal["query"]["stmts"]))
-            yield f"every {names} in {self._expression(literal['domain'])} {{ {query} }}"
+            names = self._spans([span for span in (literal["key"], literal["value"]) if span is not None])
+            drawn = [self._guard_name() for _ in names]
+            bound = [f"some {name} in [{value}]" for name, value in zip(names, drawn, strict=True) if name != "_"]
+            query = "; ".join([*bound, *self._query(literal["query"]["stmts"])])
+            yield f"every {', '.join(drawn)} in {self._expression(literal['domain'])} {{ {query} }}"
         elif kind == "NotExpr":
             allowed, self._operators_allowed = self._operators_allowed, False
             yield f"not {self._expression(literal['expr'])}"
@@ -373,6 +423,8 @@ class _Printer:
 
     def _comprehension(self, kind: str, body: Node) -> str:
         statements = self._query(body["query"]["stmts"])
+        if not body["query"]["stmts"] or kind_of(body["query"]["stmts"][0]["literal"])[0] != "SomeIn":
+            statements.insert(0, f"some {self._guard_name()} in [0]")
         allowed, self._operators_allowed = self._operators_allowed, False
         try:
             if kind == "ObjectCompr":

@@ -195,7 +195,7 @@ def bindings(reach: RuleReach) -> dict[str, list[Node]]:
         for name in declared_names(patterns):
             found.setdefault(name, []).append(source)
 
-    for kind, body in descend([[body.statements, body.value] for body in reach.rule.bodies]):
+    for kind, body in descend(reach.rule.bodies_as_nodes):
         if kind == "AssignExpr":
             bind([body["lhs"]], body["rhs"])
             if body["op"] == "Eq":

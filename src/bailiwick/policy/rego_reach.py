@@ -20,6 +20,9 @@ from bailiwick.policy.rego_syntax import (
     reference,
 )
 
+MAX_RULE_CHAIN = 48
+"""How many rules may stand on each other; each takes a frame of the engine's stack."""
+
 SCALARS = frozenset({"String", "RawString", "Number", "Bool", "True", "False", "Null"})
 _PLAIN = frozenset(
     {"Array", "Set", "Object", "UnaryExpr", "BinExpr", "BoolExpr", "ArithExpr", "AssignExpr", "Membership"}
@@ -273,6 +276,13 @@ class RuleGraph:
                 pending.extend(self.edges[path])
         return seen
 
+    def beyond_chain(self, longest: int) -> RuleReach | None:
+        """A rule that stands on a chain of more than ``longest`` others, or None. Only for a graph without cycles."""
+        remaining = set(self.edges)
+        for _ in range(longest + 1):
+            remaining = {path for path in remaining if self.edges[path] & remaining}
+        return self.reaches[min(remaining)][0] if remaining else None
+
     def cycle(self) -> list[Path] | None:
         """A way from some rule back to itself, or None."""
         done: set[Path] = set()
@@ -295,10 +305,14 @@ class RuleGraph:
 
 
 def recursion_findings(graph: RuleGraph) -> list[Finding]:
-    """A finding for a rule or function that depends on itself; the engine's stack has no guard against it."""
+    """A finding for a rule that depends on itself, or on too long a chain; the engine's stack has no guard."""
     cycle = graph.cycle()
     if cycle is None:
-        return []
+        last = graph.beyond_chain(MAX_RULE_CHAIN)
+        if last is None:
+            return []
+        message = f"the rule stands on a chain of more than {MAX_RULE_CHAIN} others"
+        return [Finding(last.module.module.name, last.rule.line, "policy_too_deep", message)]
     reach = graph.reaches[cycle[0]][0]
     way = " -> ".join("data." + ".".join(path) for path in cycle)
     return [Finding(reach.module.module.name, reach.rule.line, "policy_recursion", way)]

@@ -88,6 +88,11 @@ class Rule:
     dynamic_head: bool = False
 
     @property
+    def bodies_as_nodes(self) -> list[object]:
+        """Everything the bodies are made of, for :func:`descend`."""
+        return [[body.statements, body.value] for body in self.bodies]
+
+    @property
     def is_test(self) -> bool:
         """Whether ``opa test`` would run it."""
         return self.path[0].startswith("test_")
