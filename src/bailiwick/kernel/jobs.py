@@ -1,184 +1,417 @@
-"""Scheduled jobs: every occurrence is a row, due by the injected clock, done once, and never silently skipped.
+"""Scheduled jobs: a table of occurrences by the injected clock, and a runner that takes them from there.
 
-One process schedules and runs at a time (advisory lock), so any number may stand by. An occurrence that nobody ran
-within its grace is ``missed``, which is a finding, not a gap. A process that dies in the middle leaves a ``running``
-row; after its lease the occurrence is tried again.
+The leader of the moment (a transaction's advisory lock, so any number of work processes may run and a transaction
+pooler does no harm) writes a row for every occurrence that came due, those of a down-time included; one that is
+further back than its job's grace is written as ``missed`` and not run. Any process takes due rows with
+``FOR UPDATE SKIP LOCKED``, one of a job at a time, holds each by a lease it renews, and stores what the handler
+answered. When a process is killed its lease runs out and another runs the occurrence again, so handlers must bear being
+run twice; after three such deaths the occurrence has failed. Every occurrence leaves a row, also when it found nothing.
+
+Due times are the injected clock's; leases are the database's, since they are about processes and not about calendars.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import re
+import secrets
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import structlog
+from croniter import croniter  # type: ignore[import-untyped]
+from sqlalchemy.exc import IntegrityError
 
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database, libpq_url
-from bailiwick.kernel.errors import Unavailable
-from bailiwick.kernel.redaction import redact_text
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import NotFound, Unavailable
+from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.redaction import redact, redact_text
 
 log = structlog.get_logger(__name__)
 
-_LOCK = 0x6A6F6273  # "jobs": one runner at a time
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MAX_ATTEMPTS = 3
+Handler = Callable[[datetime], Awaitable[Mapping[str, Any] | None]]
 
-Handler = Callable[[], Awaitable[Mapping[str, Any] | None]]
+MAX_ATTEMPTS = 3
+CATCH_UP = 100
+KEPT = timedelta(days=90)
+_LOCK = 0x6A6F6273  # "jobs"
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MAX_DETAIL = 16_384
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # escaped, and not a backslash followed by the letters
+_PRUNE_EVERY = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Something done every ``every``, counted from the year 2000, so that all machines agree on when it is due.
+class JobDefinition:
+    """A job: what it is called, when it is due, what it does.
 
-    An occurrence may start up to ``grace`` late; ``lease`` is how long one run may take before it counts as dead.
+    ``schedule`` is an interval, counted from midnight UTC of 2000-01-01 so that every process means the same instants,
+    or a cron text of five fields in UTC. ``handler`` gets the instant the occurrence was due and may answer a mapping
+    of JSON values, which is stored. An occurrence that could not start within ``grace`` is missed. ``timeout_s`` bounds
+    one run. Raises :class:`ValueError` for a schedule it cannot read.
     """
 
     name: str
-    every: timedelta
-    handler: Handler
+    schedule: timedelta | str
+    handler: Handler = field(compare=False)
     grace: timedelta = timedelta(hours=1)
-    lease: timedelta = timedelta(minutes=10)
+    timeout_s: float = 600.0
 
-    def due(self, now: datetime) -> datetime:
-        """The latest instant not after ``now`` at which the job is due."""
-        return _EPOCH + ((now - _EPOCH) // self.every) * self.every
+    def __post_init__(self) -> None:
+        if isinstance(self.schedule, str):
+            if len(self.schedule.split()) != 5 or not croniter.is_valid(self.schedule):
+                raise ValueError(f"{self.schedule!r} is no cron text of five fields")
+        elif self.schedule < timedelta(seconds=1):
+            raise ValueError("a job is due every second at most")
+
+    def due_between(self, after: datetime, until: datetime, limit: int = CATCH_UP) -> list[datetime]:
+        """The instants later than ``after`` and not later than ``until``, oldest first; the newest ``limit``."""
+        found: list[datetime] = []
+        previous = self._backwards(until)
+        while len(found) < limit and (moment := previous()) > after:
+            found.append(moment)
+        return found[::-1]
+
+    def _backwards(self, until: datetime) -> Callable[[], datetime]:
+        if isinstance(self.schedule, str):
+            # croniter answers what is strictly before its start, and cron instants are whole minutes
+            cron = croniter(self.schedule, until.replace(second=0, microsecond=0) + timedelta(minutes=1))
+            return lambda: datetime.fromtimestamp(cron.get_prev(float), UTC)
+        interval = self.schedule
+        count = (until - _EPOCH) // interval + 1
+
+        def previous() -> datetime:
+            nonlocal count
+            count -= 1
+            return _EPOCH + count * interval
+
+        return previous
 
 
-class JobRunner:
-    """Schedules and runs ``jobs``. ``observe(job, outcome)`` feeds the metrics."""
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One line of a job's history. ``detail`` is what the handler answered, or ``{"error": …}``."""
+
+    job: str
+    due_at: datetime
+    state: str
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    detail: dict[str, Any]
+
+
+class Jobs:
+    """Schedules and runs ``definitions`` in one process. ``lease_s`` is how long a killed process blocks its job."""
 
     def __init__(
         self,
         database: Database,
-        direct_url: str,
         clock: Clock,
-        jobs: Sequence[Job],
+        metrics: Metrics,
+        definitions: Iterable[JobDefinition],
         *,
-        tick_s: float = 1.0,
-        observe: Callable[[str, str], None] = lambda job, outcome: None,
+        lease_s: float = 30.0,
+        concurrency: int = 4,
+        poll_s: float = 1.0,
     ) -> None:
         self._database = database
-        self._direct_url = direct_url
         self._clock = clock
-        self._jobs = {job.name: job for job in jobs}
-        self._tick_s = tick_s
-        self._observe = observe
-        self.leading = False
+        self._metrics = metrics
+        self._jobs: dict[str, JobDefinition] = {}
+        for definition in definitions:
+            if self._jobs.setdefault(definition.name, definition) is not definition:
+                raise ValueError(f"two jobs are called {definition.name!r}")
+        self._lease_s = lease_s
+        self._concurrency = concurrency
+        self._poll_s = poll_s
+        self._since = clock.now()
+        self._pruned_at = clock.now()
+        self._running: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._holder = f"{socket.gethostname()}:{os.getpid()}"
+        for name in self._jobs:
+            for outcome in ("succeeded", "failed", "missed"):
+                metrics.job_runs.labels(name, outcome)
+
+    # --- what others ask
+
+    async def trigger(self, job: str) -> datetime:
+        """Make ``job`` due now, beside its schedule; answers the occurrence's instant. Raises ``not_found``."""
+        if job not in self._jobs:
+            raise NotFound("There is no job by that name.")
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await tx.run(
+                "INSERT INTO job_occurrences (job, due_at, scheduled) VALUES (:job, :now, false)"
+                " ON CONFLICT DO NOTHING",
+                job=job,
+                now=now,
+            )
+        self._wake.set()
+        return now
+
+    async def recent(self, job: str | None = None, limit: int = 50) -> list[Occurrence]:
+        """The newest occurrences, of one job or of all."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT job, due_at, state, attempts, started_at, finished_at, detail FROM job_occurrences"
+                " WHERE cast(:job AS text) IS NULL OR job = :job ORDER BY due_at DESC, job LIMIT :limit",
+                job=job,
+                limit=limit,
+            )
+        return [Occurrence(**row) for row in rows]
+
+    # --- the loop
 
     async def run(self) -> None:
-        """Lead when nobody else does, until cancelled. A lost database connection gives the lead back."""
-        while True:
-            try:
-                async with await psycopg.AsyncConnection.connect(
-                    libpq_url(self._direct_url), autocommit=True, connect_timeout=3
-                ) as connection:
-                    await self._lead(connection)
-            except (psycopg.Error, Unavailable):
-                self.leading = False
-            await asyncio.sleep(self._tick_s)
-
-    async def _lead(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        while True:
-            row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
-            if row and row[0]:
-                break
-            await asyncio.sleep(self._tick_s)
-        self.leading = True
-        while True:
-            await connection.execute("SELECT 1")  # the lock is this connection's; without it we do not lead
-            await self.step()
-            await asyncio.sleep(self._tick_s)
-
-    async def step(self) -> int:
-        """Write the occurrences that are due, run what waits; answers how many ran."""
-        await self._schedule()
-        ran = 0
-        for job in self._jobs.values():
-            ran += await self._run_due(job)
-        return ran
-
-    async def _schedule(self) -> None:
-        now = self._clock.now()
-        async with self._database.begin() as tx:
-            for job in self._jobs.values():
-                latest = await tx.value("SELECT max(due_at) FROM job_occurrences WHERE job = :job", job=job.name)
-                due = job.due(now)
-                # after a pause: what fell due while nobody ran, newest last, not more than can be read
-                first = due if latest is None else max(latest + job.every, due - 100 * job.every)
-                while first <= due:
-                    await tx.run(
-                        "INSERT INTO job_occurrences (job, due_at) VALUES (:job, :due) ON CONFLICT DO NOTHING",
-                        job=job.name,
-                        due=first,
-                    )
-                    first += job.every
-                missed = await tx.run(
-                    "UPDATE job_occurrences SET state = 'missed', finished_at = :now"
-                    " WHERE job = :job AND state = 'due' AND due_at < :before",
-                    now=now,
-                    job=job.name,
-                    before=now - job.grace,
-                )
-                for _ in range(missed):
-                    self._observe(job.name, "missed")
-
-    async def _run_due(self, job: Job) -> int:
-        """Run the newest waiting occurrence; older ones of the same job are covered by it and say so."""
-        now = self._clock.now()
-        async with self._database.begin() as tx:
-            due_at = await tx.value(
-                "SELECT due_at FROM job_occurrences WHERE job = :job AND (state = 'due'"
-                " OR (state = 'running' AND started_at < :dead AND attempts < :most))"
-                " ORDER BY due_at DESC LIMIT 1 FOR UPDATE SKIP LOCKED",
-                job=job.name,
-                dead=now - job.lease,
-                most=_MAX_ATTEMPTS,
-            )
-            if due_at is None:
-                return 0
-            await tx.run(
-                "UPDATE job_occurrences SET state = 'running', attempts = attempts + 1, started_at = :now, host = :host"
-                " WHERE job = :job AND due_at = :due",
-                now=now,
-                host=socket.gethostname(),
-                job=job.name,
-                due=due_at,
-            )
-        outcome, detail = await self._perform(job)
-        async with self._database.begin() as tx:
-            await tx.run(
-                "UPDATE job_occurrences SET state = :state, finished_at = :now, detail = cast(:detail AS jsonb)"
-                " WHERE job = :job AND due_at = :due",
-                state=outcome,
-                now=self._clock.now(),
-                detail=json.dumps(detail, default=str),
-                job=job.name,
-                due=due_at,
-            )
-            await tx.run(
-                "UPDATE job_occurrences SET state = :state, finished_at = :now, detail = cast(:detail AS jsonb)"
-                " WHERE job = :job AND state = 'due' AND due_at < :due",
-                state=outcome,
-                now=self._clock.now(),
-                detail=json.dumps({"covered_by": due_at}, default=str),
-                job=job.name,
-                due=due_at,
-            )
-        self._observe(job.name, outcome)
-        return 1
-
-    async def _perform(self, job: Job) -> tuple[str, Mapping[str, Any]]:
+        """Schedule and run until cancelled; then give back what had not finished, so that another may take it."""
+        away = False
         try:
-            async with asyncio.timeout(job.lease.total_seconds()):
-                return "succeeded", dict(await job.handler() or {})
-        except Unavailable:
+            while True:
+                try:
+                    await self.tick()
+                    while len(self._running) < self._concurrency and (claimed := await self._claim()) is not None:
+                        self._start(claimed)
+                    away = False
+                except Unavailable:
+                    if not away:
+                        log.warning("jobs wait for the database")
+                    away = True
+                except Exception:
+                    log.exception("jobs could not be scheduled")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._poll_s)
+                self._wake.clear()
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def run_due(self) -> int:
+        """Schedule, then run everything due, one after the other; how many were run."""
+        await self.tick()
+        count = 0
+        while (claimed := await self._claim()) is not None:
+            await self._execute(claimed)
+            count += 1
+        return count
+
+    def _start(self, claimed: _Claimed) -> None:
+        task = asyncio.create_task(self._execute(claimed), name=f"job {claimed.definition.name}")
+        self._running.add(task)
+
+        def done(finished: asyncio.Task[None]) -> None:
+            self._running.discard(finished)
+            self._wake.set()
+            if not finished.cancelled() and (error := finished.exception()) is not None:
+                # its lease runs out and somebody runs it again
+                log.error("job outcome could not be stored", job=claimed.definition.name, exc_info=error)
+
+        task.add_done_callback(done)
+
+    # --- scheduling
+
+    async def tick(self) -> bool:
+        """Write what came due and close what nobody can finish any more. False when another process is the leader."""
+        async with self._database.begin() as tx:
+            if not await tx.value("SELECT pg_try_advisory_xact_lock(:lock)", lock=_LOCK):
+                return False
+            now = self._clock.now()
+            for row in await tx.all(_STANDING, names=list(self._jobs)):
+                definition = self._jobs[row["name"]]
+                await self._write_due(tx, definition, row["last_due"] or self._since, now)
+                self._note_age(row, now)
+            await self._close(tx, now)
+            if now - self._pruned_at > _PRUNE_EVERY:
+                await tx.run(_PRUNE, before=now - KEPT, long_before=now - 4 * KEPT)
+                self._pruned_at = now
+        return True
+
+    async def _write_due(self, tx: Transaction, definition: JobDefinition, after: datetime, now: datetime) -> None:
+        due = definition.due_between(after, now, CATCH_UP + 1)
+        skipped = len(due) > CATCH_UP
+        for number, moment in enumerate(due[-CATCH_UP:]):
+            missed = now - moment > definition.grace
+            inserted = await tx.run(
+                "INSERT INTO job_occurrences (job, due_at, state, finished_at, detail)"
+                " VALUES (:job, :due_at, :state, :finished_at, cast(:detail AS jsonb)) ON CONFLICT DO NOTHING",
+                job=definition.name,
+                due_at=moment,
+                state="missed" if missed else "due",
+                finished_at=now if missed else None,
+                detail=json.dumps({"earlier_occurrences_not_listed": True} if skipped and number == 0 else {}),
+            )
+            if missed and inserted:
+                self._count(definition.name, "missed")
+
+    async def _close(self, tx: Transaction, now: datetime) -> None:
+        for definition in self._jobs.values():
+            too_late = await tx.run(_MISS, job=definition.name, now=now, before=now - definition.grace)
+            if too_late:
+                self._metrics.job_runs.labels(definition.name, "missed").inc(too_late)
+        for row in await tx.all(_GIVE_UP, now=now, most=MAX_ATTEMPTS, names=list(self._jobs)):
+            log.error("job failed", job=row["job"], cause="every process that ran it ended")
+            self._count(row["job"], "failed")
+
+    def _note_age(self, row: Row, now: datetime) -> None:
+        # a job that never succeeded is as old as its first occurrence
+        since = row["last_success"] or row["first_due"] or now
+        self._metrics.job_age.labels(row["name"]).set(max(0.0, (now - since).total_seconds()))
+
+    def _count(self, job: str, outcome: str) -> None:
+        self._metrics.job_runs.labels(job, outcome).inc()
+
+    # --- running
+
+    async def _claim(self) -> _Claimed | None:
+        holder = f"{self._holder}:{secrets.token_hex(4)}"
+        try:
+            async with self._database.begin() as tx:
+                row = await tx.one(
+                    _CLAIM, names=list(self._jobs), holder=holder, lease=self._lease_s, now=self._clock.now()
+                )
+        except IntegrityError:
+            return None  # another process took one of the same job in this instant
+        if row is None:
+            return None
+        return _Claimed(self._jobs[row["job"]], row["due_at"], row["attempts"], holder)
+
+    async def _execute(self, claimed: _Claimed) -> None:
+        definition = claimed.definition
+        deadline = asyncio.timeout(definition.timeout_s)
+        work = asyncio.create_task(_within(deadline, definition.handler, claimed.due_at))
+        renewal = asyncio.create_task(self._renew(claimed, work))
+        try:
+            state, detail = "succeeded", dict(await work or {})
+        except asyncio.CancelledError:
+            await asyncio.gather(work, return_exceptions=True)
+            if claimed.lost:
+                return
+            with contextlib.suppress(Unavailable):
+                await self._give_back(claimed)
             raise
         except Exception as error:
-            log.exception("job failed", job=job.name)
-            return "failed", {"error": redact_text(f"{type(error).__name__}: {error}")[:500]}
+            log.exception("job failed", job=definition.name, due_at=claimed.due_at.isoformat(), attempt=claimed.attempt)
+            cause = f"no end within {definition.timeout_s:g} s" if deadline.expired() else str(error)
+            state, detail = "failed", {"error": redact_text(f"{type(error).__name__}: {cause}")}
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+        async with self._database.begin() as tx:
+            stored = await tx.run(
+                "UPDATE job_occurrences SET state = :state, finished_at = :now, lease_until = NULL,"
+                " detail = cast(:detail AS jsonb)"
+                " WHERE job = :job AND due_at = :due_at AND holder = :holder AND state = 'running'",
+                state=state,
+                now=self._clock.now(),
+                detail=_json(detail),
+                **claimed.key,
+            )
+        if stored:
+            self._count(definition.name, state)
+
+    async def _renew(self, claimed: _Claimed, work: asyncio.Task[Any]) -> None:
+        """Renew the lease while the handler runs; when it was lost to another process, stop the handler."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            try:
+                async with self._database.begin() as tx:
+                    kept = await tx.run(
+                        "UPDATE job_occurrences SET lease_until = clock_timestamp() + make_interval(secs => :lease)"
+                        " WHERE job = :job AND due_at = :due_at AND holder = :holder AND state = 'running'",
+                        lease=self._lease_s,
+                        **claimed.key,
+                    )
+            except Unavailable:
+                continue
+            if not kept:
+                claimed.lost = True
+                log.warning("job lease lost", job=claimed.definition.name)
+                work.cancel()
+                return
+
+    async def _give_back(self, claimed: _Claimed) -> None:
+        async with self._database.begin() as tx:
+            await tx.run(
+                "UPDATE job_occurrences SET state = 'due', attempts = attempts - 1, lease_until = NULL, holder = NULL"
+                " WHERE job = :job AND due_at = :due_at AND holder = :holder AND state = 'running'",
+                **claimed.key,
+            )
+
+
+@dataclass(slots=True)
+class _Claimed:
+    definition: JobDefinition
+    due_at: datetime
+    attempt: int
+    holder: str
+    lost: bool = False
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {"job": self.definition.name, "due_at": self.due_at, "holder": self.holder}
+
+
+_STANDING = """
+SELECT names.name,
+       (SELECT max(due_at) FROM job_occurrences o WHERE o.job = names.name AND scheduled) AS last_due,
+       (SELECT min(due_at) FROM job_occurrences o WHERE o.job = names.name) AS first_due,
+       (SELECT max(finished_at) FROM job_occurrences o WHERE o.job = names.name AND state = 'succeeded') AS last_success
+FROM unnest(cast(:names AS text[])) AS names (name)
+"""
+
+_MISS = """
+UPDATE job_occurrences SET state = 'missed', finished_at = :now
+WHERE job = :job AND state = 'due' AND attempts = 0 AND due_at < :before
+"""
+
+_GIVE_UP = """
+UPDATE job_occurrences
+SET state = 'failed', finished_at = :now, lease_until = NULL, detail = '{"error": "every process that ran it ended"}'
+WHERE job = ANY (:names) AND state = 'running' AND attempts >= :most AND lease_until < clock_timestamp()
+RETURNING job
+"""
+
+# what a newer success has made history goes first; a job that only fails keeps its rows four times as long
+_PRUNE = """
+DELETE FROM job_occurrences old
+WHERE old.due_at < :before AND old.state <> 'running'
+  AND (old.due_at < :long_before OR EXISTS (
+        SELECT FROM job_occurrences new
+        WHERE new.job = old.job AND new.state = 'succeeded' AND new.due_at > old.due_at))
+  AND EXISTS (SELECT FROM job_occurrences new WHERE new.job = old.job AND new.due_at > old.due_at)
+"""
+
+_CLAIM = """
+UPDATE job_occurrences
+SET state = 'running', attempts = attempts + 1, holder = :holder, started_at = :now,
+    lease_until = clock_timestamp() + make_interval(secs => :lease)
+WHERE (job, due_at) = (
+  SELECT candidate.job, candidate.due_at FROM job_occurrences candidate
+  WHERE candidate.job = ANY (:names)
+    AND (candidate.state = 'running' AND candidate.lease_until < clock_timestamp()
+         OR candidate.state = 'due' AND NOT EXISTS (
+              SELECT FROM job_occurrences other WHERE other.job = candidate.job AND other.state = 'running'))
+  ORDER BY candidate.due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING job, due_at, attempts
+"""
+
+
+async def _within(deadline: asyncio.Timeout, handler: Handler, due_at: datetime) -> Mapping[str, Any] | None:
+    async with deadline:
+        return await handler(due_at)
+
+
+def _json(detail: Mapping[str, Any]) -> str:
+    """``detail`` as PostgreSQL takes it: redacted, bounded, without NUL and lone surrogates."""
+    text = json.dumps(redact(detail), ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
+    text = _NUL.sub(r"\1" + "\N{REPLACEMENT CHARACTER}", text)
+    return text if len(text) <= _MAX_DETAIL else json.dumps({"truncated": text[: _MAX_DETAIL // 2]})

@@ -234,12 +234,14 @@ CREATE TABLE idempotency_keys (
   caller text NOT NULL,
   key text NOT NULL,
   fingerprint text NOT NULL,
+  holder text NOT NULL,
+  claimed_until timestamptz NOT NULL,
   status int,
-  headers jsonb,
   body bytea,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (zone, caller, key)
 );
+CREATE INDEX ON idempotency_keys (created_at);
 CREATE TABLE api_requests (
   at timestamptz NOT NULL,
   zone text NOT NULL,
@@ -257,14 +259,18 @@ CREATE TABLE job_occurrences (
   job text NOT NULL,
   due_at timestamptz NOT NULL,
   state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'running', 'succeeded', 'failed', 'missed')),
+  scheduled boolean NOT NULL DEFAULT true,
   attempts int NOT NULL DEFAULT 0,
-  host text,
+  holder text,
+  lease_until timestamptz,
   started_at timestamptz,
   finished_at timestamptz,
   detail jsonb NOT NULL DEFAULT '{}',
   PRIMARY KEY (job, due_at)
 );
-CREATE INDEX ON job_occurrences (state, due_at);
+CREATE INDEX ON job_occurrences (due_at) WHERE state IN ('due', 'running');
+CREATE UNIQUE INDEX job_occurrences_one_at_a_time ON job_occurrences (job) WHERE state = 'running';
+CREATE INDEX ON job_occurrences (job, finished_at) WHERE state = 'succeeded';
 """
 
 # Evidence stands in a schema of its own: the app may add and read, never change or remove (12 h partitions by
