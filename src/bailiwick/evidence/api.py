@@ -124,7 +124,7 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
             await recorder.record(
                 tx,
                 codes.AUDIT_VERIFIED,
-                "success" if report.verdict == "PASS" else "failure",
+                "failure" if report.verdict == "FAIL" else "success",
                 context_of(request, caller),
                 subject=Subject(id=zone_of(request), type="ledger"),
                 verdict=report.verdict,

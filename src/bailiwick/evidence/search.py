@@ -90,9 +90,12 @@ class Decision:
 
 
 class Search:
-    """Reads the ledger. Callers record that they did (``audit.read``) in the same transaction."""
+    """Reads the ledger. Callers record that they did (``audit.read``) in the same transaction.
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    Without a ``sealer`` decision inputs stay sealed.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer | None) -> None:
         self._database = database
         self._sealer = sealer
 
@@ -179,6 +182,8 @@ class Search:
             )
         if sealed is None:
             return Decision(entry, None, "expired")
+        if self._sealer is None:
+            return Decision(entry, None, "sealed")
         try:
             return Decision(entry, self._sealer.open(bytes(sealed), input_aad(zone, digest)), "present")
         except SealError:

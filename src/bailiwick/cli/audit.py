@@ -1,0 +1,289 @@
+"""``bailiwick audit``: follow the evidence, look at one event or request, check the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
+from bailiwick.cli.options import DataDir, existing_layout, small_app
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from bailiwick.evidence.codes import EventType
+    from bailiwick.evidence.events import Outcome
+    from bailiwick.evidence.search import Entry
+    from bailiwick.evidence.verify import VerifyReport
+    from bailiwick.kernel.db import Database, Transaction
+
+app = small_app()
+
+WIDTH = 80
+_FOLLOW_S = 0.5
+
+Zone = Annotated[str, typer.Option("--zone", help="The zone whose ledger is read.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+T = TypeVar("T")
+
+
+@app.callback()
+def audit() -> None:
+    """Follow the evidence, look at one event or request, check the ledger."""
+
+
+@app.command()
+@command
+def tail(
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is recorded.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=10_000, help="How many to begin with.")] = 20,
+    name: Annotated[str, typer.Option("--name", help="Only events of that name; may end in *.")] = "",
+    principal: Annotated[str, typer.Option("--principal", help="Only what that user or application did.")] = "",
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """Show the newest events, oldest of them first.
+
+    Exits 3 when there are none and --follow is not given.
+    """
+    import asyncio
+    import sys
+
+    from bailiwick.evidence.search import Filter, Search
+
+    wanted = Filter(name=name, principal=principal)
+
+    async def run(database: Database) -> int:
+        search = Search(database, None)
+        async with database.begin() as tx:
+            found = await search.events(tx, zone, wanted, after=None, limit=lines) if lines else []
+            last = await tx.value("SELECT max(seq) FROM ledger.events WHERE zone = :zone", zone=zone)
+            await _note(tx, zone, "tail", query=wanted.described(), returned=len(found), follow=follow)
+        for entry in reversed(found):
+            print(_as_json(entry.to_json()) if json_ else line_of(entry))
+        if not follow:
+            return 0 if found else NO_DATA
+        after = int(last) if last is not None else -1
+        while True:
+            sys.stdout.flush()
+            await asyncio.sleep(_FOLLOW_S)
+            async with database.begin() as tx:
+                news = await search.events(tx, zone, wanted, order="oldest", after=after, limit=1000)
+            for entry in news:
+                print(_as_json(entry.to_json()) if json_ else line_of(entry))
+                after = entry.seq
+
+    return _on_database(data_dir, run)
+
+
+@app.command()
+@command
+def show(
+    what: Annotated[str, typer.Argument(metavar="ID", help="An event id, a request id, or a number from `tail`.")],
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """Show one event, or everything known about one request in order.
+
+    Exits 3 when nothing is known by that id.
+    """
+    from uuid import UUID
+
+    try:
+        wanted: UUID | int = int(what) if what.isdecimal() and len(what) < 19 else UUID(what)
+    except ValueError:
+        raise CommandFailed(USAGE, f"{what!r} is neither a UUID nor the number of an event") from None
+
+    async def run(database: Database) -> int:
+        async with database.begin() as tx:
+            items = await _find(database, tx, zone, wanted)
+            await _note(tx, zone, str(wanted), query="", returned=len(items))
+        if not items:
+            raise CommandFailed(NO_DATA, f"nothing is known by {what} in zone {zone}")
+        if json_:
+            print(_as_json(items[0] if isinstance(wanted, int) or len(items) == 1 else items))
+        else:
+            print("\n\n".join(_block(item) for item in items))
+        return 0
+
+    return _on_database(data_dir, run)
+
+
+@app.command()
+@command
+def verify(
+    zone: Annotated[str | None, typer.Option("--zone", help="Only this zone; default: every zone.")] = None,
+    data_dir: DataDir = None,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", metavar="URL", help="Check this database, a copy perhaps.")
+    ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option("--heads", metavar="DIR", help="Published heads. Default: those of the data directory."),
+    ] = None,
+    json_: Json = False,
+) -> int:
+    """Check that no event was changed, removed, inserted, reordered or cut off.
+
+    Exits 0 when every ledger is whole, 1 when one is not, 3 when there is nothing to check.
+    """
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.ledger import HeadFiles
+    from bailiwick.evidence.verify import verify as check
+
+    if heads is not None and not heads.is_dir():
+        raise CommandFailed(USAGE, f"{heads} is not a directory")
+    if heads is None and database_url is None:
+        heads = existing_layout(data_dir).heads
+    files = HeadFiles(heads) if heads is not None else None
+
+    async def run(database: Database) -> int:
+        async with database.begin() as tx:
+            known = [row["name"] for row in await tx.all("SELECT name FROM zones ORDER BY name")]
+        if zone is not None and zone not in known:
+            raise CommandFailed(USAGE, f"there is no zone {zone!r}")
+        reports = [await check(database, name, files) for name in ([zone] if zone else known)]
+        if database_url is None:  # a copy is not written to
+            for report in reports:
+                async with database.begin() as tx:
+                    await _record(
+                        tx,
+                        codes.AUDIT_VERIFIED,
+                        "failure" if report.verdict == "FAIL" else "success",
+                        report.zone,
+                        "ledger",
+                        verdict=report.verdict,
+                        checked=report.checked,
+                        findings=report.findings_total,
+                    )
+        if json_:
+            print(_as_json({"verdict": _overall(reports), "zones": [report.to_json() for report in reports]}))
+        else:
+            print("\n".join(_verdict(report) for report in reports))
+        return {"PASS": 0, "NO_DATA": NO_DATA}.get(_overall(reports), FAILED)
+
+    return _on_database(data_dir, run, database_url)
+
+
+def line_of(entry: Entry) -> str:
+    """An event in one line of at most 80 columns: number, time, name, outcome, who, where."""
+    shown = entry.to_json()
+    event = shown["event"] or {}
+    actor = event.get("actor", {})
+    who = _printable(actor.get("user") or actor.get("application") or "-")
+    where = _printable(event.get("server") or event.get("subject", {}).get("id", ""))
+    flag = "" if shown["intact"] else " ALTERED"
+    text = (
+        f"{entry.seq:>8} {event.get('at', '?' * 27)[11:19]} {event.get('name', 'unreadable'):<24.24}"
+        f" {event.get('outcome', '?'):<7}{flag} {who}{' > ' + where if where else ''}"
+    )
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+
+
+def _overall(reports: list[VerifyReport]) -> str:
+    verdicts = {report.verdict for report in reports}
+    return "FAIL" if "FAIL" in verdicts else "PASS" if "PASS" in verdicts else "NO_DATA"
+
+
+def _verdict(report: VerifyReport) -> str:
+    rate = f", {report.checked / report.seconds:,.0f}/s" if report.seconds and report.checked > 1000 else ""
+    lines = [f"{report.verdict:<8}{report.zone}: {report.checked:,} events, {report.heads:,} heads{rate}"]
+    if report.unsigned:
+        lines.append(f"        {report.unsigned:,} events wait for their head")
+    lines += [f"        {finding.seq:>8} {finding.kind}: {finding.why}" for finding in report.findings[:10]]
+    if report.findings_total > 10:
+        lines.append(f"        and {report.findings_total - 10:,} more")
+    return "\n".join(lines)
+
+
+def _block(item: dict[str, Any]) -> str:
+    """One event or answer, a value per line."""
+    flat: dict[str, Any] = {}
+    event = item.get("event")
+    for key, value in {**(event or {}), **item}.items():
+        if key in {"event", "kind"} or value in ("", [], {}):
+            continue
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": part for name, part in value.items()})
+        else:
+            flat[key] = value
+    title = (event or {}).get("name") or f"{item.get('method', '')} {item.get('route', '')}".strip()
+    rows = [f"  {key:<20} {_printable(str(value))}" for key, value in sorted(flat.items()) if key != "name"]
+    return "\n".join([title or "unreadable event", *rows])
+
+
+def _printable(text: str) -> str:
+    """What is recorded came from callers: no control character of theirs reaches the terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+async def _find(database: Database, tx: Transaction, zone: str, wanted: UUID | int) -> list[dict[str, Any]]:
+    from bailiwick.evidence.search import Filter, Search
+    from bailiwick.kernel.errors import NotFound
+
+    search = Search(database, None)
+    if isinstance(wanted, int):
+        found = await search.events(tx, zone, Filter(), order="oldest", after=wanted - 1, limit=1)
+        return [entry.to_json() for entry in found if entry.seq == wanted]
+    try:
+        return [(await search.event(tx, zone, wanted)).to_json()]
+    except NotFound:
+        pass
+    try:
+        timeline: list[dict[str, Any]] = (await search.request(tx, zone, wanted))["timeline"]
+    except NotFound:
+        return []
+    return timeline
+
+
+async def _note(tx: Transaction, zone: str, what: str, **details: Any) -> None:
+    from bailiwick.evidence import codes
+
+    await _record(tx, codes.AUDIT_READ, "success", zone, "audit", what=what, **details)
+
+
+async def _record(tx: Transaction, kind: EventType, outcome: Outcome, zone: str, subject: str, **details: Any) -> None:
+    """Leave the event of this command: whoever reads the evidence on the machine is named by his system account."""
+    import getpass
+
+    from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+    from bailiwick.kernel.clock import SystemClock
+    from bailiwick.kernel.ids import Ids
+
+    context = Context(zone, Actor(user=f"os:{getpass.getuser()}"))
+    recorder = Recorder(SystemClock(), Ids())
+    await recorder.record(tx, kind, outcome, context, subject=Subject(id=zone, type=subject), **details)
+
+
+def _on_database(
+    data_dir: Path | None, run: Callable[[Database], Awaitable[int]], database_url: str | None = None
+) -> int:
+    import asyncio
+
+    from bailiwick.cli import local
+    from bailiwick.kernel.db import Database
+    from bailiwick.kernel.errors import Unavailable
+
+    url = database_url or local.database_url(existing_layout(data_dir).data_dir)
+
+    async def connected() -> int:
+        database = Database(url, pool_size=2)
+        try:
+            return await run(database)
+        except Unavailable:
+            raise CommandFailed(FAILED, "the database does not answer; is the installation running?") from None
+        finally:
+            await database.close()
+
+    return asyncio.run(connected())
+
+
+def _as_json(value: object) -> str:
+    import json
+
+    return json.dumps(value, default=str, ensure_ascii=False)

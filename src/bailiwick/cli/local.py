@@ -1,0 +1,24 @@
+"""What commands on the machine of an installation use of it without going through its API."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bailiwick.cli.failure import NO_DATA, CommandFailed
+from bailiwick.kernel.db import APP_ROLE
+from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
+from bailiwick.kernel.paths import Layout
+
+
+def database_url(data_dir: Path) -> str:
+    """The database of the installation at ``data_dir``: ``$BAILIWICK_DATABASE_URL``, else the embedded one.
+
+    Ends the command when there is neither.
+    """
+    if url := os.environ.get("BAILIWICK_DATABASE_URL"):
+        return url
+    embedded = EmbeddedPostgres(Layout(data_dir))
+    if not embedded.initialised:
+        raise CommandFailed(NO_DATA, f"there is no database at {data_dir}; is BAILIWICK_DATABASE_URL to be set?")
+    return embedded.url(user=APP_ROLE)

@@ -1,0 +1,69 @@
+"""Calls an ASGI application in this process and event loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+
+@dataclass(frozen=True)
+class Answer:
+    status_code: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class ApiClient:
+    """Sends ``headers`` with every request; those of a call win."""
+
+    def __init__(self, app: Any, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self.headers = dict(headers)
+
+    async def get(self, path: str, **options: Mapping[str, str] | None) -> Answer:
+        return await self._call("GET", path, **options)
+
+    async def post(self, path: str, **options: Mapping[str, str] | None) -> Answer:
+        return await self._call("POST", path, **options)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent: list[dict[str, Any]] = []
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": urlencode(params or {}).encode(),
+            "headers": [(n.encode(), v.encode()) for n, v in {**self.headers, **(headers or {})}.items()],
+            "client": ("192.0.2.1", 1234),
+            "server": ("api", 80),
+        }
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self._app(scope, receive, send)
+        body = b"".join(message.get("body", b"") for message in sent)
+        return Answer(sent[0]["status"], body)
