@@ -96,15 +96,19 @@ def test_a_secret_does_not_show_in_its_repr() -> None:
 
 async def test_values_are_written_and_never_read_back(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     token = await house.signed_in("root")
+    bearer = {"kind": "bearer", "token": PLANTED}
     answers = [
-        await house.call("POST", "/api/v1/credentials", {"name": "c", "kind": "bearer", "token": PLANTED}, token=token),
-        await house.call("GET", "/api/v1/credentials/c", token=token),
-        await house.call("GET", "/api/v1/credentials", token=token),
-        await house.call("PUT", "/api/v1/credentials/c", {"kind": "bearer", "token": PLANTED + "2"}, token=token),
-        await house.call("POST", "/api/v1/credentials", {"name": "d", "kind": "bearer", "token": [PLANTED]}, token=token),
-        await house.call("POST", "/api/v1/credentials", {"name": "d", "kind": "x", "token": PLANTED}, token=token),
-        await house.call("POST", "/api/v1/credentials", {"name": "d", "kind": "bearer", "token": PLANTED + "\n"}, token=token),
-    ]  # fmt: skip
+        await house.call(method, f"/api/v1/credentials{path}", body, token=token)
+        for method, path, body in (
+            ("POST", "", {"name": "c", **bearer}),
+            ("GET", "/c", None),
+            ("GET", "", None),
+            ("PUT", "/c", {"kind": "bearer", "token": PLANTED + "2"}),
+            ("POST", "", {"name": "d", "kind": "bearer", "token": [PLANTED]}),
+            ("POST", "", {"name": "d", "kind": "x", "token": PLANTED}),
+            ("POST", "", {"name": "d", "kind": "bearer", "token": PLANTED + "\n"}),
+        )
+    ]
     assert [answer.status for answer in answers] == [201, 200, 200, 200, 400, 400, 400]
     for answer in answers:
         assert PLANTED.encode() not in answer.body

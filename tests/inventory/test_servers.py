@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from bailiwick.inventory.loader import load_servers
 from people_fixtures import House
@@ -24,6 +28,15 @@ BINDING: dict[str, Any] = {
     "hosts": ["Pay.Example.org"],
 }
 PAY = {"name": "pay", "endpoint": "https://pay.example.com/base", "binding": BINDING}
+
+
+def certificate() -> str:
+    """A self-signed certificate as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "upstream")])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + timedelta(days=1))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 @pytest.fixture
@@ -293,6 +306,25 @@ async def test_what_cannot_be_patched_is_refused(house: House, token: str, patch
     await house.call("POST", "/api/v1/servers", SEED, token=token)
     answer = await house.call("PATCH", "/api/v1/servers/web-server-01", patch, token=token)
     assert (answer.status, answer.json()["reason"]) == (400, "invalid_request")
+
+
+async def test_what_patches_add_up_to_is_bounded_too(house: House, token: str) -> None:
+    tags = {f"a{number}": "planted" for number in range(60)}
+    await house.call("POST", "/api/v1/servers", {**SEED, "tags": tags}, token=token)
+    more = {"tags": {f"b{number}": "planted" for number in range(60)}}
+    answer = await house.call("PATCH", "/api/v1/servers/web-server-01", more, token=token)
+    assert (answer.status, answer.json()["reason"]) == (400, "invalid_request")
+    assert answer.json()["detail"].startswith("tags: ")
+    assert "planted" not in answer.body.decode()
+
+
+async def test_certificates_for_the_upstream_are_taken_with_https_only(house: House, token: str) -> None:
+    pem = certificate()
+    body = {**PAY, "binding": {**BINDING, "ca_pem": pem}}
+    made = await house.call("POST", "/api/v1/servers", body, token=token)
+    assert (made.status, made.json()["binding"]["ca_pem"]) == (201, pem)
+    plain = await house.call("PATCH", "/api/v1/servers/pay", {"endpoint": "http://pay.example.com"}, token=token)
+    assert (plain.status, plain.json()["reason"]) == (400, "invalid_request")
 
 
 async def test_lists_are_read_page_by_page(house: House, token: str) -> None:
