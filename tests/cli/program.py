@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 LIGHT = (sys.executable, "-S", "-E", str(HERE / "standin.py"))
@@ -50,6 +51,7 @@ def composition_root() -> dict[str, ModuleType]:
     roles = {name: ModuleType(f"standin_app.{name}") for name in ("prepare", "serve", "guard", "work")}
 
     def run(layout, *arguments):
+        print("database login", urlsplit(os.environ["BAILIWICK_DATABASE_URL"]).username, flush=True)
         os.environ["STANDIN_RUN"] = str(layout.run)
         sys.argv = ["standin.py", *arguments]
         exec(compile((HERE / "standin.py").read_text(), "standin.py", "exec"), {"__name__": "standin"})
@@ -82,7 +84,7 @@ def main() -> None:
         roles.COMPOSITION_ROOT = "standin_app"
         launch.PROGRAM = stack.Program(base=up.ENTRY)
     else:
-        launch.PROGRAM = stack.Program(base=LIGHT)
+        launch.PROGRAM = stack.Program(base=LIGHT, nursery=None)
     main.main()
 
 

@@ -20,7 +20,7 @@ orders = os.environ.get("STANDIN_ORDERS", "/nonexistent")
 
 
 def ordered(what):
-    return os.path.exists(os.path.join(orders, f"{name}.{what}"))
+    return os.access(f"{orders}/{name}.{what}", os.F_OK)
 
 
 def listen(path):
@@ -59,10 +59,9 @@ if role == "prepare":
     print(json.dumps({"administrator": "admin", "one_time_password": "correct-horse"}))
     sys.exit(0)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if ordered("deaf") else stop)
-if ordered("child"):
-    if os.fork() == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(600)
+if ordered("child") and os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
 if role == "proxy":
     listeners = [listen(f"{run}/envoy/admin.sock")]
     for port in sys.argv[2].split(","):

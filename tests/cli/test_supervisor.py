@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import time
+from pathlib import Path
 
 import pytest
 from supervisor_stage import STANDIN, facts, gone, until
@@ -271,5 +272,4 @@ async def test_leftovers_of_a_killed_supervisor_are_ended_and_strangers_are_not(
 
 
 def _is_standin(pid: int) -> bool:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return b"standin.py" in file.read()
+    return b"standin.py" in Path(f"/proc/{pid}/cmdline").read_bytes()

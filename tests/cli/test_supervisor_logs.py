@@ -63,7 +63,7 @@ def test_rotation_keeps_the_newest_files(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_is_counted_and_holds_nobody_up(tmp_path: Path) -> None:
     log = sink(tmp_path / "w1.log")
-    os.symlink("/dev/full", tmp_path / "full.log")
+    (tmp_path / "full.log").symlink_to("/dev/full")
     log.write(b"fine")
     refused = sink(tmp_path / "full.log")  # a symlink is not followed
     refused.write(b"lost")

@@ -95,7 +95,7 @@ class Installation:
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
                     seen = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                    seen += os.fsencode(os.readlink(entry / "cwd"))
+                    seen += bytes((entry / "cwd").readlink())
                     if mark in seen:
                         found[int(entry.name)] = (entry / "comm").read_text().strip()
                 except OSError:
@@ -258,14 +258,29 @@ def test_the_roles_run_on_the_composition_root_with_a_database_each_may_use(inst
     assert up.returncode == 0, up.stdout + up.stderr
     assert "database             bailiwick" in up.stdout
     assert "login                bailiwick_admin" in up.stdout
-    worker = installation.part("w1")["pid"]
-    environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
-    (url,) = (entry for entry in environment if entry.startswith(b"BAILIWICK_DATABASE_URL="))
-    assert url.startswith(b"BAILIWICK_DATABASE_URL=postgresql://bailiwick_app@/bailiwick?")
-    assert installation.run("restart", "w1").returncode == 0
+    said = installation.layout.log("w1").read_text()
+    assert "database login bailiwick_app" in said
     assert installation.run("restart", "nobody").returncode == 1
     assert installation.run("down").returncode == 0
     installation.assert_nothing_left()
+
+
+def test_roles_come_from_the_nursery_and_do_not_depend_on_it(installation: Installation) -> None:
+    installation.environment["STANDIN_REAL_ROLES"] = "1"
+    assert installation.up().returncode == 0
+    supervisor, nursery, worker = (installation.status()["pid"], *map(_pid_of(installation), ("nursery", "w1")))
+    assert _parent(worker) == supervisor
+    assert Path(f"/proc/{worker}/cmdline").read_bytes() == Path(f"/proc/{nursery}/cmdline").read_bytes(), "forked"
+    assert Path(f"/proc/{worker}/comm").read_text() == "bw-w1\n"
+    os.kill(nursery, signal.SIGKILL)
+    wait_for(lambda: installation.part("nursery")["restarts"] == 1)
+    assert started_at(worker) is not None
+    wait_for(lambda: installation.part("nursery")["state"] == "ready")
+    os.kill(installation.part("nursery")["pid"], signal.SIGSTOP)
+    assert installation.run("restart", "w1").returncode == 0
+    assert b"serve" in Path(f"/proc/{installation.part('w1')['pid']}/cmdline").read_bytes(), "started without it"
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for(lambda: installation.processes() == {})
 
 
 def test_up_that_fails_says_which_part_and_its_last_words(installation: Installation) -> None:
@@ -393,6 +408,14 @@ def test_version_and_unknown_commands() -> None:
     assert json.loads(bailiwick("version", "--json").stdout)["version"]
     assert bailiwick("conquer").returncode == 2
     assert bailiwick("workers", "0").returncode == 2
+
+
+def _pid_of(installation: Installation):
+    return lambda name: installation.part(name)["pid"]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _text(path: Path) -> str:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "serve": Entry("bailiwick.cli.roles:serve_app", "Run one serve worker.", hidden=True),
     "guard": Entry("bailiwick.cli.roles:guard_app", "Run the stream guard.", hidden=True),
     "work": Entry("bailiwick.cli.roles:work_app", "Run the background work.", hidden=True),
+    "nursery": Entry("bailiwick.cli.nursery:app", "Import the application and fork roles off.", hidden=True),
 }
 """Every command by name. A room that has commands adds a line here."""
 

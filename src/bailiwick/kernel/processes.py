@@ -15,6 +15,7 @@ import pwd
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,9 @@ from typing import IO, Any
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_SECUREBITS = 28
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
@@ -114,11 +117,36 @@ def child_setup(run_as: RunAs | None = None, death_signal: int = signal.SIGKILL)
     def setup() -> None:
         if run_as is not None:
             _become(run_as)
-        _prctl(_PR_SET_PDEATHSIG, death_signal)
-        if os.getppid() != parent:  # it died before the line above took hold
-            os._exit(70)
+        die_with(parent, death_signal)
 
     return setup
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies (PR_SET_CHILD_SUBREAPER)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def belong_to(parent: int, name: str) -> None:
+    """As a fresh grandchild of ``parent``, which adopts orphans: become its child, to die when it does.
+
+    ``name`` is shown by ps(1), cut to 15 bytes. Exits when ``parent`` is gone or does not adopt within 5 s.
+    """
+    os.setsid()
+    deadline = time.monotonic() + 5
+    while os.getppid() != parent:  # until the process between us has ended
+        if time.monotonic() > deadline:
+            os._exit(70)
+        time.sleep(0.0005)
+    die_with(parent)
+    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
+
+
+def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
+    """In a child of ``parent``: die with ``death_signal`` when it dies, also when that was just now."""
+    _prctl(_PR_SET_PDEATHSIG, death_signal)
+    if os.getppid() != parent:
+        os._exit(70)
 
 
 def started_at(pid: int) -> int | None:
@@ -166,9 +194,9 @@ class Child:
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
     stderr: IO[bytes] | None
-    _popen: subprocess.Popen[bytes]
     _pidfd: int
     _gone: asyncio.Future[int] = field(repr=False)
+    _code: int | None = None
 
     @classmethod
     def spawn(cls, command: Command, *, stdin: int | None = None, stdout: Any = None, stderr: Any = None) -> Child:
@@ -190,24 +218,21 @@ class Child:
         except subprocess.SubprocessError as error:
             who = command.run_as.name if command.run_as else "ourselves"
             raise PermissionError(errno.EPERM, f"the system does not let it run as {who}") from error
+        popen.returncode = 0  # we reap it ourselves, so that its object has nothing left to see to
+        return cls.adopt(popen.pid, stdin=popen.stdin, stdout=popen.stdout, stderr=popen.stderr)
+
+    @classmethod
+    def adopt(cls, pid: int, *, stdin: Any = None, stdout: Any = None, stderr: Any = None) -> Child:
+        """Take charge of ``pid``, a child of ours that leads a session of its own."""
         loop = asyncio.get_running_loop()
-        child = cls(
-            popen.pid,
-            started_at(popen.pid) or 0,
-            popen.stdin,
-            popen.stdout,
-            popen.stderr,
-            popen,
-            os.pidfd_open(popen.pid),
-            loop.create_future(),
-        )
+        child = cls(pid, started_at(pid) or 0, stdin, stdout, stderr, os.pidfd_open(pid), loop.create_future())
         loop.add_reader(child._pidfd, child._reap, loop)
         return child
 
     @property
     def returncode(self) -> int | None:
         """The exit code, the negated signal number, or None while it runs."""
-        return self._popen.returncode
+        return self._code
 
     async def wait(self) -> int:
         """Wait until it is gone; its return code."""
@@ -220,7 +245,7 @@ class Child:
 
     def send(self, number: int) -> None:
         """Send ``number``, never to another process that got the same pid."""
-        if self._popen.returncode is None:
+        if self._code is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -238,13 +263,14 @@ class Child:
         # What it started and left behind goes with it, while the unreaped pid still keeps the group's id from reuse.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        code = self._popen.poll()
-        if code is None:
+        reaped, status = os.waitpid(self.pid, os.WNOHANG)
+        if reaped != self.pid:
             return
+        self._code = os.waitstatus_to_exitcode(status)
         loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         if not self._gone.done():
-            self._gone.set_result(code)
+            self._gone.set_result(self._code)
 
 
 async def run_to_end(command: Command, *, input_fd: int | None = None, limit: float = 60) -> tuple[int, str]:

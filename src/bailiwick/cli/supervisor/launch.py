@@ -26,7 +26,7 @@ from bailiwick.cli.supervisor.supervisor import StartFailed, Supervisor
 from bailiwick.kernel.embedded_postgres import SPACE_FOR_NEW_CLUSTER
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.paths import AlreadyRunning, DataDirLock, DataDirUnusable, Layout
-from bailiwick.kernel.processes import children_of, started_at
+from bailiwick.kernel.processes import adopt_orphans, children_of, started_at
 from bailiwick.kernel.settings import Settings
 
 GATEWAY = "bailiwick.gateway.supervised:gateway"
@@ -127,7 +127,8 @@ class Launch:
             clock_factor=self.settings.clock_factor,
         )
         control = ControlServer(self.layout.control_socket, supervisor)
-        reaper = asyncio.create_task(_reap_as_init()) if os.getpid() == 1 else None
+        adopt_orphans()
+        reaper = asyncio.create_task(_reap_orphans())
         _heed_signals(supervisor)
         starting = asyncio.create_task(supervisor.start())
         asked = asyncio.create_task(supervisor.stop_asked.wait())
@@ -151,8 +152,7 @@ class Launch:
             asked.cancel()
             await supervisor.stop()
             await control.close()
-            if reaper is not None:
-                reaper.cancel()
+            reaper.cancel()
         screen.line("  stopped")
         return code
 
@@ -224,12 +224,12 @@ def _heed_signals(supervisor: Supervisor) -> None:
     loop.add_signal_handler(signal.SIGHUP, hang_up)
 
 
-async def _reap_as_init() -> None:
-    """As process 1 of a container, orphans become our children: take their exit statuses."""
+async def _reap_orphans() -> None:
+    """Orphans become our children, also as process 1 of a container: take their exit statuses."""
     seen: set[int] = set()
     while True:
         await asyncio.sleep(2)
-        zombies = {pid for pid in children_of(1) if started_at(pid) is None}
+        zombies = {pid for pid in children_of(os.getpid()) if started_at(pid) is None}
         for pid in zombies & seen:  # one of our own is reaped by its watcher long before the second look
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait

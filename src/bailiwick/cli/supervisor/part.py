@@ -7,14 +7,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from bailiwick.kernel.processes import Command
+from bailiwick.kernel.processes import Child, Command
 
 Probe = Callable[[], Awaitable[bool]]
 """Asks the running part once and answers within about a second; an exception or a time-out counts as False."""
 
 Hook = Callable[[], Awaitable[None]]
+
+
+class Spawn(Protocol):
+    """Starts a process as :meth:`Child.spawn` does."""
+
+    def __call__(
+        self, command: Command, *, stdin: int | None = None, stdout: Any = None, stderr: Any = None
+    ) -> Child: ...
 
 
 class State(StrEnum):
@@ -67,6 +75,8 @@ class Part:
     before_stop: Hook | None = None
     on_exit: Callable[[Exit], Awaitable[None]] | None = None
     worker: tuple[Path, Path] | None = None  # (api socket, check socket) of a serve worker
+    spawn: Spawn = Child.spawn
+    stdin: Callable[[], int] | None = None  # a descriptor for its standard input, ours to close when it has started
 
     @property
     def ladder(self) -> Sequence[tuple[signal.Signals, float]]:

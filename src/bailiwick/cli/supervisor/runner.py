@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -206,12 +207,17 @@ class Runner:
         held = self.part.hold is not None and not self._go.is_set()
         argv = [*command.argv, self.part.hold] if held and self.part.hold else command.argv
         command = dataclasses.replace(command, argv=argv, env={**command.env, RUN_ID: self._run_id})
-        child = Child.spawn(
-            command,
-            stdin=subprocess.PIPE if held else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if self.part.once else subprocess.STDOUT,
-        )
+        stdin = self.part.stdin() if self.part.stdin else None
+        try:
+            child = self.part.spawn(
+                command,
+                stdin=subprocess.PIPE if held else stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if self.part.once else subprocess.STDOUT,
+            )
+        finally:
+            if stdin is not None:
+                os.close(stdin)
         assert child.stdout is not None
         pumps.append(Pump(child.stdout, self._keep_result if self.part.once else self.sink.write))
         if child.stderr is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bailiwick.cli.supervisor.nursery import Nursery
 from bailiwick.cli.supervisor.part import Part, Worker
 from bailiwick.cli.supervisor.probes import http_probe
 from bailiwick.kernel.embedded_postgres import DATABASE, STOP_LADDER, EmbeddedPostgres
@@ -66,13 +67,18 @@ class Gateway(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Command lines of the roles. Each gets ``--hold`` appended when it is to import first and wait for its turn."""
+    """Command lines of the roles.
+
+    With a ``nursery`` they are forked off it. Without, each is started at once with ``--hold`` appended: it is to
+    import first and then to wait for its turn.
+    """
 
     base: Sequence[str] = (sys.executable, "-m", "bailiwick.cli.main")
     prepare: Sequence[str] = ("prepare",)
     serve: Callable[[str], Sequence[str]] = field(default=lambda slot: ("serve", "--slot", slot))
     guard: Sequence[str] | None = ("guard",)
     work: Sequence[str] | None = ("work",)
+    nursery: Sequence[str] | None = ("nursery",)
 
 
 class Stack:
@@ -96,10 +102,15 @@ class Stack:
         self._environment = dict(environment)
         self._gateway = gateway
         self._program = program or Program()
+        self._nursery: Nursery | None = None
+        if (forks := self._program.nursery) is not None:
+            self._nursery = Nursery(lambda: self._command(forks), self._program.base)
 
     def parts(self) -> list[Part]:
         """Every part but the workers."""
         found = [self._prepare()]
+        if self._nursery is not None:
+            found.append(self._nursery.part(_POSTGRES))
         if self.postgres is not None:
             found.append(self._postgres(self.postgres))
         if self._program.guard is not None:
@@ -142,8 +153,8 @@ class Stack:
             stage=_PREPARE,
             stop_rank=10,
             start_seconds=300.0,  # a migration of a large ledger takes its time
-            hold=HOLD,
             once=True,
+            **self._birth(),
         )
 
     def _role(
@@ -172,9 +183,9 @@ class Stack:
             stop_rank=stop_rank,
             start_seconds=30.0,
             drain_seconds=drain,
-            hold=HOLD,
             before_start=clean,
             worker=(sockets.api, sockets.check) if serves else None,
+            **self._birth(),
         )
 
     def _proxy(self, gateway: Gateway) -> Part:
@@ -192,6 +203,10 @@ class Stack:
             before_start=gateway.prepare,
             before_stop=gateway.drain,
         )
+
+    def _birth(self) -> dict[str, Any]:
+        """How a role comes to life."""
+        return {"hold": HOLD} if self._nursery is None else {"spawn": self._nursery.spawn}
 
     def _command(self, arguments: Sequence[str], login: str | None = None) -> Command:
         environment = dict(self._environment)
