@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bailiwick.app.foundations import Foundations
 from bailiwick.authority.revocation import Revocations
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context
+from bailiwick.evidence.events import Context, Recorder
 from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
 from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.crypto import KekFile, Sealer
-from bailiwick.kernel.db import Row
+from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.idempotency import answer_aad
 
 _BATCH = 500
@@ -54,22 +53,23 @@ class Rotation:
 class KekRotation:
     """Rotates the KEK of a running or stopped installation."""
 
-    def __init__(self, base: Foundations, file: KekFile, revocations: Revocations) -> None:
-        self._base = base
+    def __init__(self, database: Database, recorder: Recorder, file: KekFile, revocations: Revocations) -> None:
+        self._database = database
+        self._recorder = recorder
         self._file = file
         self._revocations = revocations
 
     async def rotate(self, context: Context) -> Rotation:
         """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption."""
         kek = self._file.add()
-        async with self._base.database.begin() as tx:
+        async with self._database.begin() as tx:
             revision = await feed.announce(tx, context.zone, "kek", kek)
         await self._revocations.settle(revision, context)
         sealer = self._file.load()
         rewrapped = {column.table: await self._rewrap(column, sealer) for column in SEALED}
         retired = tuple(kid for kid in self._file.ids() if kid != kek)
-        async with self._base.database.begin() as tx:
-            await self._base.recorder.record(
+        async with self._database.begin() as tx:
+            await self._recorder.record(
                 tx, codes.KEK_ROTATED, "success", context, kek=kek, rewrapped=sum(rewrapped.values())
             )
         for kid in retired:
@@ -84,7 +84,7 @@ class KekRotation:
         changed = 0
         while True:
             bound = ", ".join(f":after_{name}" for name in column.key)
-            async with self._base.database.begin() as tx:
+            async with self._database.begin() as tx:
                 rows = await tx.all(
                     f"SELECT {names}, {column.column} AS sealed FROM {column.table}"  # noqa: S608 - names from SEALED
                     f" WHERE {place} > ({bound}) AND {column.column} IS NOT NULL"

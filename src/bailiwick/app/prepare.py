@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from bailiwick.app.foundations import Foundations, database_urls, kek_file, lay
@@ -33,6 +34,7 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
     _, direct_url = database_urls(settings)
     await asyncio.to_thread(migrate, direct_url)
     kek_file(settings, layout).ensure()
+    write_private(layout.settings_file, json.dumps(settings.shown()))
     base = lay(settings, layout, "prepare")
     try:
         async with base.database.begin() as tx:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -18,9 +18,10 @@ from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
+from bailiwick.identity.login.local import LOCK
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.figures import Figures
-from bailiwick.kernel.jobs import Job, JobRunner
+from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings
@@ -52,13 +53,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     state.store.on_swap(routes.want)
     await state.load()
     routes.write()
-    jobs = JobRunner(
-        base.database,
-        base.direct_url,
-        base.clock,
-        scheduled(base, state),
-        observe=lambda job, outcome: base.metrics.job_runs.labels(job, outcome).inc(),
-    )
+    jobs = Jobs(base.database, base.clock, base.metrics, scheduled(base, state))
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())
@@ -73,7 +68,6 @@ async def run(settings: Settings, layout: Layout) -> int:
             facts=lambda: {
                 "lag_s": round(sequencer.figures.lag_s, 2),
                 "backlog_bytes": sequencer.figures.backlog_bytes,
-                "jobs": "leading" if jobs.leading else "standing by",
             },
         )
         await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
@@ -90,16 +84,16 @@ async def run(settings: Settings, layout: Layout) -> int:
     return 1 if background.failed else 0
 
 
-def scheduled(base: Foundations, state: WorkerState) -> list[Job]:
+def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
     """What is done by the clock."""
     proving = KnownGood(base.database, base.recorder, base.clock)
     resolver = Resolver(base.database, base.clock, base.recorder, base.settings)
 
-    async def resolve() -> dict[str, int]:
+    async def resolve(due: datetime) -> dict[str, int]:
         done = await resolver.refresh_all()
         return {"checked": done.checked, "changed": done.changed, "unroutable": done.unroutable}
 
-    async def purge() -> dict[str, int]:
+    async def purge(due: datetime) -> dict[str, int]:
         now = base.clock.now()
         async with base.database.begin() as tx:
             occurrences = await tx.run(
@@ -114,6 +108,7 @@ def scheduled(base: Foundations, state: WorkerState) -> list[Job]:
                 "DELETE FROM feed WHERE at < :before AND revision < (SELECT max(revision) FROM feed)",
                 before=now - timedelta(days=2),
             )
+            failures = await tx.run("DELETE FROM login_failures WHERE last_at < :before", before=now - LOCK)
             workers = await tx.run("DELETE FROM workers WHERE seen_at < :before", before=now - timedelta(days=1))
         return {
             "api_requests": await purge_api_requests(base.database, now),
@@ -123,26 +118,27 @@ def scheduled(base: Foundations, state: WorkerState) -> list[Job]:
             "revocations": revocations,
             "feed": feed,
             "workers": workers,
+            "login_failures": failures,
         }
 
-    async def retire_keys() -> dict[str, int]:
+    async def retire_keys(due: datetime) -> dict[str, int]:
         life = timedelta(seconds=max(base.settings.mandate_ttl_s, base.settings.session_ttl_s))
         return {"retired": await state.keys.retire_expired(life)}
 
-    async def known_good() -> dict[str, int]:
+    async def known_good(due: datetime) -> dict[str, int]:
         return {"marked": len(await proving.mark_known_good())}
 
-    async def forget_revoked() -> dict[str, int]:
+    async def forget_revoked(due: datetime) -> dict[str, int]:
         before = len(state.store.revoked.mandates)
         state.store.revoked.drop_expired(base.clock.time())
         return {"forgotten": before - len(state.store.revoked.mandates)}
 
     return [
-        Job("resolve-upstreams", timedelta(seconds=30), resolve, grace=timedelta(minutes=5)),
-        Job("mark-policies-known-good", timedelta(minutes=1), known_good),
-        Job("purge-expired", timedelta(hours=1), purge, grace=timedelta(hours=24)),
-        Job("retire-keys", timedelta(minutes=10), retire_keys),
-        Job("forget-expired-revocations", timedelta(minutes=10), forget_revoked),
+        JobDefinition("resolve-upstreams", timedelta(seconds=30), resolve, grace=timedelta(minutes=5)),
+        JobDefinition("mark-policies-known-good", timedelta(minutes=1), known_good),
+        JobDefinition("purge-expired", "17 * * * *", purge, grace=timedelta(hours=24)),
+        JobDefinition("retire-keys", timedelta(minutes=10), retire_keys),
+        JobDefinition("forget-expired-revocations", timedelta(minutes=10), forget_revoked),
     ]
 
 

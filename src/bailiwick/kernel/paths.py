@@ -96,6 +96,11 @@ class Layout:
         self.run = self._find_run()
 
     @property
+    def settings_file(self) -> Path:
+        """The settings the installation was last started with, secrets left out."""
+        return self.run / "settings.json"
+
+    @property
     def heads(self) -> Path:
         """The newest signed head of every zone's ledger, kept apart from the database."""
         return self.data_dir / "heads"

@@ -7,7 +7,7 @@ authentication off. ``docs/reference/settings.md`` lists every field; a test kee
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -95,6 +95,10 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(problems))
         return self
 
+    def shown(self) -> dict[str, Any]:
+        """Every setting as JSON shows it; of a secret only that it is set."""
+        return {name: shown_value(getattr(self, name)) for name in type(self).model_fields}
+
     @property
     def scheme(self) -> str:
         """``https`` when TLS is configured."""
@@ -122,3 +126,12 @@ class Settings(BaseSettings):
     def _authority(self, port: int) -> str:
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def shown_value(value: Any) -> Any:
+    """A setting's value as JSON shows it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, SecretStr):
+        return "(set)"
+    return list(value) if isinstance(value, tuple) else str(value)

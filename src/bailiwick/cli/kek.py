@@ -1,0 +1,70 @@
+"""``bailiwick kek``: the key-encryption key of an installation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from bailiwick.cli.failure import command
+from bailiwick.cli.options import DataDir, existing_layout, small_app
+
+app = small_app()
+
+
+@app.callback()
+def kek() -> None:
+    """The key that wraps every stored secret."""
+
+
+@app.command()
+@command
+def rotate(data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
+    """Make a new key, wrap everything under it, and drop the old one. Nothing stops meanwhile; safe to repeat."""
+    import asyncio
+    import getpass
+    import json
+
+    done = asyncio.run(_rotate(existing_layout(data_dir), getpass.getuser()))
+    if json_:
+        print(json.dumps({"kek": done.kek, "rewrapped": done.rewrapped, "retired": list(done.retired)}))
+        return 0
+    print(f"key-encryption key {done.kek} is in force")
+    for table, count in done.rewrapped.items():
+        print(f"  {table:20} {count:8} wrapped anew")
+    print(f"  retired: {', '.join(done.retired) or 'none'}")
+    return 0
+
+
+async def _rotate(layout: Any, person: str) -> Any:
+    from datetime import timedelta
+
+    from bailiwick.app.fencing import Fence
+    from bailiwick.app.foundations import kek_file
+    from bailiwick.app.kek import KekRotation
+    from bailiwick.authority.revocation import Revocations
+    from bailiwick.cli.local import database_url
+    from bailiwick.evidence.events import Actor, Context, Recorder
+    from bailiwick.kernel.clock import SystemClock
+    from bailiwick.kernel.db import Database
+    from bailiwick.kernel.ids import Ids
+    from bailiwick.kernel.settings import Settings
+
+    settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
+    clock, database = SystemClock(), Database(database_url(layout.data_dir))
+    recorder = Recorder(clock, Ids())
+    revocations = Revocations(
+        database,
+        clock,
+        recorder,
+        longest_mandate=timedelta(seconds=settings.mandate_ttl_s),
+        longest_session=timedelta(seconds=settings.session_ttl_s),
+        freshness_limit_s=settings.freshness_limit_s,
+        fence_after_s=settings.fence_after_s,
+        fence=Fence(layout.control_socket),
+    )
+    try:
+        rotation = KekRotation(database, recorder, kek_file(settings, layout), revocations)
+        return await rotation.rotate(Context("default", Actor(user=f"local:{person}")))
+    finally:
+        await database.close()
