@@ -101,6 +101,17 @@ async def test_a_crash_of_the_engine_ends_only_its_own_process(monkeypatch: pyte
     assert await reason_of(module) == ("policy_engine_crashed", "app.rego", None)
 
 
+async def test_a_policy_on_which_the_two_machines_disagree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the compiled form without its guards, as an unknown fault of the machine would look
+    bare = "import bailiwick.policy.rego_compiled as c;c._Printer._top_expression=c._unguarded;"
+    unguarded = (
+        "c._unguarded=lambda p,n:[p._expression(c.kind_of(n)[1]['lhs'])+':='+p._expression(c.kind_of(n)[1]['rhs'])];"
+    )
+    blind = bare.replace("c._Printer", unguarded + "c._Printer", 1)
+    monkeypatch.setattr(admission, "_BOOTSTRAP", admission._BOOTSTRAP.replace("from ", blind + "from ", 1))
+    assert (await reason_of(v1("allow if { x := input.nothing }")))[0] == "policy_unsupported"
+
+
 async def test_data_where_a_rule_stands_is_refused() -> None:
     module = v1("allow if role\nrole if input.x")
     assert await reason_of(module, data={"app": {"role": True}}) == ("policy_data_conflict", "app.rego", 6)

@@ -143,6 +143,7 @@ COMPILED = [
     "default allow := false\nallow if { input.x == 1 }",
     "import input.o as oo\nallow if { oo.k.z == 1 }",
     "import input.o\nallow if { o.k.z == 1 }",
+    "allow if limit == 1\nlimit := input.x if { is_number(input.x); input.x > 0 } else := 5 if { input.s } else := 6",
     'allow if { "a\\"b" != `c` ; "\\u0041" == `A` }',
     "allow if { -1 == 0 - 1; 1e3 == 1000 }",
     "allow if { x := {y | some y in input.a; y > 1}; x == {2} }",

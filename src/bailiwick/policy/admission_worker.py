@@ -149,14 +149,14 @@ class _Admission:
                 yield self._finding(analysis, answer.fault, f"{origin}: {answer.detail}")
                 return
             if isinstance(answer, Outcome) and isinstance(expected, Outcome) and answer != expected:
-                # the two machines disagree on this policy, and the interpreter is the reference
-                chosen = reference
-                verdict.engine = "interpreted"
-                verdict.not_compiled_because = "the compiled machine answered a sample differently"
+                # each has been seen to be the wrong one, so neither is believed
+                message = f"the engine's two machines answer {origin} differently"
+                yield self._finding(analysis, "policy_unsupported", message)
+                return
             elif isinstance(answer, PolicyInstructionLimit) and isinstance(expected, Outcome) and index < own:
                 yield self._finding(analysis, answer.fault, f"{origin}: {answer.detail}")
                 return
-        verdict.not_compiled_because = verdict.not_compiled_because or chosen.not_compiled_because
+        verdict.not_compiled_because = chosen.not_compiled_because
 
     def _finding(self, analysis: Analysis, reason: str, message: str, rule: str | None = None) -> Finding:
         for module in analysis.modules:

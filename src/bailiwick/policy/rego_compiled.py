@@ -141,6 +141,22 @@ def _constant(node: Node | None) -> str | None:
     return json.dumps(body.get("value")) if kind in SCALARS else None
 
 
+def _surely_defined(body: Body) -> bool:
+    """Whether a body's value is an input path that one of its own conditions needs to be defined."""
+    path = constant_path(body.value) if body.value is not None else None
+    if path is None or path[0] != "input":
+        return False
+    for statement in body.statements:
+        kind, literal = kind_of(statement["literal"])
+        if kind != "Expr":
+            continue
+        condition_kind, condition = kind_of(literal["expr"])
+        operands = {"BoolExpr": [condition.get("lhs"), condition.get("rhs")], "Call": condition.get("params", [])}
+        if any(constant_path(operand) == path for operand in operands.get(condition_kind, [])):
+            return True
+    return False
+
+
 def straight(rule: Rule, body: Body) -> bool:
     """Whether a body holds at most once, without going through anything."""
     bound = set(declared_names(rule.args))
@@ -277,7 +293,7 @@ class _Printer:
 
     def _check_else(self, rule: Rule) -> None:
         for body in rule.bodies:
-            if _constant(body.value) is None:
+            if _constant(body.value) is None and not _surely_defined(body):
                 raise NotCompiled("`else` with a value that could be undefined")
             if not straight(rule, body) or any(kind in _LOOPING for kind, _ in descend(body.statements)):
                 raise NotCompiled("`else` around a loop")

@@ -17,3 +17,10 @@ test_only_true_is_signed_in if {
 	rate_limiting.limit == 100 with input as {"authenticated": "true"}
 	rate_limiting.limit == 100 with input as {}
 }
+
+test_the_settings_say_otherwise if {
+	rate_limiting.limit == 7 with input as {"authenticated": true, "configured": 7}
+	rate_limiting.limit == 7 with input as {"configured": 7}
+	rate_limiting.limit == 1000 with input as {"authenticated": true, "configured": 0}
+	rate_limiting.limit == 100 with input as {"configured": "many"}
+}
