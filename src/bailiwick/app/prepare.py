@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 from bailiwick.app.foundations import Foundations, database_urls, kek_file, lay
@@ -34,7 +35,10 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
     _, direct_url = database_urls(settings)
     await asyncio.to_thread(migrate, direct_url)
     kek_file(settings, layout).ensure()
-    write_private(layout.settings_file, json.dumps(settings.shown()))
+    shown = settings.shown()
+    if os.environ.get("BAILIWICK_EMBEDDED_POSTGRES"):
+        shown["database_url"] = None  # the supervisor's doing, nobody's setting
+    write_private(layout.settings_file, json.dumps(shown))
     base = lay(settings, layout, "prepare")
     try:
         async with base.database.begin() as tx:
