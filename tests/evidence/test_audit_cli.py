@@ -17,6 +17,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import encode
 from bailiwick.evidence.frames import Kind
 from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.evidence.spool import latch_loss, loss_of
 
 
 @dataclass
@@ -143,6 +144,17 @@ async def test_verify_checks_a_copy_without_writing_to_it(world: World, cli: Cli
     world.do("DELETE FROM ledger.heads")
     await cli("verify", "--database-url", world.url, "--heads", str(world.root / "heads"), code=1)
     await cli("verify", "--database-url", world.url, "--heads", str(tmp_path / "nowhere"), code=2)
+
+
+async def test_a_loss_is_acknowledged_once(world: World, cli: Cli) -> None:
+    await cli("acknowledge-loss", code=3)
+    world.spool_root.mkdir()
+    latch_loss(world.spool_root, "frames 3 to 5")
+    assert "frames 3 to 5" in await cli("acknowledge-loss")
+    assert loss_of(world.spool_root) == []
+    await drain(world)
+    (entry,) = (await cli("tail", "--name", "evidence.*", "--json")).splitlines()
+    assert json.loads(entry)["event"]["details"] == {"lost": ["frames 3 to 5"]}
 
 
 async def test_a_database_that_is_away_fails(world: World) -> None:

@@ -2,20 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from ledger_world import World
 
-from bailiwick.evidence import codes
+from bailiwick.evidence import codes, sources
 from bailiwick.evidence.drained import drained
 from bailiwick.evidence.events import Context, encode
-from bailiwick.evidence.frames import Kind
+from bailiwick.evidence.frames import Kind, encode_frame, parse
 from bailiwick.evidence.inputs import digest_of
 from bailiwick.evidence.recording import WorkerEvidence
 from bailiwick.evidence.search import Search
 from bailiwick.evidence.sequencer import Sequencer
+from bailiwick.evidence.sources import Place, Portion, SourceReader
 from bailiwick.evidence.spool import Spool, loss_of
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel import outbox
@@ -151,12 +154,6 @@ def segment_of(spool: Spool) -> Path:
     return next(iter(sorted(spool.directory.glob("*.seg"))))
 
 
-def corrupt(path: Path, needle: bytes) -> None:
-    content = path.read_bytes()
-    assert content.count(needle) == 1
-    path.write_bytes(content.replace(needle, needle[::-1]))
-
-
 async def test_corruption_in_the_middle_is_a_dead_letter_and_latches(world: World) -> None:
     """The owner lives and goes on writing: later frames vouch that the damaged one was acknowledged."""
     spool = await world.spool()
@@ -179,6 +176,53 @@ async def test_corruption_in_the_middle_is_a_dead_letter_and_latches(world: Worl
     assert await passes(world)
 
 
+async def test_corruption_under_a_living_owner_is_passed_once_it_has_settled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_SETTLE_S", 0.05)
+    spool = await world.spool()
+    ids = []
+    for _ in range(4):
+        ids += await world.put(spool, 1)
+    path = segment_of(spool)
+    at = path.read_bytes().index(ids[1].encode())
+    with path.open("r+b") as stream:
+        stream.seek(at)
+        stream.write(b"\xee" * 8)
+    sequencer = world.sequencer()
+    async with asyncio.timeout(10):
+        while len(world.ledgered()) < 3:
+            await sequencer.step()
+    ids += await world.put(spool, 2)
+    await sequencer.drain()
+    assert world.ledgered() == [ids[0], *ids[2:]]
+    assert sequencer.figures.lost
+
+
+async def test_a_source_that_cannot_be_read_does_not_hold_up_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = await world.spool("w0"), await world.spool("w1")
+    waiting = await world.put(bad, 2)
+    ids = await world.put(good, 2)
+    read = SourceReader.read
+
+    def failing(self: SourceReader, place: Place, limit: int) -> Portion:
+        if self.source == bad.source:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, place, limit)
+
+    sequencer = world.sequencer()
+    with monkeypatch.context() as patched:
+        patched.setattr(SourceReader, "read", failing)
+        await sequencer.drain()
+    assert world.ledgered() == ids
+    assert list(sequencer.figures.unreadable) == [bad.source]
+    await sequencer.drain()
+    assert world.ledgered() == ids + waiting
+    assert not sequencer.figures.unreadable
+
+
 async def test_frames_taken_out_are_noticed(world: World) -> None:
     spool = await world.spool()
     ids = []
@@ -187,8 +231,6 @@ async def test_frames_taken_out_are_noticed(world: World) -> None:
     await spool.close()
     path = segment_of(spool)
     content = path.read_bytes()
-    from bailiwick.evidence.frames import parse
-
     frames, _ = parse(content, 0)
     path.write_bytes(content[: frames[2].offset] + content[frames[2].end :])
     sequencer = await moved(world)
@@ -202,8 +244,6 @@ async def test_a_torn_tail_of_a_dead_owner_is_kept_and_not_a_loss(world: World) 
     ids = await world.put(spool, 3)
     await spool.close()
     path = segment_of(spool)
-    from bailiwick.evidence.frames import encode_frame, parse
-
     frames, end = parse(path.read_bytes(), 0)
     torn = encode_frame(Kind.EVENT, "default", b"x" * 500, frames[-1].sequence + 1, end)[:200]
     with path.open("r+b") as stream:
@@ -256,8 +296,6 @@ async def test_decision_inputs_are_stored_once_and_open_again(world: World) -> N
     await moved(world)
     assert world.rows("SELECT count(*) FROM bailiwick.decision_inputs") == [1]
     search = Search(world.database, world.sealer)
-    from uuid import UUID
-
     found = await search.find_decision("default", UUID(decision_id))
     assert found is not None
     assert (found.input, found.input_state) == (body, "present")

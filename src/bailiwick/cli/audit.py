@@ -170,6 +170,31 @@ def verify(
     return _on_database(data_dir, run, database_url)
 
 
+@app.command("acknowledge-loss")
+@command
+def acknowledge(data_dir: DataDir = None, json_: Json = False) -> int:
+    """Let workers take evidence again after acknowledged evidence was lost, which stops them until somebody looks.
+
+    Shows what was lost. Exits 3 when nothing was.
+    """
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.spool import acknowledge_loss, loss_of
+
+    spool = existing_layout(data_dir).spool
+    lost = loss_of(spool)
+    if not lost:
+        raise CommandFailed(NO_DATA, "no evidence was lost")
+
+    async def run(database: Database) -> int:
+        async with database.begin() as tx:
+            await _record(tx, codes.EVIDENCE_LOSS_ACKNOWLEDGED, "success", "default", "spool", lost=lost[:50])
+        acknowledge_loss(spool)
+        print(_as_json({"lost": lost}) if json_ else "\n".join(lost))
+        return 0
+
+    return _on_database(data_dir, run)
+
+
 def line_of(entry: Entry) -> str:
     """An event in one line of at most 80 columns: number, time, name, outcome, who, where."""
     shown = entry.to_json()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psycopg
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from bailiwick.evidence.intake import driver
 from bailiwick.evidence.records import clean
@@ -90,7 +91,7 @@ class AccessLog:
             await self.flush()
         except (Unavailable, psycopg.OperationalError):
             pass  # they wait for the next interval
-        except psycopg.Error as error:
+        except (psycopg.Error, SQLAlchemyError) as error:
             log.error("access log rows refused", error=str(error).splitlines()[0])
             with contextlib.suppress(IndexError):
                 for _ in range(_PORTION):

@@ -48,7 +48,12 @@ class _Moved(Exception):
 
 @dataclass(slots=True)
 class Figures:
-    """What the sequencer tells about itself. ``lag_s``: age of the oldest event that was not yet in the ledger."""
+    """What the sequencer tells about itself.
+
+    ``lag_s``: age of the oldest event that was not yet in the ledger, or how long nothing could be moved. ``lost``:
+    acknowledged evidence that could not be read back. ``contradictions``: why nothing is signed for a zone any more.
+    ``unreadable``: sources whose files cannot be read now.
+    """
 
     sequenced_total: int = 0
     dead_letters_total: int = 0
@@ -57,6 +62,7 @@ class Figures:
     active: bool = False
     lost: list[str] = field(default_factory=list)
     contradictions: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 class Sequencer:
@@ -100,6 +106,7 @@ class Sequencer:
         self._listening = False
         self._wake = asyncio.Event()
         self._more = False
+        self._moved_at = clock.monotonic()
         self._lock_fd = -1
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sequencer-read")
         self.figures = Figures()
@@ -119,12 +126,12 @@ class Sequencer:
                         await self._sleep(self._poll_s)
                 except (Unavailable, psycopg.OperationalError) as error:
                     log.warning("ledger unreachable", error=str(error).splitlines()[0])
-                    self._forget()
+                    self._stalled()
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 2.0)
                 except Exception:
                     log.exception("sequencing failed")
-                    self._forget()
+                    self._stalled()
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 2.0)
         finally:
@@ -160,6 +167,7 @@ class Sequencer:
             await loop.run_in_executor(self._thread, self._heads.publish, heads)
         self.figures.contradictions = dict(self._heads.contradictions)
         self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions)
+        self._moved_at = self._clock.monotonic()
         if not moved:
             self.figures.lag_s = 0.0
         return moved
@@ -191,6 +199,10 @@ class Sequencer:
         self._lock_fd = fd
         self.figures.active = True
         return True
+
+    def _stalled(self) -> None:
+        self._forget()
+        self.figures.lag_s = max(self.figures.lag_s, self._clock.monotonic() - self._moved_at)
 
     def _forget(self) -> None:
         for reader in self._readers.values():
@@ -268,8 +280,15 @@ class Sequencer:
         for name in sorted(self._readers, key=lambda name: name.rpartition(".")[2]):
             if room <= 0:
                 break
-            reader, place = self._readers[name], self._places[name]
-            portion = reader.read(place, 2 << 20)
+            try:
+                portion = self._readers[name].read(self._places[name], 2 << 20)
+            except OSError as error:
+                # one bad disk block must not hold up the other workers' evidence; this source is tried every round
+                if name not in self.figures.unreadable:
+                    log.error("spool cannot be read", source=name, error=str(error))
+                self.figures.unreadable[name] = str(error)
+                continue
+            self.figures.unreadable.pop(name, None)
             if portion:
                 portions.append(portion)
                 room -= len(portion.events)

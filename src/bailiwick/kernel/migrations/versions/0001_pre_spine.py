@@ -22,8 +22,11 @@ BEGIN
       EXECUTE format('GRANT %I TO %I', name, current_user);
     END IF;
   END LOOP;
+  -- roles belong to the whole server: writing what stands there already would only collide with another database's run
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'bailiwick_app' AND 'search_path=bailiwick' = ANY(rolconfig)) THEN
+    ALTER ROLE bailiwick_app SET search_path = bailiwick;
+  END IF;
 END $$;
-ALTER ROLE bailiwick_app SET search_path = bailiwick;
 CREATE SCHEMA bailiwick AUTHORIZATION bailiwick_owner;
 CREATE SCHEMA ledger AUTHORIZATION bailiwick_owner;
 """
