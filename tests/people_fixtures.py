@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,9 +43,9 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.settings import Settings
+from databases import url_of
 
 PASSWORD = "correct horse battery"
-_SERVER = os.environ.get("BAILIWICK_TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:54999/")
 _MIGRATIONS = Path(__file__).parent.parent / "src/bailiwick/kernel/migrations/versions"
 
 
@@ -55,17 +54,16 @@ def database_url() -> Iterator[str]:
     """A fresh migrated database for this module, copied from a template made once per schema."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_MIGRATIONS.glob("*.py")))).hexdigest()[:12]
     template, name = f"people_template_{digest}", f"people_{uuid.uuid4().hex[:12]}"
-    base = _SERVER.rstrip("/")
-    with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
+    with psycopg.connect(url_of(), autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(7316)")
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (template,)).fetchone():
             connection.execute(f"CREATE DATABASE {template}_draft")
-            migrate(f"{base}/{template}_draft")
+            migrate(url_of(f"{template}_draft"))
             connection.execute(f"ALTER DATABASE {template}_draft RENAME TO {template}")
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         connection.execute("SELECT pg_advisory_unlock(7316)")
         connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
-        yield f"{base}/{name}"
+        yield url_of(name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -1,26 +1,23 @@
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from ledger_world import World
 
 from bailiwick.kernel.migrate import migrate
-
-SERVER = os.environ.get("BAILIWICK_TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:54999/postgres")
+from databases import url_of
 
 
 @pytest.fixture(scope="module")
 def database_url() -> Iterator[str]:
     name = f"evidence_{secrets.token_hex(6)}"
-    with psycopg.connect(SERVER, autocommit=True) as connection:
+    with psycopg.connect(url_of(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        url = urlsplit(SERVER)._replace(path=f"/{name}").geturl()
+        url = url_of(name)
         try:
             migrate(url)
             yield url

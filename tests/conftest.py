@@ -1,0 +1,46 @@
+"""One PostgreSQL for the whole run, started before the parallel workers and stopped after them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bailiwick.kernel.embedded_postgres import Throwaway
+from bailiwick.kernel.paths import Layout
+
+VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
+_running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or VARIABLE in os.environ:
+        return  # a parallel worker inherits the variable from the process that started the server
+    home = Path(tempfile.mkdtemp(prefix="bw-tests-", dir="/tmp"))
+    layout = Layout(home)
+    layout.create()
+    loop, server = asyncio.new_event_loop(), Throwaway(layout)
+
+    async def start() -> None:
+        await server.initialise()
+        # the socket stands in a private directory; tests log in as each role of the schema
+        (server.cluster / "pg_hba.conf").write_text("local all all trust\n")
+        await server.start()
+
+    loop.run_until_complete(start())
+    os.environ[VARIABLE] = server.url("postgres")
+    _running.append((loop, server, home))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for loop, server, home in _running:
+        os.environ.pop(VARIABLE, None)
+        loop.run_until_complete(server.stop())
+        server.layout.remove_foreign_run()
+        loop.close()
+        shutil.rmtree(home, ignore_errors=True)
+    _running.clear()
