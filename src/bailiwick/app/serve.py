@@ -168,7 +168,7 @@ def compose(
     sealer = _Current(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
-        Idempotency(Settled(app, rooms.revocations.applied), base.database, base.clock, sealer),
+        Idempotency(Settled(app, rooms.revocations.applied), base.database, base.clock, sealer, _authenticate(rooms)),
         {("POST", _EVALUATE): cast(ASGIApp, evaluate)},
         ids=base.ids,
         clock=base.clock,

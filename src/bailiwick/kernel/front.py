@@ -261,13 +261,13 @@ class _Answer:
             if self.too_large and message["status"] != 413:
                 return self._refuse_body()
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self._request_id), *self.extra]
             if self._cold:
+                headers = [*message.get("headers", ()), (b"x-request-id", self._request_id), *self.extra]
                 # a page may need a policy of its own; hot endpoints set none of these
                 own = {name.lower() for name, _ in headers} & _SECURITY_NAMES
                 headers.extend(header for header in SECURITY_HEADERS if header[0] not in own)
             else:
-                headers.extend(SECURITY_HEADERS)
+                headers = [*message["headers"], (b"x-request-id", self._request_id), *SECURITY_HEADERS]
             message["headers"] = headers
         elif kind == "http.response.body":
             if self.complete:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 _COUNTER_BITS = 12
 _POOL_BYTES = 4096
 _TAIL_DIGITS = 16
+_COUNTS = tuple(f"{count:03x}" for count in range(1 << _COUNTER_BITS))
 # the first digit of the tail carries the variant 0b10 and two random bits
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -45,9 +46,12 @@ class Ids:
         if offset >= len(self._pool):
             # one system call serves 512 ids: the hot path makes several ids a request
             self._pool, offset = self._random_bytes(_POOL_BYTES).hex(), 0
-        self._offset = offset + _TAIL_DIGITS
-        tail = self._pool[offset : offset + _TAIL_DIGITS]
-        return f"{self._prefix}{self._counter:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
+        self._offset = end = offset + _TAIL_DIGITS
+        pool = self._pool
+        return (
+            f"{self._prefix}{_COUNTS[self._counter]}-{_VARIANT[pool[offset]]}{pool[offset + 1 : offset + 4]}"
+            f"-{pool[offset + 4 : end]}"
+        )
 
     def secret(self, length: int = 32) -> str:
         """``length`` random bytes as URL-safe text without padding, for secrets and one-time passwords."""
