@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import socket
 from pathlib import Path
 
-_LIMIT_S = 5.0
+from bailiwick.kernel.control import SupervisorRefused, SupervisorSilent, fence
 
 
 class Fence:
@@ -22,13 +20,7 @@ class Fence:
         if host != self._host:
             return False
         try:
-            async with asyncio.timeout(_LIMIT_S):
-                reader, writer = await asyncio.open_unix_connection(self._control_socket)
-                try:
-                    writer.write(json.dumps({"do": "fence", "part": slot}).encode() + b"\n")
-                    await writer.drain()
-                    return bool(json.loads(await reader.readline()).get("ok"))
-                finally:
-                    writer.close()
-        except (OSError, ValueError, TimeoutError):
+            await fence(self._control_socket, slot)
+        except (SupervisorRefused, SupervisorSilent):
             return False
+        return True

@@ -64,7 +64,7 @@ async def run(settings: Settings, layout: Layout) -> int:
         background.start("metrics", base.metrics.run())
         checks = health.Health(
             base.clock,
-            ready={"ledger": lambda: None},
+            ready={"ledger": lambda: _trouble(sequencer)},
             facts=lambda: {
                 "lag_s": round(sequencer.figures.lag_s, 2),
                 "backlog_bytes": sequencer.figures.backlog_bytes,
@@ -96,10 +96,6 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
     async def purge(due: datetime) -> dict[str, int]:
         now = base.clock.now()
         async with base.database.begin() as tx:
-            occurrences = await tx.run(
-                "DELETE FROM job_occurrences WHERE due_at < :before AND state <> 'running'",
-                before=now - timedelta(days=30),
-            )
             keys = await tx.run(
                 "DELETE FROM idempotency_keys WHERE created_at < :before", before=now - timedelta(hours=24)
             )
@@ -114,7 +110,6 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             "api_requests": await purge_api_requests(base.database, now),
             "decision_inputs": await purge_decision_inputs(base.database, now),
             "idempotency_keys": keys,
-            "job_occurrences": occurrences,
             "revocations": revocations,
             "feed": feed,
             "workers": workers,
@@ -140,6 +135,16 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
         JobDefinition("retire-keys", timedelta(minutes=10), retire_keys),
         JobDefinition("forget-expired-revocations", timedelta(minutes=10), forget_revoked),
     ]
+
+
+def _trouble(sequencer: Sequencer) -> str | None:
+    """What an auditor must know before trusting the ledger, or None."""
+    figures = sequencer.figures
+    if figures.lost:
+        return f"evidence was lost: {', '.join(figures.lost)}"
+    if figures.contradictions:
+        return "; ".join(f"{zone}: {why}" for zone, why in figures.contradictions.items())
+    return None
 
 
 def _show(base: Foundations, sequencer: Sequencer) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from bailiwick.authority.tokens import Act, Mandate
 from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest
 from bailiwick.policy.decisions import Decision
+from bailiwick.policy.inputs import verb_of
 
 CLIENT_CREDENTIALS = "client_credentials"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant type's name
@@ -163,11 +164,6 @@ def check_scopes(wanted: Sequence[str], ceiling: frozenset[str], offered: frozen
     beyond = [scope for scope in wanted if scope not in ceiling]
     if beyond:
         raise OAuthError("invalid_scope", f"Not granted: {' '.join(beyond)}.", reason="grant_exceeded")
-
-
-def verb_of(scope: str) -> str:
-    """The action a scope stands for in a policy's ``input.action``: ``payments:read`` → ``read``."""
-    return scope.replace(".", ":").rsplit(":", 1)[-1]
 
 
 def denial(decision: Decision) -> Denied:

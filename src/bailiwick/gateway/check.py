@@ -23,7 +23,7 @@ from bailiwick.authority.rfc8693 import Principal, denial, policy_input
 from bailiwick.authority.snapshot import SnapshotStore, ZoneState
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Network, Recorder, encode
-from bailiwick.evidence.inputs import digest_of
+from bailiwick.evidence.inputs import DETAIL, digest_of
 from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.request import PREFIX, GatewayRequest, parse
 from bailiwick.inventory.loader import ServerEntry
@@ -208,7 +208,7 @@ class Check:
             question = self._question(state, server, presented, operation, request, by_path)
             body = _encode_input(question)
             known = (decider.decide(question), digest_of(body), body)
-            if not by_path:
+            if not by_path and known[0].error is None:
                 presented.memo[key] = known  # as many as the server has operations
         case.decision, case.input_digest, body = known
         self._ledgering.decision_input(state.name, case.input_digest, body)
@@ -262,7 +262,7 @@ class Check:
             details["operation"] = f"{operation.method} {operation.path}"
             details["scope"] = operation.scope
         if case.input_digest:
-            details["input_digest"] = case.input_digest
+            details[DETAIL] = case.input_digest
         if outcome == "allow" and case.server is not None and case.server.credential_name:
             details["credential"] = case.server.credential_name
         event = self._recorder.make(

@@ -71,6 +71,7 @@ class Database:
             max_overflow=0,
             pool_timeout=5,
             pool_pre_ping=False,
+            hide_parameters=True,  # an exception's text must not tell what was to be stored
             connect_args={
                 "prepare_threshold": None,  # PgBouncer in transaction mode loses prepared statements
                 "connect_timeout": 3,

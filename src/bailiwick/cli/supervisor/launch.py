@@ -70,6 +70,8 @@ class Launch:
         lock = self._claim()
         try:
             await end_leftovers(self.layout)
+            for stale in self.layout.metrics.glob("*.db"):
+                stale.unlink(missing_ok=True)
             self._check_machine()
             return await self._supervise(lock, began, on_ready)
         finally:
@@ -162,6 +164,8 @@ class Launch:
         try:
             gateway = _gateway_factory()(settings, self.layout)
             environment = role_environment({**self._flags, "data_dir": self.layout.data_dir})
+            # read by prometheus-client when it is imported: all processes count into one directory
+            environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.layout.metrics)
             stack = Stack(self.layout, environment, gateway=gateway, database_url=url, program=PROGRAM)
         except (BailiwickError, ValueError, OSError) as error:
             raise Refused(getattr(error, "detail", None) or str(error)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bailiwick.cli.supervisor.nursery import Nursery
-from bailiwick.cli.supervisor.part import Part, Worker
+from bailiwick.cli.supervisor.part import Exit, Part, Worker
 from bailiwick.cli.supervisor.probes import http_probe
 from bailiwick.kernel.embedded_postgres import DATABASE, STOP_LADDER, EmbeddedPostgres
 from bailiwick.kernel.paths import Layout
@@ -172,6 +172,11 @@ class Stack:
         async def clean() -> None:
             sockets.create()
 
+        async def forget_gauges(ended: Exit) -> None:
+            # counters of a dead process go on counting in the sum; what it had at the moment does not
+            for gauge in self.layout.metrics.glob(f"gauge_live*_{ended.pid}.db"):
+                gauge.unlink(missing_ok=True)
+
         also = (sockets.check,) if serves else ()
         return Part(
             name=name,
@@ -184,6 +189,7 @@ class Stack:
             start_seconds=30.0,
             drain_seconds=drain,
             before_start=clean,
+            on_exit=forget_gauges,
             worker=(sockets.api, sockets.check) if serves else None,
             **self._birth(),
         )
