@@ -58,12 +58,12 @@ def run(seconds: float, connections: int, out: str | None) -> None:
         seed = json.dumps(json.dumps({"user_id": "admin", "resource": "servers", "action": "read"}))
         question = (
             '\'{"input":{"stage":"evaluate","user":{"id":"u","role":"role-\' .. (n % 200) .. \'",'
-            '"roles":["role-\' .. (n % 200) .. \'"]},"action":"read","resource":"resource-\' .. %s .. \'"}}\''
+            '"roles":["role-\' .. (n % 200) .. \'"]},"action":"read","resource":"resource-\' .. RESOURCE .. \'"}}\''
         )
         scripts = {
             "seed": _script(token, seed, full=False),
-            "grants_cached": _script(token, question % "(n % 5)", full=True),
-            "grants_uncached": _script(token, question % "(offset + n)", full=True),
+            "grants_cached": _script(token, question.replace("RESOURCE", "(n % 5)"), full=True),
+            "grants_uncached": _script(token, question.replace("RESOURCE", "(offset + n)"), full=True),
         }
         loads: dict[str, list[Load]] = {name: [] for name in scripts}
         for script in scripts.values():

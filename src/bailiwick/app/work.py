@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import datetime, timedelta
 
 import structlog
@@ -29,10 +30,14 @@ from bailiwick.policy.known_good import KnownGood
 
 log = structlog.get_logger(__name__)
 
+_NICE = 10
+
 
 async def run(settings: Settings, layout: Layout) -> int:
     """Run until SIGTERM; the exit code."""
     base = lay(settings, layout, "work")
+    # what is in the spool is safe already: putting it into the ledger may wait for requests, never the reverse
+    os.nice(_NICE)
     background = Background()
     background.heed_signals()
     state = WorkerState(base, with_policy=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -35,6 +35,7 @@ from bailiwick.policy.decisions import Decider, Decision
 
 _AS_REFUSAL = {500: 470, 502: 472, 503: 470, 504: 472}
 _EMPTY = {"type": "http.response.body", "body": b""}
+_UNRECORDED = "evidence_unavailable"
 
 _encode_input = msgspec.json.Encoder(order="deterministic").encode
 
@@ -51,11 +52,26 @@ class Ledgering(Protocol):
         ...
 
 
+class Answer(NamedTuple):
+    """What Envoy is told."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
 @dataclass(slots=True)
-class _Case:
-    """What is known of one request so far; a refusal records as much as there is."""
+class Case:
+    """What is known of one request so far; a refusal records as much as there is.
+
+    ``recorded`` is done when the verdict is durable; None when it could not even be started. ``error`` is the refusal.
+    """
 
     request_id: str
+    started: float = 0.0
+    seen: int = 0
+    error: BailiwickError | None = None
+    recorded: Awaitable[None] | None = None
     zone: str = "default"
     request: GatewayRequest | None = None
     state: ZoneState | None = None
@@ -103,33 +119,82 @@ class Check:
         receive: Callable[[], Awaitable[Any]],
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
+        """The check as an ASGI app. In service ``check_server.py`` drives the same steps without a task a request."""
         if not scope["raw_path"].startswith(PREFIX):
             # not on behalf of a request: Envoy asks whether this loop turns
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send(_EMPTY)
             return
-        started = self._monotonic()
-        case = _Case(self._ids())
-        try:
-            headers = await self._allow(scope, case)
-        except BailiwickError as error:
-            await self._refuse(case, error, send)
-            self._observe("deny", error.reason, self._monotonic() - started)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send(_EMPTY)
-        self._observe("allow", "", self._monotonic() - started)
+        case = self.begin(scope)
+        answer: Answer | None = None
+        while answer is None:
+            failure: BaseException | None = None
+            if case.recorded is not None:
+                try:
+                    await case.recorded
+                except Unavailable as error:
+                    failure = error
+            answer = self.conclude(case, failure)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
-    async def _allow(self, scope: dict[str, Any], case: _Case) -> list[tuple[bytes, bytes]]:
-        """Decide, record, and answer the headers that let the request pass; raises the refusal."""
-        seen = self._store.revocations_seen
-        self._judge(scope, case)
-        server, presented, state = case.server, case.presented, case.state
-        assert server is not None and presented is not None and state is not None
-        await self._ledgering.event(case.zone, self._event(case, "allow"))
-        if self._store.revocations_seen != seen or self._store.current.zones.get(case.zone) is not state:
-            # the world moved while the disk was busy: what has ended by now must not pass
-            self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
+    def begin(self, scope: dict[str, Any]) -> Case:
+        """Judge a request and start recording the verdict; :meth:`conclude` once ``recorded`` is done.
+
+        ``scope`` needs ``method``, ``raw_path``, ``query_string`` and ``headers`` as ASGI has them. Never raises for
+        what a caller sent.
+        """
+        case = Case(self._ids(), started=self._monotonic(), seen=self._store.revocations_seen)
+        try:
+            self._judge(scope, case)
+        except BailiwickError as error:
+            case.error = error
+        self._record(case)
+        return case
+
+    def conclude(self, case: Case, unrecorded: BaseException | None) -> Answer | None:
+        """The answer, now that the verdict is durable, or could not be made so (``unrecorded``).
+
+        None: the verdict changed while the disk was busy; wait for ``recorded`` again.
+        """
+        if unrecorded is not None:
+            case.error = unrecorded if isinstance(unrecorded, BailiwickError) else Unavailable(reason=_UNRECORDED)
+        elif case.error is None and self._moved(case):
+            presented = case.presented
+            assert presented is not None
+            case.seen, case.state = self._store.revocations_seen, self._store.current.zones.get(case.zone)
+            try:
+                self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
+            except BailiwickError as error:
+                case.error = error
+                self._record(case)
+                return None
+        took = self._monotonic() - case.started
+        if case.error is None:
+            self._observe("allow", "", took)
+            return Answer(200, self._passing_headers(case), b"")
+        self._observe("deny", case.error.reason, took)
+        return _refusal(case.error, case.request_id)
+
+    def _moved(self, case: Case) -> bool:
+        """Whether anything changed since the request was judged."""
+        store = self._store
+        return store.revocations_seen != case.seen or store.current.zones.get(case.zone) is not case.state
+
+    def _record(self, case: Case) -> None:
+        error = case.error
+        reasons: tuple[str, ...] = ()
+        if error is not None:
+            reasons = (error.reason, *(reason for reason in error.extra.get("reasons", ()) if reason != error.reason))
+        try:
+            case.recorded = self._ledgering.event(case.zone, self._event(case, "deny" if error else "allow", reasons))
+        except Unavailable as unavailable:
+            case.error, case.recorded = unavailable, None
+
+    @staticmethod
+    def _passing_headers(case: Case) -> list[tuple[bytes, bytes]]:
+        server, presented = case.server, case.presented
+        assert server is not None and presented is not None
         headers = [(b"content-length", b"0"), (b"x-request-id", case.request_id.encode())]
         if server.presented is not None:
             headers.append((b"x-bailiwick-credential", server.presented.value.encode("latin-1")))
@@ -138,7 +203,7 @@ class Check:
             headers.append((b"x-bailiwick-authority", _reference(presented).encode().encode()))
         return headers
 
-    def _judge(self, scope: dict[str, Any], case: _Case) -> None:
+    def _judge(self, scope: dict[str, Any], case: Case) -> None:
         request = case.request = parse(scope)
         self._find_server(request, case)
         server, state = case.server, case.state
@@ -167,7 +232,7 @@ class Check:
             # Envoy would present this credential by an older binding; it takes the new one up within a second
             raise Unavailable(reason="route_pending", headers={"retry-after": "1"})
 
-    def _find_server(self, request: GatewayRequest, case: _Case) -> None:
+    def _find_server(self, request: GatewayRequest, case: Case) -> None:
         """The one server that path, header and host agree on."""
         named = set(request.named)
         by_host = self._store.current.hosts.get(request.host.rsplit(":", 1)[0] if ":" in request.host else request.host)
@@ -188,7 +253,7 @@ class Check:
 
     def _decide(
         self,
-        case: _Case,
+        case: Case,
         state: ZoneState,
         server: ServerEntry,
         presented: Presented,
@@ -245,7 +310,7 @@ class Check:
             operation=described,
         )
 
-    def _event(self, case: _Case, outcome: str, reasons: tuple[str, ...] = ()) -> bytes:
+    def _event(self, case: Case, outcome: str, reasons: tuple[str, ...] = ()) -> bytes:
         request, presented, operation, decision = case.request, case.presented, case.operation, case.decision
         details: dict[str, Any] = {}
         actor = Actor()
@@ -277,27 +342,19 @@ class Check:
         )
         return encode(event)
 
-    async def _refuse(
-        self, case: _Case, error: BailiwickError, send: Callable[[dict[str, Any]], Awaitable[None]]
-    ) -> None:
-        reasons = (error.reason, *(reason for reason in error.extra.get("reasons", ()) if reason != error.reason))
-        try:
-            await self._ledgering.event(case.zone, self._event(case, "deny", reasons))
-        except Unavailable as unrecorded:
-            error = unrecorded
-        body = problem_bytes(error, case.request_id)
-        headers = [
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", case.request_id.encode()),
-            (b"cache-control", b"no-store"),
-            *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
-        ]
-        if error.status == 401:
-            headers.append((b"www-authenticate", _challenge(error).encode()))
-        status = _AS_REFUSAL.get(error.status, error.status)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+
+def _refusal(error: BailiwickError, request_id: str) -> Answer:
+    body = problem_bytes(error, request_id)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        (b"cache-control", b"no-store"),
+        *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
+    ]
+    if error.status == 401:
+        headers.append((b"www-authenticate", _challenge(error).encode()))
+    return Answer(_AS_REFUSAL.get(error.status, error.status), headers, body)
 
 
 def _reference(presented: Presented) -> AuthorityRef:
