@@ -27,6 +27,7 @@ COMMANDS: dict[str, Entry] = {
     "workers": Entry("bailiwick.cli.down:workers_app", "Change the number of serve workers while running."),
     "restart": Entry("bailiwick.cli.down:restart_app", "Restart one part in good order."),
     "version": Entry("bailiwick.cli.down:version_app", "Print the version."),
+    "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),
     "audit": Entry("bailiwick.cli.audit:app", "Follow the evidence, look at a request, check the ledger."),
     "db": Entry("bailiwick.cli.db:app", "Show where the schema stands; bring it up to date."),
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),
