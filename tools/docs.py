@@ -1,0 +1,119 @@
+"""Writes the tables of docs/reference from the code, between markers; ``--check`` tells whether they are up to date."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def settings() -> str:
+    """Every setting with its environment variable, default and meaning."""
+    from bailiwick.kernel.settings import Settings, shown_value
+
+    lines = ["| environment variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        value = "" if field.is_required() else shown_value(field.get_default())
+        default = "" if value in (None, [], "") else f"`{value}`"
+        lines.append(f"| `BAILIWICK_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def reason_codes() -> str:
+    """Every reason code with its status and meaning."""
+    from bailiwick.kernel.errors import REASONS
+
+    lines = ["| reason | status | meaning |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{name}` | {each.status} | {each.meaning} |" for name, each in REASONS.items()])
+
+
+def policy_reasons() -> str:
+    """What an upload can be refused for."""
+    from bailiwick.policy.reasons import REASONS
+
+    lines = ["| reason | meaning |", "|---|---|"]
+    return "\n".join(lines + [f"| `{name}` | {meaning} |" for name, meaning in REASONS.items()])
+
+
+def permissions() -> str:
+    """The permission matrix."""
+    from bailiwick.kernel.permissions import matrix
+
+    return matrix().strip()
+
+
+def events() -> str:
+    """Every event code."""
+    from bailiwick.evidence.codes import EVENT_TYPES
+
+    lines = ["| code | name | change of state |", "|---|---|---|"]
+    return "\n".join(
+        lines + [f"| {e.code} | `{e.name}` | {'yes' if e.mutation else 'no'} |" for e in EVENT_TYPES.values()]
+    )
+
+
+def metrics() -> str:
+    """Every metric."""
+    from prometheus_client import CollectorRegistry
+
+    from bailiwick.kernel.metrics import Metrics
+
+    registry = CollectorRegistry()
+    Metrics(registry)
+    lines = ["| metric | type | meaning |", "|---|---|---|"]
+    for family in sorted(registry.collect(), key=lambda each: each.name):
+        suffix = "_total" if family.type == "counter" else ""
+        lines.append(f"| `{family.name}{suffix}` | {family.type} | {family.documentation} |")
+    return "\n".join(lines)
+
+
+def commands() -> str:
+    """Every command."""
+    from bailiwick.cli.main import COMMANDS
+
+    lines = ["| command | what it does |", "|---|---|"]
+    return "\n".join(lines + [f"| `bailiwick {name}` | {e.help} |" for name, e in COMMANDS.items() if not e.hidden])
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "settings": ("settings.md", settings),
+    "reason-codes": ("reason-codes.md", reason_codes),
+    "policy-reasons": ("reason-codes.md", policy_reasons),
+    "permissions": ("permissions.md", permissions),
+    "events": ("events.md", events),
+    "metrics": ("metrics.md", metrics),
+    "commands": ("cli.md", commands),
+}
+
+
+def written(name: str, text: str, table: str) -> str:
+    """The page with the table put between its markers; raises ValueError where they are missing."""
+    pattern = re.compile(rf"(<!-- generated:{name} -->\n).*?(<!-- end -->)", re.S)
+    if not pattern.search(text):
+        raise ValueError(f"markers of {name} are missing")
+    return pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
+
+
+def main() -> int:
+    """Write, or with ``--check`` exit 1 where a page is stale."""
+    check = "--check" in sys.argv
+    stale = []
+    for name, (file, build) in TABLES.items():
+        page = REFERENCE / file
+        before = page.read_text()
+        after = written(name, before, build())
+        if before != after:
+            stale.append(f"docs/reference/{file}: {name}")
+            if not check:
+                page.write_text(after)
+    if stale:
+        print(("stale, run `make docs`: " if check else "written: ") + ", ".join(stale))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
