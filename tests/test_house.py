@@ -1,0 +1,74 @@
+"""The house keeps its own rules."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "bailiwick"
+LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+
+
+def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
+    # its own environment: the package under test is the one in `directory`
+    command = [str(LINT_IMPORTS), "--config", str(directory / "pyproject.toml"), "--no-cache"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(directory / "src")}
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+
+
+def test_rooms_use_only_the_rooms_below_them() -> None:
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_room_that_reaches_up_is_found(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    clock = tmp_path / "src" / "bailiwick" / "kernel" / "clock.py"
+    clock.write_text(clock.read_text() + "\nfrom bailiwick.gateway import check as check  # noqa\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode != 0 and "BROKEN" in done.stdout, done.stdout + done.stderr
+
+
+def test_no_base_http_middleware_and_no_endless_file() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert "BaseHTTPMiddleware" not in text, path
+        assert len(text.splitlines()) <= 650, f"{path} has become two files"
+
+
+def test_reference_pages_are_what_the_code_says() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "docs.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_reason_code_is_documented() -> None:
+    from bailiwick.kernel.errors import REASONS
+
+    page = (ROOT / "docs" / "reference" / "reason-codes.md").read_text()
+    assert not [name for name in REASONS if f"`{name}`" not in page]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_changelog_keeps_its_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert text.startswith("# Changelog\n") and "## [Unreleased]" in text
+
+
+def test_make_names_what_the_readme_promises() -> None:
+    told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    for target in re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()):
+        assert re.search(rf"^\s+{target}\b", told, re.M), target
