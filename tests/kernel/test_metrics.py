@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -145,21 +144,6 @@ def test_hot_figures_of_one_process() -> None:
     assert seen["bailiwick_feed_age_seconds"] == pytest.approx(3.0, abs=1)
     assert "_created" not in text
     assert parse(metrics.collect_text().decode())["bailiwick_mandates_issued_total"] == 1
-
-
-def test_an_observation_costs_less_than_half_a_microsecond() -> None:
-    metrics = Metrics(CollectorRegistry())
-    rounds = 100_000
-
-    def cost() -> float:
-        started = time.perf_counter()
-        for _ in range(rounds):
-            metrics.decisions.inc("allow", "")
-            metrics.decision_seconds.observe(0.0003)
-        return (time.perf_counter() - started) / (2 * rounds)
-
-    # other work on the machine only ever makes it slower
-    assert min(cost() for _ in range(5)) < 0.5e-6
 
 
 def test_labels_are_closed_sets() -> None:
