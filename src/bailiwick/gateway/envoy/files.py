@@ -46,18 +46,32 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class _Answer:
+    """A discovery answer: the content of one of Envoy's files, and the version Envoy reports when it runs on it."""
+
+    version: str
+    content: bytes
+
+    @classmethod
+    def of(cls, *resources: Config) -> _Answer:
+        body = json.dumps(resources).encode()
+        version = hashlib.sha256(body).hexdigest()[:16]
+        return cls(version, b'{"version_info": "%s", "resources": %s}' % (version.encode(), body))
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     """A list of routes and what it means to Envoy."""
 
     routes: tuple[Route, ...]
     clusters: dict[str, Config]
-    table: list[Config]
+    answer: _Answer
 
     @classmethod
     def of(cls, routes: Iterable[Route]) -> _Table:
         wanted = tuple(routes)
         clusters = {cluster["name"]: cluster for cluster in upstream_clusters(wanted)}
-        return cls(wanted, clusters, [route_configuration(wanted)])
+        return cls(wanted, clusters, _Answer.of(route_configuration(wanted)))
 
 
 class EnvoyFiles:
@@ -110,10 +124,10 @@ class EnvoyFiles:
         # A socket left behind by a killed Envoy would keep the next one from binding.
         self._config.admin_socket.unlink(missing_ok=True)
         for name, listener in self._tls_listeners():
-            _write_resources(self._layout.certificate(name), [_read_certificate(name, listener)])
+            _write_answer(self._layout.certificate(name), _Answer.of(_read_certificate(name, listener)))
         members = self._config.workers if workers is None else workers
         for name, resource in worker_endpoints(members).items():
-            _write_resources(self._layout.workers(name), [resource])
+            _write_answer(self._layout.workers(name), _Answer.of(resource))
         if not (self._layout.clusters.exists() and self._layout.routes.exists()):
             self.write_routes(self._config.routes)
         _write_bytes(self._layout.bootstrap, json.dumps(bootstrap(self._config, self._layout), indent=1).encode())
@@ -121,8 +135,8 @@ class EnvoyFiles:
     def write_routes(self, routes: Iterable[Route]) -> None:
         """Write the routing table for the next start of Envoy. Raises `ValueError` as `apply` does."""
         wanted = self._table(routes)
-        _write_resources(self._layout.clusters, _in_order(wanted.clusters))
-        _write_resources(self._layout.routes, wanted.table)
+        _write_answer(self._layout.clusters, _in_order(wanted.clusters))
+        _write_answer(self._layout.routes, wanted.answer)
 
     # -- for a running Envoy ---------------------------------------------------------------------------
 
@@ -138,7 +152,7 @@ class EnvoyFiles:
             started = self._monotonic()
             known = {**_read_clusters(self._layout.clusters), **wanted.clusters}
             changed = await self._put(self._layout.clusters, CDS, _in_order(known))
-            changed |= await self._put(self._layout.routes, RDS, wanted.table)
+            changed |= await self._put(self._layout.routes, RDS, wanted.answer)
             self._note_unused(known.keys() - wanted.clusters.keys())
             took = self._monotonic() - started
         return Applied(frozenset(route.name for route in wanted.routes), took, changed)
@@ -150,7 +164,7 @@ class EnvoyFiles:
         """
         async with self._lock:
             for name, resource in worker_endpoints(workers).items():
-                await self._put(self._layout.workers(name), f"cluster.{name}", [resource])
+                await self._put(self._layout.workers(name), f"cluster.{name}", _Answer.of(resource))
 
     def refresh_certificates(self) -> bool:
         """Hand changed certificate files to Envoy; True when there were any.
@@ -162,7 +176,7 @@ class EnvoyFiles:
         for name, listener in self._tls_listeners():
             with contextlib.suppress(OSError, ssl.SSLError, ValueError):
                 path = self._layout.certificate(name)
-                changed |= _write_resources(path, [_read_certificate(name, listener)])
+                changed |= _write_answer(path, _Answer.of(_read_certificate(name, listener)))
         return changed
 
     async def close(self) -> None:
@@ -184,24 +198,23 @@ class EnvoyFiles:
         listeners = (("api", self._config.api_listener), ("gateway", self._config.gateway_listener))
         return [(name, listener) for name, listener in listeners if listener.tls]
 
-    async def _put(self, path: Path, source: str, resources: list[Config]) -> bool:
-        """Have Envoy run on these resources; True when it did not before.
+    async def _put(self, path: Path, source: str, answer: _Answer) -> bool:
+        """Have Envoy run on this answer; True when it did not before.
 
         Envoy itself is asked, not the file: what a crash or a refusal left between them is mended here.
         """
-        version = _version(resources)
         try:
             figures = await self._admin.figures(source, _WARMING)
         except OSError:
-            _write_resources(path, resources)
+            _write_answer(path, answer)
             raise
-        if _runs_on(figures, source, version):
-            _write_resources(path, resources)
+        if _runs_on(figures, source, answer.version):
+            _write_answer(path, answer)
             return False
         before = _read_bytes(path)
-        _write_bytes(path, _discovery_answer(resources))
+        _write_bytes(path, answer.content)
         try:
-            await self._confirmed(source, version, _refusals(figures, source))
+            await self._confirmed(source, answer.version, _refusals(figures, source))
         except EnvoyRejected:
             if before is not None:
                 _write_bytes(path, before)
@@ -249,8 +262,8 @@ def _refusals(figures: dict[str, Any], source: str) -> int:
     return sum(int(figures.get(f"{source}.{kind}") or 0) for kind in ("update_rejected", "update_failure"))
 
 
-def _in_order(clusters: dict[str, Config]) -> list[Config]:
-    return [clusters[name] for name in sorted(clusters)]
+def _in_order(clusters: dict[str, Config]) -> _Answer:
+    return _Answer.of(*(clusters[name] for name in sorted(clusters)))
 
 
 def _read_clusters(path: Path) -> dict[str, Config]:
@@ -268,20 +281,11 @@ def _read_certificate(name: str, listener: Listener) -> Config:
     return certificate(name, listener.tls_cert.read_text("ascii"), listener.tls_key.read_text("ascii"))
 
 
-def _version(resources: list[Config]) -> str:
-    return hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _discovery_answer(resources: list[Config]) -> bytes:
-    return json.dumps({"version_info": _version(resources), "resources": resources}).encode()
-
-
-def _write_resources(path: Path, resources: list[Config]) -> bool:
-    """Write a discovery answer; False when the file says this already."""
-    answer = _discovery_answer(resources)
-    if _read_bytes(path) == answer:
+def _write_answer(path: Path, answer: _Answer) -> bool:
+    """Write one of Envoy's files; False when it says this already."""
+    if _read_bytes(path) == answer.content:
         return False
-    _write_bytes(path, answer)
+    _write_bytes(path, answer.content)
     return True
 
 
