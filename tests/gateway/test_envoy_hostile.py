@@ -242,3 +242,9 @@ def test_two_requests_in_one_write_are_two_requests(rig):
 
     assert targets == ["/base/one", "/base/two"]
     assert len(rig.check.seen) == before + 2
+
+
+def test_an_empty_first_authorization_is_lost_in_joining(rig):
+    raw(rig, f"GET /s/echo/x HTTP/1.1\r\nHost: gateway\r\nAuthorization:\r\n{ONE}\r\n\r\n")
+
+    assert rig.last_check().all("authorization") == ["Bearer t"]

@@ -1,4 +1,18 @@
-"""The two ports: the API's, which only forwards, and the gateway's, where every request is checked."""
+"""The two ports: the API's, which only forwards, and the gateway's, where every request is checked.
+
+What arrives at the check (tests/gateway/test_envoy_hostile.py holds every line of this):
+
+- the caller's method (TRACE included), `/check` and the path and query exactly as sent (`..`, `//`, `%2e`, `%2f`, `\\`
+  untouched), and of his headers Host, Authorization and those of `CHECK_SEES`; never a body;
+- a header that stood twice arrives once, its values joined by a comma, on HTTP/1.1 and HTTP/2 alike; an empty first
+  value of Authorization is lost in that, others leave a leading comma;
+- an absolute request target replaces Host; over HTTP/2 a Host header yields to `:authority`, two end the connection;
+- names with an underscore are dropped, for CGI-like upstreams read them as names with a hyphen.
+
+What Envoy refuses by itself: contradictory or unknown framing, methods outside HTTP's list, a fragment or a byte beyond
+ASCII in the path, a missing Host, HTTP/1.0, headers beyond 32 KiB or 200 (431; HTTP/2: a reset stream), CONNECT and
+`OPTIONS *` (404), upgrades to anything but WebSocket.
+"""
 
 from __future__ import annotations
 
