@@ -74,7 +74,7 @@ class StandInCheck:
     """Answers as the bearer token says, and remembers what it was asked.
 
     `Bearer deny-503` refuses with what stands in `REFUSALS`; `Bearer none` allows without a credential;
-    `Bearer lasts` makes the operation long-lived; anything else allows with the upstream's secret.
+    `Bearer lasts…` makes the operation long-lived; `Bearer slow` takes its time; anything else allows with the upstream's secret.
     """
 
     REFUSALS: ClassVar = {
@@ -96,11 +96,16 @@ class StandInCheck:
         )
 
     async def __call__(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        if not seen.target.startswith("/check/"):
+            writer.write(raw_http.answer(204))
+            return True
         await raw_http.read_body(seen)
         self.seen.append(seen)
         token = (seen.get("authorization") or "").removeprefix("Bearer ")
         if token == "hang":
             await asyncio.sleep(5)
+        if token == "slow":
+            await asyncio.sleep(0.2)
         if token == "reset":
             return False
         writer.write(self._answer(seen, token))
@@ -137,6 +142,9 @@ class EchoUpstream:
         self.first_chunk = asyncio.Event()
 
     async def __call__(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        if seen.get("user-agent") == "Envoy/HC":
+            writer.write(raw_http.answer(200))
+            return True
         self.seen.append(seen)
         behaviour = seen.target.partition("?")[0].rpartition("/")[2]
         handler: Callable[[Seen, asyncio.StreamWriter], Awaitable[bool]] = getattr(

@@ -23,7 +23,9 @@ class H2:
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="gateway.test")
             assert self.socket.selected_alpn_protocol() == "h2"
-        config = h2.config.H2Configuration(validate_outbound_headers=False, header_encoding="latin-1")
+        config = h2.config.H2Configuration(
+            validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="latin-1"
+        )
         self.connection = h2.connection.H2Connection(config)
         self.connection.initiate_connection()
         self._flush()
@@ -82,6 +84,10 @@ class H2:
                     self._flush()
                     return found
             self._flush()
+
+    def offers_websockets(self) -> bool:
+        """Whether the server's settings offer extended CONNECT (RFC 8441). Ask after the first answer."""
+        return bool(self.connection.remote_settings.enable_connect_protocol)
 
     def _flush(self) -> None:
         self.socket.sendall(self.connection.data_to_send())

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,10 @@ async def serve_unix(handler: Handler, path: Path) -> asyncio.Server:
     return await asyncio.start_unix_server(lambda r, w: _serve(handler, r, w), path, limit=2**20, backlog=4096)
 
 
-async def serve_tcp(handler: Handler) -> tuple[asyncio.Server, int]:
-    server = await asyncio.start_server(lambda r, w: _serve(handler, r, w), "127.0.0.1", 0, limit=2**20, backlog=4096)
+async def serve_tcp(handler: Handler, tls: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int]:
+    server = await asyncio.start_server(
+        lambda r, w: _serve(handler, r, w), "127.0.0.1", 0, limit=2**20, backlog=4096, ssl=tls
+    )
     return server, server.sockets[0].getsockname()[1]
 
 

@@ -52,7 +52,7 @@ class AuthorityRef:
             raise AuthorityRefError("authority reference is too long")
         parts = text.split("|")
         if len(parts) != _FIELDS:
-            raise AuthorityRefError("authority reference does not have six fields")
+            raise AuthorityRefError("authority reference does not have eight fields")
         try:
             jti, client, subject, session, zone, kid = (unquote(part, errors="strict") for part in parts[:_NAMES])
             ref = cls(jti, client, subject, session, zone, kid, int(parts[_NAMES]), int(parts[_NAMES + 1]))

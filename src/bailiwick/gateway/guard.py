@@ -9,7 +9,6 @@ request. When the guard dies, Envoy cuts its streams and no others.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -183,12 +182,11 @@ class Guard:
             if answer is not None:
                 await context.write(answer)
             reading = asyncio.ensure_future(context.read())
+            reading.add_done_callback(_noted)
             await asyncio.wait({reading, stream.ended}, return_when=asyncio.FIRST_COMPLETED)
             if stream.ended.done():
                 await context.write(_CUT)
                 reading.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await reading
                 return
             message = reading.result()
 
@@ -241,6 +239,12 @@ class GuardServer:
         if self._server is not None:
             await self._server.stop(grace_s)
         self._socket.unlink(missing_ok=True)
+
+
+def _noted(reading: asyncio.Future[Any]) -> None:
+    """Whatever a read abandoned with its stream came to, nobody is left to be told."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _stands_on(ended: Iterable[EndedAuthority]) -> Callable[[AuthorityRef], bool]:

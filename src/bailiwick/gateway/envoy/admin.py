@@ -45,8 +45,12 @@ class EnvoyAdmin:
         return parsed
 
     async def drain(self) -> None:
-        """Have the listeners take no new connections and end idle ones."""
-        await self._post("/drain_listeners?graceful")
+        """Take no new connections and have callers close theirs; what is in flight goes on.
+
+        Draining "gracefully" would go on accepting for the drain time, so the listeners are closed at once.
+        """
+        for path in ("/healthcheck/fail", "/drain_listeners"):
+            await self._ask("POST", path)
 
     async def active_requests(self) -> int:
         """Requests in flight on both listeners."""
@@ -60,9 +64,6 @@ class EnvoyAdmin:
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         return await self._ask("GET", path)
-
-    async def _post(self, path: str) -> tuple[int, bytes]:
-        return await self._ask("POST", path)
 
     async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
         if self._session is None or self._session.closed:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from bailiwick.gateway.envoy.model import GatewayConfig, Route, Upstream, Worker
@@ -24,6 +25,7 @@ _SYSTEM_CA = (
 )
 
 
+@lru_cache(maxsize=8192)
 def upstream_cluster_name(route: Route) -> str:
     """A name that changes with the binding.
 
@@ -109,6 +111,8 @@ def _worker_cluster(config: GatewayConfig, name: str, eds: Path) -> Config:
                 "http_health_check": {"path": HEALTH_PATH, "expected_statuses": [{"start": 200, "end": 600}]},
             }
         ],
+        # A worker taken off the list is out at once, however healthy: that is how one is fenced off.
+        "ignore_health_on_host_removal": True,
         # With every worker set aside, try them all rather than none.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         "typed_extension_protocol_options": _http_options({"http_protocol_options": {}}),

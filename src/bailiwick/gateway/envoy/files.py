@@ -15,7 +15,7 @@ import os
 import secrets
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,42 @@ class Applied:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A discovery answer: the content of one of Envoy's files, and the version Envoy reports when it runs on it."""
+
+    version: str
+    content: bytes
+
+    @classmethod
+    def of(cls, *resources: Config) -> _Answer:
+        body = json.dumps(resources).encode()
+        version = hashlib.sha256(body).hexdigest()[:16]
+        return cls(version, b'{"version_info": "%s", "resources": %s}' % (version.encode(), body))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A list of routes and what it means to Envoy."""
+
+    routes: tuple[Route, ...]
+    clusters: dict[str, Config]
+    answer: _Answer
+
+    @classmethod
+    def of(cls, routes: Iterable[Route]) -> _Table:
+        wanted = tuple(routes)
+        clusters = {cluster["name"]: cluster for cluster in upstream_clusters(wanted)}
+        return cls(wanted, clusters, _Answer.of(route_configuration(wanted)))
+
+
 class EnvoyFiles:
     """Writes Envoy's configuration below `run_dir/envoy` and follows it into Envoy.
 
-    One per installation, in the process that owns Envoy's life. `write` before Envoy starts; then `apply`
-    whenever routes change, `set_workers` whenever a worker comes or goes, `refresh_certificates` now and
-    then. `monotonic` is a clock in seconds, `retire_after_s` how long an unused cluster stays: longer than
-    a check may take.
+    Two processes may each hold one for the same Envoy: whoever owns Envoy's life calls `write`, `set_workers`
+    and `refresh_certificates`; whoever knows the inventory calls `write_routes` and `apply`. Neither touches the
+    other's files. `monotonic` is a clock in seconds; `retire_after_s` is how long a cluster stays that no route
+    names any more: longer than a check may take.
     """
 
     def __init__(
@@ -69,13 +98,9 @@ class EnvoyFiles:
         self._retire_after_s = retire_after_s
         self._confirm_within_s = confirm_within_s
         self._lock = asyncio.Lock()
-        self._clusters: dict[str, Config] = {}
+        self._last = _Table.of(())
+        self._unused: dict[str, float] = {}
         self._retiring: asyncio.Task[None] | None = None
-
-    @property
-    def config(self) -> GatewayConfig:
-        """The configuration with the routes and workers last applied."""
-        return self._config
 
     @property
     def admin(self) -> EnvoyAdmin:
@@ -83,76 +108,63 @@ class EnvoyFiles:
 
     def command(self, envoy: str, *, concurrency: int, log_level: str = "warning") -> list[str]:
         """The argument list that starts Envoy (`envoy` is the path of its binary) on these files."""
-        return [
-            envoy,
-            "--config-path",
-            str(self._layout.bootstrap),
-            "--concurrency",
-            str(concurrency),
-            "--disable-hot-restart",
-            "--log-level",
-            log_level,
-            "--drain-time-s",
-            "5",
-        ]
+        path = str(self._layout.bootstrap)
+        options = ["--concurrency", str(concurrency), "--log-level", log_level, "--drain-time-s", "5"]
+        return [envoy, "--config-path", path, "--disable-hot-restart", *options]
+
+    # -- for an Envoy that is not running --------------------------------------------------------------
 
     def write(self, workers: Iterable[Worker] | None = None) -> None:
-        """Write every file, for an Envoy that is not running yet.
+        """Write what Envoy starts with: the bootstrap, the certificates, the workers (the configured ones if None).
 
-        With ``workers`` given, a routing table that is there already is left alone: it belongs to whoever follows the
-        inventory. Raises `ValueError` when the configuration contradicts itself, `OSError` or `ssl.SSLError` when a
-        certificate cannot be read or does not fit its key.
+        Routes that are there stay; where there are none, the configured ones are written. Raises `ValueError` when
+        the configuration contradicts itself, `OSError` or `ssl.SSLError` when a certificate cannot be read or does
+        not fit its key.
         """
-        if workers is not None:
-            self._config = replace(self._config, workers=tuple(workers))
-        self._make_directories()
         # A socket left behind by a killed Envoy would keep the next one from binding.
         self._config.admin_socket.unlink(missing_ok=True)
         for name, listener in self._tls_listeners():
-            _write_resources(self._layout.certificate(name), [_read_certificate(name, listener)])
-        for name, resource in worker_endpoints(self._config.workers).items():
-            _write_resources(self._layout.workers(name), [resource])
-        if workers is None or not (self._layout.routes.exists() and self._layout.clusters.exists()):
+            _write_answer(self._layout.certificate(name), _Answer.of(_read_certificate(name, listener)))
+        members = self._config.workers if workers is None else workers
+        for name, resource in worker_endpoints(members).items():
+            _write_answer(self._layout.workers(name), _Answer.of(resource))
+        if not (self._layout.clusters.exists() and self._layout.routes.exists()):
             self.write_routes(self._config.routes)
-        _write_json(self._layout.bootstrap, bootstrap(self._config, self._layout))
+        _write_bytes(self._layout.bootstrap, json.dumps(bootstrap(self._config, self._layout), indent=1).encode())
 
     def write_routes(self, routes: Iterable[Route]) -> None:
-        """Write the routing table and its clusters for an Envoy that is not running. Raises `ValueError`."""
-        wanted = tuple(routes)
-        clusters, table = _by_name(upstream_clusters(wanted)), route_configuration(wanted)
-        self._make_directories()
-        _write_resources(self._layout.clusters, list(clusters.values()))
-        _write_resources(self._layout.routes, [table])
-        self._config, self._clusters = replace(self._config, routes=wanted), clusters
+        """Write the routing table for the next start of Envoy. Raises `ValueError` as `apply` does."""
+        wanted = self._table(routes)
+        _write_answer(self._layout.clusters, _in_order(wanted.clusters))
+        _write_answer(self._layout.routes, wanted.answer)
+
+    # -- for a running Envoy ---------------------------------------------------------------------------
 
     async def apply(self, routes: Iterable[Route]) -> Applied:
         """Make Envoy route exactly `routes`; returns when it does. Nothing in flight is dropped.
 
-        Raises `ValueError` for routes that contradict each other, `EnvoyRejected` when Envoy refuses them,
-        `TimeoutError` when it does not confirm them in time, `OSError` when it is not running.
+        Applying what is in force already asks Envoy and changes nothing. Raises `ValueError` for routes that
+        contradict each other, `EnvoyRejected` when Envoy refuses them, `TimeoutError` when it does not confirm them
+        in time, `OSError` when it is not running.
         """
-        wanted = tuple(routes)
-        table = route_configuration(wanted)
-        needed = _by_name(upstream_clusters(wanted))
+        wanted = self._table(routes)
         async with self._lock:
             started = self._monotonic()
-            changed = await self._put_clusters({**self._clusters, **needed})
-            changed |= await self._put(self._layout.routes, RDS, [table])
-            self._config = replace(self._config, routes=wanted)
-            self._schedule_retirement()
+            known = {**_read_clusters(self._layout.clusters), **wanted.clusters}
+            changed = await self._put(self._layout.clusters, CDS, _in_order(known))
+            changed |= await self._put(self._layout.routes, RDS, wanted.answer)
+            self._note_unused(known.keys() - wanted.clusters.keys())
             took = self._monotonic() - started
-        return Applied(frozenset(route.name for route in wanted), took, changed)
+        return Applied(frozenset(route.name for route in wanted.routes), took, changed)
 
     async def set_workers(self, workers: Iterable[Worker]) -> None:
         """Route to exactly these workers. Requests and streams on one that goes end by themselves.
 
-        Returns when Envoy has taken the change; raises as `apply` does.
+        Returns when Envoy has taken the change; raises as `apply` does. An Envoy that is away finds it written.
         """
-        members = tuple(workers)
         async with self._lock:
-            for name, resource in worker_endpoints(members).items():
-                await self._put(self._layout.workers(name), f"cluster.{name}", [resource])
-            self._config = replace(self._config, workers=members)
+            for name, resource in worker_endpoints(workers).items():
+                await self._put(self._layout.workers(name), f"cluster.{name}", _Answer.of(resource))
 
     def refresh_certificates(self) -> bool:
         """Hand changed certificate files to Envoy; True when there were any.
@@ -164,7 +176,7 @@ class EnvoyFiles:
         for name, listener in self._tls_listeners():
             with contextlib.suppress(OSError, ssl.SSLError, ValueError):
                 path = self._layout.certificate(name)
-                changed |= _write_resources(path, [_read_certificate(name, listener)])
+                changed |= _write_answer(path, _Answer.of(_read_certificate(name, listener)))
         return changed
 
     async def close(self) -> None:
@@ -176,40 +188,36 @@ class EnvoyFiles:
 
     # -- steps -----------------------------------------------------------------------------------------
 
-    def _make_directories(self) -> None:
-        self._config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files = [self._layout.bootstrap, self._layout.clusters, self._layout.routes]
-        files += [self._layout.workers(name) for name in worker_endpoints(())]
-        files += [self._layout.certificate(name) for name, _ in self._tls_listeners()]
-        for file in files:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _table(self, routes: Iterable[Route]) -> _Table:
+        wanted = tuple(routes)
+        if wanted != self._last.routes:
+            self._last = _Table.of(wanted)
+        return self._last
 
     def _tls_listeners(self) -> list[tuple[str, Listener]]:
         listeners = (("api", self._config.api_listener), ("gateway", self._config.gateway_listener))
         return [(name, listener) for name, listener in listeners if listener.tls]
 
-    async def _put_clusters(self, clusters: dict[str, Config]) -> bool:
-        ordered = [clusters[name] for name in sorted(clusters)]
-        changed = await self._put(self._layout.clusters, CDS, ordered)
-        self._clusters = clusters
-        return changed
-
-    async def _put(self, path: Path, source: str, resources: list[Config]) -> bool:
-        """Have Envoy run on these resources; True when it did not before.
+    async def _put(self, path: Path, source: str, answer: _Answer) -> bool:
+        """Have Envoy run on this answer; True when it did not before.
 
         Envoy itself is asked, not the file: what a crash or a refusal left between them is mended here.
         """
-        version = _version(resources)
-        figures = await self._admin.figures(source, _WARMING)
-        if _runs_on(figures, source, version):
-            _write_resources(path, resources)
+        try:
+            figures = await self._admin.figures(source, _WARMING)
+        except OSError:
+            _write_answer(path, answer)
+            raise
+        if _runs_on(figures, source, answer.version):
+            _write_answer(path, answer)
             return False
         before = _read_bytes(path)
-        _write_bytes(path, _discovery_answer(resources))
+        _write_bytes(path, answer.content)
         try:
-            await self._confirmed(source, version, _refusals(figures, source))
+            await self._confirmed(source, answer.version, _refusals(figures, source))
         except EnvoyRejected:
-            _write_bytes(path, before)
+            if before is not None:
+                _write_bytes(path, before)
             raise
         return True
 
@@ -225,22 +233,25 @@ class EnvoyFiles:
                 raise TimeoutError(f"Envoy did not take {source} {version} in time")
             await asyncio.sleep(_CONFIRM_EVERY_S)
 
-    def _schedule_retirement(self) -> None:
-        if self._retiring is not None:
-            self._retiring.cancel()
-            self._retiring = None
-        if self._clusters.keys() != self._needed().keys():
+    def _note_unused(self, names: Iterable[str]) -> None:
+        """Remember since when no route names these clusters; requests on their way may still be bound for them."""
+        now = self._monotonic()
+        self._unused = {name: self._unused.get(name, now) for name in names}
+        if self._unused and (self._retiring is None or self._retiring.done()):
             self._retiring = asyncio.get_running_loop().create_task(self._retire())
 
-    def _needed(self) -> dict[str, Config]:
-        return _by_name(upstream_clusters(self._config.routes))
-
     async def _retire(self) -> None:
-        await asyncio.sleep(self._retire_after_s)
-        async with self._lock:
-            # A failure here leaves clusters nobody names; the next change retires them.
-            with contextlib.suppress(OSError, TimeoutError, EnvoyRejected):
-                await self._put_clusters(self._needed())
+        while self._unused:
+            first = min(self._unused.values())
+            await asyncio.sleep(max(0.0, first + self._retire_after_s - self._monotonic()) + _CONFIRM_EVERY_S)
+            async with self._lock:
+                limit = self._monotonic() - self._retire_after_s
+                expired = {name for name, since in self._unused.items() if since <= limit}
+                kept = {name: c for name, c in _read_clusters(self._layout.clusters).items() if name not in expired}
+                self._unused = {name: since for name, since in self._unused.items() if name not in expired}
+                # A failure here leaves clusters nobody names; the next change to the routes retires them.
+                with contextlib.suppress(OSError, EnvoyRejected):
+                    await self._put(self._layout.clusters, CDS, _in_order(kept))
 
 
 def _runs_on(figures: dict[str, Any], source: str, version: str) -> bool:
@@ -251,8 +262,15 @@ def _refusals(figures: dict[str, Any], source: str) -> int:
     return sum(int(figures.get(f"{source}.{kind}") or 0) for kind in ("update_rejected", "update_failure"))
 
 
-def _by_name(clusters: Iterable[Config]) -> dict[str, Config]:
-    return {cluster["name"]: cluster for cluster in clusters}
+def _in_order(clusters: dict[str, Config]) -> _Answer:
+    return _Answer.of(*(clusters[name] for name in sorted(clusters)))
+
+
+def _read_clusters(path: Path) -> dict[str, Config]:
+    """The clusters in the file, as whoever wrote last left them."""
+    content = _read_bytes(path)
+    resources: list[Config] = json.loads(content)["resources"] if content else []
+    return {cluster["name"]: cluster for cluster in resources}
 
 
 def _read_certificate(name: str, listener: Listener) -> Config:
@@ -263,35 +281,24 @@ def _read_certificate(name: str, listener: Listener) -> Config:
     return certificate(name, listener.tls_cert.read_text("ascii"), listener.tls_key.read_text("ascii"))
 
 
-def _version(resources: list[Config]) -> str:
-    return hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _discovery_answer(resources: list[Config]) -> bytes:
-    return json.dumps({"version_info": _version(resources), "resources": resources}).encode()
-
-
-def _write_resources(path: Path, resources: list[Config]) -> bool:
-    """Write a discovery answer; False when the file says this already."""
-    answer = _discovery_answer(resources)
-    with contextlib.suppress(FileNotFoundError):
-        if path.read_bytes() == answer:
-            return False
-    _write_bytes(path, answer)
+def _write_answer(path: Path, answer: _Answer) -> bool:
+    """Write one of Envoy's files; False when it says this already."""
+    if _read_bytes(path) == answer.content:
+        return False
+    _write_bytes(path, answer.content)
     return True
 
 
-def _read_bytes(path: Path) -> bytes:
-    return path.read_bytes()
-
-
-def _write_json(path: Path, content: Config) -> None:
-    _write_bytes(path, json.dumps(content, indent=1).encode())
+def _read_bytes(path: Path) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` in one step; its new content is never seen in part and never readable by others."""
-    # The name must not vary the directory Envoy watches by more than this one rename.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Beside the directory Envoy watches, not in it: all it shall see there is this one rename.
     draft = path.parent.parent / f".{path.name}.{secrets.token_hex(4)}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

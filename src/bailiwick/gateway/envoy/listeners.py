@@ -1,4 +1,18 @@
-"""The two ports: the API's, which only forwards, and the gateway's, where every request is checked."""
+"""The two ports: the API's, which only forwards, and the gateway's, where every request is checked.
+
+What arrives at the check (tests/gateway/test_envoy_hostile.py holds every line of this):
+
+- the caller's method (TRACE included), `/check` and the path and query exactly as sent (`..`, `//`, `%2e`, `%2f`, `\\`
+  untouched), and of his headers Host, Authorization and those of `CHECK_SEES`; never a body;
+- a header that stood twice arrives once, its values joined by a comma, on HTTP/1.1 and HTTP/2 alike; an empty first
+  value of Authorization is lost in that, others leave a leading comma;
+- an absolute request target replaces Host; over HTTP/2 a Host header yields to `:authority`, two end the connection;
+- names with an underscore are dropped, for CGI-like upstreams read them as names with a hyphen.
+
+What Envoy refuses by itself: contradictory or unknown framing, methods outside HTTP's list, a fragment or a byte beyond
+ASCII in the path, a missing Host, HTTP/1.0, headers beyond 32 KiB or 200 (431; HTTP/2: a reset stream), CONNECT and
+`OPTIONS *` (404), upgrades to anything but WebSocket.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +26,7 @@ from bailiwick.gateway.envoy.model import GatewayConfig, Listener
 from bailiwick.gateway.envoy.protos import Config, extension, seconds, set_header, tcp, typed, watched
 from bailiwick.gateway.envoy.routes import (
     BODY_LIMIT,
+    CALLER_CREDENTIALS,
     CLIENT_REQUEST_ID_HEADER,
     CREDENTIAL_HEADER,
     LENGTH_LIMIT,
@@ -24,6 +39,7 @@ from bailiwick.gateway.envoy.routes import (
 
 PEER = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 MAX_HEADERS_KIB = 32
+CONNECTION_BUFFER_BYTES = 256 * 1024
 CHECK_PATH_PREFIX = "/check"
 
 # What the check is shown of the caller's headers; Host, method, path and Authorization always come.
@@ -116,10 +132,10 @@ def gateway_listener(config: GatewayConfig, secret: Path | None, routes: Path) -
         http_filters=[
             *_own_cookie_filter(config.own_cookies),
             _check_filter(config.check_timeout_s),
-            _length_limit_filter(),
             _body_limit_filter(),
+            _length_limit_filter(),
             _guard_filter(),
-            _response_filter(),
+            _last_removals_filter(),
             _router(),
         ],
         rds={"route_config_name": ROUTES, "config_source": watched(routes)},
@@ -162,7 +178,7 @@ def _listener(name: str, listener: Listener, secret: Path | None, manager: Confi
     return {
         "name": name,
         "address": tcp(listener.address, listener.port),
-        "per_connection_buffer_limit_bytes": 262144,
+        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER_BYTES,
         "filter_chains": [chain],
     }
 
@@ -173,7 +189,9 @@ def _manager(name: str, **fields: Any) -> Config:
         stat_prefix=name,
         codec_type="AUTO",
         upgrade_configs=[{"upgrade_type": "websocket"}],
-        http2_protocol_options={"allow_connect": True, "max_concurrent_streams": 1024},
+        # No extended CONNECT (RFC 8441): it brings no Sec-WebSocket-Key, which HTTP/1.1 upstreams insist on. Callers
+        # who are not offered it open their WebSocket over HTTP/1.1.
+        http2_protocol_options={"max_concurrent_streams": 1024},
         common_http_protocol_options={
             "idle_timeout": "3600s",
             # CGI-like upstreams read `X_Api_Key` as `X-Api-Key`: such names would pass by every removal.
@@ -353,12 +371,17 @@ def _guard_filter() -> Config:
     return _matched("guard", composite, tree)
 
 
-def _response_filter() -> Config:
+def _last_removals_filter() -> Config:
+    """Past the check, the caller's credentials have done their work; an answer tells nothing of ours or Envoy's."""
     ours = [_remove_prefix("x-bailiwick-"), _remove_prefix("x-envoy-")]
     return extension(
-        "response",
+        "last-removals",
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-        mutations={"response_mutations": ours, "response_trailers_mutations": ours},
+        mutations={
+            "request_mutations": _removals(*CALLER_CREDENTIALS),
+            "response_mutations": ours,
+            "response_trailers_mutations": ours,
+        },
     )
 
 

@@ -8,9 +8,10 @@ its body: 470 becomes 503 and 472 becomes 502.
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
+from typing import Any
 
 from bailiwick.gateway.envoy.protos import Config, set_header
+from bailiwick.kernel.errors import REASONS
 
 REFUSED_503 = 470
 REFUSED_502 = 472
@@ -35,67 +36,63 @@ def gateway_replies() -> Config:
         "mappers": [
             {"filter": _status(REFUSED_503), "status_code": 503},
             {"filter": _status(REFUSED_502), "status_code": 502},
-            _problem(_status(CHECK_FAILED), 503, "check_unavailable", "No worker could decide on the request."),
+            _problem(_status(CHECK_FAILED), "check_unavailable", decided=False),
             {"filter": _flags(_REFUSED_BY_CHECK)},
-            _problem(_status(GUARD_FAILED), 503, "not_ready", "Lasting requests cannot be watched now."),
-            _problem(_status(AUTHORITY_ENDED), 401, "token_revoked", "The authority behind the request has ended."),
-            _problem(_flags(_UPSTREAM_TIMEOUT), 504, "upstream_timeout", "The upstream did not answer in time."),
-            _problem(_flags(_UPSTREAM_UNAVAILABLE), 502, "upstream_unavailable", "The upstream did not answer."),
-            *_common_mappers(),
+            _problem(_status(GUARD_FAILED), "not_ready"),
+            _problem(_status(AUTHORITY_ENDED), "token_revoked"),
+            _problem(_flags(_UPSTREAM_TIMEOUT), "upstream_timeout"),
+            _problem(_flags(_UPSTREAM_UNAVAILABLE), "upstream_unavailable"),
+            _problem(_status(413), "payload_too_large"),
+            *_said_by_http(),
         ]
     }
 
 
 def api_replies() -> Config:
     """The API listener's `local_reply_config`."""
-    return {
-        "mappers": [
-            _problem(_flags(_UPSTREAM_UNAVAILABLE), 503, "not_ready", "No worker answered."),
-            *_common_mappers(),
-        ]
+    no_worker = _problem(_flags(_UPSTREAM_UNAVAILABLE), "not_ready", decided=False)
+    return {"mappers": [no_worker, *_said_by_http()]}
+
+
+def _said_by_http() -> list[Config]:
+    """What is left is said by the protocol itself, before any room of ours had the request."""
+    reasons = {
+        400: "ambiguous_request",
+        403: "forbidden_method",  # an upgrade to something that is not carried
+        404: "unknown_server",
+        408: "invalid_request",
+        426: "invalid_request",
+        431: "headers_too_large",
+        501: "ambiguous_request",
+        503: "not_ready",
     }
+    return [_problem(_status(status), reason, decided=False) for status, reason in reasons.items()]
 
 
-def _common_mappers() -> list[Config]:
-    """What is left is said by HTTP itself: the codec, the body limits, the overload manager."""
-    return [
-        _problem(_status(400), 400, "ambiguous_request", "The request is not well-formed HTTP."),
-        _problem(_status(403), 403, "forbidden_method", "The connection cannot be upgraded to that."),
-        _problem(_status(404), 404, "unknown_server", "The request names no server."),
-        _problem(_status(413), 413, "payload_too_large", "The body is larger than the server accepts."),
-        _problem(_status(431), 431, "headers_too_large", "The request's headers are too large."),
-        _problem(_status(408), 408, "invalid_request", "The request was not sent in time."),
-        _problem(_status(426), 400, "invalid_request", "HTTP/1.1 or HTTP/2 is needed."),
-        _problem(_status(501), 400, "ambiguous_request", "The transfer coding is not one that is carried."),
-        _problem(_status(503), 503, "not_ready", "The gateway cannot take the request now."),
-    ]
+def problem(reason: str) -> dict[str, Any]:
+    """The problem document of a reason code, as `kernel.problems` makes it."""
+    known = REASONS[reason]
+    told = {"type": f"urn:bailiwick:problem:{reason}", "title": known.meaning, "status": known.status}
+    return {**told, "detail": known.meaning, "reason": reason}
 
 
-def problem(status: int, reason: str, detail: str) -> str:
-    """A problem document as text."""
-    return json.dumps(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "reason": reason,
-            "detail": detail,
-        }
-    )
-
-
-def _problem(matching: Config, status: int, reason: str, detail: str) -> Config:
+def _problem(matching: Config, reason: str, *, decided: bool = True) -> Config:
+    """Answer `reason` where `matching` fits. `decided` says that the check gave the request its id."""
+    document = problem(reason)
+    headers = [set_header("cache-control", "no-store")]
+    if decided:
+        document["request_id"] = "%REQ(X-REQUEST-ID)%"
+        headers.append(set_header("x-request-id", "%REQ(X-REQUEST-ID)%"))
+    if REASONS[reason].status == 401:
+        headers.append(set_header("www-authenticate", 'Bearer error="invalid_token"'))
     return {
         "filter": matching,
-        "status_code": status,
+        "status_code": REASONS[reason].status,
         "body_format_override": {
-            "text_format_source": {"inline_string": problem(status, reason, detail)},
+            "text_format_source": {"inline_string": json.dumps(document, separators=(",", ":"))},
             "content_type": "application/problem+json",
         },
-        "headers_to_add": [
-            set_header("cache-control", "no-store"),
-            set_header("x-request-id", "%REQ(X-REQUEST-ID)%"),
-        ],
+        "headers_to_add": headers,
     }
 
 

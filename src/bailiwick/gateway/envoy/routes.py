@@ -25,9 +25,9 @@ LONG_LIVED_HEADER = "x-bailiwick-long-lived"
 SERVER_HEADER = "x-bailiwick-server"
 CLIENT_REQUEST_ID_HEADER = "x-bailiwick-client-request-id"
 
-MAX_HELD_BODY_BYTES = 16 * 1024 * 1024
+MIN_HELD_BODY_BYTES, MAX_HELD_BODY_BYTES = 1024 * 1024, 16 * 1024 * 1024
 
-# The caller's credentials for us: the upstream gets its own credential or none.
+# The caller's credentials for us, removed after the check: the upstream gets its own credential or none.
 CALLER_CREDENTIALS = ("authorization", "proxy-authorization", "dpop", "x-api-key")
 
 # Added by Envoy or by us on the way, of no concern to an upstream.
@@ -46,7 +46,15 @@ _OURS = (
     "keep-alive",
 )
 _TOLD_BY_UPSTREAM = ("server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version")
-_IDEMPOTENT = r"GET|HEAD|OPTIONS|PUT|DELETE"
+
+# Only what may be sent twice, and only when no connection was made.
+_RETRIES: Config = {
+    "retry_on": "connect-failure",
+    "num_retries": 2,
+    "retriable_request_headers": [
+        {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|PUT|DELETE"}}}
+    ],
+}
 
 
 def route_configuration(routes: Iterable[Route]) -> Config:
@@ -84,6 +92,7 @@ def _default_table(routes: list[Route]) -> Config:
     return {
         "name": "any",
         "domains": ["*"],
+        "retry_policy": _RETRIES,
         "matcher": _by_path(routes, otherwise=_tree("exact_match_map", SERVER_HEADER, by_header, unknown)),
     }
 
@@ -92,6 +101,7 @@ def _host_table(route: Route) -> Config:
     return {
         "name": f"host:{route.name}",
         "domains": list(route.hosts),
+        "retry_policy": _RETRIES,
         "matcher": _by_path([route], otherwise=_action(_whole_path(route))),
     }
 
@@ -149,20 +159,12 @@ def _route(route: Route, match: Config, rewrite: str) -> Config:
             "prefix_rewrite": rewrite,
             "host_rewrite_literal": route.upstream.host,
             **_timeouts(route, route.upstream),
-            "retry_policy": {
-                "retry_on": "connect-failure",
-                "num_retries": 2,
-                "retriable_request_headers": [
-                    {"name": ":method", "string_match": {"safe_regex": {"regex": _IDEMPOTENT}}}
-                ],
-            },
         },
-        "request_headers_to_remove": list(CALLER_CREDENTIALS),
     }
     if route.credential_header is not None:
         # Removal precedes addition, so what arrives is the credential or nothing, never the caller's.
         if route.credential_header not in CALLER_CREDENTIALS:
-            entry["request_headers_to_remove"].append(route.credential_header)
+            entry["request_headers_to_remove"] = [route.credential_header]
         entry["request_headers_to_add"] = [set_header(route.credential_header, "%REQ(X-BAILIWICK-CREDENTIAL)%")]
     if route.max_request_bytes is not None:
         entry["typed_per_filter_config"] = _body_limits(route.max_request_bytes, route.long_lived)
@@ -170,8 +172,8 @@ def _route(route: Route, match: Config, rewrite: str) -> Config:
 
 
 def _body_limits(limit: int, long_lived: bool) -> Config:
-    """A declared length is judged at once and the body streams. A body of unknown length must be counted
-    before it goes on, so it is held, and memory bounds it too; a stream (`long_lived`) cannot be held."""
+    """A declared length is judged at once and the body streams. A body of unknown length is held until its length
+    is known and then judged likewise, so memory bounds it too; a stream (`long_lived`) cannot be held."""
     limits = {
         LENGTH_LIMIT: typed(
             "envoy.extensions.filters.http.fault.v3.HTTPFault",
@@ -180,9 +182,10 @@ def _body_limits(limit: int, long_lived: bool) -> Config:
         )
     }
     if not long_lived:
+        # Never less than may have come in while the check was asked: Envoy would wait for ever for the rest.
+        held = min(max(limit, MIN_HELD_BODY_BYTES), MAX_HELD_BODY_BYTES)
         limits[BODY_LIMIT] = typed(
-            "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-            buffer={"max_request_bytes": min(limit, MAX_HELD_BODY_BYTES)},
+            "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer={"max_request_bytes": held}
         )
     return limits
 
