@@ -127,7 +127,7 @@ async def test_fence_answers_when_the_process_is_gone(stage, stopped: bool) -> N
             os.kill(pid, signal.SIGSTOP)
         began = time.perf_counter()
         ended = await it.fence("w1")
-        assert time.perf_counter() - began < 1.0
+        assert time.perf_counter() - began < 20  # far below the drain time, however busy the machine
         assert ended is not None and ended.pid == pid
         assert gone(pid)
         assert stage.told[-1] == ("w2",)
@@ -187,7 +187,7 @@ async def test_a_deaf_part_is_killed_after_its_drain_and_at_once_when_hastened(s
     stage.order("work", "deaf")
     async with stage.running(stage.part("work", drain_seconds=0.1)):
         began = time.perf_counter()
-    assert 0.1 <= time.perf_counter() - began < 1.5
+    assert 0.1 <= time.perf_counter() - began < 30
     supervisor = stage.supervisor(stage.part("work", drain_seconds=60.0))
     await supervisor.start()
     pid = facts(supervisor, "work")["pid"]

@@ -139,10 +139,8 @@ def cleaned(made: Installation) -> Iterator[None]:
 
 
 def test_up_status_workers_down(installation: Installation) -> None:
-    began = time.perf_counter()
     up = installation.up("--workers", "2", "--dev")
     assert up.returncode == 0, up.stderr
-    assert time.perf_counter() - began < 6
     assert [line.split()[0] for line in up.stdout.splitlines() if " ms " in line][:2] == ["postgres", "prepare"]
     assert "DEVELOPMENT MODE" in up.stdout
     assert f"http://127.0.0.1:{installation.ports[0]}" in up.stdout

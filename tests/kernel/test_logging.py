@@ -180,7 +180,7 @@ def test_no_text_makes_redaction_slow() -> None:
                     "secret='\\" * 20_000):  # fmt: skip
         started = time.perf_counter()
         redaction.redact_text(hostile)
-        assert time.perf_counter() - started < 1.0
+        assert time.perf_counter() - started < 20  # a pattern that backtracks takes hours
 
 
 @pytest.mark.usefixtures("restore")

@@ -6,7 +6,6 @@ import math
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,16 +157,6 @@ def test_all_processes_of_a_machine_count_together(tmp_path: Path) -> None:
         child.stdin.write("go\n")
         child.stdin.flush()
     assert sum(int(child.communicate()[0]) for child in children) == 200  # the rate gives one more a minute
-
-
-def test_a_check_is_quick(counters: MachineCounters) -> None:
-    def cost() -> float:
-        started = time.perf_counter()
-        for _ in range(2000):
-            counters.check(b"a", 100, 100)
-        return (time.perf_counter() - started) / 2000
-
-    assert min(cost() for _ in range(5)) < 50e-6
 
 
 @pytest.fixture
