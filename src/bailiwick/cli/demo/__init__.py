@@ -1,1 +1,1 @@
-"""The demonstration: one governed request, from its authority to its proof, on real parts."""
+"""``bailiwick demo``: one governed request from asking for authority to losing it, every claim checked."""

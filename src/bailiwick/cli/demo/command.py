@@ -1,25 +1,27 @@
-"""``bailiwick demo``: tells the story against a running installation, or against one of its own."""
+"""``bailiwick demo``: tell the story against a running installation, or against one made for it."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bailiwick.cli.failure import FAILED, CommandFailed, command
+from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.options import DataDir, existing_layout, small_app
 
+if TYPE_CHECKING:
+    import ssl
+
+    from bailiwick.cli.demo.stage import Installation
+    from bailiwick.cli.demo.story import Result
+    from bailiwick.cli.demo.telling import Teller
+    from bailiwick.kernel.paths import Layout
+
 app = small_app()
+
+WORKERS = 2
+PASSWORD_FILE = "administrator-password"  # noqa: S105 - the name of a file
 
 
 @app.command()
@@ -27,108 +29,171 @@ app = small_app()
 def demo(
     data_dir: DataDir = None,
     own_stack: Annotated[
-        bool, typer.Option("--own-stack", help="Start an installation for it, and remove it.")
+        bool, typer.Option("--own-stack", help="Start an installation for it, and remove it afterwards.")
     ] = False,
-    password: Annotated[str, typer.Option(envvar="BAILIWICK_DEMO_PASSWORD", help="The administrator's.")] = "",
-    upstream_key: Annotated[str, typer.Option(hidden=True, help="Key the payments API really demands.")] = "",
+    password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BAILIWICK_DEMO_PASSWORD",
+            show_envvar=True,
+            help="The administrator's. Default: the one-time password kept in the data directory.",
+        ),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Only the result, as JSON.")] = False,
+    upstream_key: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Take one governed request through everything, check every step, prove it afterwards.
+    """Take one governed request through everything, and prove what happened.
 
-    Exits 1 on the first step that deviates. The installation must allow upstreams on loopback
-    (BAILIWICK_ALLOW_UPSTREAM_NETWORKS=127.0.0.0/8).
+    Exits 0 when every step went as told, 1 at the first that did not.
     """
-    with ExitStack() as stack:
-        directory = stack.enter_context(_own_stack()) if own_stack else existing_layout(data_dir).data_dir
-        key = f"pk_{secrets.token_hex(12)}"
-        upstream = stack.enter_context(_payments(upstream_key or key))
-        return _tell(directory, upstream, key, password)
+    from bailiwick.cli.demo.children import NotStarted
+    from bailiwick.cli.demo.children import own_stack as started
+    from bailiwick.cli.demo.telling import Teller
+
+    if own_stack and (data_dir is not None or password is not None):
+        raise CommandFailed(USAGE, "--own-stack makes an installation of its own: no --data-dir, no --password")
+    teller = Teller(silent=json_)
+    layout = None if own_stack else existing_layout(data_dir)
+
+    async def run() -> Result:
+        teller.title("Bailiwick: one governed request, from asking for authority to losing it")
+        if layout is not None:
+            return await _tell(layout, teller, password, upstream_key, tidy=True)
+        teller.blank()
+        async with started(WORKERS, lambda line: _echo(teller, line)) as made:
+            return await _tell(made, teller, None, upstream_key, tidy=False)
+
+    try:
+        result = _until_done(run)
+    except NotStarted as error:
+        raise CommandFailed(FAILED, str(error)) from None
+    _close(teller, result, json_)
+    return 0 if result.ok else FAILED
 
 
-def _tell(data_dir: Path, upstream: str, key: str, password: str) -> int:
+async def _tell(
+    layout: Layout, teller: Teller, password: str | None, upstream_key: str | None, *, tidy: bool
+) -> Result:
+    from bailiwick.cli.demo.story import tell
+
+    at = await _installation(layout)
+    if password is None:
+        try:
+            password = (layout.secrets / PASSWORD_FILE).read_text().strip()
+        except FileNotFoundError:
+            raise CommandFailed(USAGE, "the administrator's password is not known here: give --password") from None
+    return await tell(at, teller, admin_password=password, upstream_key=upstream_key, tls=_trust(layout), tidy=tidy)
+
+
+async def _installation(layout: Layout) -> Installation:
+    """The running installation at ``layout``, as its supervisor describes it."""
+    from bailiwick.cli.demo.stage import Installation
+    from bailiwick.kernel.control import SupervisorRefused, SupervisorSilent, ask_supervisor
+
+    try:
+        found = await ask_supervisor(layout.control_socket, "status", limit=5.0)
+    except (SupervisorSilent, SupervisorRefused):
+        raise CommandFailed(
+            NO_DATA, f"nothing is running on {layout.data_dir}; `bailiwick up`, or demo --own-stack"
+        ) from None
+    addresses: dict[str, str] = found["addresses"]
+    workers = [part for part in found["parts"] if part["name"][:1] == "w" and part["name"][1:].isdigit()]
+    return Installation(layout, addresses["API and console"], addresses["gateway"], len(workers))
+
+
+def _trust(layout: Layout) -> ssl.SSLContext | None:
+    """What to believe of an installation with TLS: its own certificate too, under whatever name it is reached here."""
+    import json
+    import ssl
+
+    certificate = json.loads(layout.settings_file.read_text()).get("tls_cert")
+    if not certificate:
+        return None
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    return context
+
+
+def _until_done(run: Callable[[], Awaitable[Result]]) -> Result:
+    """Run it; the first SIGINT or SIGTERM ends it in good order, and further ones do not disturb that."""
     import asyncio
+    import signal
 
-    import aiohttp
+    interrupted = False
 
-    from bailiwick.cli.asking import ask
-    from bailiwick.cli.demo.story import Story, one_time_password
-    from bailiwick.cli.demo.tampering import verify_tampered_copy
-    from bailiwick.cli.demo.telling import Deviation, Telling
-    from bailiwick.kernel.paths import Layout
+    async def guarded() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
 
-    addresses = ask(Layout(data_dir), "status")["addresses"]
-    urls = (addresses["API and console"], addresses["gateway"], upstream)
-    telling = Telling()
+        def interrupt() -> None:
+            nonlocal interrupted
+            if not interrupted:
+                interrupted = True
+                task.cancel()
 
-    async def run() -> dict[str, str]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=15)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            figures = await Story(session, telling, urls, key, password or one_time_password(data_dir)).tell()
-        telling.step("A copy of the ledger, with one byte of one event changed")
-        changed, report = await verify_tampered_copy(data_dir)
-        bad = report.first_bad.seq if report.first_bad is not None else None
-        telling.note(f"verdict {report.verdict}, first bad position {bad}")
-        telling.check("verification fails", report.verdict == "FAIL", report.verdict)
-        telling.check(f"and names the event that was changed ({changed})", bad == changed, bad)
-        return figures
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+        return await run()
 
     try:
-        telling.close(asyncio.run(run()))
-    except Deviation as deviation:
-        telling.deviated(deviation)
-        return FAILED
-    except (OSError, aiohttp.ClientError) as error:
-        raise CommandFailed(FAILED, f"the installation does not answer: {error}") from None
-    return 0
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
-@contextmanager
-def _own_stack() -> Iterator[Path]:
-    """An installation on free ports in a directory of its own; gone afterwards."""
-    home = Path(tempfile.mkdtemp(prefix="bailiwick-demo-"))
-    data_dir = home / "data"
-    base = [sys.executable, "-m", "bailiwick.cli.main"]
-    flags = ["--data-dir", str(data_dir), "--api-port", str(_free_port()), "--gateway-port", str(_free_port())]
-    environment = {**os.environ, "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": "127.0.0.0/8"}
-    try:
-        started = subprocess.run(
-            [*base, "up", *flags, "--workers", "2", "--dev", "--detach"], env=environment, check=False
-        )
-        if started.returncode:
-            raise CommandFailed(FAILED, "the installation did not start")
-        yield data_dir
-    finally:
-        subprocess.run([*base, "down", "--data-dir", str(data_dir)], check=False, stdout=subprocess.DEVNULL)
-        shutil.rmtree(home, ignore_errors=True)
+def _echo(teller: Teller, line: str) -> None:
+    """A line of the start-up; of the password only its beginning."""
+    name, _, value = line.strip().partition("  ")
+    if name == "one-time password":
+        teller.conceal(value.split()[0])
+        line = line.partition("  (")[0]
+    teller.line(f"  {line}".rstrip())
 
 
-@contextmanager
-def _payments(key: str) -> Iterator[str]:
-    """The payments API as a process of its own; its URL."""
-    port = _free_port()
-    process = subprocess.Popen([sys.executable, "-m", "bailiwick.cli.demo.payments", str(port), key])
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                probe.settimeout(0.05)
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            if process.poll() is not None:
-                raise CommandFailed(FAILED, "the payments API did not start")
-            _pause()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+def _close(teller: Teller, result: Result, json_: bool) -> None:
+    """The figures and the verdict."""
+    if json_:
+        print(_as_json(result))
+        return
+    figures = result.figures
+    teller.blank()
+    if result.ok:
+        teller.title("Measured")
+        for name, text in _figures(figures):
+            teller.line(f"    {name:<15} {text}")
+        teller.blank()
+    verdict = f"{result.passed} of {result.steps} steps as told, in {result.seconds:g} s"
+    if result.failure is not None:
+        verdict = f"step {result.failure['step']} deviated: {verdict}"
+    teller.title(f"{'✓' if result.ok else '✗'} {verdict}")
 
 
-def _pause() -> None:
-    import time
+def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
+    return [
+        (
+            "governed call",
+            f"p50 {figures['governed_p50_ms']:.1f} ms   p99 {figures['governed_p99_ms']:.1f} ms"
+            f"   (without us p50 {figures['direct_p50_ms']:.1f} ms)",
+        ),
+        (
+            "revocation",
+            f"{figures['revocation_ms']:.1f} ms; settled on {figures['revocation_workers']:g} workers"
+            f" in {figures['revocation_settled_ms']:.1f} ms",
+        ),
+        ("stream cut", f"{figures['cut_ms']:.0f} ms after the revocation was sent"),
+        (
+            "verification",
+            f"{figures['verified_per_s']:,.0f} events/s ({figures['verified_events']:,.0f} events)",
+        ),
+        ("tampered copy", f"FAIL, as it must: event {figures['tampered_seq']:g} named"),
+    ]
 
-    time.sleep(0.05)
 
+def _as_json(result: Result) -> str:
+    import json
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    from bailiwick import __version__
+
+    answer: dict[str, Any] = {"name": "demo", "ok": result.ok, "version": __version__}
+    answer |= {"steps": result.steps, "passed": result.passed, "seconds": result.seconds}
+    return json.dumps({**answer, "figures": result.figures, "failure": result.failure}, ensure_ascii=False)

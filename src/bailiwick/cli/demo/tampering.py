@@ -1,65 +1,122 @@
-"""A tampered copy of the ledger, to see that verification finds it."""
+"""A copy of the ledger in a throw-away database, to show that changing one byte of it is found."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
-from bailiwick.evidence.ledger import HeadFiles
+from psycopg import AsyncConnection, sql
+
+from bailiwick.evidence.intake import driver
+from bailiwick.evidence.ledger import HeadFiles, ledger_keys
 from bailiwick.evidence.verify import VerifyReport, verify
-from bailiwick.kernel.db import Database
-from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.embedded_postgres import throwaway_postgres
 from bailiwick.kernel.migrate import migrate
-from bailiwick.kernel.paths import Layout
 
-COPY = "bailiwick_demo_copy"
+ZONE = "default"
+MOST_COPIED = 50_000
+"""Of a larger ledger only the newest events are copied, from a signed head on."""
 
 
-async def verify_tampered_copy(data_dir: Path, zone: str = "default") -> tuple[int, VerifyReport]:
-    """Copy the zone's ledger to a scratch database, change one byte of one event, verify; the row and the report."""
-    import asyncio
+@dataclass(frozen=True, slots=True)
+class Tampered:
+    """The event whose byte was changed, and what verification says of the copy before and after."""
 
-    import psycopg
+    seq: int
+    offset: int
+    before: VerifyReport
+    after: VerifyReport
 
-    layout = Layout(data_dir)
-    server = EmbeddedPostgres(layout)
-    await server.drop_database(COPY)
-    await server.ensure_database(COPY)
+
+async def tamper(database_url: str, heads: Path, request_id: str) -> Tampered:
+    """Copy the newest of the ledger, change a byte of the event of ``request_id`` there, and verify both times.
+
+    The ledger itself is only read.
+    """
+    database = Database(database_url, pool_size=2)
     try:
-        await asyncio.to_thread(migrate, server.url(COPY))
-        async with (
-            await psycopg.AsyncConnection.connect(server.url()) as source,
-            await psycopg.AsyncConnection.connect(server.url(COPY)) as copy,
-        ):
-            for table in ("bailiwick.zones", "bailiwick.zone_keys", "ledger.events", "ledger.heads"):
-                await _copy(source, copy, table)
-            row = await (
-                await copy.execute("SELECT count(*) / 2 FROM ledger.events WHERE zone = %s", (zone,))
-            ).fetchone()
-            changed = int(row[0]) if row else 0
-            await copy.execute(
-                "UPDATE ledger.events SET body = set_byte(body, length(body) - 3, get_byte(body, length(body) - 3) # 1)"
-                " WHERE zone = %s AND seq = %s",
-                (zone, changed),
-            )
-            await copy.commit()
-        database = Database(server.url(COPY))
-        try:
-            return changed, await verify(database, zone, HeadFiles(layout.heads))
-        finally:
-            await database.close()
+        async with _scratch() as copy, _own_heads(heads) as files:
+            async with database.begin() as tx:
+                await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                keys = await ledger_keys(tx, ZONE)
+                await _copy(tx, copy.url)
+            # the keys are the original's: who rewrites a copy could bring his own
+            before = await verify(copy, ZONE, files, keys, newest=MOST_COPIED)
+            async with copy.begin() as tx:
+                seq, offset = await _change_a_byte(tx, request_id)
+            return Tampered(seq, offset, before, await verify(copy, ZONE, files, keys, newest=MOST_COPIED))
     finally:
-        await server.drop_database(COPY)
+        await database.close()
 
 
-async def _copy(source: object, copy: object, table: str) -> None:
-    from psycopg import AsyncConnection
+@asynccontextmanager
+async def _scratch() -> AsyncIterator[Database]:
+    async with throwaway_postgres() as server:
+        url = await server.fresh()
+        await asyncio.to_thread(migrate, url)
+        copy = Database(url, pool_size=2, role=None)
+        try:
+            yield copy
+        finally:
+            await copy.close()
 
-    assert isinstance(source, AsyncConnection) and isinstance(copy, AsyncConnection)
-    async with (
-        source.cursor() as reading,
-        copy.cursor() as writing,
-        reading.copy(f"COPY (SELECT * FROM {table}) TO STDOUT") as rows,  # noqa: S608 - names from above
-        writing.copy(f"COPY {table} FROM STDIN") as into,
-    ):
-        async for part in rows:
-            await into.write(part)
+
+@asynccontextmanager
+async def _own_heads(heads: Path) -> AsyncIterator[HeadFiles]:
+    """The published heads as they are now: a head is published after its rows, so all its rows will be copied."""
+    directory = Path(tempfile.mkdtemp(prefix="bw-heads-"))
+    try:
+        published = HeadFiles(heads).path(ZONE)
+        if published.exists():
+            shutil.copy(published, directory)
+        yield HeadFiles(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _copy(tx: Transaction, target_url: str) -> None:
+    first = await tx.value(
+        "SELECT coalesce(max(size), 0) FROM ledger.heads WHERE zone = :zone"
+        " AND size <= (SELECT max(seq) + 1 FROM ledger.events WHERE zone = :zone) - :most",
+        zone=ZONE,
+        most=MOST_COPIED,
+    )
+    source = await driver(tx)
+    parts = (("events", "seq"), ("heads", "size"))
+    async with await AsyncConnection.connect(target_url) as target:
+        for table, position in parts:
+            name = sql.Identifier("ledger", table)
+            read = sql.SQL("COPY (SELECT * FROM {} WHERE zone = {} AND {} >= {}) TO STDOUT (FORMAT binary)").format(
+                name, sql.Literal(ZONE), sql.Identifier(position), sql.Literal(first)
+            )
+            write = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(name)
+            async with source.cursor().copy(read) as rows, target.cursor().copy(write) as into:
+                async for block in rows:
+                    await into.write(block)
+
+
+async def _change_a_byte(tx: Transaction, request_id: str) -> tuple[int, int]:
+    """Make another outcome of the event, in its stored bytes; where that was."""
+    row = await tx.one(
+        "SELECT seq, body FROM ledger.events WHERE zone = :zone AND request_id = :id ORDER BY seq LIMIT 1",
+        zone=ZONE,
+        id=UUID(request_id),
+    )
+    assert row is not None, "the event was found through the API before"
+    body = bytes(row["body"])
+    offset = body.index(b'"path":"/payments') + len(b'"path":"/payments') - 1
+    changed = body[:offset] + b"5" + body[offset + 1 :]
+    await tx.run(
+        "UPDATE ledger.events SET body = :body WHERE zone = :zone AND seq = :seq",
+        body=changed,
+        zone=ZONE,
+        seq=row["seq"],
+    )
+    return int(row["seq"]), offset

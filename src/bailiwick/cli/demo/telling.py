@@ -1,69 +1,139 @@
-"""How the demonstration talks: numbered steps at 80 columns, secrets masked, the first deviation ends it."""
+"""How the story is told: numbered steps, what was sent and received, in 80 columns, without its secrets."""
 
 from __future__ import annotations
 
-import re
+import json
 import sys
-import time
-from typing import Any
+from collections.abc import Iterable, Mapping
+from textwrap import wrap
+from typing import Any, TextIO
 
-WIDTH = 78
-_TOKEN = re.compile(r"eyJ[\w-]{6,}\.[\w-]+\.[\w-]+|bws_[\w-]{8,}")
+WIDTH = 80
+_MARGIN = 4
+_MOST_LINES = 2
+_SHOWN_OF_SECRET = 6
+_SECRET_FIELDS = frozenset(
+    {
+        "access_token",
+        "client_secret",
+        "current_password",
+        "new_password",
+        "password",
+        "subject_token",
+        "token",
+        "value",
+    }
+)
+_BOLD, _DIM, _GREEN, _RED = "1", "2", "32", "31"
 
 
 class Deviation(Exception):
-    """The story went another way than it must."""
+    """The story went otherwise than told: what should have been, and what was."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        self.expected = expected
+        self.got = got
+        super().__init__(f"expected {expected}, got {got}")
 
 
-class Telling:
-    """Prints the steps and keeps count of what was checked."""
-
-    def __init__(self) -> None:
-        self._colour = sys.stdout.isatty()
-        self._number = 0
-        self.checked = 0
-        self._started = time.perf_counter()
-
-    def step(self, title: str) -> None:
-        """Begin the next step."""
-        self._number += 1
-        print(f"\n{self._paint(f'{self._number:2}', '1')}  {self._paint(title, '1')}")
-
-    def sent(self, line: str) -> None:
-        """What was sent."""
-        print(f"    → {masked(line)[: WIDTH - 6]}")
-
-    def received(self, line: str) -> None:
-        """What came back."""
-        print(f"    ← {masked(line)[: WIDTH - 6]}")
-
-    def note(self, line: str) -> None:
-        """A remark."""
-        print(f"      {masked(line)[: WIDTH - 6]}")
-
-    def check(self, claim: str, holds: bool, got: Any = "") -> None:
-        """A claim of the story; raises :class:`Deviation` when it does not hold."""
-        if not holds:
-            raise Deviation(f"{claim}; got {masked(str(got))[:300]}")
-        self.checked += 1
-        print(f"    {self._paint('✓', '32')} {claim[: WIDTH - 6]}")
-
-    def close(self, figures: dict[str, str]) -> None:
-        """The closing lines."""
-        print(f"\n{self._paint('Measured', '1')}")
-        for name, value in figures.items():
-            print(f"    {name:34} {value}")
-        took = time.perf_counter() - self._started
-        print(f"\n{self._number} steps, {self.checked} checks held, {took:.1f} s")
-
-    def deviated(self, deviation: Deviation) -> None:
-        """Say where the story broke."""
-        print(f"    {self._paint('✗', '31')} {deviation}", file=sys.stderr)
-
-    def _paint(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+def check(holds: bool, expected: str, got: object) -> None:
+    """Raise :class:`Deviation` unless ``holds``."""
+    if not holds:
+        raise Deviation(expected, got if isinstance(got, str) else json.dumps(got, default=str, ensure_ascii=False))
 
 
-def masked(text: str) -> str:
-    """The text with tokens and secrets cut to a prefix."""
-    return _TOKEN.sub(lambda found: f"{found[0][:9]}…", text)
+class Teller:
+    """Prints to ``out`` unless ``silent``. Whatever was passed to :meth:`conceal` is shown by its beginning only."""
+
+    def __init__(self, out: TextIO = sys.stdout, *, silent: bool = False) -> None:
+        self._out = out
+        self._silent = silent
+        self._colour = out.isatty()
+        self._secrets: list[str] = []
+
+    def conceal(self, *secrets: str) -> None:
+        """From now on these are masked wherever they would be shown."""
+        for secret in secrets:
+            if len(secret) > _SHOWN_OF_SECRET and secret not in self._secrets:
+                self._secrets.append(secret)
+        self._secrets.sort(key=len, reverse=True)  # one may hold another
+
+    def masked(self, text: str) -> str:
+        """``text`` with only the beginning of each secret in it."""
+        for secret in self._secrets:
+            text = text.replace(secret, f"{secret[:_SHOWN_OF_SECRET]}…")
+        return text
+
+    def blank(self) -> None:
+        """An empty line."""
+        self._print("")
+
+    def line(self, text: str, *, style: str = "") -> None:
+        """One line, cut at the width."""
+        text = self.masked(text)
+        self._print(text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…", style)
+
+    def title(self, text: str) -> None:
+        """A heading."""
+        self.line(text, style=_BOLD)
+
+    def step(self, number: int, title: str) -> None:
+        """A step begins."""
+        self.blank()
+        self.line(f"{number:>2}  {title}", style=_BOLD)
+
+    def sent(self, method: str, where: str, fields: Mapping[str, Any], bearer: str = "") -> None:
+        """A request as it leaves."""
+        self._exchange("→", f"{method} {where}", [*([f"Bearer {bearer}"] if bearer else []), *self._pairs(fields)])
+
+    def received(self, status: int, fields: Mapping[str, Any], ms: float) -> None:
+        """Its answer, after ``ms`` milliseconds."""
+        self._exchange("←", str(status), [*self._pairs(fields), f"({ms:.1f} ms)"])
+
+    def note(self, text: str) -> None:
+        """Something else that was seen."""
+        self._sentence("·", text, _DIM)
+
+    def passed(self, text: str, ms: float) -> None:
+        """A step went as it should, in ``ms`` milliseconds."""
+        self._sentence("✓", f"{text} [{ms:,.0f} ms]", _GREEN)
+
+    def failed(self, deviation: Deviation) -> None:
+        """A step did not."""
+        self._sentence("✗", f"expected {deviation.expected}", _RED)
+        self._sentence(" ", f"got {deviation.got}"[:1200], _RED)
+
+    def _pairs(self, fields: Mapping[str, Any]) -> list[str]:
+        shown = []
+        for name, value in fields.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            if name in _SECRET_FIELDS and isinstance(value, str):
+                self.conceal(value)
+            shown.append(self.masked(f"{name}={text}"))
+        return shown
+
+    def _exchange(self, arrow: str, head: str, parts: Iterable[str]) -> None:
+        self._lines(arrow, "  ".join([head, *parts]), _DIM, _MOST_LINES)
+
+    def _sentence(self, sign: str, text: str, style: str) -> None:
+        self._lines(sign, text, style, 40)
+
+    def _lines(self, sign: str, text: str, style: str, most: int) -> None:
+        margin = " " * _MARGIN
+        lines = wrap(
+            self.masked(text),
+            WIDTH,
+            initial_indent=f"{margin}{sign} ",
+            subsequent_indent=f"{margin}  ",
+            max_lines=most,
+            placeholder=" …",
+            break_on_hyphens=False,
+        )
+        for line in lines:
+            self._print(line, style)
+
+    def _print(self, text: str, style: str = "") -> None:
+        if self._silent:
+            return
+        coloured = f"\x1b[{style}m{text}\x1b[0m" if self._colour and style else text
+        print(coloured, file=self._out, flush=True)

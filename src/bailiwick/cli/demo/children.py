@@ -1,0 +1,150 @@
+"""The processes a demonstration starts itself: the payments API, and a stack of its own. Neither outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bailiwick.cli.demo.payments import KEY_VARIABLE
+from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.processes import child_setup
+
+UPSTREAM_NETWORK = "127.0.0.0/8"
+_START_S = 60.0
+_STOP_S = 45.0
+
+
+class NotStarted(Exception):
+    """One of our own processes did not start; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A running payments API: its address, the key it demands, and where it tells what reached it."""
+
+    url: str
+    key: str
+    seen_url: str
+
+
+@asynccontextmanager
+async def payments_api(key: str) -> AsyncIterator[Upstream]:
+    """A payments API that demands ``key``, for as long as the context lasts."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BAILIWICK_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bailiwick.cli.demo.payments",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={**environment, KEY_VARIABLE: key},  # not an argument: those are everybody's to read
+        start_new_session=True,
+        preexec_fn=child_setup(death_signal=signal.SIGKILL),
+    )
+    try:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(_START_S):
+                ports = json.loads(await process.stdout.readline())
+        except (TimeoutError, ValueError):
+            raise NotStarted("the payments API did not start") from None
+        here = "http://127.0.0.1"
+        yield Upstream(f"{here}:{ports['port']}", key, f"{here}:{ports['seen_port']}/_seen")
+    finally:
+        await _stop(process, 5.0)
+
+
+@asynccontextmanager
+async def own_stack(workers: int, told: Callable[[str], None]) -> AsyncIterator[Layout]:
+    """A whole installation in a new temporary directory on free ports; stopped and removed on leaving.
+
+    ``told`` takes each line it prints while it starts.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="bailiwick-demo-"))
+    layout = Layout(directory / "data")
+    try:
+        process, announced = await _start(layout, workers)
+        try:
+            await _until_ready(process, announced, told)
+            yield layout
+        finally:
+            await _stop(process, _STOP_S)
+    finally:
+        layout.remove_foreign_run()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _start(layout: Layout, workers: int) -> tuple[asyncio.subprocess.Process, int]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BAILIWICK_")}
+    api_port, gateway_port = _free_ports(2)
+    readable, writable = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bailiwick.cli.main", "up", "--dev", "--data-dir", str(layout.data_dir)),
+            *("--api-port", str(api_port), "--gateway-port", str(gateway_port), "--workers", str(workers)),
+            *("--announce-fd", str(writable)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environment, "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": UPSTREAM_NETWORK},
+            pass_fds=(writable,),
+            start_new_session=True,  # a Ctrl-C in the terminal is for us, who stop it in good order
+            preexec_fn=child_setup(death_signal=signal.SIGTERM),
+        )
+    except BaseException:
+        os.close(readable)
+        raise
+    finally:
+        os.close(writable)
+    return process, readable
+
+
+async def _until_ready(process: asyncio.subprocess.Process, announced: int, told: Callable[[str], None]) -> None:
+    """Pass on what it prints until it says that everything is ready. Raises :class:`NotStarted`."""
+    assert process.stdout is not None
+    last = ""
+    try:
+        async with asyncio.timeout(_START_S):
+            # once ready it lets go of its standard output, and the pipe ends
+            async for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip()
+                last = line or last
+                told(line)
+            ready = await asyncio.to_thread(os.read, announced, 1)
+    except TimeoutError:
+        raise NotStarted(f"the stack was not ready within {_START_S:g} s: {last}") from None
+    finally:
+        os.close(announced)
+    if ready != b"1":
+        raise NotStarted(f"the stack did not start: {last}")
+
+
+async def _stop(process: asyncio.subprocess.Process, limit: float) -> None:
+    """SIGTERM, and SIGKILL for what is left after ``limit`` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), limit)
+            return
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; all held until all are found, so that they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
