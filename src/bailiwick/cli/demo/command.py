@@ -61,7 +61,10 @@ def demo(
             return await _tell(layout, teller, password, upstream_key, tidy=True)
         teller.blank()
         async with started(WORKERS, lambda line: _echo(teller, line)) as made:
-            return await _tell(made, teller, None, upstream_key, tidy=False)
+            result = await _tell(made, teller, None, upstream_key, tidy=False)
+        teller.blank()
+        teller.line("The installation made for this is stopped and removed.")
+        return result
 
     try:
         result = _until_done(run)
@@ -147,7 +150,8 @@ def _echo(teller: Teller, line: str) -> None:
     if name == "one-time password":
         teller.conceal(value.split()[0])
         line = line.partition("  (")[0]
-    teller.line(f"  {line}".rstrip())
+    if line:
+        teller.line(f"  {line}")
 
 
 def _close(teller: Teller, result: Result, json_: bool) -> None:

@@ -29,7 +29,7 @@ async def revoke(stage: Stage) -> str:
             201,
             bearer=stage.admin,
             body={"application": stage.application, "reason": "the story's end"},
-            show=("kind", "confirmed_by", "fenced", "waited_out", "took_ms"),
+            show=("revision", "kind", "key", "took_ms", "fenced", "waited_out"),
         )
         seen = len(await stage.seen())
         for bearer in (stage.mandate, stage.delegated):
@@ -47,15 +47,17 @@ async def revoke(stage: Stage) -> str:
     finally:
         watching.cancel()
     cut_ms = (ended - started) * 1000
-    stage.teller.note(f"the stream was cut {cut_ms:.0f} ms after the revocation was sent")
     confirmed = answer["confirmed_by"]
+    stage.teller.note(f"confirmed by workers {' and '.join(sorted(worker.partition('-')[0] for worker in confirmed))}")
+    stage.teller.note(f"refused as well: {_CALLS_AFTER} more calls on new connections; none reached the upstream")
+    stage.teller.note(f"the stream was cut {cut_ms:.0f} ms after the revocation was sent")
     check(len(confirmed) == stage.at.workers, f"confirmation by {stage.at.workers} workers", confirmed)
     check(not answer["fenced"] and not answer["waited_out"], "no worker left behind", answer.text)
     check(cut_ms < CUT_WITHIN_S * 1000, "the stream to be cut within 1 s", f"{cut_ms:.0f} ms")
     stage.figures["revocation_ms"] = round(answer.ms, 1)
     stage.figures["revocation_settled_ms"] = answer["took_ms"]
     stage.figures["revocation_workers"] = len(confirmed)
-    stage.figures["cut_ms"] = round(cut_ms, 1)
+    stage.figures["cut_ms"] = round(cut_ms)
     return (
         f"Settled on {len(confirmed)} workers in {answer['took_ms']} ms, next call refused,"
         f" stream cut in {cut_ms:.0f} ms."

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from bailiwick.cli.demo.telling import Deviation, Teller, check
 
@@ -31,6 +32,9 @@ class Bearer:
 
     def __str__(self) -> str:
         return f"{self.token} ({self.label})"
+
+
+NOBODY = Bearer("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class Exchange:
         try:
             async with (
                 asyncio.timeout(_ANSWER_WITHIN_S),
-                self.session.request(method, url, **arguments) as response,
+                self.session.request(method, URL(url, encoded=True), **arguments) as response,
             ):
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:

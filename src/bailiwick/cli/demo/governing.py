@@ -30,7 +30,8 @@ async def call_gateway_without_mandate(stage: Stage) -> str:
     """The gateway lets nothing through without a mandate."""
     before = len(await stage.seen())
     await stage.http.call("GET", stage.governed("/payments"), 401, reason="authentication_required")
-    forged = Bearer("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.", "forged, alg none")
+    forged = Bearer("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.eyJzdWIiOiJhZG1pbiJ9.", "forged, alg none")
+    stage.teller.conceal(forged.token)
     await stage.http.call("GET", stage.governed("/payments"), 401, reason="invalid_token", bearer=forged)
     check(len(await stage.seen()) == before, "an upstream that saw nothing", "a request that reached it")
     return "Refused twice at the gateway; the upstream saw neither."
@@ -87,8 +88,10 @@ async def write_without_scope(stage: Stage) -> str:
     await stage.http.call(
         "POST", stage.governed("/payments"), 403, reason="insufficient_scope", bearer=stage.mandate, body=payment
     )
+    disguised = stage.governed("/payments/%2e%2e/admin")
+    await stage.http.call("GET", disguised, 400, reason="forbidden_path", bearer=stage.mandate)
     check(len(await stage.seen()) == before, "an upstream that saw nothing", "a request that reached it")
-    return f"Refused: the mandate does not carry {WRITE}. The upstream saw nothing."
+    return f"{WRITE} is not in the mandate, a disguised path not in the list: both refused, neither seen upstream."
 
 
 async def call_on_behalf(stage: Stage) -> str:
@@ -101,8 +104,9 @@ async def call_on_behalf(stage: Stage) -> str:
         "subject_token_type": ACCESS_TOKEN,
         **stage.client,
     }
+    brief = {"grant_type": "…token-exchange", **{name: form[name] for name in ("subject_token", "audience", "scope")}}
     issued = await stage.http.call(
-        "POST", stage.api("/oauth/token"), 200, form=form, show=("access_token", "expires_in", "scope")
+        "POST", stage.api("/oauth/token"), 200, form=form, sent=brief, show=("access_token", "expires_in", "scope")
     )
     stage.delegated = Bearer(issued["access_token"], f"the agent for {stage.username}")
     stage.teller.conceal(stage.delegated.token)
@@ -114,7 +118,9 @@ async def call_on_behalf(stage: Stage) -> str:
     )
     _check_no_token(stage, (await stage.seen_of(answer))["headers"])
     actor = (await evidence_of(stage, answer.request_id))["actor"]
-    stage.teller.note(f"in evidence: user={actor.get('user')} by application={actor.get('application')}")
+    stage.teller.note(
+        f"in evidence: user={actor.get('user')}  application={actor.get('application')} ({stage.application})"
+    )
     check(actor.get("user") == stage.username, f"user {stage.username} in evidence", actor)
     check(actor.get("application") == stage.client_id, "the agent in evidence", actor)
     return "Both are on record: the person it was done for, the agent that did it."

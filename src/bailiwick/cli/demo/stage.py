@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from bailiwick.cli.demo.children import Upstream
-from bailiwick.cli.demo.exchange import Answer, Bearer, Exchange
+from bailiwick.cli.demo.exchange import NOBODY, Answer, Bearer, Exchange
 from bailiwick.cli.demo.telling import Teller, check
 from bailiwick.kernel.paths import Layout
 
@@ -45,10 +45,10 @@ class Stage:
     admin_password: str
     new_admin_password: str
     key: str
-    admin: Bearer = Bearer("", "")
-    person: Bearer = Bearer("", "")
-    mandate: Bearer = Bearer("", "")
-    delegated: Bearer = Bearer("", "")
+    admin: Bearer = NOBODY
+    person: Bearer = NOBODY
+    mandate: Bearer = NOBODY
+    delegated: Bearer = NOBODY
     client_id: str = ""
     client_secret: str = ""
     password_changed: bool = False

@@ -96,6 +96,7 @@ async def tell(
             new_admin_password=secrets.token_urlsafe(18),
             key=key,
         )
+        teller.call({at.api: "api", at.gateway: "gateway", upstream.url: "payments"})
         try:
             result = await _run(stage)
         finally:

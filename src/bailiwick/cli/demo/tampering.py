@@ -103,7 +103,7 @@ async def _copy(tx: Transaction, target_url: str) -> None:
 
 
 async def _change_a_byte(tx: Transaction, request_id: str) -> tuple[int, int]:
-    """Make another outcome of the event, in its stored bytes; where that was."""
+    """Say another path in the stored bytes of the event; its sequence number, and where the byte stands."""
     row = await tx.one(
         "SELECT seq, body FROM ledger.events WHERE zone = :zone AND request_id = :id ORDER BY seq LIMIT 1",
         zone=ZONE,

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 WIDTH = 80
 _MARGIN = 4
-_MOST_LINES = 2
+_MOST_LINES = 3
 _SHOWN_OF_SECRET = 6
 _SECRET_FIELDS = frozenset(
     {
@@ -50,6 +50,7 @@ class Teller:
         self._silent = silent
         self._colour = out.isatty()
         self._secrets: list[str] = []
+        self._places: dict[str, str] = {}
 
     def conceal(self, *secrets: str) -> None:
         """From now on these are masked wherever they would be shown."""
@@ -57,6 +58,10 @@ class Teller:
             if len(secret) > _SHOWN_OF_SECRET and secret not in self._secrets:
                 self._secrets.append(secret)
         self._secrets.sort(key=len, reverse=True)  # one may hold another
+
+    def call(self, places: Mapping[str, str]) -> None:
+        """Show URLs by the name of their place: ``places`` maps base URLs to names."""
+        self._places.update(places)
 
     def masked(self, text: str) -> str:
         """``text`` with only the beginning of each secret in it."""
@@ -84,6 +89,9 @@ class Teller:
 
     def sent(self, method: str, where: str, fields: Mapping[str, Any], bearer: str = "") -> None:
         """A request as it leaves."""
+        for base, name in self._places.items():
+            if where.startswith(f"{base}/"):
+                where = f"{name} {where.removeprefix(base)}"
         self._exchange("→", f"{method} {where}", [*([f"Bearer {bearer}"] if bearer else []), *self._pairs(fields)])
 
     def received(self, status: int, fields: Mapping[str, Any], ms: float) -> None:
@@ -96,7 +104,7 @@ class Teller:
 
     def passed(self, text: str, ms: float) -> None:
         """A step went as it should, in ``ms`` milliseconds."""
-        self._sentence("✓", f"{text} [{ms:,.0f} ms]", _GREEN)
+        self._sentence("✓", text, _GREEN, f"{ms:,.0f} ms")
 
     def failed(self, deviation: Deviation) -> None:
         """A step did not."""
@@ -115,22 +123,23 @@ class Teller:
     def _exchange(self, arrow: str, head: str, parts: Iterable[str]) -> None:
         self._lines(arrow, "  ".join([head, *parts]), _DIM, _MOST_LINES)
 
-    def _sentence(self, sign: str, text: str, style: str) -> None:
-        self._lines(sign, text, style, 40)
+    def _sentence(self, sign: str, text: str, style: str, aside: str = "") -> None:
+        self._lines(sign, text, style, 40, aside)
 
-    def _lines(self, sign: str, text: str, style: str, most: int) -> None:
+    def _lines(self, sign: str, text: str, style: str, most: int, aside: str = "") -> None:
+        """Wrapped at the width; ``aside`` stands at the right end of the first line."""
         margin = " " * _MARGIN
         lines = wrap(
             self.masked(text),
-            WIDTH,
+            WIDTH - (len(aside) + 2 if aside else 0),
             initial_indent=f"{margin}{sign} ",
             subsequent_indent=f"{margin}  ",
             max_lines=most,
             placeholder=" …",
             break_on_hyphens=False,
         )
-        for line in lines:
-            self._print(line, style)
+        for number, line in enumerate(lines):
+            self._print(f"{line:<{WIDTH - len(aside)}}{aside}" if aside and number == 0 else line, style)
 
     def _print(self, text: str, style: str = "") -> None:
         if self._silent:
