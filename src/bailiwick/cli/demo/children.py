@@ -42,14 +42,13 @@ class Upstream:
 @asynccontextmanager
 async def payments_api(key: str) -> AsyncIterator[Upstream]:
     """A payments API that demands ``key``, for as long as the context lasts."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BAILIWICK_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "bailiwick.cli.demo.payments",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**environment, KEY_VARIABLE: key},  # not an argument: those are everybody's to read
+        env={**os.environ, KEY_VARIABLE: key},  # not an argument: those are everybody's to read
         start_new_session=True,
         preexec_fn=child_setup(death_signal=signal.SIGKILL),
     )
@@ -87,7 +86,6 @@ async def own_stack(workers: int, told: Callable[[str], None]) -> AsyncIterator[
 
 
 async def _start(layout: Layout, workers: int) -> tuple[asyncio.subprocess.Process, int]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BAILIWICK_")}
     api_port, gateway_port = _free_ports(2)
     readable, writable = os.pipe()
     try:
@@ -98,7 +96,7 @@ async def _start(layout: Layout, workers: int) -> tuple[asyncio.subprocess.Proce
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment, "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": UPSTREAM_NETWORK},
+            env={**os.environ, "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": UPSTREAM_NETWORK},
             pass_fds=(writable,),
             start_new_session=True,  # a Ctrl-C in the terminal is for us, who stop it in good order
             preexec_fn=child_setup(death_signal=signal.SIGTERM),

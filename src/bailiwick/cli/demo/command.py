@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,8 +51,12 @@ def demo(
     from bailiwick.cli.demo.children import own_stack as started
     from bailiwick.cli.demo.telling import Teller
 
-    if own_stack and (data_dir is not None or password is not None):
-        raise CommandFailed(USAGE, "--own-stack makes an installation of its own: no --data-dir, no --password")
+    if own_stack and data_dir is not None:
+        raise CommandFailed(USAGE, "--own-stack makes an installation of its own: it takes no --data-dir")
+    if own_stack:
+        # whatever this machine is configured for is another installation's: its database, its ports
+        for name in [name for name in os.environ if name.startswith("BAILIWICK_")]:
+            del os.environ[name]
     teller = Teller(silent=json_)
     layout = None if own_stack else existing_layout(data_dir)
 
