@@ -15,7 +15,6 @@ from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR, create_first_admin
 from bailiwick.identity.passwords import Passwords
 from bailiwick.kernel import feed
 from bailiwick.kernel.db import Transaction
-from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.paths import Layout, write_private
 from bailiwick.kernel.settings import Settings
 from bailiwick.policy.admission import Admission
@@ -31,6 +30,8 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
 
     Answers what the operator must be told, which after the first start is nothing.
     """
+    from bailiwick.kernel.migrate import migrate  # Alembic is needed here alone, and roles share what is imported
+
     layout = Layout(settings.data_dir)
     _, direct_url = database_urls(settings)
     await asyncio.to_thread(migrate, direct_url)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -34,6 +36,8 @@ def nursery() -> int:
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208
         raise CommandFailed(FAILED, "an import started a thread: forking is not safe")
     gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc's; what the imports gave back goes back to the system
+        ctypes.CDLL(None).malloc_trim(0)
     gc.freeze()  # what was imported is never garbage: collecting would only unshare its pages
     control.send(b"ready")
     arguments = _serve(control)
