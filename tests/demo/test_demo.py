@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,13 @@ LIMIT_S = 120
 
 
 @pytest.fixture
-def temporary(tmp_path: Path) -> Path:
-    directory = tmp_path / "temporary things"
+def temporary() -> Iterator[Path]:
+    """A temporary directory of 43 bytes: the sockets of a stack below it fit only into one beside its data."""
+    base = tempfile.mkdtemp(prefix="bw demo ", dir="/tmp")
+    directory = Path(base) / ("x" * (43 - len(base) - 1))
     directory.mkdir()
-    return directory
+    yield directory
+    shutil.rmtree(base)
 
 
 @pytest.fixture

@@ -81,8 +81,15 @@ async def own_stack(workers: int, told: Callable[[str], None]) -> AsyncIterator[
         finally:
             await _stop(process, _STOP_S)
     finally:
-        layout.remove_foreign_run()
+        remove_run(Layout(layout.data_dir))
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove_run(layout: Layout) -> None:
+    """Remove the run directory of a stopped installation, which stands elsewhere where its own paths are too long."""
+    with contextlib.suppress(FileNotFoundError):
+        if layout.run.lstat().st_uid == os.geteuid():
+            shutil.rmtree(layout.run, ignore_errors=True)
 
 
 async def _start(layout: Layout, workers: int) -> tuple[asyncio.subprocess.Process, int]:

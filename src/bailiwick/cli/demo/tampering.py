@@ -13,12 +13,14 @@ from uuid import UUID
 
 from psycopg import AsyncConnection, sql
 
+from bailiwick.cli.demo.children import remove_run
 from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadFiles, ledger_keys
 from bailiwick.evidence.verify import VerifyReport, verify
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.embedded_postgres import throwaway_postgres
 from bailiwick.kernel.migrate import migrate
+from bailiwick.kernel.paths import Layout
 
 ZONE = "default"
 MOST_COPIED = 50_000
@@ -58,14 +60,20 @@ async def tamper(database_url: str, heads: Path, request_id: str) -> Tampered:
 
 @asynccontextmanager
 async def _scratch() -> AsyncIterator[Database]:
-    async with throwaway_postgres() as server:
-        url = await server.fresh()
-        await asyncio.to_thread(migrate, url)
-        copy = Database(url, pool_size=2, role=None)
-        try:
-            yield copy
-        finally:
-            await copy.close()
+    layout: Layout | None = None
+    try:
+        async with throwaway_postgres() as server:
+            layout = server.layout
+            url = await server.fresh()
+            await asyncio.to_thread(migrate, url)
+            copy = Database(url, pool_size=2, role=None)
+            try:
+                yield copy
+            finally:
+                await copy.close()
+    finally:
+        if layout is not None:
+            remove_run(layout)
 
 
 @asynccontextmanager
