@@ -86,7 +86,7 @@ async def test_the_pool_does_not_grow_beyond_its_bound(server: RedisServer) -> N
 
 
 async def test_being_busy_is_not_being_away(server: RedisServer) -> None:
-    redis = Redis(server.url, SystemClock(), pool_size=1, timeout_s=0.3)
+    redis = Redis(server.url, SystemClock(), pool_size=1, timeout_s=10)
     blocked = asyncio.create_task(redis.execute("BLPOP", "nothing", 0.2))
     await asyncio.sleep(0)
     others = await asyncio.gather(*(redis.execute("PING") for _ in range(8)), return_exceptions=True)
