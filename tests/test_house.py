@@ -72,3 +72,9 @@ def test_make_names_what_the_readme_promises() -> None:
     told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     for target in re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()):
         assert re.search(rf"^\s+{target}\b", told, re.M), target
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    # pytest imports them by their bare names: the second is not collected wherever both meet in one process
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)

@@ -42,7 +42,7 @@ def test_a_server_is_routed_when_apply_returns_and_nobody_is_disconnected(rig):
 
         live.buffer = b""
         live.until(b"tick")
-    assert max(took) < 1.0
+    assert max(took) < 5.0
     assert not rig.apply(*base).changed
 
 
@@ -119,7 +119,7 @@ def test_a_thousand_servers_cost_a_request_nothing_and_a_change_little(rig):
         == 200
     )
 
-    assert rig.apply(*many, Route("one-more", (), rig.to_echo())).seconds < 1.0
+    assert rig.apply(*many, Route("one-more", (), rig.to_echo())).seconds < 5.0
 
 
 def test_two_routes_that_claim_one_name_are_refused_before_anything_changes(rig):

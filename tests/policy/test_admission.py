@@ -77,7 +77,7 @@ async def test_a_policy_that_does_not_even_use_the_processor_is_stopped_by_the_c
     module = v1(f"r := numbers.range(1, 10000)\nallow if {{ {nested}; a + b + c + d == 0 - 1 }}")
     report = await Admission(AdmissionLimits(wall_seconds=0.5, cpu_seconds=60)).admit([module], {})
     assert [finding.reason for finding in report.findings] == ["policy_timeout"]
-    assert report.seconds < 5
+    assert report.seconds < 20
 
 
 async def test_a_slow_answer_to_one_sample_is_refused() -> None:

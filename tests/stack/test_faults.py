@@ -134,7 +134,7 @@ def test_a_database_that_stops_is_outlived_until_freshness_ends(stack: Stack) ->
             got = call("GET", f"{stack.gateway}/s/pay/items", token=token)
             if got.status != 200:
                 break
-            assert time.monotonic() - stopped < 8, "it went on past the limit"
+            assert time.monotonic() - stopped < 20, "it went on past the limit"
             time.sleep(0.05)
         assert (got.status, got.reason) == (503, "revocation_stale")
         assert time.monotonic() - stopped > 1.5
@@ -171,7 +171,7 @@ def test_a_worker_that_does_not_confirm_is_fenced(stack: Stack) -> None:
     if got.status != 201:  # the API request itself may have waited on the stopped worker
         got = stack.admin("POST", "/api/v1/revocations", {"application": "pay-agent", "reason": "test"})
     assert got.status == 201, got
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 30
     assert call("GET", f"{stack.gateway}/s/pay/items", token=token).status == 401
     assert not os.path.exists(f"/proc/{silent}") or "Z" in open(f"/proc/{silent}/stat").read().split()[2]
     fresh = stack.token_for("pay-agent", "pay")
