@@ -13,7 +13,7 @@ help: ## Show this list
 
 setup: $(VENV)/.synced ## Make the virtual environment with everything locked
 
-$(VENV)/.synced: pyproject.toml uv.lock tools/setup.sh
+$(VENV)/.synced: pyproject.toml verify/pyproject.toml uv.lock tools/setup.sh
 	@PYTHON="$(PYTHON)" tools/setup.sh
 	@touch "$(VENV)/.synced"
 
@@ -28,8 +28,8 @@ test: setup ## Install what the tests need, check the code, run all tests under 
 	"$(BIN)/python" tools/run_tests.py --cores $(CORES)
 
 lint: setup ## Style, imports between rooms, and docs that are generated from code
-	"$(BIN)/ruff" check src tests bench tools
-	"$(BIN)/ruff" format --check -q src tests bench tools
+	"$(BIN)/ruff" check src verify tests bench tools
+	"$(BIN)/ruff" format --check -q src verify tests bench tools
 	"$(BIN)/lint-imports"
 	"$(BIN)/python" tools/docs.py --check
 
@@ -37,8 +37,8 @@ types: setup ## mypy --strict
 	"$(BIN)/mypy"
 
 format: setup ## Format and fix what can be fixed
-	"$(BIN)/ruff" check --fix src tests bench tools
-	"$(BIN)/ruff" format src tests bench tools
+	"$(BIN)/ruff" check --fix src verify tests bench tools
+	"$(BIN)/ruff" format src verify tests bench tools
 
 docs: setup ## Write the reference tables from the code
 	"$(BIN)/python" tools/docs.py

@@ -4,7 +4,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 locked=$(mktemp)
 trap 'rm -f "$locked"' EXIT
-.venv/bin/uv export -q --locked --no-emit-project --no-dev --no-hashes >"$locked" || exit 2
+.venv/bin/uv export -q --locked --no-emit-workspace --no-dev --no-hashes >"$locked" || exit 2
 report=$(.venv/bin/pip-audit --progress-spinner off --disable-pip --no-deps -r "$locked" 2>&1)
 code=$?
 if grep -qE 'Found [0-9]+ known vulnerabilit' <<<"$report"; then
