@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -102,6 +103,9 @@ class _Worker:
                 Listener(api, sockets.api, tcp_port=_bench_port(self._settings)),
                 Listener(check, sockets.check),
             ]
+            # what is there now stays: looking through it for garbage again and again would cost every request
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 50)
             log.info("worker ready", revision=state.reader.revision)
             await serve_until(listeners, background.stopping)
         finally:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from bailiwick.evidence.frames import Kind
 from bailiwick.evidence.inputs import input_payload
-from bailiwick.evidence.spool import Spool
+from bailiwick.evidence.spool import Done, Spool, settle
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 
@@ -40,14 +40,31 @@ class WorkerEvidence:
         """
         if not self._waiting:
             return self._spool.append(Kind.EVENT, zone, body)
+        future = asyncio.get_running_loop().create_future()
+        self.event_then(zone, body, lambda failure: settle(future, failure))
+        return future
+
+    def event_then(self, zone: str, body: bytes, done: Done) -> None:
+        """Make an event durable, then call ``done`` with None, or with the failure.
+
+        Raises :class:`Unavailable` (``evidence_unavailable``) when it cannot be tried; ``done`` is not called then.
+        """
+        if not self._waiting:
+            self._spool.append_then(((Kind.EVENT, zone, body),), done)
+            return
         inputs, self._waiting = self._waiting, []
+
+        def with_inputs(failure: Exception | None) -> None:
+            if failure is not None:
+                # which inputs were with it is not worth remembering: all are stored again when next seen
+                self._stored.clear()
+            done(failure)
+
         try:
-            future = self._spool.append_many([*inputs, (Kind.EVENT, zone, body)])
+            self._spool.append_then([*inputs, (Kind.EVENT, zone, body)], with_inputs)
         except BaseException:
             self._stored.clear()
             raise
-        future.add_done_callback(self._after_inputs)
-        return future
 
     def decision_input(self, zone: str, digest: str, body: bytes) -> None:
         """Keep what a decision was made from. ``digest`` is the SHA-256 of ``body`` in hexadecimal."""
@@ -60,8 +77,3 @@ class WorkerEvidence:
         self._stored[zone, digest] = now
         if len(self._stored) > self._remembered:
             self._stored.popitem(last=False)
-
-    def _after_inputs(self, future: asyncio.Future[None]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            # which inputs were with it is not worth remembering: all are stored again when next seen
-            self._stored.clear()

@@ -4,10 +4,14 @@ A source is one life of one worker. Its directory ``<root>/<slot>.<boot>`` holds
 zero-filled ahead so that ``fdatasync`` has no metadata to write, and a ``lock`` file on which the owner holds a
 ``flock``: who can take it knows that the owner is dead. A source is never continued by a later process.
 
-Appends queue up on the event loop; one thread frames whatever waits, writes it, makes it durable with one fdatasync
-for all of it, and only then resolves the futures. A write or sync that fails condemns its segment (the page cache no
-longer says what the disk holds, so it is never tried again): whatever waited fails, new appends are refused, and a
-fresh segment is attempted every second until one can be made.
+Appends queue up on the event loop. Whatever waits is framed, written and made durable with one fdatasync for all of it,
+and only then acknowledged. On a quick disk the loop does that itself, once for all requests it has just read: the fifth
+of a millisecond is less than handing them to a thread and back costs. Where syncs take longer, a thread does it, and
+the loop tries again once a second. Segments are changed, and failures recovered from, by the thread alone.
+
+A write or sync that fails condemns its segment (the page cache no longer says what the disk holds, so it is never tried
+again): whatever waited fails, new appends are refused, and a fresh segment is attempted every second until one can be
+made.
 """
 
 from __future__ import annotations
@@ -33,10 +37,14 @@ _UNBORN = ".new-"
 _RETRY_S = 1.0
 _FILL = bytes(1 << 20)
 _BATCH_BYTES = 4 << 20
+_QUICK_S = 0.001  # mean time of a sync up to which the event loop makes evidence durable itself
+_ROUNDS = 1  # of the event loop that a flush waits at most
+_ROOM_BYTES = 64 << 10  # for the headers of what waits
 
 log = structlog.get_logger(__name__)
 
-_Item = tuple[Sequence[tuple[int, str, bytes]], int, "asyncio.Future[None]"]
+Done = Callable[[Exception | None], None]
+_Item = tuple[Sequence[tuple[int, str, bytes]], int, Done]
 
 
 class Files:
@@ -71,7 +79,8 @@ class Spool:
 
     ``root`` is the spool directory of the machine, ``slot`` the worker's place (``w0``), ``boot`` unique to this
     start of it. ``segment_bytes`` is the size of a segment; appends are refused while more than ``queue_bytes`` wait.
-    ``on_change`` hears from the writer's thread when the spool stops or resumes taking evidence (the reason, or None).
+    ``on_change`` hears when the spool stops or resumes taking evidence (the reason, or None), ``on_sync`` the seconds
+    and bytes of every flush. Either may be called from the writer's thread.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class Spool:
         queue_bytes: int = 32 << 20,
         files: Files | None = None,
         on_change: Callable[[str | None], None] | None = None,
+        on_sync: Callable[[float, int], None] | None = None,
     ) -> None:
         if segment_bytes < 2 * MAX_PAYLOAD:
             raise ValueError(f"a segment needs at least {2 * MAX_PAYLOAD} bytes")
@@ -92,16 +102,22 @@ class Spool:
         self.directory = root / self.source
         self.appended = 0
         self.syncs = 0
-        self.sync_seconds = 0.0
         self._segment_bytes = segment_bytes
         self._queue_bytes = queue_bytes
         self._files = files or Files()
         self._on_change = on_change
+        self._on_sync = on_sync
         self._refusal: str | None = "the spool is not open"
         self._lost = False
         self._queue: deque[_Item] = deque()
         self._queued = 0
         self._signalled = False
+        self._scheduled = False
+        self._waited = self._rounds = 0
+        self._writing = threading.Lock()  # held by whoever frames, writes and syncs
+        self._on_loop = True
+        self._mean_sync = 0.0
+        self._left_loop_at = 0.0
         self._wake = threading.Lock()  # a binary semaphore: released to wake the thread, an Event costs ten times more
         self._wake.acquire()
         self._stopping = False
@@ -134,11 +150,35 @@ class Spool:
 
         Raises :class:`Unavailable` (``evidence_unavailable``) at once, or through the future, when it cannot be.
         """
-        return self._put(((kind, zone, payload),), len(payload))
+        return self.append_many(((kind, zone, payload),))
 
     def append_many(self, frames: Sequence[tuple[int, str, bytes]]) -> asyncio.Future[None]:
         """Queue several frames that become durable together or fail together. Raises as :meth:`append`."""
-        return self._put(frames, sum([frame_size(zone, payload) for _, zone, payload in frames]))
+        future: asyncio.Future[None] = self._loop.create_future()
+        self.append_then(frames, lambda failure: settle(future, failure))
+        return future
+
+    def append_then(self, frames: Sequence[tuple[int, str, bytes]], done: Done) -> None:
+        """Queue frames; ``done`` is called on the event loop with None once they are durable, or with the failure.
+
+        Raises :class:`Unavailable` (``evidence_unavailable``) when they cannot even be queued; ``done`` is not called
+        then.
+        """
+        size = sum([len(payload) for _, _, payload in frames])
+        if self._refusal is not None or self._stopping:
+            raise Unavailable(self._refusal or "the spool is closing", reason="evidence_unavailable")
+        if size > MAX_PAYLOAD:
+            raise BailiwickError("The evidence of one request is too large.", reason="payload_too_large")
+        if self._queued + size > self._queue_bytes:
+            raise Unavailable("Too much evidence waits to be written.", reason="evidence_unavailable")
+        self._queued += size
+        self._queue.append((frames, size, done))
+        if not self._on_loop:
+            self._signal()
+        elif not self._scheduled:
+            # runs when the loop has read what is there to read: one sync serves all of it
+            self._scheduled = True
+            self._loop.call_soon(self._flush_on_loop)
 
     @property
     def refusal(self) -> str | None:
@@ -165,19 +205,39 @@ class Spool:
         await asyncio.to_thread(self._let_go)
         await asyncio.sleep(0)  # the last acknowledgements were scheduled on this loop by the thread
 
-    def _put(self, frames: Sequence[tuple[int, str, bytes]], size: int) -> asyncio.Future[None]:
-        if self._refusal is not None or self._stopping:
-            raise Unavailable(self._refusal or "the spool is closing", reason="evidence_unavailable")
-        if size > MAX_PAYLOAD:
-            raise BailiwickError("The evidence of one request is too large.", reason="payload_too_large")
-        if self._queued + size > self._queue_bytes:
-            raise Unavailable("Too much evidence waits to be written.", reason="evidence_unavailable")
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._queued += size
-        self._queue.append((frames, size, future))
-        if not self._signalled:
+    def _flush_on_loop(self) -> None:
+        waiting = len(self._queue)
+        if self._waited < waiting and self._rounds < _ROUNDS:
+            # while every look at the sockets brings more, one sync can serve more
+            self._waited, self._rounds = waiting, self._rounds + 1
+            self._loop.call_soon(self._flush_on_loop)
+            return
+        self._waited = self._rounds = 0
+        self._scheduled = False
+        if not self._queue:
+            return
+        if not self._writing.acquire(blocking=False):
             self._signal()
-        return future
+            return
+        batch: list[_Item] | None = None
+        try:
+            segment = self._segment
+            if segment is not None and segment.size - segment.end > self._queued + _ROOM_BYTES:
+                started = time.perf_counter()
+                batch = self._write_batch()
+                self._judge_disk(time.perf_counter() - started)
+        finally:
+            self._writing.release()
+        if batch is not None:
+            self._acknowledge(batch)
+        if self._queue:
+            self._signal()
+
+    def _judge_disk(self, took: float) -> None:
+        """Leave the loop alone while syncs are slow on the whole; a single slow one does not count for much."""
+        self._mean_sync += (min(took, 4 * _QUICK_S) - self._mean_sync) / 10
+        if self._mean_sync > _QUICK_S:
+            self._on_loop, self._left_loop_at = False, time.monotonic()
 
     def _signal(self) -> None:
         if not self._signalled:
@@ -185,17 +245,21 @@ class Spool:
             self._wake.release()
 
     def _acknowledge(self, batch: list[_Item]) -> None:
-        for frames, size, future in batch:
+        for frames, size, done in batch:
             self._queued -= size
             self.appended += len(frames)
-            if not future.done():
-                future.set_result(None)
+            self._tell(done, None)
 
     def _reject(self, batch: list[_Item], why: str) -> None:
-        for _, size, future in batch:
+        for _, size, done in batch:
             self._queued -= size
-            if not future.done():
-                future.set_exception(Unavailable(why, reason="evidence_unavailable"))
+            self._tell(done, Unavailable(why, reason="evidence_unavailable"))
+
+    def _tell(self, done: Done, failure: Exception | None) -> None:
+        try:
+            done(failure)
+        except Exception as error:  # noqa: BLE001 - the others of the batch must hear all the same
+            self._loop.call_exception_handler({"message": "a spool callback failed", "exception": error})
 
     # ------------------------------------------------------------------ the writer's thread
 
@@ -204,22 +268,32 @@ class Spool:
             while True:
                 if self._wake.acquire(timeout=_RETRY_S):
                     self._signalled = False
-                if self._segment is None:
-                    self._recover()
-                while self._queue:
-                    self._flush()
-                if self._stopping:
-                    return
+                with self._writing:
+                    if self._segment is None:
+                        self._recover()
+                    while self._queue:
+                        self._flush()
+                    if self._stopping:
+                        return
                 self._look_for_loss()
         except RuntimeError:
             # the loop was closed under us: nobody is left to answer, and nothing unanswered was promised
             log.warning("spool writer ends with its event loop", source=self.source)
 
     def _flush(self) -> None:
-        segment = self._segment
-        if segment is None:
+        if self._segment is None:
             self._reject_waiting()
             return
+        batch = self._write_batch()
+        if batch is not None:
+            self._loop.call_soon_threadsafe(self._acknowledge, batch)
+        if not self._on_loop and time.monotonic() - self._left_loop_at > _RETRY_S:
+            self._mean_sync, self._on_loop = 0.0, True
+
+    def _write_batch(self) -> list[_Item] | None:
+        """Write and sync what waits, as much as fits; None when that failed, and everybody was told."""
+        segment = self._segment
+        assert segment is not None
         batch: list[_Item] = []
         try:
             if segment.end + self._size_of(self._queue[0]) > segment.size:
@@ -228,15 +302,17 @@ class Spool:
             started = time.perf_counter()
             self._files.write(segment.fd, data, segment.end)
             self._files.sync(segment.fd)
-            self.sync_seconds = time.perf_counter() - started
         except OSError as error:
             self._condemn(batch, error)
-            return
+            return None
+        took = time.perf_counter() - started
         segment.end += len(data)
         self.syncs += 1
-        self._loop.call_soon_threadsafe(self._acknowledge, batch)
+        if self._on_sync is not None:
+            self._on_sync(took, len(data))
         if self._next is None and segment.end * 4 > segment.size:
             self._next = self._preparing.submit(self._prepare, self._next_number)
+        return batch
 
     def _gather(self, segment: _Segment, batch: list[_Item]) -> bytes:
         room = min(segment.size - segment.end, _BATCH_BYTES)
@@ -380,6 +456,16 @@ class Spool:
             self._segment = None
         os.close(self._lock_fd)
         self._lock_fd = -1
+
+
+def settle(future: asyncio.Future[None], failure: Exception | None) -> None:
+    """Resolve a future that nobody has cancelled yet."""
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(failure)
 
 
 def sync_directory(path: Path) -> None:

@@ -12,6 +12,7 @@ of the check and drops its body; its local-reply mapping turns these back into 5
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -41,10 +42,13 @@ _encode_input = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Ledgering(Protocol):
-    """Where the check leaves its evidence: both are durable when the awaitable is done."""
+    """Where the check leaves its evidence."""
 
-    def event(self, zone: str, body: bytes) -> Awaitable[None]:
-        """Make an event durable; raises ``Unavailable`` with ``evidence_unavailable``."""
+    def event_then(self, zone: str, body: bytes, done: Callable[[Exception | None], None]) -> None:
+        """Make an event durable, then call ``done`` with None, or with the failure.
+
+        Raises ``Unavailable`` with ``evidence_unavailable`` when that cannot even be tried.
+        """
         ...
 
     def decision_input(self, zone: str, digest: str, body: bytes) -> None:
@@ -64,14 +68,14 @@ class Answer(NamedTuple):
 class Case:
     """What is known of one request so far; a refusal records as much as there is.
 
-    ``recorded`` is done when the verdict is durable; None when it could not even be started. ``error`` is the refusal.
+    ``answer`` takes the answer once the verdict is durable. ``error`` is the refusal.
     """
 
     request_id: str
+    answer: Callable[[Answer], None]
     started: float = 0.0
     seen: int = 0
     error: BailiwickError | None = None
-    recorded: Awaitable[None] | None = None
     zone: str = "default"
     request: GatewayRequest | None = None
     state: ZoneState | None = None
@@ -125,38 +129,27 @@ class Check:
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send(_EMPTY)
             return
-        case = self.begin(scope)
-        answer: Answer | None = None
-        while answer is None:
-            failure: BaseException | None = None
-            if case.recorded is not None:
-                try:
-                    await case.recorded
-                except Unavailable as error:
-                    failure = error
-            answer = self.conclude(case, failure)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.judge(scope, answered.set_result)
+        answer = await answered
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def begin(self, scope: dict[str, Any]) -> Case:
-        """Judge a request and start recording the verdict; :meth:`conclude` once ``recorded`` is done.
+    def judge(self, scope: dict[str, Any], answer: Callable[[Answer], None]) -> None:
+        """Judge a request, record the verdict, and then call ``answer``, at once or from the event loop.
 
         ``scope`` needs ``method``, ``raw_path``, ``query_string`` and ``headers`` as ASGI has them. Never raises for
         what a caller sent.
         """
-        case = Case(self._ids(), started=self._monotonic(), seen=self._store.revocations_seen)
+        case = Case(self._ids(), answer, self._monotonic(), self._store.revocations_seen)
         try:
             self._judge(scope, case)
         except BailiwickError as error:
             case.error = error
         self._record(case)
-        return case
 
-    def conclude(self, case: Case, unrecorded: BaseException | None) -> Answer | None:
-        """The answer, now that the verdict is durable, or could not be made so (``unrecorded``).
-
-        None: the verdict changed while the disk was busy; wait for ``recorded`` again.
-        """
+    def _conclude(self, case: Case, unrecorded: Exception | None) -> None:
+        """Answer, now that the verdict is durable or could not be made so; record anew if it changed meanwhile."""
         if unrecorded is not None:
             case.error = unrecorded if isinstance(unrecorded, BailiwickError) else Unavailable(reason=_UNRECORDED)
         elif case.error is None and self._moved(case):
@@ -168,13 +161,14 @@ class Check:
             except BailiwickError as error:
                 case.error = error
                 self._record(case)
-                return None
+                return
         took = self._monotonic() - case.started
         if case.error is None:
             self._observe("allow", "", took)
-            return Answer(200, self._passing_headers(case), b"")
-        self._observe("deny", case.error.reason, took)
-        return _refusal(case.error, case.request_id)
+            case.answer(Answer(200, self._passing_headers(case), b""))
+        else:
+            self._observe("deny", case.error.reason, took)
+            case.answer(_refusal(case.error, case.request_id))
 
     def _moved(self, case: Case) -> bool:
         """Whether anything changed since the request was judged."""
@@ -186,10 +180,11 @@ class Check:
         reasons: tuple[str, ...] = ()
         if error is not None:
             reasons = (error.reason, *(reason for reason in error.extra.get("reasons", ()) if reason != error.reason))
+        body = self._event(case, "deny" if error else "allow", reasons)
         try:
-            case.recorded = self._ledgering.event(case.zone, self._event(case, "deny" if error else "allow", reasons))
-        except Unavailable as unavailable:
-            case.error, case.recorded = unavailable, None
+            self._ledgering.event_then(case.zone, body, lambda failure: self._conclude(case, failure))
+        except BailiwickError as unavailable:
+            self._conclude(case, unavailable)
 
     @staticmethod
     def _passing_headers(case: Case) -> list[tuple[bytes, bytes]]:

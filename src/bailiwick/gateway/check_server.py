@@ -13,7 +13,7 @@ from typing import Any
 
 import httptools
 
-from bailiwick.gateway.check import Case, Check
+from bailiwick.gateway.check import Answer, Check
 from bailiwick.gateway.request import PREFIX
 
 _MAX_HEADER_BYTES = 64 * 1024
@@ -118,23 +118,9 @@ class CheckProtocol(asyncio.Protocol):
             "query_string": query,
             "headers": self._headers,
         }
-        self._await(self._check.begin(scope))
+        self._check.judge(scope, self._answer)
 
-    def _await(self, case: Case) -> None:
-        recorded = case.recorded
-        if isinstance(recorded, asyncio.Future):
-            recorded.add_done_callback(lambda done: self._conclude(case, done))
-        else:
-            self._conclude(case, None)
-
-    def _conclude(self, case: Case, done: asyncio.Future[None] | None) -> None:
-        failure: BaseException | None = None
-        if done is not None:
-            failure = asyncio.CancelledError() if done.cancelled() else done.exception()
-        answer = self._check.conclude(case, failure)
-        if answer is None:
-            self._await(case)
-            return
+    def _answer(self, answer: Answer) -> None:
         self.busy = False
         if self._transport is None:
             return

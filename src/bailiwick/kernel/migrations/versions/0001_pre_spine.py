@@ -9,23 +9,34 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+# Roles belong to the whole server, and two of its databases may be migrated at once: whoever comes second finds them.
 # Logins without a password cannot sign in by scram; `bailiwick db roles` sets them.
 ROLES = """
 DO $$
 DECLARE name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['bailiwick_owner', 'bailiwick_app', 'bailiwick_readonly', 'bailiwick_audit_readonly'] LOOP
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
-      EXECUTE format('CREATE ROLE %I LOGIN', name);
-    END IF;
-    IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
-      EXECUTE format('GRANT %I TO %I', name, current_user);
-    END IF;
+    BEGIN
+      IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+        EXECUTE format('CREATE ROLE %I LOGIN', name);
+      END IF;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+    END;
+    BEGIN
+      IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
+        EXECUTE format('GRANT %I TO %I', name, current_user);
+      END IF;
+    EXCEPTION WHEN unique_violation OR internal_error THEN NULL;
+    END;
   END LOOP;
-  -- roles belong to the whole server: writing what stands there already would only collide with another database's run
-  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'bailiwick_app' AND 'search_path=bailiwick' = ANY(rolconfig)) THEN
-    ALTER ROLE bailiwick_app SET search_path = bailiwick;
-  END IF;
+  BEGIN
+    IF NOT EXISTS (
+      SELECT FROM pg_roles WHERE rolname = 'bailiwick_app' AND 'search_path=bailiwick' = ANY(rolconfig)
+    ) THEN
+      ALTER ROLE bailiwick_app SET search_path = bailiwick;
+    END IF;
+  EXCEPTION WHEN unique_violation OR internal_error THEN NULL;
+  END;
 END $$;
 CREATE SCHEMA bailiwick AUTHORIZATION bailiwick_owner;
 CREATE SCHEMA ledger AUTHORIZATION bailiwick_owner;
