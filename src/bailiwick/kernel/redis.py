@@ -13,18 +13,17 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import redis.asyncio as aioredis
 import structlog
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
 
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.metrics import Metrics
+
+if TYPE_CHECKING:
+    # the library takes 20 MB in every process; who configures no Redis does without
+    import redis.asyncio as aioredis
 
 State = Literal["UP", "DOWN", "DISABLED"]
 T = TypeVar("T")
@@ -136,6 +135,8 @@ class Redis:
         """The answer of a Lua script, sent in full only when Redis lacks it. Raises :class:`RedisUnavailable`."""
 
         async def evaluate(client: aioredis.Redis) -> Any:
+            from redis.exceptions import NoScriptError
+
             try:
                 return await client.evalsha(script.sha1, len(keys), *keys, *args)
             except NoScriptError:
@@ -177,6 +178,8 @@ class Redis:
         self._in_use += 1
 
     async def _watched(self, ask: Callable[[aioredis.Redis], Awaitable[T]], client: aioredis.Redis) -> T:
+        from redis.exceptions import RedisError
+
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await ask(client)
@@ -208,6 +211,11 @@ class Script:
 
 
 def _connect(url: str, pool_size: int, timeout_s: float) -> aioredis.Redis:
+    import redis.asyncio as aioredis
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
+
     options: dict[str, Any] = {
         "max_connections": pool_size,
         "socket_connect_timeout": timeout_s,
