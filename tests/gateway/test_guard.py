@@ -437,7 +437,7 @@ def test_the_guard_dying_cuts_its_streams_and_nothing_else():
             unwatched.until(b"tick")
 
         refused = rig.ask("/s/lasting/x", token="lasts-x")
-        assert (refused.status, refused.json()["reason"]) == (503, "not_ready")
+        assert (refused.status, refused.json()["reason"]) == (503, "guard_unavailable")
         assert rig.ask("/s/lasting/x").status == 200
 
         rig.server = GuardServer(rig.guard, rig.config.guard_socket)

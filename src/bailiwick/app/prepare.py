@@ -22,7 +22,6 @@ from bailiwick.policy.policies import Policies
 from bailiwick.policy.trial import Trials
 
 ZONE = "default"
-PASSWORD_FILE = "administrator-password"  # noqa: S105 - the name of a file
 
 
 async def bootstrap(settings: Settings) -> dict[str, Any]:
@@ -48,12 +47,12 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
                 return {}
             password = await _make_default_zone(base, tx)
             # kept before the commit: a crash in between must not lose the only copy
-            write_private(layout.secrets / PASSWORD_FILE, password + "\n")
+            write_private(layout.administrator_password, password + "\n")
     finally:
         await base.database.close()
     return {
         "administrator": FIRST_ADMINISTRATOR,
-        "one-time password": f"{password}  (must be changed; also in {layout.secrets / PASSWORD_FILE})",
+        "one-time password": f"{password}  (must be changed; also in {layout.administrator_password})",
     }
 
 

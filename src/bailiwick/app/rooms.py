@@ -31,6 +31,7 @@ from bailiwick.inventory.servers import Servers
 from bailiwick.inventory.zones import Zones
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.ratelimit import HotLimits
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.comparison import KnownPrincipal, KnownServer, Surroundings
 from bailiwick.policy.known_good import KnownGood
@@ -65,8 +66,8 @@ class Rooms:
             holder.replace_sealer(sealer)
 
 
-def build(base: Foundations, state: WorkerState, spool: Spool) -> Rooms:
-    """Build the rooms of a worker on its memory and its spool."""
+def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits) -> Rooms:
+    """Build the rooms of a worker on its memory, its spool and the counters of its machine."""
     settings, clock, ids, recorder, database = base.settings, base.clock, base.ids, base.recorder, base.database
     evidence = WorkerEvidence(spool, base.sealer, clock)
     authenticator = Authenticator(
@@ -100,6 +101,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool) -> Rooms:
         revision=lambda: state.reader.revision,
         mandate_ttl_s=settings.mandate_ttl_s,
         observe=lambda outcome, reason: base.metrics.mandates_issued.inc() if outcome == "issued" else None,
+        limit=lambda application: limits.require("token", application.id, application.rate_limit),
     )
     search = Search(database, base.sealer)
     resolver = Resolver(database, clock, recorder, settings)

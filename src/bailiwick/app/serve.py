@@ -38,7 +38,7 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.idempotency import Idempotency
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.permissions import Permission, allowed
-from bailiwick.kernel.ratelimit import Limiter, MachineCounters, RequestLimits
+from bailiwick.kernel.ratelimit import HotLimits, Limiter, MachineCounters, RequestLimits
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings
 from bailiwick.policy.evaluate import Evaluate, openapi_paths
@@ -69,7 +69,14 @@ class _Worker:
         background.heed_signals()
         register = WorkerRegister(base.database, base.clock, f"{self._slot}-{boot}", self._slot)
         state = WorkerState(base, with_policy=True)
-        spool = Spool(self._layout.spool, self._slot, boot, segment_bytes=self._settings.spool_segment_mb << 20)
+        spool = Spool(
+            self._layout.spool,
+            self._slot,
+            boot,
+            segment_bytes=self._settings.spool_segment_mb << 20,
+            on_sync=base.metrics.spool_fsync_seconds.observe,
+        )
+        base.metrics.before_flush(_spool_shower(base, spool))
         await spool.start()
         try:
             # entered before anything is read: whoever revokes from now on waits for this worker
@@ -78,7 +85,9 @@ class _Worker:
             await register.confirm(state.reader.revision)
             state.reader.on_applied = register.confirm
             redis = Redis(_secret(self._settings.redis_url), base.clock, base.metrics)
-            rooms = build(base, state, spool)
+            counters = MachineCounters(self._layout.run / "limits", base.clock)
+            hot_limits = HotLimits(counters, base.metrics, self._settings.rate_limit_application)
+            rooms = build(base, state, spool, hot_limits)
             state.on_sealer.append(rooms.replace_sealer)
             access_log = AccessLog(base.database)
             background.start("feed", state.reader.run())
@@ -87,7 +96,8 @@ class _Worker:
             background.start("access log", access_log.run())
             background.start("metrics", base.metrics.run())
             base.metrics.watch_feed(state.reader.age)
-            api = compose(base, state, rooms, spool, redis, access_log)
+            limiter = Limiter(counters, redis)
+            api = compose(base, state, rooms, spool, redis, access_log, limiter, hot_limits)
             check = Check(
                 state.store,
                 rooms.authenticator,
@@ -97,6 +107,7 @@ class _Worker:
                 base.ids,
                 monotonic=base.clock.monotonic,
                 observe=_check_observer(base),
+                limit=lambda application: hot_limits.require("gateway", application.id, application.rate_limit),
             )
             sockets = self._layout.slot(self._slot)
             listeners = [
@@ -117,7 +128,14 @@ class _Worker:
 
 
 def compose(
-    base: Foundations, state: WorkerState, rooms: Rooms, spool: Spool, redis: Redis, access_log: AccessLog
+    base: Foundations,
+    state: WorkerState,
+    rooms: Rooms,
+    spool: Spool,
+    redis: Redis,
+    access_log: AccessLog,
+    limiter: Limiter,
+    hot_limits: HotLimits,
 ) -> Front:
     """The API: every room's routes in one FastAPI app, the hot endpoints beside it, the front before both."""
     app = FastAPI(title="Bailiwick", version=__version__, docs_url=None, redoc_url=None)
@@ -159,10 +177,12 @@ def compose(
         ids=base.ids,
         monotonic=base.clock.monotonic,
         observe=_decision_observer(base),
+        limit=lambda caller: hot_limits.require("evaluate", f"{caller.zone}:{caller.name}"),
+        moved=lambda: state.store.revocations_seen + state.store.current.generation,
     )
     _document(app, openapi_paths())
     limits = RequestLimits(
-        Limiter(MachineCounters(base.layout.run / "limits", base.clock), redis),
+        limiter,
         base.metrics,
         anonymous_per_minute=base.settings.rate_limit_anonymous,
         authenticated_per_minute=base.settings.rate_limit_authenticated,
@@ -254,6 +274,22 @@ def _check_observer(base: Foundations) -> Any:
         seconds.observe(took)
 
     return observe
+
+
+def _spool_shower(base: Foundations, spool: Spool) -> Callable[[], None]:
+    """Carries the spool's own counts over to the metrics, each time those are flushed."""
+    metrics = base.metrics
+    appended = refused = written = 0
+
+    def show() -> None:
+        nonlocal appended, refused, written
+        metrics.spool_events.inc(spool.appended - appended)
+        metrics.spool_failures.inc(spool.refused - refused)
+        metrics.spool_bytes.inc(spool.written - written)
+        appended, refused, written = spool.appended, spool.refused, spool.written
+        metrics.spool_backlog_bytes.set(spool.queued_bytes)
+
+    return show
 
 
 def _decision_observer(base: Foundations) -> Any:

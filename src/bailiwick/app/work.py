@@ -14,11 +14,13 @@ from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
 from bailiwick.app.worker_state import WorkerState
+from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
+from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
 from bailiwick.identity.login.local import LOCK
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.figures import Figures
@@ -56,6 +58,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     files = envoy_files(settings, layout)
     routes = RouteWriter(files, layout.envoy / "ca")
     state.store.on_swap(routes.want)
+    state.store.on_swap(lambda snapshot: _forget_first_password(snapshot, layout))
     await state.load()
     routes.write()
     jobs = Jobs(base.database, base.clock, base.metrics, scheduled(base, state))
@@ -140,6 +143,14 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
         JobDefinition("retire-keys", timedelta(minutes=10), retire_keys),
         JobDefinition("forget-expired-revocations", timedelta(minutes=10), forget_revoked),
     ]
+
+
+def _forget_first_password(snapshot: Snapshot, layout: Layout) -> None:
+    """The file with the first administrator's one-time password goes once he has a password of his own."""
+    zone = snapshot.zones.get("default")
+    first = zone.users.get(FIRST_ADMINISTRATOR) if zone is not None else None
+    if first is not None and not first.must_change_password:
+        layout.administrator_password.unlink(missing_ok=True)
 
 
 def _trouble(sequencer: Sequencer) -> str | None:

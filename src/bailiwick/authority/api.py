@@ -250,7 +250,7 @@ async def _form(request: Request) -> list[tuple[str, str]]:
         raise InvalidRequest("Send application/x-www-form-urlencoded.")
     body = await request.body()
     if len(body) > _MAX_FORM_BYTES:
-        raise BailiwickError(reason="payload_too_large")
+        raise BailiwickError(reason="payload_too_large", headers={"connection": "close"})
     try:
         form = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=50, errors="strict")
     except ValueError:

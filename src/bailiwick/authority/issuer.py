@@ -58,6 +58,7 @@ class Issuer:
         revision: Callable[[], int],
         mandate_ttl_s: int,
         observe: Callable[[str, str], None],
+        limit: Callable[[ApplicationEntry], None] = lambda application: None,
     ) -> None:
         self._store = store
         self._authenticator = authenticator
@@ -70,6 +71,7 @@ class Issuer:
         self._revision = revision
         self._mandate_ttl_s = mandate_ttl_s
         self._observe = observe
+        self._limit = limit
 
     async def client(self, zone: str, client_id: str, secret: str) -> tuple[ZoneState, ApplicationEntry]:
         """The application behind client credentials, by id or by name; raises ``invalid_client``."""
@@ -94,6 +96,7 @@ class Issuer:
     ) -> tuple[Mandate, str]:
         """The mandate for ``request`` and its compact form; raises the refusal, which is recorded as well."""
         try:
+            self._limit(application)
             mandate = self._decide(state, application, request)
         except BailiwickError as error:
             self._observe("refused", error.reason)

@@ -109,6 +109,15 @@ class KeyStore:
         )
         return {row["kid"]: _verify_key(row) for row in rows}
 
+    async def load_revoked(self, tx: Transaction, zone: str) -> frozenset[str]:
+        """The kids of keys revoked in an emergency within the last month: tokens that name them say so."""
+        rows = await tx.all(
+            "SELECT kid FROM zone_keys WHERE zone = :zone AND state = 'revoked' AND changed_at > :since",
+            zone=zone,
+            since=self._clock.now() - timedelta(days=30),
+        )
+        return frozenset(row["kid"] for row in rows)
+
     async def load_signing(self, tx: Transaction, zone: str, purpose: Purpose) -> SigningKey:
         """The active private key; raises ``NotFound`` where the zone has none."""
         row = await tx.one(

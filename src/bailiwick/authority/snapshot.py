@@ -41,6 +41,7 @@ class ZoneState:
     users: Mapping[str, UserEntry]
     applications: Mapping[str, ApplicationEntry]
     keys: Mapping[str, VerifyKey]
+    revoked_keys: frozenset[str]
     mandate_key: SigningKey
     session_key: SigningKey
 
@@ -165,6 +166,7 @@ class SnapshotStore:
             users=MappingProxyType(dict(await load_users(tx, zone))),
             applications=MappingProxyType(dict(await load_applications(tx, zone))),
             keys=MappingProxyType(await self._keys.load_public(tx, zone)),
+            revoked_keys=await self._keys.load_revoked(tx, zone),
             mandate_key=await self._keys.load_signing(tx, zone, "mandate"),
             session_key=await self._keys.load_signing(tx, zone, "session"),
         )

@@ -80,7 +80,7 @@ class Spool:
     ``root`` is the spool directory of the machine, ``slot`` the worker's place (``w0``), ``boot`` unique to this
     start of it. ``segment_bytes`` is the size of a segment; appends are refused while more than ``queue_bytes`` wait.
     ``on_change`` hears when the spool stops or resumes taking evidence (the reason, or None), ``on_sync`` the seconds
-    and bytes of every flush. Either may be called from the writer's thread.
+    of every flush. Either may be called from the writer's thread.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Spool:
         queue_bytes: int = 32 << 20,
         files: Files | None = None,
         on_change: Callable[[str | None], None] | None = None,
-        on_sync: Callable[[float, int], None] | None = None,
+        on_sync: Callable[[float], None] | None = None,
     ) -> None:
         if segment_bytes < 2 * MAX_PAYLOAD:
             raise ValueError(f"a segment needs at least {2 * MAX_PAYLOAD} bytes")
@@ -101,6 +101,8 @@ class Spool:
         self.root = root
         self.directory = root / self.source
         self.appended = 0
+        self.refused = 0
+        self.written = 0
         self.syncs = 0
         self._segment_bytes = segment_bytes
         self._queue_bytes = queue_bytes
@@ -165,12 +167,11 @@ class Spool:
         then.
         """
         size = sum([len(payload) for _, _, payload in frames])
-        if self._refusal is not None or self._stopping:
-            raise Unavailable(self._refusal or "the spool is closing", reason="evidence_unavailable")
-        if size > MAX_PAYLOAD:
-            raise BailiwickError("The evidence of one request is too large.", reason="payload_too_large")
-        if self._queued + size > self._queue_bytes:
-            raise Unavailable("Too much evidence waits to be written.", reason="evidence_unavailable")
+        try:
+            self._require_room(size)
+        except BailiwickError:
+            self.refused += 1
+            raise
         self._queued += size
         self._queue.append((frames, size, done))
         if not self._on_loop:
@@ -204,6 +205,14 @@ class Spool:
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._let_go)
         await asyncio.sleep(0)  # the last acknowledgements were scheduled on this loop by the thread
+
+    def _require_room(self, size: int) -> None:
+        if self._refusal is not None or self._stopping:
+            raise Unavailable(self._refusal or "the spool is closing", reason="evidence_unavailable")
+        if size > MAX_PAYLOAD:
+            raise BailiwickError("The evidence of one request is too large.", reason="payload_too_large")
+        if self._queued + size > self._queue_bytes:
+            raise Unavailable("Too much evidence waits to be written.", reason="evidence_unavailable")
 
     def _flush_on_loop(self) -> None:
         waiting = len(self._queue)
@@ -251,6 +260,7 @@ class Spool:
             self._tell(done, None)
 
     def _reject(self, batch: list[_Item], why: str) -> None:
+        self.refused += len(batch)
         for _, size, done in batch:
             self._queued -= size
             self._tell(done, Unavailable(why, reason="evidence_unavailable"))
@@ -308,8 +318,9 @@ class Spool:
         took = time.perf_counter() - started
         segment.end += len(data)
         self.syncs += 1
+        self.written += len(data)
         if self._on_sync is not None:
-            self._on_sync(took, len(data))
+            self._on_sync(took)
         if self._next is None and segment.end * 4 > segment.size:
             self._next = self._preparing.submit(self._prepare, self._next_number)
         return batch

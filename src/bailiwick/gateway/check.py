@@ -27,6 +27,7 @@ from bailiwick.evidence.events import Actor, Context, Network, Recorder, encode
 from bailiwick.evidence.inputs import DETAIL, digest_of
 from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.request import PREFIX, GatewayRequest, parse
+from bailiwick.identity.loader import ApplicationEntry
 from bailiwick.inventory.loader import ServerEntry
 from bailiwick.inventory.operations import Operation
 from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
@@ -91,7 +92,7 @@ class Check:
     """The ASGI app behind Envoy's ext_authz.
 
     ``decider(zone)`` answers the zone's policy decider; ``observe(outcome, reason, seconds)`` feeds the metrics;
-    ``limit(client)`` raises ``rate_limited`` when an application has had its share (off unless configured).
+    ``limit(application)`` raises ``rate_limited`` when an application has had its share.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Check:
         *,
         monotonic: Callable[[], float],
         observe: Callable[[str, str, float], None],
-        limit: Callable[[str], None] | None = None,
+        limit: Callable[[ApplicationEntry], None] | None = None,
     ) -> None:
         self._store = store
         self._authenticator = authenticator
@@ -212,7 +213,7 @@ class Check:
             raise Unauthenticated(reason="wrong_audience")
         self._authenticator.require_live(mandate, state)
         if self._limit is not None:
-            self._limit(mandate.client_id)
+            self._limit(state.applications[mandate.client_id])
         if server.operations is None:
             raise Unavailable(reason="no_binding")
         operation = case.operation = server.operations.match(request.method, request.path)

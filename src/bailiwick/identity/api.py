@@ -93,6 +93,9 @@ class UserPatch(Body):
         return sent
 
 
+RateLimit = Annotated[int, Field(ge=0, le=10_000_000, description="Requests per minute; 0 for no limit")]
+
+
 class ApplicationBody(Body):
     """A new application. ``grants`` maps server names to the scopes it may ask for there."""
 
@@ -100,6 +103,7 @@ class ApplicationBody(Body):
     description: Text = ""
     role: RoleName = "viewer"
     grants: Grants = Field(default_factory=dict, examples=[{"payments": ["payments:read"]}])
+    rate_limit: RateLimit | None = None
 
 
 class ApplicationPatch(Body):
@@ -108,6 +112,7 @@ class ApplicationPatch(Body):
     description: Text | None = None
     role: RoleName = "viewer"
     grants: GrantsPatch | None = None
+    rate_limit: RateLimit | None = None
     is_active: bool = True
 
     def patch(self) -> dict[str, Any]:
@@ -249,6 +254,7 @@ def _application_routes(router: APIRouter, applications: Applications) -> None:
             description=body.description,
             role=body.role,
             grants=body.grants,
+            rate_limit=body.rate_limit,
         )
         return answer(response, application, secret)
 

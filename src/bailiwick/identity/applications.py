@@ -38,7 +38,10 @@ MAX_GRANTED_SCOPES = 100
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One application. ``grants`` maps server names to the scopes it may ask for there."""
+    """One application. ``grants`` maps server names to the scopes it may ask for there.
+
+    ``rate_limit``: its own requests per minute on the hot path; 0 for no limit, None for the installation's.
+    """
 
     id: str
     zone: str
@@ -46,6 +49,7 @@ class Application:
     description: str
     role: str
     grants: dict[str, list[str]]
+    rate_limit: int | None
     is_active: bool
     secret_rotated_at: datetime
     version: int
@@ -60,6 +64,7 @@ class Application:
             "description": self.description,
             "role": self.role,
             "grants": self.grants,
+            "rate_limit": self.rate_limit,
             "is_active": self.is_active,
             "secret_rotated_at": self.secret_rotated_at,
             "version": self.version,
@@ -182,6 +187,7 @@ class Applications:
         description: str = "",
         role: str = "viewer",
         grants: Mapping[str, Sequence[str]] | None = None,
+        rate_limit: int | None = None,
     ) -> tuple[Application, str]:
         """A new application and its secret, which is told only now.
 
@@ -196,15 +202,16 @@ class Applications:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             row = await tx.one(
-                "INSERT INTO applications (id, zone, name, description, role, grants, secret_hash, secret_rotated_at,"
-                " created_at, updated_at) VALUES (:id, :zone, :name, :description, :role, cast(:grants AS jsonb),"
-                " :hash, :now, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
+                "INSERT INTO applications (id, zone, name, description, role, grants, rate_limit, secret_hash,"
+                " secret_rotated_at, created_at, updated_at) VALUES (:id, :zone, :name, :description, :role,"
+                " cast(:grants AS jsonb), :rate_limit, :hash, :now, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
                 name=name,
                 description=description,
                 role=role,
                 grants=json.dumps(granted),
+                rate_limit=rate_limit,
                 hash=hashed,
                 now=now,
             )
@@ -217,7 +224,7 @@ class Applications:
     async def change(
         self, context: Context, by_role: str, name: str, patch: dict[str, Any], guard: VersionGuard = any_version
     ) -> Application:
-        """Merge ``patch`` (RFC 7396: description, role, grants, is_active) into an application.
+        """Merge ``patch`` (RFC 7396: description, role, grants, rate_limit, is_active) into an application.
 
         Disabling ends its mandates everywhere before this returns; so do a lesser role and fewer grants hold.
         """
@@ -229,9 +236,17 @@ class Applications:
                 "description": current.description,
                 "role": current.role,
                 "grants": current.grants,
+                "rate_limit": current.rate_limit,
                 "is_active": current.is_active,
             }
-            after = {"description": "", "role": "viewer", "grants": {}, "is_active": False, **merge(before, patch)}
+            unsaid: dict[str, Any] = {
+                "description": "",
+                "role": "viewer",
+                "grants": {},
+                "rate_limit": None,
+                "is_active": False,
+            }
+            after = {**unsaid, **merge(before, patch)}
             after["grants"] = _normal(after["grants"])
             check_grants(after["grants"])
             changed = [member for member, value in before.items() if value != after[member]]
@@ -242,10 +257,12 @@ class Applications:
                 _require_role(by_role, after["role"])
             row = await tx.one(
                 "UPDATE applications SET description = :description, role = :role, grants = cast(:grants AS jsonb),"
-                " is_active = :is_active, version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
+                " rate_limit = :rate_limit, is_active = :is_active, version = version + 1, updated_at = :now"
+                " WHERE id = :id RETURNING *",
                 description=after["description"],
                 role=after["role"],
                 grants=json.dumps(after["grants"]),
+                rate_limit=after["rate_limit"],
                 is_active=after["is_active"],
                 now=self._clock.now(),
                 id=current.id,
@@ -349,6 +366,7 @@ def _application(row: Row) -> Application:
         row["description"],
         row["role"],
         row["grants"],
+        row["rate_limit"],
         row["is_active"],
         row["secret_rotated_at"],
         row["version"],

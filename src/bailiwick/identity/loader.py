@@ -29,6 +29,7 @@ class ApplicationEntry:
     grants: Mapping[str, tuple[str, ...]]
     is_active: bool
     secret_hash: str = field(repr=False)
+    rate_limit: int | None = None
 
 
 async def load_users(tx: Transaction, zone: str, username: str | None = None) -> dict[str, UserEntry]:
@@ -48,7 +49,7 @@ async def load_users(tx: Transaction, zone: str, username: str | None = None) ->
 async def load_applications(tx: Transaction, zone: str, name: str | None = None) -> dict[str, ApplicationEntry]:
     """The applications of ``zone`` by id (their ``client_id``), or the one with that name."""
     rows = await tx.all(
-        "SELECT id, zone, name, role, grants, is_active, secret_hash FROM applications"
+        "SELECT id, zone, name, role, grants, is_active, secret_hash, rate_limit FROM applications"
         " WHERE zone = :zone AND (cast(:name AS text) IS NULL OR name = :name)",
         zone=zone,
         name=name,
@@ -62,6 +63,7 @@ async def load_applications(tx: Transaction, zone: str, name: str | None = None)
             {server: tuple(scopes) for server, scopes in row["grants"].items()},
             row["is_active"],
             row["secret_hash"],
+            row["rate_limit"],
         )
         for row in rows
     }

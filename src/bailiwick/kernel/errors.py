@@ -79,6 +79,7 @@ REASONS: dict[str, Reason] = {
     "evidence_unavailable": Reason(503, "The decision could not be recorded, so it was not made."),
     "revocation_stale": Reason(503, "This worker has not heard about revocations for too long to be sure."),
     "check_unavailable": Reason(503, "No worker could check the request."),
+    "guard_unavailable": Reason(503, "The part that ends long-lived requests in time is away, so none is begun."),
     "database_unavailable": Reason(503, "The database does not answer."),
     "not_ready": Reason(503, "The part is starting or a part it needs is down."),
     "internal_error": Reason(500, "A fault on our side; the request id finds it in the log."),

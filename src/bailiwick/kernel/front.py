@@ -11,6 +11,8 @@ for, before the zone was stripped); routes add ``caller``.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -35,6 +37,8 @@ log = structlog.get_logger(__name__)
 DEFAULT_ZONE = "default"
 MAX_BODY_BYTES = 2 * 1024 * 1024
 UNMATCHED = "unmatched"
+_MOST_DRAINED_BYTES = 64 << 20
+_MOST_DRAINED_S = 5.0
 CLIENT_GONE = 499
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
@@ -144,6 +148,7 @@ class Front:
         answer = _Answer(send, state["request_id"].encode(), hot is None)
         if not 0 <= length <= self._max_body_bytes:
             error = _too_large()
+        rest = receive
         if chunked:
             receive = answer.bounded(receive, self._max_body_bytes)
 
@@ -157,6 +162,8 @@ class Front:
             if answer.too_large and not answer.status:
                 raise _too_large()
         except Exception as raised:  # noqa: BLE001 - the last place: whatever it is becomes an answer or is raised on
+            if isinstance(raised, BailiwickError) and raised.status == 413 and not answer.status:
+                await _drain(rest)
             await _answer_error(answer, raised, state, scope["method"])
         finally:
             self._finish(scope, state, hot, answer.status or CLIENT_GONE, perf_counter() - started)
@@ -378,6 +385,18 @@ async def _answer_error(answer: _Answer, raised: Exception, state: dict[str, Any
         await send_problem(answer, error, state["request_id"], state["path"])
     elif not answer.complete:
         raise raised  # the server closes the connection, so that nobody takes the half for the whole
+
+
+async def _drain(receive: Receive) -> None:
+    """Read what is left of a body that is refused: a proxy that is still sending it would not get the refusal."""
+    left = _MOST_DRAINED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_MOST_DRAINED_S):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
 
 
 def _too_large() -> BailiwickError:

@@ -157,7 +157,7 @@ class Metrics:
             "http_request_duration_seconds", "Time from request to the end of its answer", REQUEST_SECONDS
         )
         self.rate_limited = self._counter("bailiwick_rate_limited_total", "Requests refused by a limit", ("scope",))
-        for scope in ("network", "caller"):
+        for scope in ("network", "caller", "gateway", "token", "evaluate"):
             self.rate_limited.labels(scope)
         self.access_log_dropped = self._counter(
             "bailiwick_access_log_dropped_total", "Access log lines given up because the database was away too long"
@@ -197,7 +197,7 @@ class Metrics:
         self.workers_fenced = self._counter("bailiwick_workers_fenced_total", "Workers fenced off by a revocation")
 
     def _evidence(self) -> None:
-        self.spool_events = self._hot_counter("bailiwick_spool_events_total", "Events written to the spool", ())
+        self.spool_events = self._counter("bailiwick_spool_events_total", "Events written to the spool")
         self.spool_bytes = self._counter("bailiwick_spool_bytes_total", "Bytes written to the spool")
         self.spool_fsync_seconds = self._hot_histogram(
             "bailiwick_spool_fsync_duration_seconds", "Time of one group fdatasync", FSYNC_SECONDS

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -96,6 +97,11 @@ class Layout:
         self.run = self._find_run()
 
     @property
+    def administrator_password(self) -> Path:
+        """The first administrator's one-time password, until he has changed it."""
+        return self.secrets / "administrator-password"
+
+    @property
     def settings_file(self) -> Path:
         """The settings the installation was last started with, secrets left out."""
         return self.run / "settings.json"
@@ -160,13 +166,19 @@ class Layout:
             )
 
     def remove_foreign_run(self) -> None:
-        """Remove the run directory when it lives outside the data directory and is empty."""
+        """Remove the run directory, with what is left in it, when it lives outside the data directory.
+
+        To be called by whoever holds the data directory's lock, once nothing runs any more.
+        """
         if self.run.parent == self.data_dir:
             return
         try:
-            self.run.rmdir()
-        except OSError:
+            held = self.run.lstat()
+        except FileNotFoundError:
             return
+        if not stat.S_ISDIR(held.st_mode) or held.st_uid != os.geteuid():
+            return
+        shutil.rmtree(self.run, ignore_errors=True)
         (self.data_dir / _REMEMBERED).unlink(missing_ok=True)
 
     def _find_run(self) -> Path:

@@ -31,6 +31,7 @@ class Permission(StrEnum):
     APPLICATIONS_WRITE = "applications:write"
     POLICIES_READ = "policies:read"
     POLICIES_WRITE = "policies:write"
+    POLICIES_ROLLBACK = "policies:rollback"  # to the last-known-good set: narrowing, so one person's to do
     POLICIES_TEST = "policies:test"
     DECISIONS_READ = "decisions:read"
     EVALUATE_OTHERS = "decisions:evaluate-others"
@@ -62,6 +63,7 @@ _OPERATOR = _VIEWER | {
     Permission.CREDENTIALS_WRITE,
     Permission.APPLICATIONS_READ,
     Permission.APPLICATIONS_WRITE,
+    Permission.POLICIES_ROLLBACK,
     Permission.POLICIES_TEST,
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,

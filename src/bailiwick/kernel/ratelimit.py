@@ -224,6 +224,28 @@ class Limiter:
         return _result(bool(allowed), float(ahead) / 1e6, 0.0, interval / 1e6, limit, burst)
 
 
+class HotLimits:
+    """Limits of the endpoints on the hot path: counted among the workers of this machine, without waiting.
+
+    ``per_minute`` is the limit of whoever has none of his own; 0 means no limit.
+    """
+
+    def __init__(self, machine: MachineCounters, metrics: Metrics, per_minute: int) -> None:
+        self._machine = machine
+        self._metrics = metrics
+        self._per_minute = per_minute
+
+    def require(self, place: str, key: str, own: int | None = None) -> None:
+        """Count a request of ``key`` at ``place``; raises ``rate_limited`` (429). ``own``: the key's own limit."""
+        limit = self._per_minute if own is None else own
+        if not limit:
+            return
+        result = self._machine.check(f"{place}:{key}".encode("utf-8", "surrogateescape"), limit, limit)
+        if not result.allowed:
+            self._metrics.rate_limited.labels(place).inc()
+            raise BailiwickError(reason="rate_limited", headers=result.headers())
+
+
 _PROVEN_CALLERS = 4096
 _CREDENTIALS = (b"authorization", b"x-api-key")
 

@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     rate_limit_authenticated: int = Field(
         1000, ge=1, description="Management requests per minute per signed-in caller."
     )
+    rate_limit_application: int = Field(
+        0,
+        ge=0,
+        description="Requests per minute of one application at the gateway and at the token endpoint, and of one caller"
+        " at the decision endpoint, counted on each machine; 0 sets no limit. An application may have its own.",
+    )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Networks whose X-Forwarded-For is believed."
     )

@@ -26,6 +26,7 @@ from bailiwick.policy.policies import MAX_FILE_BYTES, Change, Policies, Upload
 from bailiwick.policy.sets import Activation, PolicyListing, PolicyVersion
 
 Reader = Annotated[Caller, Depends(require(Permission.POLICIES_READ))]
+Rollbacker = Annotated[Caller, Depends(require(Permission.POLICIES_ROLLBACK))]
 Writer = Annotated[Caller, Depends(require(Permission.POLICIES_WRITE))]
 Tester = Annotated[Caller, Depends(require(Permission.POLICIES_TEST))]
 Operator = Annotated[Caller, Depends(require(Permission.OPERATE))]
@@ -123,7 +124,7 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
         return answer
 
     @router.post("/policies/rollback", summary="Return to the last-known-good policy set", responses=_REFUSED)
-    async def rollback(request: Request, caller: Writer) -> dict[str, Any]:
+    async def rollback(request: Request, caller: Rollbacker) -> dict[str, Any]:
         return _changed(await policies.rollback(context_of(request, caller)))
 
     @router.post("/policies/cache/flush", summary="Forget remembered decisions on every worker")

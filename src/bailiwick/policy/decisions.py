@@ -148,9 +148,10 @@ class Decider:
         if self._active is None:
             return None
         try:
-            return self._active.policy.evaluate_rule(path, document)
-        except PolicyError:
+            value = self._active.policy.evaluate_rule(path, document)
+        except (PolicyError, LookupError):
             return None
+        return None if value is msgspec.UNSET else value
 
     def _evaluate(self, policy: CompiledSet, document: dict[str, Any]) -> Decision:
         self.stats.cache_misses += 1

@@ -91,9 +91,9 @@ class Evaluate:
     """The ASGI app.
 
     ``authenticate(token, zone)`` answers the caller or raises ``Unauthenticated``; ``principal(zone, user_id)`` answers
-    (role, active), or None for a user the zone does not have; ``limit(caller)`` raises ``rate_limited``. All three only
-    look into memory. The front leaves ``zone``, ``request_id``, ``client_request_id``, ``trace_id`` and ``ip`` in
-    ``scope["state"]``.
+    (role, active), or None for a user the zone does not have; ``limit(caller)`` raises ``rate_limited``; ``moved()``
+    answers another number once revocations or principals changed. All only look into memory. The front leaves ``zone``,
+    ``request_id``, ``client_request_id``, ``trace_id`` and ``ip`` in ``scope["state"]``.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class Evaluate:
         monotonic: Callable[[], float],
         observe: Observe,
         limit: Callable[[Caller], None] | None = None,
+        moved: Callable[[], int] = lambda: 0,
     ) -> None:
         self._authenticate = authenticate
         self._principal = principal
@@ -118,6 +119,7 @@ class Evaluate:
         self._monotonic = monotonic
         self._observe = observe
         self._limit = limit
+        self._moved = moved
         # services ask the same questions over and over; what a question says does not depend on who asks or when
         self._known: dict[tuple[str, bytes], Prepared] = {}
 
@@ -137,6 +139,7 @@ class Evaluate:
         """The answer; None when the caller has gone."""
         zone = state["zone"]
         token, user_agent = _read_headers(scope["headers"])
+        seen = self._moved()
         caller = state["caller"] = self._authenticate(token, zone)
         if caller.must_change_password:
             raise Denied(reason="password_change_required")
@@ -174,7 +177,11 @@ class Evaluate:
         role = found[0] if found is not None else ""
         if known is None or known.role != role:
             known = self._prepare(zone, body, question, role)
-        return await self._record(context, known, self._decide(zone, known, found))
+        answer = await self._record(context, known, self._decide(zone, known, found))
+        if self._moved() != seen:
+            # the caller's session may have ended while the disk was busy; the event then tells of an answer nobody got
+            self._authenticate(token, zone)
+        return answer
 
     def _prepare(self, zone: str, body: bytes, question: Question, role: str) -> Prepared:
         if question.user_id is msgspec.UNSET:
@@ -326,7 +333,10 @@ async def _read_rest(receive: Receive) -> bytes | None:
 
 
 def _too_large() -> BailiwickError:
-    return BailiwickError(f"The body is at most {MAX_BODY_BYTES} bytes.", reason="payload_too_large")
+    # the rest of the body is not read, so nothing can follow on this connection
+    return BailiwickError(
+        f"The body is at most {MAX_BODY_BYTES} bytes.", reason="payload_too_large", headers={"connection": "close"}
+    )
 
 
 def _full_document(zone: str, question: Question) -> dict[str, Any]:

@@ -131,12 +131,10 @@ async def _run(stage: Stage) -> Result:
 async def _tidy(stage: Stage) -> None:
     """Leave an installation that goes on as it was: the evidence stays, what the story made does not."""
     if stage.password_changed:
-        write_private(
-            stage.at.layout.secrets / "administrator-password",
-            f"{stage.new_admin_password}\n",
-        )
+        kept = stage.at.layout.secrets / "demo-administrator-password"
+        write_private(kept, f"{stage.new_admin_password}\n")
         stage.teller.blank()
-        stage.teller.line(f"administrator's new password: {stage.at.layout.secrets / 'administrator-password'}")
+        stage.teller.line(f"administrator's new password: {kept}")
     if not stage.admin.token:
         return
     off = {"is_active": False}

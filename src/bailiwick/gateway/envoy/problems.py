@@ -38,7 +38,7 @@ def gateway_replies() -> Config:
             {"filter": _status(REFUSED_502), "status_code": 502},
             _problem(_status(CHECK_FAILED), "check_unavailable", decided=False),
             {"filter": _flags(_REFUSED_BY_CHECK)},
-            _problem(_status(GUARD_FAILED), "not_ready"),
+            _problem(_status(GUARD_FAILED), "guard_unavailable"),
             _problem(_status(AUTHORITY_ENDED), "token_revoked"),
             _problem(_flags(_UPSTREAM_TIMEOUT), "upstream_timeout"),
             _problem(_flags(_UPSTREAM_UNAVAILABLE), "upstream_unavailable"),

@@ -116,6 +116,7 @@ CREATE TABLE applications (
   role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer')),
   grants jsonb NOT NULL DEFAULT '{}',
   secret_hash text NOT NULL,
+  rate_limit int CHECK (rate_limit >= 0),
   is_active boolean NOT NULL DEFAULT true,
   version int NOT NULL DEFAULT 1,
   secret_rotated_at timestamptz NOT NULL,

@@ -1,0 +1,298 @@
+"""What an installation promises beside the governed request: limits, traces of every change, logs, documents, views."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from rig import PASSWORD, Stack, call, installation
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with installation(WORKERS="2", BAILIWICK_SLOW_MS="50") as made:
+        made.govern("pay")
+        assert made.governed(made.token_for("pay-agent", "pay"), "/s/pay/items").status == 200
+        yield made
+
+
+# ---------------------------------------------------------------------- limits
+
+
+def test_an_application_has_its_own_limit_at_the_gateway_and_at_the_token_endpoint(stack: Stack) -> None:
+    stack.govern("limited")
+    limited = {"rate_limit": 3}
+    changed = stack.admin("PATCH", "/api/v1/applications/limited-agent", limited)
+    assert (changed.status, changed.json["rate_limit"]) == (200, 3)
+    token = stack.token_for("limited-agent", "limited")
+    answers = [stack.governed(token, "/s/limited/items") for _ in range(6)]
+    assert {got.status for got in answers[:1]} == {200}
+    refused = answers[-1]
+    assert (refused.status, refused.reason) == (429, "rate_limited")
+    assert int(refused.headers["retry-after"]) >= 1
+    event = stack.story(refused.headers["x-request-id"])[0]
+    assert (event["outcome"], event["reasons"]) == ("deny", ["rate_limited"])
+    asked = [stack.mandate("limited-agent", "limited") for _ in range(5)]
+    assert asked[-1].status == 429 and asked[-1].json["error"], asked[-1]
+    # others are not touched, and taking the limit away frees it at once
+    assert stack.governed(stack.token_for("pay-agent", "pay"), "/s/pay/items").status == 200
+    freed = stack.admin("PATCH", "/api/v1/applications/limited-agent", {"rate_limit": None})
+    assert (freed.status, freed.json["rate_limit"]) == (200, None)
+    assert stack.governed(token, "/s/limited/items").status == 200
+    assert stack.admin("PATCH", "/api/v1/applications/limited-agent", {"rate_limit": -1}).status == 400
+
+
+# ---------------------------------------------------------------------- people
+
+
+def test_the_one_time_password_is_gone_once_it_was_changed(stack: Stack) -> None:
+    deadline = time.monotonic() + 10
+    while (stack.data_dir / "secrets" / "administrator-password").exists():
+        assert time.monotonic() < deadline, "the file with the one-time password is still there"
+        time.sleep(0.1)
+    assert stack.login("admin", PASSWORD)
+
+
+def test_an_operator_may_return_to_what_is_known_to_be_good_and_nothing_else(stack: Stack) -> None:
+    person = {"username": "olga", "email": "olga@example.com", "role": "operator", "password": "long enough for all"}
+    assert stack.admin("POST", "/api/v1/users", person).status == 201
+    olga = stack.login("olga", person["password"])
+    rolled = call("POST", f"{stack.api}/api/v1/policies/rollback", token=olga)
+    assert rolled.status != 403, rolled
+    for path in ("authorization/activate", "authorization/deactivate"):
+        assert call("POST", f"{stack.api}/api/v1/policies/{path}", token=olga).status == 403
+
+
+# ---------------------------------------------------------------------- every change leaves its event
+
+# Routes that change no state of their own, each with the reason why no event of a mutation is asked of it.
+_NO_MUTATION = {
+    "POST /api/v1/policies/test": "evaluates an admitted policy",
+    "POST /api/v1/authz/evaluate": "decides",
+    "POST /api/v1/audit/verify": "reads; leaves audit.verified",
+}
+
+
+def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
+    """For each mutating route of the document: the path to call, the body, more for ``call``; in an order that works."""
+    operation = {"method": "GET", "path": "/items", "scope": "items:read"}
+    upload = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nextra\r\n'
+    upload += b'--b\r\nContent-Disposition: form-data; name="file"; filename="e.rego"\r\n\r\n'
+    upload += b"package extra\nimport rego.v1\ndefault allow := false\n\r\n--b--\r\n"
+    multipart = {"headers": {"Content-Type": "multipart/form-data; boundary=b"}}
+    bearer = {"name": "walk-key", "kind": "bearer", "token": "t"}
+    user = {"username": "walker", "email": "walker@example.com", "role": "viewer", "password": "long enough for all"}
+    agent = stack.agents["pay-agent"]
+    client = {"client_id": agent["client_id"], "client_secret": agent["client_secret"]}
+    wanted = {"grant_type": "client_credentials", "audience": "pay", "scope": "items:read"}
+    revoked = stack.token_for("pay-agent", "pay")
+    return {
+        "POST /api/v1/users": ("/api/v1/users", user, {}),
+        "PATCH /api/v1/users/{username}": ("/api/v1/users/walker", {"full_name": "Walker"}, {}),
+        "POST /api/v1/credentials": ("/api/v1/credentials", bearer, {}),
+        "POST /api/v1/credentials/{name}/rotate": ("/api/v1/credentials/walk-key/rotate", {"token": "u"}, {}),
+        "PUT /api/v1/credentials/{name}": ("/api/v1/credentials/walk-key", {"kind": "bearer", "token": "u"}, {}),
+        "POST /api/v1/servers": (
+            "/api/v1/servers",
+            {"name": "walk", "endpoint": stack.upstream.url, "binding": {"operations": [operation]}},
+            {},
+        ),
+        "PATCH /api/v1/servers/{name}": ("/api/v1/servers/walk", {"description": "walked"}, {}),
+        "DELETE /api/v1/servers/{name}": ("/api/v1/servers/walk", None, {}),
+        "DELETE /api/v1/credentials/{name}": ("/api/v1/credentials/walk-key", None, {}),
+        "POST /api/v1/applications": ("/api/v1/applications", {"name": "walk-agent"}, {}),
+        "PATCH /api/v1/applications/{name}": ("/api/v1/applications/walk-agent", {"description": "x"}, {}),
+        "POST /api/v1/applications/{name}/rotate-secret": ("/api/v1/applications/walk-agent/rotate-secret", None, {}),
+        "POST /api/v1/applications/{name}/secret": ("/api/v1/applications/walk-agent/secret", None, {}),
+        "POST /api/v1/zones": ("/api/v1/zones", {"name": "walked"}, {}),
+        "PATCH /api/v1/zones/{name}": ("/api/v1/zones/walked", {"description": "x"}, {}),
+        "POST /api/v1/zones/{name}/archive": ("/api/v1/zones/walked/archive", None, {}),
+        "POST /api/v1/policies": ("/api/v1/policies", upload, multipart),
+        "POST /api/v1/policies/{name}/activate": ("/api/v1/policies/extra/activate", None, {}),
+        "POST /api/v1/policies/{name}/deactivate": ("/api/v1/policies/extra/deactivate", None, {}),
+        "POST /api/v1/policies/rollback": ("/api/v1/policies/rollback", None, {}),
+        "POST /api/v1/policies/cache/flush": ("/api/v1/policies/cache/flush", None, {}),
+        "POST /api/v1/policies/sets/{set_hash}/known-good": ("SET/known-good", None, {}),
+        "POST /api/v1/keys/rotate": ("/api/v1/keys/rotate", {"purpose": "mandate", "reason": "walk"}, {}),
+        "POST /api/v1/revocations": ("/api/v1/revocations", {"application": "walk-agent", "reason": "walk"}, {}),
+        "POST /oauth/token": ("/oauth/token", None, {"form": {**wanted, **client}}),
+        "POST /oauth/revoke": ("/oauth/revoke", None, {"form": {"token": revoked, **client}}),
+        "POST /api/v1/auth/login/local": (
+            "/api/v1/auth/login/local",
+            {"username": "walker", "password": user["password"]},
+            {},
+        ),
+        "POST /api/v1/auth/password": (
+            "/api/v1/auth/password",
+            {"current_password": user["password"], "new_password": "another long enough one"},
+            {"as": "walker"},
+        ),
+        "DELETE /api/v1/sessions/{identifier}": ("SESSION", None, {}),
+        "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
+        "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
+        "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
+        "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
+    }
+
+
+def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) -> None:
+    document = call("GET", f"{stack.api}/openapi.json").json
+    mutating = {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method in operations
+        if method in {"post", "put", "patch", "delete"}
+    } - _NO_MUTATION.keys()
+    examples = _example(stack)
+    assert not (missing := sorted(mutating - examples.keys())), f"routes this walk does not know: {missing}"
+    from bailiwick.evidence.codes import EVENT_TYPES
+
+    people: dict[str, str] = {}
+    without = []
+    for route, (path, body, more) in examples.items():
+        if route not in mutating:
+            continue
+        more = dict(more)
+        token = stack.token
+        if who := more.pop("as", None):
+            words = {"walker": "long enough for all", "walker2": "another long enough one"}
+            token = people.get(who) or stack.login("walker", words[who])
+        if path == "SET/known-good":
+            active = call("GET", f"{stack.api}/api/v1/policies", token=stack.token).json
+            found = re.search(r"sha256:[0-9a-f]{64}", json.dumps(active))
+            assert found, active
+            path = f"/api/v1/policies/sets/{found[0]}/known-good"
+        elif path == "SESSION":
+            mine = call("GET", f"{stack.api}/api/v1/sessions?username=walker", token=stack.token).json
+            listed = next(value for value in mine.values() if isinstance(value, list))
+            path = f"/api/v1/sessions/{listed[0]['id']}"
+        elif path == "INVITATION":
+            invited = {"username": "guest", "email": "guest@example.com", "role": "viewer"}
+            made = stack.admin("POST", "/api/v1/users", invited).json
+            invitation = {"token": made["invitation"]["token"], "password": "a guest's long password"}
+            path, body = "/api/v1/auth/invitations/accept", invitation
+        if "form" in more:
+            token = ""
+        got = call(route.split(" ")[0], stack.api + path, token=token, body=body, **more)
+        assert got.status < 300, (route, got)
+        events = stack.story(got.headers["x-request-id"])
+        if not any(EVENT_TYPES[event["code"]].mutation for event in events):
+            without.append((route, [event["name"] for event in events]))
+    assert not without
+
+
+# ---------------------------------------------------------------------- bad input at the front
+
+
+@pytest.mark.parametrize(
+    ("body", "statuses"),
+    [
+        (b"x" * (10 << 20), {413}),
+        (b'{"username": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", {400, 413}),
+        (b'{"username": "\xff\xfe"}', {400}),
+        (b'{"username": "a\\u0000b", "email": "a@example.com", "role": "viewer"}', {400}),
+        (b"", {400}),
+        (b"nonsense", {400}),
+        (b'{"username": 1e999}', {400}),
+    ],
+    ids=["10 MB", "100,000 deep", "not UTF-8", "NUL", "empty", "no JSON", "infinite"],
+)
+def test_a_bad_body_is_told_so(stack: Stack, tmp_path: Path, body: bytes, statuses: set[int]) -> None:
+    (tmp_path / "body").write_bytes(body)
+    for path in ("/api/v1/users", "/api/v1/authz/evaluate", "/api/v1/auth/login/local", "/oauth/token"):
+        # curl reads an answer that comes while it is still sending
+        headers = [
+            "-H",
+            f"Authorization: Bearer {stack.token}",
+            "-H",
+            "Content-Type: application/json",
+            "-H",
+            "Expect:",
+        ]
+        command = ["curl", "-s", "-w", "\n%{http_code} %{content_type}", *headers, "--data-binary", "@body"]
+        done = subprocess.run([*command, stack.api + path], capture_output=True, text=True, cwd=tmp_path, timeout=30)
+        text, _, told = done.stdout.rpartition("\n")
+        status, content_type = told.split(" ", 1)
+        assert int(status) in statuses, (path, told, text[:300])
+        assert content_type.startswith("application/")
+        if path != "/oauth/token":  # answers as RFC 6749 section 5.2 has it
+            assert json.loads(text)["reason"] in {"invalid_request", "payload_too_large"}
+
+
+def test_no_request_of_the_document_makes_a_5xx(stack: Stack, tmp_path: Path) -> None:
+    # /oauth/token and the like slow down under thousands of password checks; the phases are bounded instead
+    command = [
+        str(Path(sys.executable).parent / "st"), "run", f"{stack.api}/openapi.json",
+        "-H", f"Authorization: Bearer {stack.login('admin', PASSWORD)}",
+        "--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing", "--max-examples", "5",
+        "--workers", "1", "--seed", "20261121", "--generation-database", "none",
+        "--exclude-path-regex", "^/api/v1/(auth/logout|auth/password|sessions.*|keys/rotate|revocations)$",
+        "--request-timeout", "20", "--no-color",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    # its own faults (it exhausts the interpreter's stack on a recursive schema) are not ours: what it found is read
+    assert "Server error" not in done.stdout, done.stdout[-6000:]
+    generated = re.search(r"Test cases:\s+([\d,]+) generated", done.stdout)
+    assert generated and int(generated[1].replace(",", "")) > 1000, done.stdout[-3000:] + done.stderr[-2000:]
+    tested = re.search(r"Tested: (\d+)", done.stdout)
+    assert tested and int(tested[1]) > 50, done.stdout[-3000:]
+
+
+# ---------------------------------------------------------------------- logs, views
+
+
+def test_logs_hold_the_phrases_that_alerts_look_for(stack: Stack) -> None:
+    wrong = {"username": "admin", "password": "not the password"}
+    assert call("POST", f"{stack.api}/api/v1/auth/login/local", body=wrong).status == 401
+    deadline = time.monotonic() + 10
+    while True:
+        text = "".join(path.read_text(errors="replace") for path in (stack.data_dir / "logs").glob("w*.log"))
+        if "authentication failed" in text:
+            break
+        assert time.monotonic() < deadline, "no line of the failed sign-in"
+        time.sleep(0.1)
+    line = next(json.loads(each) for each in text.splitlines() if "authentication failed" in each)
+    assert line["level"] in {"WARNING", "ERROR"} and "not the password" not in text
+
+
+def test_the_views_answer_the_seeds_queries_to_the_roles_that_may_read(stack: Stack) -> None:
+    reader = stack.cli("db", "reader", "bailiwick_readonly").stdout.strip()
+    auditor = stack.cli("db", "reader", "bailiwick_audit_readonly").stdout.strip()
+    with psycopg.connect(reader) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone()[0] >= 1
+        assert connection.execute("SELECT count(*) FROM servers").fetchone()[0] >= 1
+        assert connection.execute("SELECT count(*) FROM sessions").fetchone()[0] >= 1
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT count(*) FROM audit_logs")
+    with psycopg.connect(auditor) as connection:
+        hour = "SELECT count(*) FROM audit_logs WHERE timestamp > NOW() - INTERVAL '1 hour'"
+        assert connection.execute(hour).fetchone()[0] >= 1
+        for forbidden in ("DELETE FROM audit_logs", "UPDATE ledger.events SET code = 'x'", "SELECT * FROM users"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(forbidden)
+            connection.rollback()
+
+
+def test_the_spool_tells_its_figures(stack: Stack) -> None:
+    def figure(name: str) -> float:
+        found = re.search(rf"^{name} ([\d.e+]+)$", call("GET", f"{stack.api}/metrics").text, re.M)
+        assert found, name
+        return float(found[1])
+
+    before = figure("bailiwick_spool_events_total"), figure("bailiwick_spool_fsync_duration_seconds_count")
+    token = stack.token_for("pay-agent", "pay")
+    assert stack.governed(token, "/s/pay/items").status == 200
+    deadline = time.monotonic() + 10
+    while figure("bailiwick_spool_events_total") < before[0] + 2:
+        assert time.monotonic() < deadline, "the counter does not move"
+        time.sleep(0.2)
+    assert figure("bailiwick_spool_fsync_duration_seconds_count") > before[1]
+    assert figure("bailiwick_spool_bytes_total") > 0
