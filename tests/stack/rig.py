@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -77,6 +77,7 @@ class Upstream:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or head and body wait 40 ms for each other
 
             def do_GET(self) -> None:
                 outer.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
@@ -136,6 +137,12 @@ class Stack:
         told = json.loads(self.cli("status", "--json").stdout)["parts"]
         listed = told.values() if isinstance(told, dict) else told
         return {part["name"]: part["pid"] for part in listed if part.get("pid")}
+
+    def run_dir(self) -> str:
+        """Where the sockets are."""
+        from bailiwick.kernel.paths import Layout
+
+        return str(Layout(self.data_dir).run)
 
     def admin(self, method: str, path: str, body: Any = None, **more: Any) -> Got:
         return call(method, self.api + path, token=self.token, body=body, **more)
@@ -209,8 +216,13 @@ def claims(token: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def installation(**settings: str) -> Iterator[Stack]:
+def installation(*options: str, before: Callable[[Path], None] | None = None, **settings: str) -> Iterator[Stack]:
+    """A running installation. ``before`` may prepare its home, ``options`` go to ``up``, ``settings`` stand in the
+    environment (``WORKERS`` is their number)."""
     home = Path(tempfile.mkdtemp(prefix="bw stäck ", dir="/tmp"))
+    if before is not None:
+        before(home)
+    tls = "--tls-cert" in options
     api, gateway, upstream = free_port(), free_port(), Upstream()
     environment = {
         **os.environ,
@@ -225,9 +237,12 @@ def installation(**settings: str) -> Iterator[Stack]:
     stack = Stack(home / "data", f"{base}:{api}", f"{base}:{gateway}", environment, upstream)
     try:
         ports = ["--api-port", str(api), "--gateway-port", str(gateway)]
-        up = stack.cli("up", *ports, "--workers", settings.get("WORKERS", "2"), "--dev", "--detach", timeout=120)
+        up = stack.cli(
+            "up", *ports, "--workers", settings.get("WORKERS", "2"), *options, *([] if tls else ["--dev"]), "--detach"
+        )
         assert up.returncode == 0, up.stdout + up.stderr
-        stack.sign_in()
+        if not tls:
+            stack.sign_in()
         yield stack
     finally:
         down = stack.cli("down")
