@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -70,10 +71,11 @@ def wrk(url: str, seconds: float, connections: int, *, threads: int = 1, script:
     return Load(requests / duration, requests, errors, float(found[4]), float(found[5]), float(found[6]))
 
 
-def hey(url: str, seconds: float, connections: int, rate: float, headers: Mapping[str, str]) -> Load:
-    """Load at a fixed rate, by hey (``-q`` is per connection)."""
+def hey(url: str, seconds: float, connections: int, rate: float, headers: Mapping[str, str], *, body: str = "") -> Load:
+    """Load at a fixed rate, by hey (``-q`` is per connection); a ``body`` is posted."""
     each = max(1, round(rate / connections))
-    options = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    options = ["-m", "POST", "-d", body] if body else []
+    options += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     command = ["hey", "-z", f"{seconds:g}s", "-c", str(connections), "-q", str(each), *options, url]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     codes = {int(code): int(count) for code, count in re.findall(r"\[(\d{3})\]\s+(\d+) responses", done.stdout)}
@@ -88,6 +90,29 @@ def hey(url: str, seconds: float, connections: int, rate: float, headers: Mappin
         percentiles.get(95, float("nan")),
         percentiles.get(99, float("nan")),
     )
+
+
+def quantile_between(name: str, before: str, after: str, q: float) -> float:
+    """The ``q`` quantile in ms of a Prometheus histogram of seconds, of what two scrapes have between them.
+
+    Interpolated within its bucket, as ``histogram_quantile`` does.
+    """
+
+    def buckets(text: str) -> dict[float, float]:
+        found = re.findall(rf'^{name}_bucket{{le="([^"]+)"}} (\S+)$', text, re.M)
+        return {float(edge): float(count) for edge, count in found}
+
+    first, last = buckets(before), buckets(after)
+    counts = sorted((edge, last[edge] - first.get(edge, 0.0)) for edge in last)
+    wanted = counts[-1][1] * q
+    low, below = 0.0, 0.0
+    for edge, count in counts:
+        if count >= wanted:
+            if math.isinf(edge) or count == below:
+                return low * 1000
+            return (low + (edge - low) * (wanted - below) / (count - below)) * 1000
+        low, below = edge, count
+    return math.nan
 
 
 class Api:

@@ -7,6 +7,8 @@ import json
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,24 @@ from typing import Any
 
 import envoy
 
-from bench.common import Load, Stack, cpu_seconds, free_port, hey, median, nginx, report, rss_mb, stack, wait_for, wrk
+from bench.common import (
+    Load,
+    Stack,
+    cpu_seconds,
+    free_port,
+    hey,
+    median,
+    nginx,
+    quantile_between,
+    report,
+    rss_mb,
+    stack,
+    wait_for,
+    wrk,
+)
 
 ROUNDS = 5
+CHECK_HISTOGRAM = "bailiwick_gateway_check_duration_seconds"
 
 
 @contextmanager
@@ -106,9 +123,6 @@ def mandate(made: Stack, form: str) -> str:
 
 def wait_governed(url: str, token: str) -> None:
     """Return once the gateway carries the request (a new server takes up to a second)."""
-    import urllib.error
-    import urllib.request
-
     deadline = time.monotonic() + 5
     while True:
         try:
@@ -118,6 +132,13 @@ def wait_governed(url: str, token: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def scraped(made: Stack) -> str:
+    """The figures of all processes, as Prometheus reads them."""
+    with urllib.request.urlopen(f"{made.api.base}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def run(seconds: float, connections: int, out: str | None) -> None:
@@ -140,7 +161,10 @@ def run(seconds: float, connections: int, out: str | None) -> None:
             governed.append(wrk(url, seconds, connections, script=script))
             for name, pid in parts.items():
                 used[name].append((cpu_seconds(pid) - before[name]) / governed[-1].requests * 1e6)
+        before_half = scraped(made)
         half = hey(url, seconds, 16, median([load.rps for load in governed]) / 2, {"Authorization": f"Bearer {token}"})
+        time.sleep(2.5)  # processes count in memory and tell once a second
+        check_p99 = quantile_between(CHECK_HISTOGRAM, before_half, scraped(made), 0.99)
         memory = {name: rss_mb(pid) for name, pid in parts.items()}
     bare_rps, governed_rps = median([load.rps for load in bare]), median([load.rps for load in governed])
     report(
@@ -155,6 +179,7 @@ def run(seconds: float, connections: int, out: str | None) -> None:
             "p99_ms": median([load.p99 for load in governed]),
             "half_load_rps": round(half.rps, 1),
             "half_load_p99_ms": half.p99,
+            "half_load_check_p99_ms": round(check_p99, 2),
             "worker_rss_mb": round(memory["w1"], 1),
             **{f"cpu_us_per_request_{name}": median(values) for name, values in used.items()},
             **{f"rss_mb_{name}": round(value, 1) for name, value in memory.items()},
