@@ -370,6 +370,7 @@ async def test_an_old_backup_gets_no_second_head(world: World) -> None:
     assert published is not None and published.size == 10
     world.do("DELETE FROM ledger.events WHERE seq >= 6")
     world.do("DELETE FROM ledger.heads WHERE size > 6")
+    world.do("UPDATE ledger.hashes SET count = 6, hashes = substring(hashes FROM 1 FOR 6 * 32) WHERE level = 0")
     spool = await world.spool()
     ids = await world.put(spool, 8)
     sequencer = await moved(world)
@@ -401,7 +402,7 @@ async def test_heads_waiting_for_the_interval_are_signed_later(world: World) -> 
     await sequencer.drain()
     await world.put(spool, 1)
     await sequencer.drain()
-    assert world.rows("SELECT size FROM ledger.heads") == [1]
+    assert world.rows("SELECT size FROM ledger.heads WHERE zone = 'default'") == [1]
     clock.advance(61)
     await sequencer.step()
     assert world.rows("SELECT size FROM ledger.heads ORDER BY size") == [1, 2]

@@ -10,9 +10,11 @@ from ledger_world import World
 
 from bailiwick.evidence.events import encode, leaf_hash
 from bailiwick.evidence.frames import Kind
-from bailiwick.evidence.ledger import Head, HeadFiles, chain_next, chain_start, head_text
+from bailiwick.evidence.ledger import Head, HeadFiles
 from bailiwick.evidence.verify import VerifyReport, verify
 from bailiwick.kernel.clock import FakeClock
+from bailiwick_verify.merkle import Edge
+from bailiwick_verify.note import ED25519, Signer, VerifierKey, parse_note
 
 
 async def check(world: World, **options: int) -> VerifyReport:
@@ -45,11 +47,12 @@ async def test_a_changed_body_is_found(world: World) -> None:
 async def test_a_changed_body_with_its_leaf_recomputed_is_found(world: World) -> None:
     await world.filled(20)
     body = encode(world.event(user="mallory"))
-    world.do("UPDATE ledger.events SET body = %s, leaf = %s WHERE seq = 7", body, leaf_hash(body))
+    world.do("UPDATE ledger.events SET body = %s WHERE seq = 7", body)
+    forged = "overlay(hashes placing %s from 7 * 32 + 1)"
+    world.do(f"UPDATE ledger.hashes SET hashes = {forged} WHERE level = 0 AND first = 0", leaf_hash(body))
     report = await check(world)
-    assert report.first_bad is not None
-    assert report.first_bad.seq == 7
-    assert {finding.kind for finding in report.findings} >= {"chain"}
+    assert first(report)[0] in {"column", "head"}
+    assert "head" in {finding.kind for finding in report.findings}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ async def test_rows_closed_up_after_a_removal_are_found(world: World) -> None:
     await world.filled(10)
     world.do("DELETE FROM ledger.events WHERE seq = 3")
     world.do("UPDATE ledger.events SET seq = seq - 1 WHERE seq > 3")
-    assert first(await check(world)) == ("chain", 3)
+    assert first(await check(world)) == ("changed", 3)
 
 
 async def test_an_inserted_row_is_found(world: World) -> None:
@@ -106,17 +109,17 @@ async def test_an_inserted_row_with_the_others_moved_is_found(world: World) -> N
     world.do("UPDATE ledger.events SET seq = seq + 1 WHERE seq >= 5")
     world.do(
         "INSERT INTO ledger.events (zone, seq, id, at, recorded_at, code, outcome, request_id, decision_id,"
-        " principal, server, leaf, chain, source, position, body)"
+        " principal, server, source, position, body)"
         " SELECT zone, 5, id, at, recorded_at, code, outcome, request_id, decision_id,"
-        " principal, server, leaf, chain, source, position, body FROM ledger.events WHERE seq = 2"
+        " principal, server, source, position, body FROM ledger.events WHERE seq = 2"
     )
-    assert first(await check(world)) == ("chain", 5)
+    assert first(await check(world)) == ("changed", 5)
 
 
 async def test_swapped_rows_are_found(world: World) -> None:
     await world.filled(10)
     world.do("UPDATE ledger.events SET seq = CASE seq WHEN 4 THEN 5 ELSE 4 END WHERE seq IN (4, 5)")
-    assert first(await check(world)) == ("chain", 4)
+    assert first(await check(world)) == ("changed", 4)
 
 
 async def test_truncated_rows_are_found(world: World) -> None:
@@ -131,6 +134,8 @@ async def test_rows_truncated_together_with_their_heads_are_found(world: World) 
     world.do("DELETE FROM ledger.events WHERE seq >= 5")
     world.do("DELETE FROM ledger.heads WHERE size > 5")
     assert first(await check(world)) == ("truncated", 5)
+    assert first(await verify(world.database, "default")) == ("removed", 5)  # the tree remembers them
+    world.do("DELETE FROM ledger.hashes WHERE first >= 5")
     without_file = await verify(world.database, "default")
     assert (without_file.verdict, without_file.head_file) == ("PASS", "not_checked")
 
@@ -142,47 +147,57 @@ async def test_an_emptied_ledger_is_found(world: World) -> None:
     assert first(await check(world)) == ("truncated", 0)
 
 
-async def test_a_chain_rewritten_from_one_row_on_is_found_by_the_heads(world: World) -> None:
-    """The attacker recomputes everything he can: leaf and chain of every later row. Heads he cannot sign."""
+async def test_a_tree_rewritten_from_one_row_on_is_found_by_the_heads(world: World) -> None:
+    """The attacker recomputes everything he can: every later row and the stored tree. Heads he cannot sign."""
     await world.filled(10)
-    rows = world.rows("SELECT seq, body, chain FROM ledger.events ORDER BY seq")
-    chain = bytes(rows[3][2])
-    for seq, body, _ in rows[4:]:
-        forged = bytes(body).replace(b'"user":"jane"', b'"user":"eve1"')
-        chain = chain_next(chain, leaf_hash(forged))
-        world.do(
-            "UPDATE ledger.events SET body = %s, leaf = %s, chain = %s, principal = 'eve1' WHERE seq = %s",
-            forged,
-            leaf_hash(forged),
-            chain,
-            seq,
-        )
+    leaves = []
+    for seq, body in world.rows("SELECT seq, body FROM ledger.events ORDER BY seq"):
+        forged = bytes(body).replace(b'"user":"jane"', b'"user":"eve1"') if seq > 3 else bytes(body)
+        leaves.append(leaf_hash(forged))
+        if seq > 3:
+            world.do("UPDATE ledger.events SET body = %s, principal = 'eve1' WHERE seq = %s", forged, seq)
+    world.do("UPDATE ledger.hashes SET hashes = %s WHERE level = 0", b"".join(leaves))
     assert first(await check(world)) == ("head", 9)
-    world.do("UPDATE ledger.heads SET chain = %s WHERE size = 10", chain)
+    edge = Edge([leaves])
+    world.do("UPDATE ledger.heads SET root = %s WHERE size = 10", edge.root())
+    assert {finding.kind for finding in (await check(world)).findings} == {"head"}
+    stranger = Head.sign("default", 10, edge.root(), world.clock.now(), "k", Signer("elsewhere", stranger_key()))
+    world.do("UPDATE ledger.heads SET note = %s", stranger.note)
     assert {finding.kind for finding in (await check(world)).findings} == {"head"}
     world.do("DELETE FROM ledger.heads")
     assert first(await check(world)) == ("head", 9)
 
 
+async def test_a_damaged_tree_is_found_whatever_its_level(world: World) -> None:
+    await world.filled(600)
+    assert (await check(world)).verdict == "PASS"
+    world.do("UPDATE ledger.hashes SET hashes = overlay(hashes placing 'x'::bytea from 300 * 32 + 1) WHERE level = 0")
+    assert first(await check(world)) == ("changed", 300)
+    world.do("DELETE FROM ledger.hashes WHERE level = 0")
+    report = await check(world)
+    assert first(report)[0] in {"hash", "truncated", "removed"}
+
+
 async def test_a_forged_head_is_found(world: World) -> None:
     await world.filled(10)
-    (kid,) = world.rows("SELECT kid FROM ledger.heads")
-    chain, at = world.rows("SELECT chain, at FROM ledger.heads")[0]
-    stranger = Ed25519PrivateKey.generate()
-    world.do("UPDATE ledger.heads SET signature = %s", stranger.sign(head_text("default", 10, bytes(chain), at)))
+    note, root, at, kid = world.rows("SELECT note, root, at, kid FROM ledger.heads WHERE size = 10")[0]
+    origin = parse_note(bytes(note)).text.split("\n")[0]
+    forged = Head.sign("default", 10, bytes(root), at, kid, Signer(origin, stranger_key()))
+    world.do("UPDATE ledger.heads SET note = %s WHERE size = 10", forged.note)
     report = await check(world)
     assert first(report) == ("head", 9)
-    assert "not that of its key" in report.findings[0].why
-    world.do("UPDATE ledger.heads SET kid = 'l-unknown' WHERE kid = %s", kid)
-    assert "its key is not known" in (await check(world)).findings[0].why
+    assert "no known key" in report.findings[0].why
 
 
 async def test_given_keys_are_used_in_place_of_the_databases(world: World) -> None:
     await world.filled(3)
-    stranger = Ed25519PrivateKey.generate().public_key()
-    (kid,) = world.rows("SELECT kid FROM ledger.heads")
-    report = await verify(world.database, "default", keys={kid: stranger})
+    stranger = VerifierKey("elsewhere", ED25519, stranger_key().public_key().public_bytes_raw())
+    report = await verify(world.database, "default", keys={"k": stranger})
     assert first(report) == ("head", 2)
+
+
+def stranger_key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(b"stranger" * 4)
 
 
 async def test_a_head_file_that_vanished_or_is_damaged_is_found(world: World) -> None:
@@ -196,16 +211,16 @@ async def test_a_head_file_that_vanished_or_is_damaged_is_found(world: World) ->
     assert (report.head_file, first(report)) == ("absent", ("head", 2))
 
 
-async def test_a_part_is_checked_from_a_signed_head_on(world: World) -> None:
+async def test_a_part_is_checked_from_a_full_tile_on(world: World) -> None:
     for _ in range(5):
-        await world.filled(10)
+        await world.filled(110)
     report = await check(world, newest=15)
-    assert (report.verdict, report.first_seq, report.checked, report.complete) == ("PASS", 30, 20, False)
+    assert (report.verdict, report.first_seq, report.checked, report.complete) == ("PASS", 512, 38, False)
     world.do("UPDATE ledger.events SET outcome = 'deny' WHERE seq = 3")
     assert (await check(world, newest=15)).verdict == "PASS"
     assert first(await check(world, newest=1000)) == ("column", 3)
-    world.do("UPDATE ledger.events SET outcome = 'deny' WHERE seq = 45")
-    assert first(await check(world, newest=15)) == ("column", 45)
+    world.do("UPDATE ledger.events SET outcome = 'deny' WHERE seq = 545")
+    assert first(await check(world, newest=15)) == ("column", 545)
 
 
 async def test_unsigned_events_are_counted(world: World) -> None:
@@ -229,31 +244,32 @@ async def test_the_report_is_plain_values(world: World) -> None:
     assert answer["first_bad"] == {"kind": "column", "seq": 0, "why": "column code says other than the event"}
 
 
-def signed_head(size: int, chain: bytes, key: Ed25519PrivateKey) -> Head:
-    at = FakeClock().now()
-    return Head("default", size, chain, at, "k1", key.sign(head_text("default", size, chain, at)))
+ORIGIN = "bailiwick/k1/default"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+KNOWN = [VerifierKey(ORIGIN, ED25519, KEY.public_key().public_bytes_raw())]
+
+
+def signed_head(size: int) -> Head:
+    return Head.sign("default", size, bytes(32), FakeClock().now(), "", Signer(ORIGIN, KEY))
 
 
 def test_a_head_survives_its_file(tmp_path: Path) -> None:
-    key = Ed25519PrivateKey.generate()
-    head = signed_head(7, chain_start("default"), key)
+    head = signed_head(7)
     files = HeadFiles(tmp_path / "heads")
     assert files.load("default") is None
     files.store(head)
     assert files.load("default") == head
-    assert head.signed_by({"k1": key.public_key()})
-    assert not head.signed_by({})
+    assert head.false_because(KNOWN) is None
+    assert head.false_because([]) is not None
 
 
 @given(st.data())
-def test_a_head_file_with_any_byte_changed_is_refused_or_unsigned(data: st.DataObject) -> None:
-    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    head = signed_head(7, bytes(32), key)
-    content = bytearray(head.to_file())
+def test_a_head_file_with_any_byte_changed_is_refused_or_not_genuine(data: st.DataObject) -> None:
+    content = bytearray(signed_head(7).note)
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= data.draw(st.integers(1, 255))
     try:
-        changed = Head.from_file(bytes(content))
+        changed = Head.read("default", bytes(content))
     except ValueError:
         return
-    assert not changed.signed_by({"k1": key.public_key()})
+    assert changed.false_because(KNOWN) is not None

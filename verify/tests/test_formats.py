@@ -183,7 +183,7 @@ def made_receipt(size: int = 300, index: int = 77) -> tuple[Receipt, Signer]:
     entries = [f"entry {n}".encode() for n in range(size)]
     edge = Edge()
     full = edge.extend([leaf_hash(entry) for entry in entries])
-    files = {Tile(level, number).path: data for level, number, data in full}
+    files = {Tile(level, number).path: data for level, number, data, _ in full}
     for level, hashes in enumerate(edge.levels):
         files[Tile(level, (size >> 8 * level) // 256, len(hashes)).path] = b"".join(hashes)
     log = signer()

@@ -58,7 +58,7 @@ def grown(count: int) -> tuple[list[bytes], Edge, dict[str, bytes]]:
     leaves = [leaf_hash(str(n).encode()) for n in range(count)]
     edge = Edge()
     files = {}
-    for level, index, data in edge.extend(leaves):
+    for level, index, data, _ in edge.extend(leaves):
         files[Tile(level, index).path] = data
     for level, hashes in enumerate(edge.levels):
         if hashes:
@@ -81,7 +81,7 @@ def test_it_does_not_matter_in_what_portions_a_tree_grows(portions: list[int]) -
     leaves, whole, files = grown(total)
     edge, start, seen = Edge(), 0, {}
     for portion in portions:
-        for level, index, data in edge.extend(leaves[start : start + portion]):
+        for level, index, data, _ in edge.extend(leaves[start : start + portion]):
             seen[Tile(level, index).path] = data
         start += portion
         edge = Edge(edge.levels)

@@ -1,8 +1,9 @@
 """Signing and publishing heads, never two that contradict each other.
 
-A head is signed in the transaction that holds the zone's chain, and only if the table continues what was published
-last. Once it does not (rows were cut off or rewritten, an old backup was restored), the zone's events are still kept,
-but nothing is signed for it any more until people have looked.
+A head is signed in the transaction that holds the zone's tree, and only if the table continues what was published
+last. Once it does not (hashes were cut off or rewritten, an old backup was restored), the zone's events are still kept,
+but nothing is signed for it any more until people have looked. A zone in which nothing happens gets a head every hour:
+its absence is how a log that was stopped is noticed.
 """
 
 from __future__ import annotations
@@ -12,34 +13,29 @@ from dataclasses import dataclass
 
 import structlog
 
-from bailiwick.evidence.ledger import (
-    ChainState,
-    Head,
-    HeadFiles,
-    HeadSigner,
-    NoLedgerKey,
-    chain_at,
-    head_text,
-    lock_chain,
-)
+from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, NoLedgerKey, TreeState, lock_tree
+from bailiwick.evidence.tree import MissingHashes, root_at
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Unavailable
 
 _SIGN_RETRY_S = 5.0
+IDLE_INTERVAL_S = 3600.0
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Zone:
-    """What is remembered about a zone: its published head, when one was last signed, whether events wait for one."""
+    """What is remembered about a zone: its published head, when one was last tried and last signed, whether events wait
+    for one, and whether the table was seen to continue the published head."""
 
     published: Head | None
+    tried_at: float = float("-inf")
     signed_at: float = float("-inf")
     unsigned: bool = True
-    contradiction: str = ""
+    continued: bool = False
 
 
 class HeadKeeper:
@@ -77,8 +73,8 @@ class HeadKeeper:
         """Start over from the files and the table."""
         self._zones.clear()
 
-    async def sign(self, tx: Transaction, states: Mapping[str, ChainState]) -> list[Head]:
-        """Heads over the locked chains ``states`` for the zones whose turn it is."""
+    async def sign(self, tx: Transaction, states: Mapping[str, TreeState]) -> list[Head]:
+        """Heads over the locked trees ``states`` for the zones whose turn it is."""
         heads = []
         for zone, state in states.items():
             self._zones[zone].unsigned = True
@@ -90,13 +86,18 @@ class HeadKeeper:
 
     async def sign_waiting(self, database: Database) -> list[Head]:
         """Heads for the zones whose last events had to wait."""
-        waiting = sorted(zone for zone, memory in self._zones.items() if memory.unsigned and self._due(memory))
+        idle_since = self._clock.monotonic() - IDLE_INTERVAL_S
+        waiting = sorted(
+            zone
+            for zone, memory in self._zones.items()
+            if self._due(memory) and (memory.unsigned or memory.signed_at <= idle_since)
+        )
         if not waiting:
             return []
         heads = []
         async with database.begin() as tx:
             for zone in waiting:
-                head = await self._sign_one(tx, zone, await lock_chain(tx, zone))
+                head = await self._sign_one(tx, zone, await lock_tree(tx, zone, None))
                 if head is not None:
                     heads.append(head)
         return heads
@@ -105,44 +106,45 @@ class HeadKeeper:
         """Write committed heads to their files."""
         for head in heads:
             memory = self._zones[head.zone]
-            if memory.published is None or head.size > memory.published.size:
+            if memory.published is None or (head.size, head.at) > (memory.published.size, memory.published.at):
                 self._files.store(head)
                 memory.published = head
             memory.unsigned = False
 
     def _due(self, memory: _Zone) -> bool:
-        return self._clock.monotonic() - memory.signed_at >= self._interval_s
+        return self._clock.monotonic() - memory.tried_at >= self._interval_s
 
-    async def _sign_one(self, tx: Transaction, zone: str, state: ChainState) -> Head | None:
+    async def _sign_one(self, tx: Transaction, zone: str, state: TreeState) -> Head | None:
         memory = self._zones[zone]
-        memory.signed_at = self._clock.monotonic()
-        if (state.size == 0 and memory.published is None) or not await self._continues(tx, zone, state, memory):
+        now = memory.tried_at = self._clock.monotonic()
+        if not await self._continues(tx, zone, state, memory):
             memory.unsigned = False
             return None
-        if state.size == state.head_size:
+        if state.size == state.head_size and now - memory.signed_at < IDLE_INTERVAL_S:
             return await _stored_head(tx, zone, state.size)
         at = self._clock.now()
         try:
-            kid, signature = await self._signer.sign(zone, head_text(zone, state.size, state.chain, at))
+            kid, signer = await self._signer.signer(zone)
         except (NoLedgerKey, SealError, Unavailable) as error:
             # events do not wait for a key
             log.error("head cannot be signed", zone=zone, error=str(error))
-            memory.signed_at += _SIGN_RETRY_S
+            memory.tried_at += _SIGN_RETRY_S
             return None
-        head = Head(zone, state.size, state.chain, at, kid, signature)
+        head = Head.sign(zone, state.size, state.edge.root(), at, kid, signer)
         await tx.run(
-            "INSERT INTO ledger.heads (zone, size, chain, at, kid, signature)"
-            " VALUES (:zone, :size, :chain, :at, :kid, :signature)",
+            "INSERT INTO ledger.heads (zone, size, at, root, kid, note) VALUES (:zone, :size, :at, :root, :kid, :note)"
+            " ON CONFLICT DO NOTHING",
             zone=zone,
             size=head.size,
-            chain=head.chain,
             at=head.at,
+            root=head.root,
             kid=kid,
-            signature=signature,
+            note=head.note,
         )
+        memory.signed_at = now
         return head
 
-    async def _continues(self, tx: Transaction, zone: str, state: ChainState, memory: _Zone) -> bool:
+    async def _continues(self, tx: Transaction, zone: str, state: TreeState, memory: _Zone) -> bool:
         if zone in self.contradictions:
             return False
         published = memory.published
@@ -151,8 +153,14 @@ class HeadKeeper:
         if published.size > state.size:
             why = f"a head over {published.size} events was published, the table holds {state.size}"
             return self._contradict(zone, why)
-        known = state.chain if published.size == state.size else await chain_at(tx, zone, published.size)
-        if published.chain != known:
+        if memory.continued and not state.reloaded:
+            return True
+        try:
+            same = published.size == state.size and state.edge.root() == published.root
+            memory.continued = same or await root_at(tx, zone, published.size) == published.root
+        except MissingHashes as error:
+            return self._contradict(zone, str(error))
+        if not memory.continued:
             return self._contradict(zone, f"the table contradicts the head published over {published.size} events")
         return True
 
@@ -164,8 +172,8 @@ class HeadKeeper:
 
 async def _stored_head(tx: Transaction, zone: str, size: int) -> Head | None:
     row = await tx.one(
-        "SELECT chain, at, kid, signature FROM ledger.heads WHERE zone = :zone AND size = :size", zone=zone, size=size
+        "SELECT at, root, kid, note FROM ledger.heads WHERE zone = :zone AND size = :size ORDER BY at DESC LIMIT 1",
+        zone=zone,
+        size=size,
     )
-    if row is None:
-        return None
-    return Head(zone, size, bytes(row["chain"]), row["at"], row["kid"], bytes(row["signature"]))
+    return Head(zone, size, bytes(row["root"]), row["at"], row["kid"], bytes(row["note"])) if row is not None else None

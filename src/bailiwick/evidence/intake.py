@@ -12,12 +12,11 @@ from bailiwick.evidence.records import MAX_DEAD_BYTES, DeadLetter, EventRow, Inp
 from bailiwick.kernel.db import Transaction
 
 _COLUMNS = (
-    "zone, seq, id, at, recorded_at, code, outcome, request_id, decision_id, principal, server,"
-    " leaf, chain, source, position, body"
+    "zone, seq, id, at, recorded_at, code, outcome, request_id, decision_id, principal, server, source, position, body"
 )
 _TYPES = (
     "text", "int8", "uuid", "timestamptz", "timestamptz", "text", "text", "uuid", "uuid", "text", "text",
-    "bytea", "bytea", "text", "int8", "bytea",
+    "text", "int8", "bytea",
 )  # fmt: skip
 
 
@@ -50,15 +49,15 @@ class Intake:
         )
 
 
-async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, bytes, datetime]]) -> None:
-    """COPY events with their sequence number, chain and time of recording into the ledger."""
+async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, datetime]]) -> None:
+    """COPY events with their sequence number and time of recording into the ledger."""
     connection = await driver(tx)
     async with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY ledger.events ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
     ):
         copy.set_types(_TYPES)
-        for event, seq, chain, recorded_at in rows:
+        for event, seq, recorded_at in rows:
             await copy.write_row(
                 (
                     event.zone,
@@ -72,8 +71,6 @@ async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, bytes,
                     event.decision_id,
                     event.principal,
                     event.server,
-                    event.leaf,
-                    chain,
                     event.source,
                     event.position,
                     event.body,
@@ -119,7 +116,7 @@ async def refused_rows(tx: Transaction, events: Sequence[EventRow], now: datetim
     for event in events:
         try:
             async with connection.transaction(force_rollback=True):
-                await put_events(tx, [(event, 0, b"", now)])
+                await put_events(tx, [(event, 0, now)])
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise

@@ -1,59 +1,40 @@
-"""The ledger: events in their final order, each zone a hash chain, its heads signed.
+"""The ledger: events in their final order, each zone a Merkle tree (RFC 6962), its heads signed checkpoints (C2SP).
 
-Within a zone events are numbered from 0. With ``leaf`` the RFC 6962 leaf hash of an event's bytes,
+Within a zone events are numbered from 0; their canonical bytes are the tree's entries. A *head* is a checkpoint:
 
-    chain[-1] = SHA-256("bailiwick-ledger-chain/1\\n" || zone)
-    chain[n]  = SHA-256(chain[n-1] || leaf[n])
-
-so the chain of the last event stands for all of them in their order. A *head* is that chain under a signature:
-
-    bailiwick-ledger-head/1
-    <zone>
+    <origin>
     <number of events>
-    <chain, base64>
-    <RFC 3339 UTC>
+    <root, base64>
 
-each line ending in a line feed, signed with Ed25519 by the zone's ledger key. The newest head is kept in the table and
-in a file outside the database, so that cutting events and heads off the table together is found.
+signed with Ed25519 by the zone's ledger key, once over the text alone and once (tlog-cosignature) with the time. The
+newest head is kept in the table and in a file outside the database, so that cutting events and heads off the table
+together is found.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from bailiwick.evidence.events import rfc3339
 from bailiwick.evidence.spool import sync_directory
+from bailiwick.evidence.tree import load_edge, tree_size
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
+from bailiwick_verify.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from bailiwick_verify.merkle import Edge
+from bailiwick_verify.note import ED25519, NoteError, Signer, VerifierKey, parse_note
 
-_HEAD_TITLE = "bailiwick-ledger-head/1"
 _KEY_LIFE_S = 5.0
-ZONE_LOCK = 0x6C656467  # "ledg": first half of the advisory lock of a zone's chain
-
-
-# ---------------------------------------------------------------------- the chain
-
-
-def chain_start(zone: str) -> bytes:
-    """What the first event of ``zone`` is chained to."""
-    return hashlib.sha256(b"bailiwick-ledger-chain/1\n" + zone.encode()).digest()
-
-
-def chain_next(previous: bytes, leaf: bytes) -> bytes:
-    """The chain after one more leaf."""
-    return hashlib.sha256(previous + leaf).digest()
+ZONE_LOCK = 0x6C656467  # "ledg": first half of the advisory lock of a zone's tree
 
 
 # ---------------------------------------------------------------------- heads
@@ -61,60 +42,40 @@ def chain_next(previous: bytes, leaf: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A signed statement: after ``size`` events the chain of ``zone`` was ``chain``."""
+    """A signed statement: after ``size`` events the tree of ``zone`` had ``root``. ``note``: the signed checkpoint."""
 
     zone: str
     size: int
-    chain: bytes
+    root: bytes
     at: datetime
     kid: str
-    signature: bytes
-
-    def signed_text(self) -> bytes:
-        """The bytes under the signature."""
-        return head_text(self.zone, self.size, self.chain, self.at)
-
-    def signed_by(self, keys: Mapping[str, Ed25519PublicKey]) -> bool:
-        """Whether the signature is that of the key the head names, and the key is one of ``keys``."""
-        key = keys.get(self.kid)
-        if key is None:
-            return False
-        try:
-            key.verify(self.signature, self.signed_text())
-        except InvalidSignature:
-            return False
-        return True
-
-    def to_file(self) -> bytes:
-        """The head as its file holds it: the signed text, an empty line, the signature."""
-        signature = base64.b64encode(self.signature).decode()
-        return self.signed_text() + f"\n— {self.kid} {signature}\n".encode()
+    note: bytes
 
     @classmethod
-    def from_file(cls, data: bytes) -> Head:
-        """Read what :meth:`to_file` wrote; raises ValueError for anything else."""
-        text, _, signature_line = data.decode().partition("\n\n")
-        title, zone, size, chain, at = text.split("\n")
-        dash, kid, signature = signature_line.rstrip("\n").split(" ")
-        if title != _HEAD_TITLE or dash != "—":
-            raise ValueError("not a ledger head")
-        head = cls(
-            zone,
-            int(size),
-            base64.b64decode(chain, validate=True),
-            datetime.fromisoformat(at),
-            kid,
-            base64.b64decode(signature, validate=True),
-        )
-        if head.to_file() != data:
-            raise ValueError("not a ledger head in its canonical form")
-        return head
+    def sign(cls, zone: str, size: int, root: bytes, at: datetime, kid: str, signer: Signer) -> Head:
+        """A head of ``zone`` signed now."""
+        moment = int(at.timestamp())
+        note = Checkpoint(signer.key.name, size, root).signed(signer, moment)
+        return cls(zone, size, root, datetime.fromtimestamp(moment, UTC), kid, bytes(note))
 
+    @classmethod
+    def read(cls, zone: str, note: bytes) -> Head:
+        """The head that a signed checkpoint states; raises ValueError for anything else. Proves nothing by itself."""
+        parsed = parse_note(note)
+        checkpoint = parse_checkpoint(parsed.text)
+        moment = max((line.moment for line in parsed.signatures if line.name == checkpoint.origin), default=0)
+        return cls(zone, checkpoint.size, checkpoint.root, datetime.fromtimestamp(moment, UTC), "", note)
 
-def head_text(zone: str, size: int, chain: bytes, at: datetime) -> bytes:
-    """The text a head's signature covers (see the module)."""
-    encoded = base64.b64encode(chain).decode()
-    return f"{_HEAD_TITLE}\n{zone}\n{size}\n{encoded}\n{rfc3339(at)}\n".encode()
+    def false_because(self, keys: Collection[VerifierKey]) -> str | None:
+        """Why the head is not genuine, None when one of ``keys`` signed it, and for what its columns say."""
+        try:
+            opened = open_checkpoint(self.note, keys)
+        except NoteError as error:
+            return str(error)
+        said = opened.checkpoint
+        if (said.size, said.root) != (self.size, self.root) or opened.time != int(self.at.timestamp()):
+            return "its columns say other than what was signed"
+        return None
 
 
 class HeadFiles:
@@ -133,17 +94,14 @@ class HeadFiles:
             data = self.path(zone).read_bytes()
         except FileNotFoundError:
             return None
-        head = Head.from_file(data)
-        if head.zone != zone:
-            raise ValueError("the head is of another zone")
-        return head
+        return Head.read(zone, data)
 
     def store(self, head: Head) -> None:
         """Replace the head of a zone, durably; the old one stays until the new one is complete."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = self.directory / f".{head.zone}.new"
         with temporary.open("wb") as stream:
-            stream.write(head.to_file())
+            stream.write(head.note)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.path(head.zone))
@@ -156,8 +114,8 @@ class HeadFiles:
 class HeadSigner(Protocol):
     """Signs heads with the ledger key of a zone."""
 
-    def sign(self, zone: str, message: bytes) -> Awaitable[tuple[str, bytes]]:
-        """The id of the zone's active ledger key and its Ed25519 signature; raises :class:`NoLedgerKey`."""
+    def signer(self, zone: str) -> Awaitable[tuple[str, Signer]]:
+        """The id of the zone's active ledger key, and the key under the zone's origin; raises :class:`NoLedgerKey`."""
         ...
 
 
@@ -172,36 +130,37 @@ class LedgerKeys:
         self._database = database
         self._sealer = sealer
         self._clock = clock
-        self._known: dict[str, tuple[float, str, Ed25519PrivateKey]] = {}
+        self._known: dict[str, tuple[float, str, Signer]] = {}
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Use the KEKs as they are after a rotation."""
         self._sealer = sealer
         self._known.clear()
 
-    async def sign(self, zone: str, message: bytes) -> tuple[str, bytes]:
+    async def signer(self, zone: str) -> tuple[str, Signer]:
         """See :class:`HeadSigner`. A rotated key is noticed within five seconds."""
         now = self._clock.monotonic()
         known = self._known.get(zone)
         if known is None or now - known[0] > _KEY_LIFE_S:
-            kid, private = await self._load(zone)
-            known = self._known[zone] = (now, kid, private)
-        return known[1], known[2].sign(message)
+            kid, signer = await self._load(zone)
+            known = self._known[zone] = (now, kid, signer)
+        return known[1], known[2]
 
-    async def _load(self, zone: str) -> tuple[str, Ed25519PrivateKey]:
+    async def _load(self, zone: str) -> tuple[str, Signer]:
         async with self._database.begin() as tx:
             row = await tx.one(
                 "SELECT kid, private_sealed FROM zone_keys"
                 " WHERE zone = :zone AND purpose = 'ledger' AND state = 'active'",
                 zone=zone,
             )
-        if row is None:
+            origin = await origin_of(tx, zone)
+        if row is None or origin is None:
             raise NoLedgerKey(f"zone {zone} has no active ledger key")
         secret = self._sealer.open(bytes(row["private_sealed"]), key_aad(zone, row["kid"]))
         key = load_der_private_key(secret, None)
         if not isinstance(key, Ed25519PrivateKey):
             raise NoLedgerKey(f"the ledger key of zone {zone} is not an Ed25519 key")
-        return row["kid"], key
+        return row["kid"], Signer(origin, key)
 
 
 def key_aad(zone: str, kid: str) -> bytes:
@@ -209,62 +168,69 @@ def key_aad(zone: str, kid: str) -> bytes:
     return f"zone-key/{zone}/{kid}".encode()
 
 
-def public_key(jwk: Mapping[str, Any]) -> Ed25519PublicKey:
-    """The key of an Ed25519 JWK (RFC 8037); raises ValueError when it is something else."""
+def public_key(jwk: Mapping[str, Any]) -> bytes:
+    """The 32 bytes of an Ed25519 JWK (RFC 8037); raises ValueError when it is something else."""
     if jwk.get("crv") != "Ed25519" or not isinstance(jwk.get("x"), str):
         raise ValueError("not an Ed25519 JWK")
     x: str = jwk["x"]
-    return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(x + "=" * (-len(x) % 4)))
+    return base64.urlsafe_b64decode(x + "=" * (-len(x) % 4))
 
 
-async def ledger_keys(tx: Transaction, zone: str) -> dict[str, Ed25519PublicKey]:
+async def origin_of(tx: Transaction, zone: str) -> str | None:
+    """The name of the zone's log, which is for ever that of its first ledger key; None while it has none.
+
+    Addresses change and installations move: an origin made of the key stays, and no two logs share one.
+    """
+    first = await tx.value(
+        "SELECT kid FROM zone_keys WHERE zone = :zone AND purpose = 'ledger' ORDER BY created_at, kid LIMIT 1",
+        zone=zone,
+    )
+    return f"bailiwick/{first}/{zone}" if first is not None else None
+
+
+async def ledger_keys(tx: Transaction, zone: str) -> dict[str, VerifierKey]:
     """Every ledger key ``zone`` ever had, by id."""
-    rows = await tx.all("SELECT kid, public_jwk FROM zone_keys WHERE zone = :zone AND purpose = 'ledger'", zone=zone)
-    return {row["kid"]: public_key(row["public_jwk"]) for row in rows}
+    origin = await origin_of(tx, zone)
+    rows = await tx.all(
+        "SELECT kid, public_jwk FROM zone_keys WHERE zone = :zone AND purpose = 'ledger' ORDER BY created_at", zone=zone
+    )
+    return {row["kid"]: VerifierKey(str(origin), ED25519, public_key(row["public_jwk"])) for row in rows}
 
 
-# ---------------------------------------------------------------------- the state of a zone's chain
+# ---------------------------------------------------------------------- the state of a zone's tree
 
 
 @dataclass(frozen=True, slots=True)
-class ChainState:
-    """Where a zone's chain stands: how many events, their chain, and when the last was recorded.
+class TreeState:
+    """Where a zone's tree stands.
 
-    ``head_size`` is the size of the newest stored head.
+    ``recorded_at``: when the last event was recorded. ``head_size``: of the newest stored head, -1 for none.
+    ``reloaded``: the edge was read from the table, not continued from what this process knew.
     """
 
-    size: int
-    chain: bytes
+    edge: Edge
     recorded_at: datetime | None
     head_size: int
+    reloaded: bool
+
+    @property
+    def size(self) -> int:
+        """How many events there are."""
+        return self.edge.size
 
 
-async def lock_chain(tx: Transaction, zone: str) -> ChainState:
-    """Take the zone's chain for this transaction and tell where it stands.
+async def lock_tree(tx: Transaction, zone: str, known: Edge | None) -> TreeState:
+    """Take the zone's tree for this transaction and tell where it stands; ``known`` is the edge as last seen.
 
-    Several zones must be locked in the order of their names.
+    Several zones must be locked in the order of their names. Raises ``MissingHashes``.
     """
     # not the row of `zones`: every insert that refers to it would wait for us
     await tx.run("SELECT pg_advisory_xact_lock(CAST(:lock AS int), hashtext(:zone))", lock=ZONE_LOCK, zone=zone)
-    last = await tx.one(
-        "SELECT seq, chain, recorded_at FROM ledger.events WHERE zone = :zone ORDER BY seq DESC LIMIT 1", zone=zone
+    size = await tree_size(tx, zone)
+    recorded_at = await tx.value(
+        "SELECT recorded_at FROM ledger.events WHERE zone = :zone ORDER BY seq DESC LIMIT 1", zone=zone
     )
-    head = await tx.one("SELECT size, chain FROM ledger.heads WHERE zone = :zone ORDER BY size DESC LIMIT 1", zone=zone)
-    size, chain = (last["seq"] + 1, bytes(last["chain"])) if last else (0, chain_start(zone))
-    if head is not None and head["size"] > size:
-        # events before a signed head are gone (their partition went cold, or they were removed: verify tells which);
-        # numbers and chain go on from what was signed
-        size, chain = head["size"], bytes(head["chain"])
-    return ChainState(size, chain, last["recorded_at"] if last else None, head["size"] if head else 0)
-
-
-async def chain_at(tx: Transaction, zone: str, size: int) -> bytes | None:
-    """The chain the table holds after ``size`` events, None when it does not say."""
-    if size == 0:
-        return chain_start(zone)
-    value = await tx.value("SELECT chain FROM ledger.events WHERE zone = :zone AND seq = :seq", zone=zone, seq=size - 1)
-    if value is None:
-        value = await tx.value(
-            "SELECT chain FROM ledger.heads WHERE zone = :zone AND size = :size", zone=zone, size=size
-        )
-    return bytes(value) if value is not None else None
+    head = await tx.value("SELECT max(size) FROM ledger.heads WHERE zone = :zone", zone=zone)
+    reloaded = known is None or known.size != size
+    edge = await load_edge(tx, zone, size) if reloaded or known is None else known.copy()
+    return TreeState(edge, recorded_at, -1 if head is None else int(head), reloaded)

@@ -12,6 +12,7 @@ import msgspec
 from bailiwick.evidence.events import decode, encode, leaf_hash
 from bailiwick.evidence.frames import Frame, Kind
 from bailiwick.evidence.inputs import split_payload
+from bailiwick_verify.tiles import MAX_ENTRY_BYTES
 
 OUTBOX = "outbox"
 MAX_DEAD_BYTES = 1 << 20
@@ -70,6 +71,8 @@ def spool_position(segment: int, offset: int) -> int:
 
 def event_row(source: str, segment: int, position: int, zone: str, body: bytes) -> EventRow:
     """The row of an event's bytes; raises :class:`Unparsable`."""
+    if len(body) > MAX_ENTRY_BYTES:
+        raise Unparsable(f"too_large: an event of {len(body)} bytes does not fit into the tree")
     try:
         event = decode(body)
     except msgspec.MsgspecError as error:

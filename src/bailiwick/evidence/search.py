@@ -18,7 +18,12 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import NotFound
 
 Order = Literal["newest", "oldest"]
-_ROW = "seq, recorded_at, leaf, body"
+# the leaf hash as the tree has it, which is what the body is held against
+_ROW = (
+    "seq, recorded_at, body, (SELECT substring(h.hashes FROM CAST((events.seq - h.first) * 32 + 1 AS int) FOR 32)"
+    " FROM ledger.hashes h WHERE h.zone = events.zone AND h.level = 0 AND h.first <= events.seq"
+    " ORDER BY h.first DESC LIMIT 1) AS leaf"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,4 +255,4 @@ def codes_named(pattern: str) -> list[str]:
 
 
 def _entry(row: Row) -> Entry:
-    return Entry(row["seq"], row["recorded_at"], bytes(row["leaf"]), bytes(row["body"]))
+    return Entry(row["seq"], row["recorded_at"], bytes(row["leaf"] or b""), bytes(row["body"]))

@@ -5,7 +5,7 @@ and the heads it signs; so whatever dies, either all of it happened or none. Hea
 published (written to their file) only after it: no two heads that contradict each other ever leave.
 
 On one machine the holder of ``<spool>/.sequencer`` works and others stand by; between machines, which have spools of
-their own and share the outbox, the lock of each zone's chain orders them.
+their own and share the outbox, the lock of each zone's tree orders them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,13 +26,15 @@ import structlog
 
 from bailiwick.evidence.heads import HeadKeeper
 from bailiwick.evidence.intake import Intake, is_refusal, put_events, put_others, refused_rows
-from bailiwick.evidence.ledger import ChainState, Head, HeadFiles, HeadSigner, chain_next, lock_chain
+from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, TreeState, lock_tree
 from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable, clean, event_row
 from bailiwick.evidence.sources import Place, Portion, SourceReader
 from bailiwick.evidence.spool import abandoned_births, latch_loss
+from bailiwick.evidence.tree import MissingHashes, put_run
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
 from bailiwick.kernel.errors import Unavailable
+from bailiwick_verify.merkle import Edge
 
 CHANNEL = "bailiwick_outbox"
 LOCK_NAME = ".sequencer"
@@ -99,6 +101,7 @@ class Sequencer:
         self._fault = fault
         self._readers: dict[str, SourceReader] = {}
         self._places: dict[str, Place] = {}
+        self._edges: dict[str, Edge] = {}
         self._partitions_until: datetime | None = None
         self._outbox_waits = True
         self._outbox_asked = float("-inf")
@@ -124,7 +127,7 @@ class Sequencer:
                     pause = 0.1
                     if not self._more:
                         await self._sleep(self._poll_s)
-                except (Unavailable, psycopg.OperationalError) as error:
+                except (Unavailable, psycopg.OperationalError, MissingHashes) as error:
                     log.warning("ledger unreachable", error=str(error).splitlines()[0])
                     self._stalled()
                     await asyncio.sleep(pause)
@@ -209,6 +212,7 @@ class Sequencer:
             reader.close()
         self._readers.clear()
         self._places.clear()
+        self._edges.clear()
         self._heads.forget()
         self._partitions_until = None
         self._outbox_waits = True
@@ -320,7 +324,7 @@ class Sequencer:
     async def _move(self, portions: Sequence[Portion], asks_outbox: bool) -> bool:
         """Commit what was read; True when that was anything."""
         try:
-            intake, heads, taken = await self._commit(portions, asks_outbox, set())
+            intake, heads, edges, taken = await self._commit(portions, asks_outbox, set())
         except _Moved:
             self._forget()
             self._more = True
@@ -332,8 +336,9 @@ class Sequencer:
             refused = await self._find_refused(portions, asks_outbox)
             if not refused:
                 raise
-            intake, heads, taken = await self._commit(portions, asks_outbox, refused)
+            intake, heads, edges, taken = await self._commit(portions, asks_outbox, refused)
         self._fault("committed")
+        self._edges.update(edges)
         for portion in portions:
             self._places[portion.source] = portion.after
         await asyncio.get_running_loop().run_in_executor(self._thread, self._heads.publish, heads)
@@ -351,7 +356,7 @@ class Sequencer:
 
     async def _commit(
         self, portions: Sequence[Portion], asks_outbox: bool, refused: set[tuple[str, int]]
-    ) -> tuple[Intake, list[Head], int]:
+    ) -> tuple[Intake, list[Head], dict[str, Edge], int]:
         async with self._database.begin() as tx:
             await self._advance(tx, portions)
             intake = Intake()
@@ -362,7 +367,8 @@ class Sequencer:
             taken = await self._take_outbox(tx, intake) if asks_outbox else 0
             intake.set_aside(refused)
             await self._set_aside_unknown_zones(tx, intake)
-            states = {zone: await lock_chain(tx, zone) for zone in sorted({row.zone for row in intake.events})}
+            zones = sorted({row.zone for row in intake.events})
+            states = {zone: await lock_tree(tx, zone, self._edges.get(zone)) for zone in zones}
             self._fault("locked")
             after = await self._append(tx, intake.events, states)
             self._fault("copied")
@@ -370,7 +376,7 @@ class Sequencer:
             await put_others(tx, intake, now, now + timedelta(days=self._input_days))
             heads = await self._heads.sign(tx, after)
             self._fault("signed")
-        return intake, heads, taken
+        return intake, heads, {zone: state.edge for zone, state in after.items()}, taken
 
     async def _advance(self, tx: Transaction, portions: Sequence[Portion]) -> None:
         """Note how far each spool was read; the rows lock out, and reveal, anybody who reads the same."""
@@ -417,22 +423,20 @@ class Sequencer:
         intake.set_aside_zones(self._heads.zones)
 
     async def _append(
-        self, tx: Transaction, events: Sequence[EventRow], states: dict[str, ChainState]
-    ) -> dict[str, ChainState]:
-        """Number, chain and store the events; answers where each zone's chain stands afterwards."""
+        self, tx: Transaction, events: Sequence[EventRow], states: dict[str, TreeState]
+    ) -> dict[str, TreeState]:
+        """Number and store the events and grow the trees; answers where each zone's tree stands afterwards."""
         now = self._clock.now()
         rows = []
         for zone, state in states.items():
-            size, chain = state.size, state.chain
+            first = state.size
             # never before the last one: a partition then holds an unbroken run of every zone, whatever the clock did
             recorded_at = max(now, state.recorded_at) if state.recorded_at else now
             await self._ensure_partitions(recorded_at, tx)
-            for event in events:
-                if event.zone == zone:
-                    chain = chain_next(chain, event.leaf)
-                    rows.append((event, size, chain, recorded_at))
-                    size += 1
-            states[zone] = ChainState(size, chain, recorded_at, state.head_size)
+            mine = [event for event in events if event.zone == zone]
+            rows += [(event, first + offset, recorded_at) for offset, event in enumerate(mine)]
+            await _grow(tx, zone, state.edge, [event.leaf for event in mine])
+            states[zone] = replace(state, recorded_at=recorded_at)
         if rows:
             await put_events(tx, rows)
         return states
@@ -483,3 +487,14 @@ class Sequencer:
             self._fault("removed")
             async with self._database.begin() as tx:
                 await tx.run("DELETE FROM spool_positions WHERE source = ANY(:sources)", sources=gone)
+
+
+async def _grow(tx: Transaction, zone: str, edge: Edge, leaves: Sequence[bytes]) -> None:
+    """Append leaf hashes to a zone's tree, in memory and in the table."""
+    first = edge.size
+    above: dict[int, tuple[int, list[bytes]]] = {}
+    for tile in edge.extend(leaves):
+        above.setdefault(tile.level + 1, (tile.number, []))[1].append(tile.root)
+    await put_run(tx, zone, 0, first, leaves)
+    for level, (start, roots) in above.items():
+        await put_run(tx, zone, level, start, roots)

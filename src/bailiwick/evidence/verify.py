@@ -1,10 +1,10 @@
 """Checking a zone's ledger: is every event still there, unchanged, in its order, and under the heads that were signed?
 
-Reads the rows in order and recomputes what they claim. What it finds, by kind:
+Reads the rows in order and recomputes the tree from them. What it finds, by kind:
 
-- ``changed``: the body is not what was hashed          - ``column``: a column says other than the body
-- ``removed``: sequence numbers are missing             - ``inserted``: a sequence number stands twice
-- ``chain``: the row does not continue the one before   - ``head``: a head does not fit the rows, or its signature fails
+- ``changed``: the row is not the event recorded there   - ``column``: a column says other than the body
+- ``removed``: sequence numbers are missing              - ``inserted``: a sequence number stands twice
+- ``hash``: the stored tree is damaged                   - ``head``: a head does not fit the rows, or is not genuine
 - ``truncated``: a head covers more events than there are
 """
 
@@ -19,14 +19,16 @@ from typing import Any, Literal
 
 import msgspec
 import psycopg
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bailiwick.evidence.events import decode, leaf_hash
 from bailiwick.evidence.intake import driver
-from bailiwick.evidence.ledger import Head, HeadFiles, chain_next, chain_start, ledger_keys
+from bailiwick.evidence.ledger import Head, HeadFiles, ledger_keys
+from bailiwick.evidence.tree import MissingHashes, load_edge, read_hashes, tree_size
 from bailiwick.kernel.db import Database, Transaction
+from bailiwick_verify.merkle import TILE_WIDTH, Edge
+from bailiwick_verify.note import VerifierKey
 
-Kind = Literal["changed", "column", "removed", "inserted", "chain", "head", "truncated"]
+Kind = Literal["changed", "column", "removed", "inserted", "hash", "head", "truncated"]
 MAX_FINDINGS = 50
 _PORTION = 5000
 _NEVER = 1 << 62
@@ -88,14 +90,14 @@ async def verify(
     database: Database,
     zone: str,
     head_files: HeadFiles | None = None,
-    keys: Mapping[str, Ed25519PublicKey] | None = None,
+    keys: Mapping[str, VerifierKey] | None = None,
     *,
     newest: int | None = None,
 ) -> VerifyReport:
     """Check the ledger of ``zone``.
 
     ``keys`` verify heads, by key id; by default those the database holds, which someone who rewrote the database could
-    have rewritten too. ``newest``: check only about that many of the newest events, from a signed head on.
+    have rewritten too. ``newest``: check only about that many of the newest events, from a full tile on.
     """
     started = time.monotonic()
     report = VerifyReport(zone)
@@ -124,103 +126,128 @@ def _published(report: VerifyReport, zone: str, head_files: HeadFiles | None) ->
 
 
 class _Check:
-    """One pass over rows and heads, side by side."""
+    """One pass over rows, stored hashes and heads, side by side."""
 
     def __init__(
         self,
         tx: Transaction,
         zone: str,
-        keys: Mapping[str, Ed25519PublicKey],
+        keys: Mapping[str, VerifierKey],
         published: Head | None,
         report: VerifyReport,
     ) -> None:
         self._tx = tx
         self._zone = zone
-        self._keys = keys
+        self._keys = list(keys.values())
         self._published = published
         self._report = report
+        self._edge = Edge()
+        self._leaves: list[bytes] = []
+        self._recorded: list[bytes] = []
+        self._recorded_from = 0
+        self._tree_size = 0
 
     async def run(self, newest: int | None) -> None:
         connection = await driver(self._tx)
-        size, chain = 0, chain_start(self._zone)
+        self._tree_size = await tree_size(self._tx, self._zone)
+        size = 0
         if newest is not None:
-            size, chain = await self._start(newest)
-        self._report.first_seq = size
+            size = await self._start(newest)
+        self._report.first_seq = self._recorded_from = size
         heads = _Heads(connection, self._zone, size, self._published)
         await heads.open()
         while heads.next_size <= size:
-            self._fit(await heads.take(), size, chain)
+            self._fit(await heads.take(), size)
         async for row in self._rows(connection, size):
-            size, chain = self._row(row, size, chain)
+            size = await self._row(row, size)
             while heads.next_size <= size:
-                self._fit(await heads.take(), size, chain)
+                self._fit(await heads.take(), size)
         self._report.events = size
         self._report.unsigned = max(0, size - max(heads.newest, self._report.first_seq))
         while heads.next_size < _NEVER:
             self._beyond(await heads.take(), size)
         if self._report.head_file == "absent" and heads.newest:
             self._report.add("head", heads.newest - 1, "heads were signed, but the published one is gone from its file")
+        if self._tree_size > size and not self._report.findings:
+            self._report.add("removed", size, f"the tree holds {self._tree_size} events, {size} are there")
         await heads.close()
 
-    async def _start(self, newest: int) -> tuple[int, bytes]:
-        """The newest signed head that leaves at least ``newest`` events behind it, else the beginning."""
-        last = await self._tx.value("SELECT max(seq) FROM ledger.events WHERE zone = :zone", zone=self._zone)
-        rows = await self._tx.all(
-            "SELECT zone, size, chain, at, kid, signature FROM ledger.heads"
-            " WHERE zone = :zone AND size <= :size ORDER BY size DESC LIMIT 20",
-            zone=self._zone,
-            size=(last if last is not None else -1) + 1 - newest,
-        )
-        for row in rows:
-            head = Head(self._zone, row["size"], bytes(row["chain"]), row["at"], row["kid"], bytes(row["signature"]))
-            if head.signed_by(self._keys):
-                self._report.complete = False
-                return head.size, head.chain
-        return 0, chain_start(self._zone)
+    async def _start(self, newest: int) -> int:
+        """The last full tile that leaves at least ``newest`` events behind it, else the beginning."""
+        size = max(0, self._tree_size - newest) // TILE_WIDTH * TILE_WIDTH
+        if size:
+            try:
+                self._edge = await load_edge(self._tx, self._zone, size)
+            except MissingHashes as error:
+                self._report.add("hash", size, str(error))
+                return 0
+            self._report.complete = False
+        return size
 
-    def _row(self, row: tuple[Any, ...], size: int, chain: bytes) -> tuple[int, bytes]:
-        seq, stored_leaf, stored_chain, body = row[0], row[9], row[10], row[11]
+    async def _row(self, row: tuple[Any, ...], size: int) -> int:
+        seq: int = row[0]
+        body: bytes = row[9]
         report = self._report
         report.checked += 1
         if seq < size:
             report.add("inserted", seq, f"sequence number {seq} stands more than once")
-            return size, chain
+            return size
         if seq > size:
             last = seq - 1
             report.add("removed", size, f"events {size} to {last} are missing" if last > size else "it is missing")
-            chain = b""
+            for missing in range(size, seq):  # the tree goes on with what was recorded
+                self._leaves.append(await self._leaf(missing) or b"")
         leaf = leaf_hash(body)
-        if leaf != stored_leaf:
-            report.add("changed", seq, "the event's bytes are not those that were recorded")
+        recorded = await self._leaf(seq)
+        if recorded is None:
+            report.add("hash", seq, "the stored tree does not hold the event's hash")
+        elif leaf != recorded:
+            report.add("changed", seq, "the event is not the one that was recorded in this place")
         elif (wrong := _wrong_column(row, self._zone)) is not None:
             report.add("column", seq, wrong)
-        if chain and chain_next(chain, stored_leaf) != stored_chain:
-            report.add("chain", seq, "the event does not continue the one before it: order or content was altered")
-        return seq + 1, stored_chain
+        self._leaves.append(leaf)
+        return seq + 1
 
-    def _fit(self, head: Head, size: int, chain: bytes) -> None:
+    async def _leaf(self, seq: int) -> bytes | None:
+        """The leaf hash that the stored tree has for ``seq``."""
+        offset = seq - self._recorded_from
+        if offset >= len(self._recorded):
+            self._recorded_from, offset = seq, 0
+            try:
+                end = min(seq + _PORTION, self._tree_size)
+                self._recorded = await read_hashes(self._tx, self._zone, 0, seq, end)
+            except MissingHashes:
+                self._recorded = []
+        return self._recorded[offset] if offset < len(self._recorded) else None
+
+    def _fit(self, head: Head, size: int) -> None:
         report = self._report
         report.heads += 1
-        if not head.signed_by(self._keys):
-            known = "its signature is not that of its key" if head.kid in self._keys else "its key is not known"
-            report.add("head", max(head.size - 1, 0), f"the head over {head.size} events is not genuine: {known}")
-        elif head.size < size:
-            pass  # it ends among rows that are missing, which is told already
-        elif head.chain != chain:
+        false = head.false_because(self._keys)
+        if false is not None:
+            report.add("head", max(head.size - 1, 0), f"the head over {head.size} events is not genuine: {false}")
+            return
+        if head.size < size:
+            return  # it ends among rows that are missing, which is told already
+        if self._leaves:
+            self._edge.extend(self._leaves)
+            self._leaves = []
+        if self._edge.root() != head.root:
             report.add("head", max(head.size - 1, 0), f"the events are not those signed by the head over {head.size}")
 
     def _beyond(self, head: Head, size: int) -> None:
         report = self._report
         report.heads += 1
-        if head.signed_by(self._keys):
+        false = head.false_because(self._keys)
+        if false is None:
             report.add("truncated", size, f"a head over {head.size} events was signed, {size} are there")
         else:
-            report.add("head", size, f"the head over {head.size} events is not genuine")
+            report.add("head", size, f"the head over {head.size} events is not genuine: {false}")
 
     async def _rows(self, connection: psycopg.AsyncConnection[Any], first: int) -> AsyncIterator[tuple[Any, ...]]:
         async with connection.cursor(name="verify_events", binary=True) as cursor:
             await cursor.execute(
-                "SELECT seq, id, at, code, outcome, request_id, decision_id, principal, server, leaf, chain, body"
+                "SELECT seq, id, at, code, outcome, request_id, decision_id, principal, server, body"
                 " FROM ledger.events WHERE zone = %s AND seq >= %s ORDER BY seq",
                 (self._zone, first),
             )
@@ -247,7 +274,7 @@ class _Heads:
     async def open(self) -> None:
         """Start reading."""
         await self._cursor.execute(
-            "SELECT size, chain, at, kid, signature FROM ledger.heads WHERE zone = %s AND size >= %s ORDER BY size",
+            "SELECT size, root, at, kid, note FROM ledger.heads WHERE zone = %s AND size >= %s ORDER BY size, at",
             (self._zone, self._first),
         )
         await self._look()
@@ -276,7 +303,7 @@ class _Heads:
 
 def _wrong_column(row: tuple[Any, ...], zone: str) -> str | None:
     """What a row's columns say otherwise than its body, None when they agree."""
-    _, id_, at, code, outcome, request_id, decision_id, principal, server, _, _, body = row
+    _, id_, at, code, outcome, request_id, decision_id, principal, server, body = row
     try:
         event = decode(body)
     except msgspec.MsgspecError:

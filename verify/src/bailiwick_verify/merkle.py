@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -55,6 +56,15 @@ def _perfect(hashes: Sequence[bytes]) -> list[bytes]:
     return found
 
 
+class FullTile(NamedTuple):
+    """A tile that holds its 256 hashes: its place, its 8,192 bytes, and its root, which is a hash one level above."""
+
+    level: int
+    number: int
+    data: bytes
+    root: bytes
+
+
 class Edge:
     """The right edge of a growing tree, as the partial tile of each level (C2SP tlog-tiles).
 
@@ -78,9 +88,9 @@ class Edge:
         """The root of the tree as it is."""
         return fold(subtree for level in reversed(self.levels) for subtree in _perfect(level))
 
-    def extend(self, leaves: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
-        """Append leaf hashes; answers the tiles that became full as ``(level, index, 8192 bytes)``, in order."""
-        full: list[tuple[int, int, bytes]] = []
+    def extend(self, leaves: Sequence[bytes]) -> list[FullTile]:
+        """Append leaf hashes; answers the tiles that became full, level by level in order."""
+        full: list[FullTile] = []
         first = self.size
         self._extend(0, leaves, first, full)
         return full
@@ -89,7 +99,7 @@ class Edge:
         """An edge of its own with the same leaves."""
         return Edge(self.levels)
 
-    def _extend(self, height: int, hashes: Sequence[bytes], first: int, full: list[tuple[int, int, bytes]]) -> None:
+    def _extend(self, height: int, hashes: Sequence[bytes], first: int, full: list[FullTile]) -> None:
         if len(self.levels) <= height:
             self.levels.append([])
         level = self.levels[height]
@@ -99,8 +109,8 @@ class Edge:
         taken = 0
         while len(level) - taken >= TILE_WIDTH:
             hashes_of_tile = level[taken : taken + TILE_WIDTH]
-            full.append((height, tile, b"".join(hashes_of_tile)))
             parents.append(root_of(hashes_of_tile))
+            full.append(FullTile(height, tile, b"".join(hashes_of_tile), parents[-1]))
             taken += TILE_WIDTH
             tile += 1
         if parents:

@@ -23,6 +23,7 @@ _MOST_SIGNATURES = 64
 _MOST_BYTES = 64 << 10
 _DASH = "— "
 _TIME = struct.Struct(">Q")
+_TIMED_BYTES = _TIME.size + 64
 
 
 class NoteError(ValueError):
@@ -36,6 +37,11 @@ class SignatureLine:
     name: str
     key_id: bytes
     signature: bytes
+
+    @property
+    def moment(self) -> int:
+        """The time a signature of type 0x04 claims, in POSIX seconds; 0 for one that claims none."""
+        return int(_TIME.unpack(self.signature[:8])[0]) if len(self.signature) == _TIMED_BYTES else 0
 
     def __str__(self) -> str:
         return f"{_DASH}{self.name} {base64.b64encode(self.key_id + self.signature).decode()}\n"
@@ -154,7 +160,7 @@ class VerifierKey:
     def _verify(self, text: str, signature: bytes) -> int:
         moment, message = 0, text.encode()
         if self.kind == COSIGNATURE:
-            if len(signature) != 72:
+            if len(signature) != _TIMED_BYTES:
                 raise NoteError(f"a signature of {self.name} is not genuine")
             (moment,) = _TIME.unpack(signature[:8])
             message, signature = _cosigned(text, moment), signature[8:]

@@ -16,15 +16,17 @@ from psycopg import AsyncConnection, sql
 from bailiwick.cli.demo.children import remove_run
 from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadFiles, ledger_keys
+from bailiwick.evidence.tree import tree_size
 from bailiwick.evidence.verify import VerifyReport, verify
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.embedded_postgres import throwaway_postgres
 from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.paths import Layout
+from bailiwick_verify.merkle import TILE_WIDTH
 
 ZONE = "default"
 MOST_COPIED = 50_000
-"""Of a larger ledger only the newest events are copied, from a signed head on."""
+"""Of a larger ledger only the newest events are copied, from a full tile on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,15 @@ async def _own_heads(heads: Path) -> AsyncIterator[HeadFiles]:
 
 
 async def _copy(tx: Transaction, target_url: str) -> None:
-    first = await tx.value(
-        "SELECT coalesce(max(size), 0) FROM ledger.heads WHERE zone = :zone"
-        " AND size <= (SELECT max(seq) + 1 FROM ledger.events WHERE zone = :zone) - :most",
-        zone=ZONE,
-        most=MOST_COPIED,
-    )
+    # from a full tile on, with all hashes: the tree before the copied events is told from them
+    first = max(0, await tree_size(tx, ZONE) - MOST_COPIED) // TILE_WIDTH * TILE_WIDTH
     source = await driver(tx)
-    parts = (("events", "seq"), ("heads", "size"))
+    parts = (("events", "seq", first), ("heads", "size", first), ("hashes", "first", 0))
     async with await AsyncConnection.connect(target_url) as target:
-        for table, position in parts:
+        for table, position, start in parts:
             name = sql.Identifier("ledger", table)
             read = sql.SQL("COPY (SELECT * FROM {} WHERE zone = {} AND {} >= {}) TO STDOUT (FORMAT binary)").format(
-                name, sql.Literal(ZONE), sql.Identifier(position), sql.Literal(first)
+                name, sql.Literal(ZONE), sql.Identifier(position), sql.Literal(start)
             )
             write = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(name)
             async with source.cursor().copy(read) as rows, target.cursor().copy(write) as into:

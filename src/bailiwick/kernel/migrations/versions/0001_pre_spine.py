@@ -319,8 +319,6 @@ CREATE TABLE ledger.events (
   decision_id uuid,
   principal text,
   server text,
-  leaf bytea NOT NULL,
-  chain bytea NOT NULL,
   source text NOT NULL,
   position bigint NOT NULL,
   body bytea NOT NULL
@@ -332,14 +330,25 @@ CREATE INDEX events_request ON ledger.events (request_id) WHERE request_id IS NO
 CREATE INDEX events_decision ON ledger.events (decision_id) WHERE decision_id IS NOT NULL;
 CREATE INDEX events_principal ON ledger.events (zone, principal, at);
 CREATE TABLE ledger.events_default PARTITION OF ledger.events DEFAULT;
+-- The tree of each zone: at level 0 the leaf hash of every event, at level n the root of every full tile of 256 hashes
+-- of level n - 1, in runs as they came about. Only ever added to.
+CREATE TABLE ledger.hashes (
+  zone text NOT NULL,
+  level smallint NOT NULL,
+  first bigint NOT NULL,
+  count int NOT NULL,
+  hashes bytea NOT NULL,
+  PRIMARY KEY (zone, level, first)
+);
+ALTER TABLE ledger.hashes ALTER COLUMN hashes SET STORAGE EXTERNAL;
 CREATE TABLE ledger.heads (
   zone text NOT NULL,
   size bigint NOT NULL,
-  chain bytea NOT NULL,
   at timestamptz NOT NULL,
+  root bytea NOT NULL,
   kid text NOT NULL,
-  signature bytea NOT NULL,
-  PRIMARY KEY (zone, size)
+  note bytea NOT NULL,
+  PRIMARY KEY (zone, size, at)
 );
 CREATE TABLE ledger.dead_letters (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -397,7 +406,7 @@ GRANT USAGE ON SCHEMA bailiwick TO bailiwick_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON SCHEMA ledger TO bailiwick_app;
-GRANT SELECT, INSERT ON ledger.events, ledger.heads, ledger.dead_letters TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.events, ledger.hashes, ledger.heads, ledger.dead_letters TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.ensure_partitions TO bailiwick_app;
 GRANT USAGE ON SCHEMA public TO bailiwick_readonly, bailiwick_audit_readonly;
