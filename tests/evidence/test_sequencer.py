@@ -405,7 +405,7 @@ async def test_heads_waiting_for_the_interval_are_signed_later(world: World) -> 
     assert world.rows("SELECT size FROM ledger.heads WHERE zone = 'default'") == [1]
     clock.advance(61)
     await sequencer.step()
-    assert world.rows("SELECT size FROM ledger.heads ORDER BY size") == [1, 2]
+    assert world.rows("SELECT size FROM ledger.heads WHERE zone = 'default' ORDER BY size") == [1, 2]
     published = world.head_files.load("default")
     assert published is not None and published.size == 2
 
@@ -463,3 +463,17 @@ async def test_drained_tells_whether_the_ledger_caught_up(world: World, waits: b
         await spool.close()
         await moved(world)
     assert await drained(world.database, world.spool_root, timeout_s=0.1)
+
+
+async def test_a_zone_in_which_nothing_happens_gets_a_head_every_hour(world: World) -> None:
+    world.clock = clock = FakeClock()
+    world.recorder._clock = clock
+    sequencer = world.sequencer()
+    for _ in range(3):
+        await sequencer.step()
+        clock.advance(3601)
+    heads = world.rows("SELECT size, at FROM ledger.heads WHERE zone = 'acme' ORDER BY at")
+    assert [size for size, _ in heads] == [0, 0, 0]
+    assert (heads[2][1] - heads[0][1]).total_seconds() == 7202
+    report = await verify(world.database, "acme", world.head_files)
+    assert (report.verdict, report.events, report.heads) == ("PASS", 0, 4)  # the published one counts as well

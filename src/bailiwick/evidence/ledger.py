@@ -72,6 +72,8 @@ class Head:
             opened = open_checkpoint(self.note, keys)
         except NoteError as error:
             return str(error)
+        if not opened.time:
+            return "its time is not signed"
         said = opened.checkpoint
         if (said.size, said.root) != (self.size, self.root) or opened.time != int(self.at.timestamp()):
             return "its columns say other than what was signed"
