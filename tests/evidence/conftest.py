@@ -3,12 +3,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from api_client import ApiClient
+from fastapi import FastAPI, Request
 from ledger_world import World
 
+from bailiwick.evidence.api import routes
+from bailiwick.evidence.search import Search
+from bailiwick.kernel.errors import Unauthenticated
+from bailiwick.kernel.http import Caller
 from bailiwick.kernel.migrate import migrate
+from bailiwick.kernel.problems import install
 from databases import url_of
 
 
@@ -33,3 +41,26 @@ async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
         yield made
     finally:
         await made.close()
+
+
+@pytest.fixture
+async def api(world: World) -> AsyncIterator[ApiClient]:
+    """The room's routes, called by whoever ``X-Role`` says, in the zone that ``X-Zone`` says."""
+    app = FastAPI()
+    install(app)
+
+    async def authenticate(request: Request) -> Caller:
+        role = request.headers.get("x-role")
+        if role is None:
+            raise Unauthenticated()
+        return Caller(request.state.zone, "olga", role, "session-1")
+
+    app.state.authenticate = authenticate
+    search = Search(world.database, world.sealer)
+    app.include_router(routes(world.database, search, world.recorder, world.head_files))
+
+    async def front(scope: Any, receive: Any, send: Any) -> None:
+        zone = dict(scope["headers"]).get(b"x-zone", b"default").decode()
+        await app({**scope, "state": {"zone": zone, "request_id": world.ids(), "ip": "192.0.2.1"}}, receive, send)
+
+    yield ApiClient(front, {"x-role": "auditor"})

@@ -65,7 +65,11 @@ def call(
     with contextlib.closing(connection):
         connection.request(method, path or "/", data, sent)
         answer = connection.getresponse()
-        return Got(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read().decode())
+        return Got(
+            answer.status,
+            {name.lower(): value for name, value in answer.getheaders()},
+            answer.read().decode("utf-8", "replace"),
+        )
 
 
 class Upstream:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rig import Stack, call, claims, installation
@@ -100,3 +103,41 @@ def test_headers_and_ids_on_every_answer(stack: Stack) -> None:
             assert name in got.headers, (path, name)
         ids.add(got.headers["x-request-id"])
     assert len(ids) == 5
+
+
+def test_an_auditor_checks_the_running_log_and_a_receipt_with_the_verifier_alone(stack: Stack, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(call("GET", f"{stack.api}/evidence/default/verifier-keys").text)
+    verifier = [sys.executable, "-m", "bailiwick_verify.cli"]
+    log = f"{stack.api}/evidence/default"
+
+    def verified(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", "BAILIWICK_TOKEN": stack.token, "PYTHONPATH": ":".join(sys.path)}
+        return subprocess.run([*verifier, *arguments], capture_output=True, text=True, env=environment, timeout=60)
+
+    token = stack.token_for("pay-agent", "pay")
+    got = stack.governed(token, "/s/pay/items")
+    event = stack.story(got.headers["x-request-id"])[0]
+    whole = verified("live", log, "--key", str(keys), "--state", str(tmp_path / "state"), "--max-age", "3700", "--json")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert json.loads(whole.stdout)["checked"] > 5
+    for _ in range(50):  # a head covers the event within a second
+        receipt = stack.admin("GET", f"/api/v1/audit/events/{event['id']}/receipt")
+        if receipt.status == 200:
+            break
+        time.sleep(0.1)
+    (tmp_path / "r.tlog-proof").write_text(receipt.text)
+    proven = verified("receipt", str(tmp_path / "r.tlog-proof"), "--key", str(keys), "--json")
+    assert proven.returncode == 0 and json.loads(json.loads(proven.stdout)["entry"])["id"] == event["id"]
+    (tmp_path / "r.tlog-proof").write_text(receipt.text.replace("index ", "index 1", 1))
+    assert verified("receipt", str(tmp_path / "r.tlog-proof"), "--key", str(keys)).returncode == 1
+    rotated = stack.admin("POST", "/api/v1/keys/rotate", {"purpose": "ledger", "reason": "yearly"})
+    assert rotated.status == 201, rotated
+    deadline = time.monotonic() + 30
+    while len(call("GET", f"{stack.api}/evidence/default/verifier-keys").text.splitlines()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    keys.write_text(call("GET", f"{stack.api}/evidence/default/verifier-keys").text)
+    again = verified("live", log, "--key", str(keys), "--state", str(tmp_path / "state"))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "public, max-age=31536000, immutable" in call("GET", f"{log}/tile/0/000.p/1").headers["cache-control"]

@@ -170,6 +170,91 @@ def verify(
     return _on_database(data_dir, run, database_url)
 
 
+@app.command()
+@command
+def receipt(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: ID.tlog-proof here.")] = None,
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+) -> int:
+    """Write the receipt of an event, which proves it to anybody who has the zone's verifier key.
+
+    Exits 3 when there is no such event, 1 while no signed head covers it.
+    """
+    from uuid import UUID
+
+    from bailiwick.evidence.receipts import receipt as make
+    from bailiwick.kernel.errors import Conflict, NotFound
+
+    try:
+        wanted = UUID(event_id)
+    except ValueError:
+        raise CommandFailed(USAGE, f"{event_id!r} is not the id of an event") from None
+    path = out or Path(f"{wanted}.tlog-proof")
+
+    async def run(database: Database) -> int:
+        try:
+            async with database.begin() as tx:
+                made = await make(tx, zone, wanted)
+                await _note(tx, zone, f"receipt of {wanted}", query="", returned=1)
+        except NotFound as error:
+            raise CommandFailed(NO_DATA, error.detail) from None
+        except Conflict as error:
+            raise CommandFailed(FAILED, error.detail) from None
+        path.write_bytes(bytes(made))
+        print(f"{path}: event {made.index} of zone {zone}; check it with bailiwick-verify receipt")
+        return 0
+
+    return _on_database(data_dir, run)
+
+
+@app.command()
+@command
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if need be; what is there is kept.")],
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """Write a zone's whole signed log into a folder for an auditor (C2SP tlog-tiles).
+
+    Exporting into the same folder again adds what is new. Exits 3 when nothing is signed yet.
+    """
+    import sys
+
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.export import export_log
+    from bailiwick.kernel.errors import Conflict, NotFound
+
+    def progress(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            filled = 40 * done // of
+            print(f"\r[{'#' * filled:<40}] {done:,} of {of:,} events", end="", file=sys.stderr, flush=True)
+
+    async def run(database: Database) -> int:
+        try:
+            done = await export_log(database, zone, directory, progress)
+        except NotFound as error:
+            raise CommandFailed(NO_DATA, error.detail) from None
+        except Conflict as error:
+            raise CommandFailed(FAILED, error.detail) from None
+        except OSError as error:
+            raise CommandFailed(FAILED, f"{error.filename or directory}: {error.strerror}") from None
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        async with database.begin() as tx:
+            await _record(tx, codes.AUDIT_EXPORTED, "success", zone, "ledger", events=done.events, files=done.files)
+        if json_:
+            print(_as_json({"zone": zone, "events": done.events, "files": done.files, "folder": str(directory)}))
+        else:
+            print(f"{done.events:,} events of zone {zone} in {directory}; {done.files:,} files written")
+            print(f"check: bailiwick-verify export {directory} --key {directory / 'verifier-keys'}")
+        return 0
+
+    return _on_database(data_dir, run)
+
+
 @app.command("acknowledge-loss")
 @command
 def acknowledge(data_dir: DataDir = None, json_: Json = False) -> int:

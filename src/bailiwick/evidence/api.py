@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import AfterValidator, AwareDatetime
 from sqlalchemy.exc import DBAPIError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.evidence.receipts import consistency, inclusion, receipt
 from bailiwick.evidence.requests import context_of
 from bailiwick.evidence.search import Filter, Search
+from bailiwick.evidence.tlog_tiles import routes as tile_routes
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import InvalidRequest
@@ -38,11 +43,13 @@ def _in_range(value: datetime | None) -> datetime | None:
 
 Word = Annotated[str, Query(max_length=200), AfterValidator(_plain)]
 Moment = Annotated[AwareDatetime | None, Query(), AfterValidator(_in_range)]
+TreeSize = Annotated[int, Query(ge=0, lt=1 << 62)]
+_RECEIPT: dict[int | str, dict[str, Any]] = {409: {"description": "No signed head covers the event yet"}}
 Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 
 
 def routes(database: Database, search: Search, recorder: Recorder, head_files: HeadFiles) -> APIRouter:
-    """The routes under ``/api/v1/audit``."""
+    """The routes under ``/api/v1/audit`` and ``/evidence``."""
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
     async def note(tx: Transaction, request: Request, caller: Caller, what: str, query: str, returned: int) -> None:
@@ -95,6 +102,37 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
             await note(tx, request, caller, f"events/{event_id}", "", 1)
         return entry.to_json()
 
+    @router.get(
+        "/events/{event_id}/receipt",
+        summary="A receipt that proves one event offline (C2SP tlog-proof)",
+        response_class=PlainTextResponse,
+        responses=_RECEIPT,
+    )
+    async def get_receipt(request: Request, event_id: UUID, caller: Auditor) -> Response:
+        async with database.begin() as tx:
+            made = await receipt(tx, zone_of(request), event_id)
+            await note(tx, request, caller, f"events/{event_id}/receipt", "", 1)
+        named = {"Content-Disposition": f'attachment; filename="{event_id}.tlog-proof"'}
+        return Response(bytes(made), media_type="text/plain; charset=utf-8", headers=named)
+
+    @router.get("/proofs/inclusion", summary="Prove that an event stands in the tree")
+    async def prove_inclusion(
+        request: Request, caller: Auditor, index: TreeSize, size: TreeSize | None = None
+    ) -> dict[str, Any]:
+        async with database.begin() as tx:
+            of, path = await inclusion(tx, zone_of(request), index, size)
+            await note(tx, request, caller, "proofs/inclusion", f"index={index} size={of}", len(path))
+        return {"index": index, "size": of, "path": _encoded(path)}
+
+    @router.get("/proofs/consistency", summary="Prove that a smaller tree is the beginning of a larger one")
+    async def prove_consistency(
+        request: Request, caller: Auditor, old: TreeSize, new: TreeSize | None = None
+    ) -> dict[str, Any]:
+        async with database.begin() as tx:
+            of, path = await consistency(tx, zone_of(request), old, new)
+            await note(tx, request, caller, "proofs/consistency", f"old={old} new={of}", len(path))
+        return {"old": old, "new": of, "path": _encoded(path)}
+
     @router.get("/requests/{request_id}", summary="Everything known about one request, in order")
     async def get_request(request: Request, request_id: UUID, caller: Auditor) -> dict[str, Any]:
         async with database.begin() as tx:
@@ -133,7 +171,10 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
             )
         return report.to_json()
 
-    return router
+    whole = APIRouter()
+    whole.include_router(router)
+    whole.include_router(tile_routes(database, note))
+    return whole
 
 
 def _position(cursor: str | None, order: str) -> int | None:
@@ -143,3 +184,7 @@ def _position(cursor: str | None, order: str) -> int | None:
     if kind != order or not 0 <= position < 1 << 62:
         raise InvalidRequest("The cursor belongs to another query.")
     return int(position)
+
+
+def _encoded(path: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(item).decode() for item in path]

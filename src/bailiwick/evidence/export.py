@@ -1,0 +1,73 @@
+"""A zone's log as a folder to be carried away and checked elsewhere (C2SP tlog-tiles, ``bailiwick-verify``).
+
+Full tiles are written once, so exporting into the same folder again only adds what is new. The checkpoint is replaced
+last: a folder is whole whenever it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bailiwick.evidence.ledger import ledger_keys
+from bailiwick.evidence.receipts import newest_head
+from bailiwick.evidence.tree import read_tile
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.errors import Conflict
+from bailiwick_verify.merkle import TILE_WIDTH
+from bailiwick_verify.tiles import ENTRIES, Tile, encode_bundle, tiles_of
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """How many events the folder holds, and how many files were written now."""
+
+    zone: str
+    events: int
+    files: int
+
+
+async def export_log(
+    database: Database, zone: str, directory: Path, progress: Callable[[int, int], None] = lambda done, of: None
+) -> Exported:
+    """Write the signed log of ``zone`` into ``directory``; ``progress(done, of)`` counts events.
+
+    Raises ``NotFound`` where nothing is signed, ``Conflict`` where events are not kept any more, and OSError.
+    """
+    written = 0
+    async with database.begin() as tx:
+        await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        head = await newest_head(tx, zone)
+        keys = await ledger_keys(tx, zone)
+        for tile in [*tiles_of(head.size, entries=True), *tiles_of(head.size)]:
+            path = directory / tile.path
+            if not path.exists():
+                data = await _entries(tx, zone, tile) if tile.level == ENTRIES else await read_tile(tx, zone, tile)
+                _put(path, data)
+                written += 1
+            if tile.level == ENTRIES:
+                progress(min(head.size, tile.index * TILE_WIDTH + tile.width), head.size)
+    _put(directory / "verifier-keys", "".join(f"{key}\n" for key in keys.values()).encode())
+    _put(directory / "checkpoint", head.note)
+    return Exported(zone, head.size, written + 2)
+
+
+async def _entries(tx: Transaction, zone: str, tile: Tile) -> bytes:
+    start = tile.index * TILE_WIDTH
+    rows = await tx.all(
+        "SELECT body FROM ledger.events WHERE zone = :zone AND seq >= :start AND seq < :end ORDER BY seq",
+        zone=zone,
+        start=start,
+        end=start + tile.width,
+    )
+    if len(rows) != tile.width:
+        raise Conflict(f"Events {start} to {start + tile.width - 1} are not all kept any more.")
+    return encode_bundle(bytes(row["body"]) for row in rows)
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(data)
+    new.replace(path)
