@@ -20,18 +20,21 @@ def main() -> int:
     command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-n", str(given.cores), "--dist", "loadfile"]
     process = subprocess.Popen([*command, "-q", *rest], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    summary = ""
+    closing: list[str] = []
     for line in process.stdout:
         print(line, end="", flush=True)
-        if re.search(r"\d+ (passed|failed|error)", line):
-            summary = line
+        if line.startswith(("FAILED ", "ERROR ")) or re.search(r"\d+ (passed|failed|error)", line):
+            closing.append(line)
     tested = process.wait()
     subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=False)
     subprocess.run([sys.executable, "-m", "coverage", "xml", "-q", "--fail-under=0"], cwd=ROOT, check=False)
-    covered = subprocess.run([sys.executable, "-m", "coverage", "report"], cwd=ROOT, check=False).returncode
-    if covered:
+    report = subprocess.run([sys.executable, "-m", "coverage", "report"], cwd=ROOT, capture_output=True, text=True)
+    (ROOT / ".coverage" / "report.txt").write_text(report.stdout)
+    print(f"{''.join(report.stdout.splitlines(keepends=True)[-3:])}every file: .coverage/report.txt")
+    if covered := report.returncode:
         print("coverage is below its mark")
-    print(summary, end="")
+    # what failed stands last, where whoever sees only the end of a log looks
+    print("".join(closing), end="")
     return tested or (1 if covered else 0)
 
 
