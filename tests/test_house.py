@@ -53,7 +53,31 @@ def test_every_reason_code_is_documented() -> None:
     from bailiwick.kernel.errors import REASONS
 
     page = (ROOT / "docs" / "reference" / "reason-codes.md").read_text()
-    assert not [name for name in REASONS if f"`{name}`" not in page]
+    assert not [name for name in REASONS if f"| `{name}` |" not in page]
+
+
+def _reasons_named_in(text: str) -> set[str]:
+    """The reason codes that a module's source names: as ``reason=``, ``default_reason =``, or by the policy room's form."""
+    named = set(re.findall(r'\b(?:reason=|default_reason = )"([a-z_]+)"', text))
+    return named | set(re.findall(r'"(policy_[a-z_]+)"', text))
+
+
+def test_every_reason_that_the_code_answers_is_registered() -> None:
+    from bailiwick.kernel.errors import REASONS
+
+    no_reasons = {"policy_input", "policy_set", "policy_sets", "policy_name", "policy_version", "policy_revision"}
+    named = {
+        (path.name, name)
+        for path in SOURCE.rglob("*.py")
+        for name in _reasons_named_in(path.read_text())
+        if name not in no_reasons
+    }
+    assert len({name for _, name in named}) > 60, "the search finds nothing any more"
+    assert not sorted(each for each in named if each[1] not in REASONS)
+    assert _reasons_named_in('Finding(f, 1, "policy_unheard_of", m); Denied(reason="nor_this")') == {
+        "policy_unheard_of",
+        "nor_this",
+    }
 
 
 @pytest.mark.parametrize("page", [*PAGES, *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)

@@ -106,6 +106,7 @@ REASONS: dict[str, Reason] = {
     "policy_test_failed": Reason(422, "A test of the policy does not hold."),
     "policy_timeout": Reason(422, "The policy did not finish within the time an admission may take."),
     "policy_out_of_memory": Reason(422, "The policy needed more memory than an admission may use."),
+    "policy_set_altered": Reason(422, "A stored policy set is no longer what its content address says."),
     "policy_engine_crashed": Reason(422, "The policy crashed the engine."),
     # --- what we cannot do now
     "evidence_unavailable": Reason(503, "The decision could not be recorded, so it was not made."),
