@@ -173,6 +173,18 @@ class House:
         async with self.database.begin() as tx:
             await tx.run("INSERT INTO zones (name, created_at) VALUES (:name, now())", name=name)
 
+    async def server(self, *names: str, zone: str = "default") -> None:
+        """Servers that are registered and no more."""
+        async with self.database.begin() as tx:
+            for name in names:
+                await tx.run(
+                    "INSERT INTO servers (id, zone, name, endpoint, created_at, updated_at)"
+                    " VALUES (:id, :zone, :name, 'https://pay.example.com', now(), now())",
+                    id=self.ids(),
+                    zone=zone,
+                    name=name,
+                )
+
     async def user(self, username: str, role: str = "admin", zone: str = "default", **columns: Any) -> None:
         """A user with the password :data:`PASSWORD`."""
         values: dict[str, Any] = {"is_active": True, "must_change_password": False, "password_hash": _hashed()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -53,7 +55,31 @@ def test_every_reason_code_is_documented() -> None:
     from bailiwick.kernel.errors import REASONS
 
     page = (ROOT / "docs" / "reference" / "reason-codes.md").read_text()
-    assert not [name for name in REASONS if f"`{name}`" not in page]
+    assert not [name for name in REASONS if f"| `{name}` |" not in page]
+
+
+def _reasons_named_in(text: str) -> set[str]:
+    """The reason codes that a module's source names: as ``reason=``, ``default_reason =``, or by the policy room's form."""
+    named = set(re.findall(r'\b(?:reason=|default_reason = )"([a-z_]+)"', text))
+    return named | set(re.findall(r'"(policy_[a-z_]+)"', text))
+
+
+def test_every_reason_that_the_code_answers_is_registered() -> None:
+    from bailiwick.kernel.errors import REASONS
+
+    no_reasons = {"policy_input", "policy_set", "policy_sets", "policy_name", "policy_version", "policy_revision"}
+    named = {
+        (path.name, name)
+        for path in SOURCE.rglob("*.py")
+        for name in _reasons_named_in(path.read_text())
+        if name not in no_reasons
+    }
+    assert len({name for _, name in named}) > 60, "the search finds nothing any more"
+    assert not sorted(each for each in named if each[1] not in REASONS)
+    assert _reasons_named_in('Finding(f, 1, "policy_unheard_of", m); Denied(reason="nor_this")') == {
+        "policy_unheard_of",
+        "nor_this",
+    }
 
 
 @pytest.mark.parametrize("page", [*PAGES, *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
@@ -78,3 +104,30 @@ def test_no_two_test_files_have_the_same_name() -> None:
     # pytest imports them by their bare names: the second is not collected wherever both meet in one process
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
+
+
+def test_what_failed_is_told_again_at_the_end_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "test_on_purpose.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef broken(): raise RuntimeError('a fixture')\n"
+        "def deep(n):\n    assert n, 'deep down'\n    return deep(n - 1)\n"
+        "def test_fails(): deep(40)\n"
+        "def test_errors(broken): ...\n"
+        "def test_passes(): ...\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    spec = importlib.util.spec_from_file_location("run_tests", ROOT / "tools" / "run_tests.py")
+    assert spec is not None and spec.loader is not None
+    run_tests = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run_tests)
+    told = run_tests.Told()
+    for line in done.stdout.splitlines(keepends=True):
+        told.read(line)
+    again = list(told.again())
+    assert again[-1] == done.stdout.splitlines()[-1] and again[-1].startswith("1 failed, 1 passed, 1 error in ")
+    assert [line.split(" ")[0] for line in again[-3:-1]] in (["FAILED", "ERROR"], ["ERROR", "FAILED"])
+    for why in ("AssertionError: deep down", "RuntimeError: a fixture"):
+        assert any(line.startswith("E  ") and line.endswith(why) for line in again), why
+    assert again.index("----- test_fails") > again.index("----- ERROR at setup of test_errors")
+    assert len(again) < 2 * 30 + 10, "of each the end of its traceback"

@@ -31,14 +31,6 @@ def reason_codes() -> str:
     return "\n".join(lines + [f"| `{name}` | {each.status} | {each.meaning} |" for name, each in REASONS.items()])
 
 
-def policy_reasons() -> str:
-    """What an upload can be refused for."""
-    from bailiwick.policy.reasons import REASONS
-
-    lines = ["| reason | meaning |", "|---|---|"]
-    return "\n".join(lines + [f"| `{name}` | {meaning} |" for name, meaning in REASONS.items()])
-
-
 def permissions() -> str:
     """The permission matrix."""
     from bailiwick.kernel.permissions import matrix
@@ -82,7 +74,6 @@ def commands() -> str:
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("settings.md", settings),
     "reason-codes": ("reason-codes.md", reason_codes),
-    "policy-reasons": ("reason-codes.md", policy_reasons),
     "permissions": ("permissions.md", permissions),
     "events": ("events.md", events),
     "metrics": ("metrics.md", metrics),

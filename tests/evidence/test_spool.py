@@ -7,11 +7,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
 from ledger_world import SMALL_SEGMENT
+from prometheus_client import CollectorRegistry
 
+from bailiwick.app.serve import spool_shower
 from bailiwick.evidence.frames import MAX_PAYLOAD, Frame, Kind, read
 from bailiwick.evidence.spool import (
     LOST_NAME,
@@ -24,6 +27,7 @@ from bailiwick.evidence.spool import (
     owner_alive,
 )
 from bailiwick.kernel.errors import BailiwickError, Unavailable
+from bailiwick.kernel.metrics import Metrics
 
 
 class Broken(Files):
@@ -256,3 +260,42 @@ def payloads_of(spool: Spool) -> list[bytes]:
         with path.open("rb") as stream:
             found += [frame.payload for frame in read(stream.fileno(), 0, limit=8 << 20, final=True).frames]
     return [payload for payload in found if len(payload) == 1000]
+
+
+async def test_a_scrape_shows_what_the_spool_does(tmp_path: Path) -> None:
+    files, syncs, metrics = Broken(), deque[float](), Metrics(CollectorRegistry())
+    spool = Spool(tmp_path, "w0", "boot", segment_bytes=SMALL_SEGMENT, files=files, on_sync=syncs.append)
+    metrics.before_flush(spool_shower(metrics, spool, syncs))
+    await spool.start()
+
+    def figure(name: str) -> float:
+        lines = metrics.collect_text().decode().splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"bailiwick_spool_{name} "))
+
+    names = (
+        "events_total",
+        "bytes_total",
+        "fsync_duration_seconds_count",
+        "fsync_duration_seconds_sum",
+        "failures_total",
+    )
+    assert [figure(name) for name in names] == [0] * 5
+    await asyncio.gather(*[spool.append(Kind.EVENT, "default", b"x" * 100) for _ in range(20)])
+    assert figure("events_total") == 20
+    assert figure("bytes_total") > 2000
+    assert 1 <= figure("fsync_duration_seconds_count") <= 20
+    assert figure("fsync_duration_seconds_sum") > 0
+    assert figure("backlog_bytes") == 0
+    before = [figure(name) for name in names]
+    assert [figure(name) for name in names] == before, "a scrape carries nothing over twice"
+
+    files.fail_sync = files.fail_create = True
+    with pytest.raises(Unavailable):
+        await spool.append(Kind.EVENT, "default", b"lost")
+    await until(lambda: spool.refusal)
+    with pytest.raises(Unavailable):
+        spool.append(Kind.EVENT, "default", b"refused")
+    assert figure("failures_total") >= 1
+    assert figure("events_total") == 20
+    files.fail_sync = files.fail_create = False
+    await spool.close()

@@ -8,6 +8,7 @@ import pytest
 
 from bailiwick.identity.applications import may_hand_out, new_secret, well_formed
 from bailiwick.identity.loader import ApplicationEntry, load_applications
+from bailiwick.inventory.servers import require_servers
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.ids import Ids
 from people_fixtures import House
@@ -17,6 +18,7 @@ BODY = {"name": "agent", "grants": {"payments": ["payments:write", "payments:rea
 
 @pytest.fixture
 async def token(house: House) -> str:
+    await house.server("payments")
     return await house.signed_in("root")
 
 
@@ -122,6 +124,7 @@ async def test_disabling_ends_what_was_issued(house: House, token: str) -> None:
 
 
 async def test_grants_are_merged_server_by_server(house: House, token: str) -> None:
+    await house.server("a", "b", "c")
     await create(house, token, grants={"a": ["x"], "b": ["y"]}, description="d")
     answer = await house.call(
         "PATCH", "/api/v1/applications/agent", {"grants": {"a": None, "c": ["z"]}, "description": None}, token=token
@@ -138,7 +141,43 @@ async def test_grants_are_merged_server_by_server(house: House, token: str) -> N
     assert stale.status == 412
 
 
+async def test_grants_name_servers_that_are_there(house: House, token: str) -> None:
+    async def refused(method: str, path: str, body: dict[str, Any]) -> list[str]:
+        answer = await house.call(method, path, body, token=token)
+        assert (answer.status, answer.json()["reason"]) == (400, "unknown_granted_server"), answer.body
+        return answer.json()["servers"]  # type: ignore[no-any-return]
+
+    path = "/api/v1/applications"
+    wrong = {"name": "agent", "grants": {"paymnets": ["x"], "payments": ["x"], "nowhere": ["x"]}}
+    assert await refused("POST", path, wrong) == ["nowhere", "paymnets"]
+    assert await house.value("SELECT count(*) FROM applications") == 0
+    await house.zone("other")
+    await house.server("elsewhere", zone="other")
+    assert await refused("POST", path, {"name": "agent", "grants": {"elsewhere": ["x"]}}) == ["elsewhere"]
+
+    await create(house, token)
+    assert await refused("PATCH", f"{path}/agent", {"grants": {"paymnets": ["x"]}}) == ["paymnets"]
+    await house.server("files")
+    assert (await house.call("PATCH", f"{path}/agent", {"grants": {"files": ["x"]}}, token=token)).status == 200
+    # a server that goes away locks nobody out of changing the rest, or of taking the grant away
+    await house.value("DELETE FROM servers WHERE name = 'files' RETURNING name")
+    kept = await house.call("PATCH", f"{path}/agent", {"grants": {"payments": ["y"]}}, token=token)
+    assert kept.json()["grants"] == {"files": ["x"], "payments": ["y"]}
+    gone = await house.call("PATCH", f"{path}/agent", {"grants": {"files": None}}, token=token)
+    assert gone.json()["grants"] == {"payments": ["y"]}
+
+
+async def test_a_granted_server_cannot_go_while_the_grant_is_being_written(house: House, token: str) -> None:
+    async with house.database.begin() as tx:
+        await require_servers(tx, "default", ["payments"])
+        deleting = asyncio.ensure_future(house.value("DELETE FROM servers WHERE name = 'payments' RETURNING name"))
+        done, _ = await asyncio.wait({deleting}, timeout=0.3)
+        assert not done
+    assert await deleting == "payments"
+
+
 async def test_grants_stay_bounded_over_many_patches(house: House, token: str) -> None:
+    await house.server(*(f"s{n}" for n in range(150)), *(f"t{n}" for n in range(100)))
     await create(house, token, grants={f"s{n}": ["x"] for n in range(150)})
     more = {"grants": {f"t{n}": ["x"] for n in range(100)}}
     answer = await house.call("PATCH", "/api/v1/applications/agent", more, token=token)
@@ -206,6 +245,7 @@ async def test_an_operator_cannot_rise_by_an_application(house: House, token: st
     ("role", "read", "write"), [("viewer", 403, 403), ("auditor", 200, 403), ("operator", 200, 201)]
 )
 async def test_who_may(house: House, role: str, read: int, write: int) -> None:
+    await house.server("payments")
     token = await house.signed_in(f"the-{role}", role)
     assert (await house.call("GET", "/api/v1/applications", token=token)).status == read
     assert (await house.call("POST", "/api/v1/applications", BODY, token=token)).status == write

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -55,6 +56,66 @@ def test_a_path_too_long_for_sockets_gets_a_run_dir_that_everybody_finds(tmp_pat
     layout.envoy.rmdir()
     layout.remove_foreign_run()
     assert not layout.run.exists()
+
+
+def test_what_is_left_in_a_run_dir_goes_with_it_and_nothing_it_points_to(tmp_path: Path, short_temp: Path) -> None:
+    layout = Layout(tmp_path / LONG)
+    layout.create()
+    kept = short_temp / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("somebody's")
+    (layout.run / "w1").mkdir()
+    (layout.run / "w1" / "stale.sock").touch()
+    (layout.run / "w1" / "link").symlink_to(kept)
+    (layout.run / "limits").touch()
+    layout.remove_foreign_run()
+    assert not layout.run.exists()
+    assert (kept / "file").read_text() == "somebody's"
+    layout.remove_foreign_run()
+    layout.create()
+    assert layout.run.is_dir(), "and it can be made again"
+
+
+@pytest.mark.parametrize("trap", ["symlink", "foreign", "other name", "inside"])
+def test_a_run_dir_that_is_not_ours_is_not_removed(tmp_path: Path, short_temp: Path, trap: str) -> None:
+    layout = Layout(tmp_path / ("short" if trap == "inside" else LONG))
+    elsewhere = short_temp / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    match trap:
+        case "symlink":
+            layout.run.symlink_to(elsewhere)
+        case "foreign":
+            elsewhere.rename(layout.run)
+            elsewhere = layout.run
+            os.chown(elsewhere, *((65534, 65534) if os.geteuid() == 0 else (-1, -1)))
+            if os.geteuid() != 0:
+                layout.run = Path("/root")
+        case "other name":
+            layout.run = elsewhere
+        case "inside":
+            layout = Layout(short_temp / "data")
+            layout.create()
+            elsewhere = layout.run
+            (elsewhere / "file").touch()
+    layout.remove_foreign_run()
+    assert (elsewhere / "file").exists()
+
+
+def test_a_copy_of_a_data_dir_does_not_take_the_run_dir_of_its_original(tmp_path: Path, short_temp: Path) -> None:
+    original = Layout(tmp_path / LONG)
+    original.create()
+    shutil.copytree(original.data_dir, tmp_path / f"{LONG} copy", symlinks=True)
+    copy = Layout(tmp_path / f"{LONG} copy")
+    assert copy.run != original.run
+    copy.create()
+    copy.remove_foreign_run()
+    assert original.run.is_dir()
+    # by another path, or moved, it is the same one
+    (tmp_path / "link").symlink_to(original.data_dir)
+    assert Layout(tmp_path / "link" / ".." / LONG).run == original.run
+    original.data_dir.rename(tmp_path / f"{LONG} moved")
+    assert Layout(tmp_path / f"{LONG} moved").run == original.run
 
 
 @pytest.mark.parametrize("trap", ["file", "symlink", "foreign"])

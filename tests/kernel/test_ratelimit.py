@@ -23,7 +23,7 @@ from bailiwick.kernel.clock import FakeClock, SystemClock
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.metrics import Metrics
-from bailiwick.kernel.ratelimit import Limiter, MachineCounters, RequestLimits, gcra, network_of
+from bailiwick.kernel.ratelimit import HotLimits, Limiter, MachineCounters, RequestLimits, gcra, network_of
 from bailiwick.kernel.redis import Redis
 
 
@@ -319,3 +319,60 @@ def test_where_it_applies(counters: MachineCounters, clock: FakeClock) -> None:
     assert limits.applies("/api/v1/users")
     assert not limits.applies("/oauth/token")
     assert not limits.applies("/health")
+
+
+# --- the hot path
+
+
+def test_hot_limits_are_off_until_they_are_set(counters: MachineCounters, clock: FakeClock, monkeypatch: Any) -> None:
+    off = HotLimits(counters, Metrics(CollectorRegistry()), clock, 0)
+    monkeypatch.setattr(counters, "check", None)  # not even looked at
+    for _ in range(1000):
+        off.require("gateway", "agent")
+        off.require("gateway", "agent", 0)
+
+
+def test_a_hot_limit_is_each_applications_at_each_place(counters: MachineCounters, clock: FakeClock) -> None:
+    limits = HotLimits(counters, Metrics(CollectorRegistry()), clock, 2)
+
+    def passed(place: str, key: str, own: int | None = None) -> int:
+        count = 0
+        for _ in range(10):
+            try:
+                limits.require(place, key, own)
+            except BailiwickError as error:
+                assert (error.status, error.reason) == (429, "rate_limited")
+                assert int(error.headers["Retry-After"]) >= 1
+                break
+            count += 1
+        return count
+
+    assert passed("gateway", "a") == 2
+    assert passed("token", "a") == 2
+    assert passed("gateway", "b") == 2
+    assert passed("gateway", "c", 5) == 5, "its own limit counts in place of the installation's"
+    assert passed("gateway", "d", 0) == 10
+    clock.advance(30)
+    assert passed("gateway", "a") == 1
+
+
+def test_hot_refusals_are_counted_each_and_logged_once_a_minute(counters: MachineCounters, clock: FakeClock) -> None:
+    metrics = Metrics(CollectorRegistry())
+    limits = HotLimits(counters, metrics, clock, 1)
+
+    def refused(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(BailiwickError):
+                limits.require("gateway", "a", 1)
+
+    with structlog.testing.capture_logs() as logged:
+        limits.require("gateway", "a", 1)
+        refused(5)
+        assert [(line["event"], line["by"], line["caller"]) for line in logged] == [
+            ("rate limit exceeded", "gateway", "a")
+        ]
+        clock.advance(61)
+        limits.require("gateway", "a", 1)
+        refused(1)
+    assert len(logged) == 2
+    assert b'bailiwick_rate_limited_total{scope="gateway"} 6.0' in metrics.collect_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from bailiwick.kernel import problems
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database
-from bailiwick.kernel.errors import Unauthenticated, Unavailable
+from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
 from bailiwick.kernel.feed import Change, FeedReader
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
@@ -69,6 +69,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.while_writing: list[Callable[[], None]] = []
         self.inputs: dict[str, bytes] = {}
         self.full = False
 
@@ -76,6 +77,8 @@ class Memory:
         if self.full:
             raise Unavailable(reason="evidence_unavailable")
         self.events.append(decode(body))
+        if self.while_writing:
+            self.while_writing.pop(0)()
 
     def decision_input(self, zone: str, digest: str, body: bytes) -> None:
         assert digest_of(body) == digest
@@ -143,6 +146,10 @@ class Stage:
             "gone": ("viewer", False),
         }
         self.observed: list[tuple[str, str, bool]] = []
+        self.changes = 0  # of revocations and principals
+        self.ended: set[str] = set()
+        self.stale = False
+        self.limited: set[str] = set()
         self.worker = Worker(self)
         self.policies = self.service()
         self.known_good = KnownGood(self.database, self.recorder, self.clock)
@@ -157,6 +164,9 @@ class Stage:
             ids=self.ids,
             monotonic=self.clock.monotonic,
             observe=lambda outcome, reason, cached, seconds: self.observed.append((outcome, reason, cached)),
+            limit=lambda caller: self.limit(caller),
+            moved=lambda: self.changes,
+            require_fresh=self.require_fresh,
         )
 
     def service(self) -> Policies:
@@ -187,7 +197,17 @@ class Stage:
         role, _, name = token.partition(":")
         if not name:
             raise Unauthenticated(reason="invalid_token")
+        if token in self.ended:
+            raise Unauthenticated(reason="session_ended")
         return Caller(zone, name, role, "session-1", must_change_password=role == "new")
+
+    def require_fresh(self) -> None:
+        if self.stale:
+            raise Unavailable(reason="revocation_stale")
+
+    def limit(self, caller: Caller) -> None:
+        if caller.name in self.limited:
+            raise BailiwickError(reason="rate_limited", headers={"Retry-After": "7"})
 
     def _app(self) -> FastAPI:
         app = FastAPI()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from policies import SEED, v0, v1
 
+from bailiwick.kernel.errors import REASONS
 from bailiwick.policy import admission
 from bailiwick.policy.admission import Admission, AdmissionLimits, AdmissionReport
 from bailiwick.policy.library import library_modules
-from bailiwick.policy.reasons import REASONS
 from bailiwick.policy.rego_syntax import Module
 
 

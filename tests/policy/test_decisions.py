@@ -214,3 +214,15 @@ def test_inputs_of_one_key_look_the_same_along_the_paths(
     if key_of(one) == key_of(other):
         assert [seen(one, path) for path in paths] == [seen(other, path) for path in paths]
     assert key_of(one) == key_of(plain(one))
+
+
+def test_another_rule_has_a_value_or_none() -> None:
+    asked = decider(v1("allow if input.x\nlimit := input.n * 2 if input.n\nnothing := null"))
+    assert asked.rule("data.app.limit", {"n": 21}) == 42
+    for path in ("data.app.limit", "data.app.nothing", "data.app.absent", "data.nowhere.at.all"):
+        assert asked.rule(path, {}) is None, path
+    assert (
+        decider(v1("allow if input.x\nlimit := n if { n := to_number(input.n) }")).rule("data.app.limit", {"n": "x"})
+        is None
+    )
+    assert Decider().rule("data.app.limit", {}) is None

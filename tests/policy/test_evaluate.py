@@ -317,3 +317,56 @@ def test_the_endpoint_is_described() -> None:
     properties = described["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
     assert list(properties) == ["allowed", "reasons", "policy_revision", "decision_id"]
     json.dumps(described)
+
+
+# --- what changes while the disk is busy ----------------------------------------------------------------------------
+
+
+async def test_a_session_that_ends_while_the_disk_is_busy_gets_no_answer(seeded: Stage) -> None:
+    def end() -> None:
+        seeded.ended.add("viewer:bob")
+        seeded.changes += 1
+
+    seeded.memory.while_writing.append(end)
+    status, refusal = await seeded.ask(BOB, "viewer:bob")
+    assert (status, refusal["reason"]) == (401, "session_ended")
+    told = [(event.code, event.outcome, event.reasons) for event in seeded.memory.events]
+    assert told[0][:2] == (codes.DECISION_EVALUATED.code, "allow")
+    assert told[1] == (codes.ACCESS_REFUSED.code, "deny", ("session_ended",))
+
+
+async def test_a_user_disabled_while_the_disk_is_busy_is_decided_on_anew(seeded: Stage) -> None:
+    def disable() -> None:
+        seeded.users["bob"] = ("viewer", False)
+        seeded.changes += 1
+
+    seeded.memory.while_writing.append(disable)
+    status, answer = await seeded.ask(BOB, "operator:otto")
+    assert (status, answer["allowed"], answer["reasons"]) == (200, False, ["account_disabled"])
+    assert [event.outcome for event in seeded.memory.events] == ["allow", "deny"]
+    assert seeded.memory.events[-1].decision_id == answer["decision_id"]
+
+
+async def test_a_change_that_concerns_nobody_here_changes_nothing(seeded: Stage) -> None:
+    def change() -> None:
+        seeded.changes += 1
+
+    seeded.memory.while_writing.append(change)
+    assert (await seeded.ask(BOB, "operator:otto"))[1]["allowed"] is True
+    assert len(seeded.memory.events) == 1
+
+
+async def test_an_answer_does_not_outlive_the_freshness_of_the_feed(seeded: Stage) -> None:
+    seeded.memory.while_writing.append(lambda: setattr(seeded, "stale", True))
+    status, refusal = await seeded.ask(BOB)
+    assert (status, refusal["reason"]) == (503, "revocation_stale")
+    assert seeded.memory.events[-1].reasons == ("revocation_stale",)
+
+
+async def test_who_has_had_his_share_is_told_when_to_come_back(seeded: Stage) -> None:
+    seeded.limited.add("bob")
+    async with seeded.client("viewer:bob") as client:
+        answer = await client.post(PATH, json=BOB)
+    assert (answer.status_code, answer.json()["reason"], answer.headers["retry-after"]) == (429, "rate_limited", "7")
+    assert seeded.memory.events == []
+    assert (await seeded.ask(BOB))[0] == 200

@@ -178,7 +178,8 @@ async def test_only_administrators_upload(stage: Stage) -> None:
     for role in ("operator", "auditor", "viewer"):
         async with stage.client(f"{role}:otto") as client:
             assert (await upload(client, "a", SEED)).status_code == 403
-            assert (await client.post("/api/v1/policies/rollback")).status_code == 403
+            may_narrow = role == "operator"
+            assert (await client.post("/api/v1/policies/rollback")).status_code == (409 if may_narrow else 403)
 
 
 async def test_data_comes_with_a_policy(stage: Stage) -> None:
@@ -316,6 +317,25 @@ async def test_a_rollback_prefers_what_is_known_good(stage: Stage) -> None:
     change = await stage.policies.rollback(stage.context)
     assert change.activation.hash == proven
     assert change.activation.known_good_at is not None
+
+
+async def test_an_operator_returns_to_what_is_known_good_and_to_nothing_else(stage: Stage) -> None:
+    first = await stage.put("authorization", SEED)
+    open_to_all = await stage.put("authorization", allowing("sark.authz", "true"))
+    async with stage.client("operator:otto") as client:
+        refused = await client.post("/api/v1/policies/rollback")
+        assert (refused.status_code, refused.json()["reason"]) == (409, "conflict")
+        assert "policies:write" in refused.json()["detail"]
+        assert await stage.active_hash() == open_to_all, "the set before has not proven itself: it may widen"
+        async with stage.client() as administrator:
+            marked = await administrator.post(f"/api/v1/policies/sets/{first}/known-good")
+            assert marked.status_code == 200
+        assert (await client.post(f"/api/v1/policies/sets/{open_to_all}/known-good")).status_code == 403
+        answer = await client.post("/api/v1/policies/rollback")
+        assert (answer.status_code, answer.json()["policy_set"]) == (200, first)
+        assert (await client.post("/api/v1/policies/authorization/activate")).status_code == 403
+        assert (await client.post("/api/v1/policies/authorization/deactivate")).status_code == 403
+    assert [event.actor.user for event in await stage.outbox(codes.POLICY_ROLLED_BACK)] == ["otto"]
 
 
 async def test_a_set_with_errors_is_not_good(stage: Stage) -> None:

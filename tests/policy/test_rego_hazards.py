@@ -4,7 +4,6 @@ import pytest
 import regorus
 from policies import v0, v1
 
-from bailiwick.policy.reasons import REASONS
 from bailiwick.policy.rego_analysis import analyse
 from bailiwick.policy.rego_hazards import ALLOWED, FORBIDDEN
 
@@ -168,7 +167,3 @@ def test_a_package_of_ours_is_reserved_and_an_empty_set_refused() -> None:
 
 def test_with_may_not_replace_functions_in_service() -> None:
     assert reasons("f(x) := 1\nallow if { count(input.x) == 1 with count as f }") == [("policy_forbidden_builtin", 6)]
-
-
-def test_every_reason_is_explained() -> None:
-    assert all(reason.startswith("policy_") and meaning.endswith(".") for reason, meaning in REASONS.items())

@@ -50,7 +50,7 @@ def test_an_ordinary_rotation_ends_nothing_and_an_emergency_everything(stack: St
     assert ended.status == 201, ended
     assert claims(newer)["jti"] in {each["jti"] for each in ended.json["affected_mandates"]}
     refused = stack.governed(newer, "/s/pay/items")
-    assert (refused.status, refused.reason) == (401, "token_revoked")
+    assert (refused.status, refused.reason) == (401, "key_revoked")
     assert passes(stack, stack.token_for("pay-agent", "pay"))
 
 

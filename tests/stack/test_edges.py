@@ -195,3 +195,28 @@ def test_a_full_spool_refuses_and_comes_back_with_nothing_lost() -> None:
     finally:
         for spool in mounted:
             subprocess.run(["umount", "-l", str(spool)], check=False)
+
+
+# ---------------------------------------------------------------------- limits of the hot endpoints
+
+
+def test_an_installations_limit_holds_at_each_hot_endpoint() -> None:
+    with installation(WORKERS="2", BAILIWICK_RATE_LIMIT_APPLICATION="5") as stack:
+        stack.govern("pay")
+        agent = "/api/v1/applications/pay-agent"
+        # of its own it has none, until its route is carried
+        assert stack.admin("PATCH", agent, {"rate_limit": 0}).json["rate_limit"] == 0
+        token = stack.token_for("pay-agent", "pay")
+        assert {stack.governed(token, "/s/pay/items").status for _ in range(20)} == {200}
+        assert stack.admin("PATCH", agent, {"rate_limit": None}).json["rate_limit"] is None
+        question = {"user_id": "admin", "resource": "servers", "action": "read"}
+        for ask in (
+            lambda: stack.governed(token, "/s/pay/items"),
+            lambda: stack.mandate("pay-agent", "pay"),
+            lambda: stack.admin("POST", "/api/v1/authz/evaluate", question),
+        ):
+            answers = [ask() for _ in range(8)]
+            assert [got.status for got in answers[:5]] == [200] * 5, "the workers count together, and from here"
+            assert answers[-1].status == 429
+            assert int(answers[-1].headers["retry-after"]) >= 1
+            assert "rate_limited" in answers[-1].text or answers[-1].json["error"]

@@ -84,6 +84,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         fence=Fence(base.layout.control_socket),
         poll_self=state.poll,
         observe=_revocation_observer(base),
+        count=_revocation_counter(base),
     )
     passwords = Passwords()
     applications = Applications(
@@ -121,6 +122,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
             clock,
             mandate_ttl_s=settings.mandate_ttl_s,
             drained=lambda: drained(database, base.layout.spool),
+            count=_revocation_counter(base),
         ),
         evidence=evidence,
         search=search,
@@ -154,6 +156,10 @@ def _revocation_observer(base: Foundations) -> Callable[[Settlement], None]:
             base.metrics.workers_fenced.inc()
 
     return observe
+
+
+def _revocation_counter(base: Foundations) -> Callable[[str], None]:
+    return lambda kind: base.metrics.revocations.labels(kind).inc()
 
 
 def surroundings_of(state: WorkerState) -> Callable[[str], Surroundings]:

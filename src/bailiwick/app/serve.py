@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -36,6 +37,7 @@ from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated, Una
 from bailiwick.kernel.front import Front, RequestRecord
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.idempotency import Idempotency
+from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.permissions import Permission, allowed
 from bailiwick.kernel.ratelimit import HotLimits, Limiter, MachineCounters, RequestLimits
@@ -69,14 +71,15 @@ class _Worker:
         background.heed_signals()
         register = WorkerRegister(base.database, base.clock, f"{self._slot}-{boot}", self._slot)
         state = WorkerState(base, with_policy=True)
+        syncs: deque[float] = deque()
         spool = Spool(
             self._layout.spool,
             self._slot,
             boot,
             segment_bytes=self._settings.spool_segment_mb << 20,
-            on_sync=base.metrics.spool_fsync_seconds.observe,
+            on_sync=syncs.append,
         )
-        base.metrics.before_flush(_spool_shower(base, spool))
+        base.metrics.before_flush(spool_shower(base.metrics, spool, syncs))
         await spool.start()
         try:
             # entered before anything is read: whoever revokes from now on waits for this worker
@@ -86,7 +89,7 @@ class _Worker:
             state.reader.on_applied = register.confirm
             redis = Redis(_secret(self._settings.redis_url), base.clock, base.metrics)
             counters = MachineCounters(self._layout.run / "limits", base.clock)
-            hot_limits = HotLimits(counters, base.metrics, self._settings.rate_limit_application)
+            hot_limits = HotLimits(counters, base.metrics, base.clock, self._settings.rate_limit_application)
             rooms = build(base, state, spool, hot_limits)
             state.on_sealer.append(rooms.replace_sealer)
             access_log = AccessLog(base.database)
@@ -179,6 +182,7 @@ def compose(
         observe=_decision_observer(base),
         limit=lambda caller: hot_limits.require("evaluate", f"{caller.zone}:{caller.name}"),
         moved=lambda: state.store.revocations_seen + state.store.current.generation,
+        require_fresh=rooms.authenticator.require_fresh,
     )
     _document(app, openapi_paths())
     limits = RequestLimits(
@@ -276,18 +280,23 @@ def _check_observer(base: Foundations) -> Any:
     return observe
 
 
-def _spool_shower(base: Foundations, spool: Spool) -> Callable[[], None]:
-    """Carries the spool's own counts over to the metrics, each time those are flushed."""
-    metrics = base.metrics
+def spool_shower(metrics: Metrics, spool: Spool, syncs: deque[float]) -> Callable[[], None]:
+    """Carries the spool's own figures over to the metrics, each time those are flushed.
+
+    ``syncs`` are the seconds of each sync since; the spool's thread puts them in.
+    """
     appended = refused = written = 0
 
     def show() -> None:
         nonlocal appended, refused, written
-        metrics.spool_events.inc(spool.appended - appended)
-        metrics.spool_failures.inc(spool.refused - refused)
-        metrics.spool_bytes.inc(spool.written - written)
-        appended, refused, written = spool.appended, spool.refused, spool.written
+        now_appended, now_refused, now_written = spool.appended, spool.refused, spool.written
+        metrics.spool_events.inc(now_appended - appended)
+        metrics.spool_failures.inc(now_refused - refused)
+        metrics.spool_bytes.inc(now_written - written)
+        appended, refused, written = now_appended, now_refused, now_written
         metrics.spool_backlog_bytes.set(spool.queued_bytes)
+        while syncs:
+            metrics.spool_fsync_seconds.observe(syncs.popleft())
 
     return show
 

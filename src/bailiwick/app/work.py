@@ -150,7 +150,11 @@ def _forget_first_password(snapshot: Snapshot, layout: Layout) -> None:
     zone = snapshot.zones.get("default")
     first = zone.users.get(FIRST_ADMINISTRATOR) if zone is not None else None
     if first is not None and not first.must_change_password:
-        layout.administrator_password.unlink(missing_ok=True)
+        try:
+            layout.administrator_password.unlink(missing_ok=True)
+        except OSError as error:
+            # the password in it is worthless by now; what follows the snapshot must go on
+            log.warning("file with a used one-time password cannot be removed", error=str(error))
 
 
 def _trouble(sequencer: Sequencer) -> str | None:

@@ -143,7 +143,7 @@ class Authenticator:
             if error.reason == "unknown_key":
                 kid = read_header(token).kid
                 if kid in state.revoked_keys:
-                    raise Unauthenticated(reason="token_revoked") from None
+                    raise Unauthenticated(reason="key_revoked") from None
                 if any(kid in other.keys for other in self._store.current.zones.values()):
                     raise Unauthenticated(reason="wrong_zone") from None
             raise

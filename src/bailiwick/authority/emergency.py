@@ -24,7 +24,10 @@ class IssuedEvents(Protocol):
 
 
 class EmergencyRotation:
-    """Rotates keys. ``drained()`` waits until the events already acknowledged stand in the ledger."""
+    """Rotates keys.
+
+    ``drained()`` waits until the events already acknowledged stand in the ledger; ``count(kind)`` feeds the metrics.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class EmergencyRotation:
         *,
         mandate_ttl_s: int,
         drained: Callable[[], Awaitable[bool]],
+        count: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self._database = database
         self._keys = keys
@@ -44,6 +48,7 @@ class EmergencyRotation:
         self._clock = clock
         self._mandate_ttl_s = mandate_ttl_s
         self._drained = drained
+        self._count = count
 
     async def rotate(self, context: Context, purpose: Purpose, *, emergency: bool, reason: str) -> dict[str, Any]:
         """Replace the key and wait until every worker has; the answer is what the API shows.
@@ -52,6 +57,8 @@ class EmergencyRotation:
         """
         async with self._database.begin() as tx:
             old, new, revision = await self._keys.rotate(tx, context, purpose, emergency=emergency, reason=reason)
+        if emergency:
+            self._count("key")
         settlement = await self._revocations.settle(revision, context)
         answer: dict[str, Any] = {
             "purpose": purpose,

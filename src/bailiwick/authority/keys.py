@@ -1,7 +1,8 @@
 """The signing keys of a zone: made, sealed, rotated, published.
 
 Three purposes, each with one active key: ``mandate`` and ``session`` (ES256 on P-256, RFC 7518) and ``ledger``
-(Ed25519, RFC 8032). A retiring key still verifies until what it signed has run out; a revoked key verifies nothing.
+(Ed25519, RFC 8032). A retiring key still verifies until what it signed has run out, then it is retired. A key revoked
+in an emergency verifies nothing from that moment on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from bailiwick.kernel.errors import NotFound
 
 Purpose = Literal["mandate", "session", "ledger"]
 PURPOSES: tuple[Purpose, ...] = ("mandate", "session", "ledger")
+_REVOKED_REMEMBERED = timedelta(days=30)
+_MOST_REVOKED = 256
 _ALGORITHMS: dict[str, str] = {"mandate": "ES256", "session": "ES256", "ledger": "Ed25519"}
 
 
@@ -110,11 +113,16 @@ class KeyStore:
         return {row["kid"]: _verify_key(row) for row in rows}
 
     async def load_revoked(self, tx: Transaction, zone: str) -> frozenset[str]:
-        """The kids of keys revoked in an emergency within the last month: tokens that name them say so."""
+        """The kids of keys revoked in an emergency within the last month, at most the newest 256.
+
+        For telling why a token fails only: a kid that is not among them verifies nothing either.
+        """
         rows = await tx.all(
-            "SELECT kid FROM zone_keys WHERE zone = :zone AND state = 'revoked' AND changed_at > :since",
+            "SELECT kid FROM zone_keys WHERE zone = :zone AND state = 'revoked' AND changed_at > :since"
+            " ORDER BY changed_at DESC LIMIT :most",
             zone=zone,
-            since=self._clock.now() - timedelta(days=30),
+            since=self._clock.now() - _REVOKED_REMEMBERED,
+            most=_MOST_REVOKED,
         )
         return frozenset(row["kid"] for row in rows)
 
@@ -165,10 +173,10 @@ class KeyStore:
         return old, new, await feed.announce(tx, zone, "key", old)
 
     async def retire_expired(self, longest_life: timedelta) -> int:
-        """Revoke retiring keys whose last signature has run out; answers how many."""
+        """Retire retiring keys whose last signature has run out; answers how many."""
         async with self._database.begin() as tx:
             rows = await tx.all(
-                "UPDATE zone_keys SET state = 'revoked', changed_at = :now"
+                "UPDATE zone_keys SET state = 'retired', changed_at = :now"
                 " WHERE state = 'retiring' AND changed_at < :before AND purpose <> 'ledger' RETURNING zone, kid",
                 now=self._clock.now(),
                 before=self._clock.now() - longest_life,

@@ -65,7 +65,10 @@ class RevokedSet:
     users: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, revocation: Revocation) -> None:
-        """Take one revocation into account."""
+        """Take one revocation into account.
+
+        Raises ``ValueError`` for a kind this program does not know: the feed then ages, and the worker refuses.
+        """
         end = revocation.expires_at.timestamp()
         place = (revocation.zone, revocation.key)
         match revocation.kind:
@@ -77,6 +80,8 @@ class RevokedSet:
                 self.applications[place] = max(revocation.revision, self.applications.get(place, 0))
             case "user":
                 self.users[place] = max(revocation.revision, self.users.get(place, 0))
+            case unknown:
+                raise ValueError(f"a revocation of kind {unknown}")
 
     def covers(self, zone: str, *, jti: str, client: str, user: str, session: str, rev: int) -> bool:
         """Whether a token with these marks is revoked. Empty marks do not apply to the token."""
@@ -119,10 +124,11 @@ class Revocations:
         fence: Callable[[str, str], Awaitable[bool]],
         poll_self: Callable[[], Awaitable[None]] | None = None,
         observe: Callable[[Settlement], None] = lambda settlement: None,
+        count: Callable[[str], None] = lambda kind: None,
     ) -> None:
         """``fence(host, slot)`` makes sure that worker answers nothing more and tells whether it could.
 
-        ``poll_self`` has this process take the feed in at once, ``observe`` feeds the metrics.
+        ``poll_self`` has this process take the feed in at once; ``observe`` and ``count(kind)`` feed the metrics.
         """
         self._database = database
         self._clock = clock
@@ -140,6 +146,7 @@ class Revocations:
         self._fence = fence
         self._poll_self = poll_self
         self._observe = observe
+        self._count = count
 
     async def revoke(self, tx: Transaction, context: Context, kind: Kind, key: str, reason: str) -> int:
         """Write a revocation and its event in ``tx``; answers the feed revision. Call it last in the transaction."""
@@ -165,6 +172,7 @@ class Revocations:
             now=now,
             expires=now + self._life[kind],
         )
+        self._count(kind)
         return revision
 
     async def settle(self, revision: int, context: Context) -> Settlement:

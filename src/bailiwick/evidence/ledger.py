@@ -34,6 +34,7 @@ from bailiwick_verify.merkle import Edge
 from bailiwick_verify.note import ED25519, NoteError, Signer, VerifierKey, parse_note
 
 _KEY_LIFE_S = 5.0
+_LAST_MOMENT = 253_402_300_799  # the end of the year 9999
 ZONE_LOCK = 0x6C656467  # "ledg": first half of the advisory lock of a zone's tree
 
 
@@ -64,6 +65,8 @@ class Head:
         parsed = parse_note(note)
         checkpoint = parse_checkpoint(parsed.text)
         moment = max((line.moment for line in parsed.signatures if line.name == checkpoint.origin), default=0)
+        if moment > _LAST_MOMENT:
+            raise ValueError("the head claims a time that no calendar has")
         return cls(zone, checkpoint.size, checkpoint.root, datetime.fromtimestamp(moment, UTC), "", note)
 
     def false_because(self, keys: Collection[VerifierKey]) -> str | None:

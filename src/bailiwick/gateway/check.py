@@ -153,12 +153,14 @@ class Check:
         """Answer, now that the verdict is durable or could not be made so; record anew if it changed meanwhile."""
         if unrecorded is not None:
             case.error = unrecorded if isinstance(unrecorded, BailiwickError) else Unavailable(reason=_UNRECORDED)
-        elif case.error is None and self._moved(case):
-            presented = case.presented
-            assert presented is not None
-            case.seen, case.state = self._store.revocations_seen, self._store.current.zones.get(case.zone)
+        elif case.error is None:
             try:
-                self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
+                self._authenticator.require_fresh()
+                if self._moved(case):
+                    presented = case.presented
+                    assert presented is not None
+                    case.seen, case.state = self._store.revocations_seen, self._store.current.zones.get(case.zone)
+                    self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
             except BailiwickError as error:
                 case.error = error
                 self._record(case)

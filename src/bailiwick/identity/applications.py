@@ -19,6 +19,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.loader import ApplicationEntry
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.ports import Revoke
+from bailiwick.inventory.servers import require_servers
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
@@ -191,7 +192,8 @@ class Applications:
     ) -> tuple[Application, str]:
         """A new application and its secret, which is told only now.
 
-        Raises ``Conflict`` (``already_exists``), and ``Denied`` for a role above ``by_role``, the caller's.
+        Raises ``Conflict`` (``already_exists``), ``unknown_granted_server``, and ``Denied`` for a role above
+        ``by_role``, the caller's.
         """
         granted = _normal(grants or {})
         check_grants(granted)
@@ -201,6 +203,7 @@ class Applications:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
+            await require_servers(tx, context.zone, granted)
             row = await tx.one(
                 "INSERT INTO applications (id, zone, name, description, role, grants, rate_limit, secret_hash,"
                 " secret_rotated_at, created_at, updated_at) VALUES (:id, :zone, :name, :description, :role,"
@@ -226,7 +229,8 @@ class Applications:
     ) -> Application:
         """Merge ``patch`` (RFC 7396: description, role, grants, rate_limit, is_active) into an application.
 
-        Disabling ends its mandates everywhere before this returns; so do a lesser role and fewer grants hold.
+        Disabling ends its mandates everywhere before this returns; so do a lesser role and fewer grants hold. A grant
+        of a server that has been deleted since may stay; a new one raises ``unknown_granted_server``.
         """
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
@@ -255,6 +259,7 @@ class Applications:
             if changed != ["is_active"] or after["is_active"]:  # anybody who may write may switch off
                 _require_role(by_role, current.role)
                 _require_role(by_role, after["role"])
+            await require_servers(tx, context.zone, after["grants"].keys() - current.grants.keys())
             row = await tx.one(
                 "UPDATE applications SET description = :description, role = :role, grants = cast(:grants AS jsonb),"
                 " rate_limit = :rate_limit, is_active = :is_active, version = version + 1, updated_at = :now"

@@ -6,7 +6,7 @@ Without a binding a server is registered only, and the gateway answers 503 ``no_
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -375,6 +375,21 @@ class Servers:
     ) -> None:
         subject = Subject(id=name, type="server")
         await self._recorder.record(tx, kind, "success", context, subject=subject, server=name, changed=[*changed])
+
+
+async def require_servers(tx: Transaction, zone: str, names: Iterable[str]) -> None:
+    """Raise ``unknown_granted_server`` unless all are servers of the zone; none can be deleted before ``tx`` ends."""
+    wanted = sorted(set(names))
+    rows = await tx.all(
+        "SELECT name FROM servers WHERE zone = :zone AND name = ANY(:names) ORDER BY name FOR SHARE",
+        zone=zone,
+        names=wanted,
+    )
+    missing = sorted(set(wanted) - {row["name"] for row in rows})
+    if missing:
+        raise BailiwickError(
+            f"No such server in this zone: {missing[0]}.", reason="unknown_granted_server", servers=missing
+        )
 
 
 async def _hold_credential(tx: Transaction, zone: str, binding: Binding | None) -> None:

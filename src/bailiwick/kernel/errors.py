@@ -38,6 +38,7 @@ REASONS: dict[str, Reason] = {
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),
     "token_expired": Reason(401, "The token is past its expiry."),
     "token_revoked": Reason(401, "The token, or something its authority stands on, was revoked."),
+    "key_revoked": Reason(401, "The key that signed the token was revoked in an emergency."),
     "unknown_key": Reason(401, "The token names a signing key this zone does not have."),
     "wrong_audience": Reason(401, "The token was issued for another server."),
     "wrong_zone": Reason(401, "The token was issued by another zone."),
@@ -61,6 +62,7 @@ REASONS: dict[str, Reason] = {
     "zone_archived": Reason(403, "The zone is archived; nothing is issued or let through."),
     # --- what you reach
     "unknown_server": Reason(404, "No server by that name, host or path is registered."),
+    "unknown_granted_server": Reason(400, "The grants name a server that is not registered; register it first."),
     "conflicting_server": Reason(400, "Host, path and X-Bailiwick-Server name different servers."),
     "ambiguous_request": Reason(400, "A header that must stand once stands twice, or framing is contradictory."),
     "forbidden_path": Reason(400, "The path has traversal, encoded slashes or other characters that hide its target."),
@@ -75,6 +77,37 @@ REASONS: dict[str, Reason] = {
     "upstream_forbidden": Reason(422, "The address is link-local, metadata, or private and not allowed."),
     "upstream_unavailable": Reason(502, "The upstream could not be reached."),
     "upstream_timeout": Reason(504, "The upstream did not answer in time."),
+    # --- why a policy is refused, or fails at run time: the `findings` of `policy_refused`, the `fault` of a decision
+    "policy_syntax_error": Reason(422, "The policy is not valid Rego, in v0 or in v1."),
+    "policy_too_deep": Reason(422, "Literals, brackets or expressions nest deeper than can be parsed in bounded time."),
+    "policy_too_large": Reason(422, "The files or the data are larger than a policy set may be."),
+    "policy_forbidden_builtin": Reason(
+        422, "The policy calls a function that has side effects or differs from run to run."
+    ),
+    "policy_unknown_builtin": Reason(422, "The policy calls a function that the engine does not have."),
+    "policy_unbounded": Reason(
+        422, "The policy can be made to use memory or time without bound by what a request carries."
+    ),
+    "policy_recursion": Reason(422, "A rule or function depends on itself."),
+    "policy_data_conflict": Reason(
+        422, "The data has a value where a rule or package stands; one would hide the other."
+    ),
+    "policy_reserved_package": Reason(422, "The package name is reserved."),
+    "policy_empty": Reason(422, "The policy has no rule."),
+    "policy_result_type": Reason(
+        422, "`allow` must be true, false or undefined; `deny` a boolean or a collection of strings."
+    ),
+    "policy_unsupported": Reason(
+        422, "The engine would get this construct wrong; the message says how to write it instead."
+    ),
+    "policy_conflict": Reason(422, "Two rules give one name, function or key different values."),
+    "policy_runtime_error": Reason(422, "Evaluating the policy raised an error."),
+    "policy_instruction_limit": Reason(422, "Evaluating the policy took more instructions than a decision may."),
+    "policy_test_failed": Reason(422, "A test of the policy does not hold."),
+    "policy_timeout": Reason(422, "The policy did not finish within the time an admission may take."),
+    "policy_out_of_memory": Reason(422, "The policy needed more memory than an admission may use."),
+    "policy_set_altered": Reason(422, "A stored policy set is no longer what its content address says."),
+    "policy_engine_crashed": Reason(422, "The policy crashed the engine."),
     # --- what we cannot do now
     "evidence_unavailable": Reason(503, "The decision could not be recorded, so it was not made."),
     "revocation_stale": Reason(503, "This worker has not heard about revocations for too long to be sure."),

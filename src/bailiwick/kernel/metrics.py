@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import resource
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,6 +49,7 @@ _CHECK_REASONS = (
     "invalid_token",
     "token_expired",
     "token_revoked",
+    "key_revoked",
     "unknown_key",
     "wrong_audience",
     "wrong_zone",
@@ -143,6 +145,7 @@ class Metrics:
         self._hot: list[HotCounter | HotHistogram] = []
         self._hooks: list[Callable[[], None]] = []
         self._cpu_seen = 0.0
+        self._flushing = threading.Lock()
         self._requests()
         self._decisions()
         self._authority()
@@ -188,7 +191,7 @@ class Metrics:
 
     def _authority(self) -> None:
         self.mandates_issued = self._hot_counter("bailiwick_mandates_issued_total", "Mandates issued", ())
-        self.revocations = self._counter("bailiwick_revocations_total", "Revocations answered", ("kind",))
+        self.revocations = self._counter("bailiwick_revocations_total", "Revocations written", ("kind",))
         for kind in ("mandate", "session", "application", "user", "key"):
             self.revocations.labels(kind)
         self.revocation_seconds = self._histogram(
@@ -289,7 +292,11 @@ class Metrics:
                 self.http_requests._counter.labels(method, route, status)
 
     def flush(self) -> None:
-        """Carry this process's hot figures over to what is scraped."""
+        """Carry this process's hot figures over to what is scraped: each second, and by the thread of a scrape."""
+        with self._flushing:  # or both would carry the same figures over
+            self._flush()
+
+    def _flush(self) -> None:
         for hook in self._hooks:
             try:
                 hook()

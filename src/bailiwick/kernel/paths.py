@@ -26,6 +26,7 @@ _LONGEST_BELOW_RUN = 32
 """Bytes kept for ``/<slot>/<name>.sock`` and ``/pg/.s.PGSQL.5432`` below the run directory."""
 
 _REMEMBERED = "run.path"
+_FOREIGN_PREFIX = "bailiwick-"
 
 
 class DataDirUnusable(Exception):
@@ -168,9 +169,10 @@ class Layout:
     def remove_foreign_run(self) -> None:
         """Remove the run directory, with what is left in it, when it lives outside the data directory.
 
-        To be called by whoever holds the data directory's lock, once nothing runs any more.
+        To be called by whoever holds the data directory's lock, once nothing runs any more: then its owner is gone.
+        What is not a directory of ours is left alone, and nothing is followed out of it.
         """
-        if self.run.parent == self.data_dir:
+        if self.run.parent == self.data_dir or not self.run.name.startswith(_FOREIGN_PREFIX):
             return
         try:
             held = self.run.lstat()
@@ -186,14 +188,22 @@ class Layout:
         if _fits(inside):
             return inside
         try:
-            remembered = Path(os.fsdecode((self.data_dir / _REMEMBERED).read_bytes()))
+            noted, _, of = (self.data_dir / _REMEMBERED).read_bytes().partition(b"\0")
+            # in a copy of a data directory the note is the original's, and so is the directory it names
+            known = of == self._identity()
         except OSError:
             return self._foreign_run()
-        return remembered if remembered.is_absolute() else self._foreign_run()
+        remembered = Path(os.fsdecode(noted))
+        return remembered if known and remembered.is_absolute() else self._foreign_run()
+
+    def _identity(self) -> bytes:
+        """Tells the data directory from a copy of it, whatever path it is reached by."""
+        held = self.data_dir.stat()
+        return f"{held.st_dev}:{held.st_ino}".encode()
 
     def _foreign_run(self) -> Path:
         digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
-        name = f"bailiwick-{os.geteuid()}-{digest}"
+        name = f"{_FOREIGN_PREFIX}{os.geteuid()}-{digest}"
         chosen = Path(tempfile.gettempdir()) / name
         return chosen if _fits(chosen) else Path("/tmp") / name  # noqa: S108 - private directory, owner checked
 
@@ -204,11 +214,11 @@ class Layout:
         if not _make_private(self.run):
             # somebody else sits on the name: take one that nobody can have guessed
             base = Path(tempfile.gettempdir())
-            if not _fits(base / "bailiwick-12345678"):
+            if not _fits(base / f"{_FOREIGN_PREFIX}12345678"):
                 base = Path("/tmp")  # noqa: S108
-            self.run = Path(tempfile.mkdtemp(prefix="bailiwick-", dir=base))
+            self.run = Path(tempfile.mkdtemp(prefix=_FOREIGN_PREFIX, dir=base))
         note = self.data_dir / f"{_REMEMBERED}.new"
-        note.write_bytes(os.fsencode(self.run))
+        note.write_bytes(os.fsencode(self.run) + b"\0" + self._identity())
         note.replace(self.data_dir / _REMEMBERED)
 
 

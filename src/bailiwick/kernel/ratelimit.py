@@ -224,16 +224,21 @@ class Limiter:
         return _result(bool(allowed), float(ahead) / 1e6, 0.0, interval / 1e6, limit, burst)
 
 
+_TOLD_KEYS = 4096
+
+
 class HotLimits:
     """Limits of the endpoints on the hot path: counted among the workers of this machine, without waiting.
 
     ``per_minute`` is the limit of whoever has none of his own; 0 means no limit.
     """
 
-    def __init__(self, machine: MachineCounters, metrics: Metrics, per_minute: int) -> None:
+    def __init__(self, machine: MachineCounters, metrics: Metrics, clock: Clock, per_minute: int) -> None:
         self._machine = machine
         self._metrics = metrics
+        self._clock = clock
         self._per_minute = per_minute
+        self._told: dict[tuple[str, str], float] = {}
 
     def require(self, place: str, key: str, own: int | None = None) -> None:
         """Count a request of ``key`` at ``place``; raises ``rate_limited`` (429). ``own``: the key's own limit."""
@@ -243,7 +248,18 @@ class HotLimits:
         result = self._machine.check(f"{place}:{key}".encode("utf-8", "surrogateescape"), limit, limit)
         if not result.allowed:
             self._metrics.rate_limited.labels(place).inc()
+            self._tell(place, key, limit)
             raise BailiwickError(reason="rate_limited", headers=result.headers())
+
+    def _tell(self, place: str, key: str, limit: int) -> None:
+        """Log a refusal, once a minute for each key: what is limited comes in thousands."""
+        now = self._clock.monotonic()
+        if now < self._told.get((place, key), 0.0):
+            return
+        if len(self._told) >= _TOLD_KEYS:
+            self._told.clear()
+        self._told[place, key] = now + 60
+        log.warning(RATE_LIMIT_EXCEEDED, by=place, caller=key, limit_per_minute=limit)
 
 
 _PROVEN_CALLERS = 4096

@@ -125,7 +125,8 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
 
     @router.post("/policies/rollback", summary="Return to the last-known-good policy set", responses=_REFUSED)
     async def rollback(request: Request, caller: Rollbacker) -> dict[str, Any]:
-        return _changed(await policies.rollback(context_of(request, caller)))
+        narrow = not allowed(caller.role, Permission.POLICIES_WRITE)
+        return _changed(await policies.rollback(context_of(request, caller), known_good_only=narrow))
 
     @router.post("/policies/cache/flush", summary="Forget remembered decisions on every worker")
     async def flush(request: Request, caller: Operator) -> dict[str, Any]:

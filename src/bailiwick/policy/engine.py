@@ -30,7 +30,7 @@ _CONFLICTS = ("rule conflicts with rule", "multiple outputs", "generated multipl
 
 
 class PolicyError(BailiwickError):
-    """The policy could not be evaluated, which denies. ``fault`` is a key of ``policy.reasons.REASONS``.
+    """The policy could not be evaluated, which denies. ``fault`` is a key of ``kernel.errors.REASONS``.
 
     ``said`` is the engine's own message, for the author of the policy alone: it may quote the input.
     """

@@ -92,8 +92,9 @@ class Evaluate:
 
     ``authenticate(token, zone)`` answers the caller or raises ``Unauthenticated``; ``principal(zone, user_id)`` answers
     (role, active), or None for a user the zone does not have; ``limit(caller)`` raises ``rate_limited``; ``moved()``
-    answers another number once revocations or principals changed. All only look into memory. The front leaves ``zone``,
-    ``request_id``, ``client_request_id``, ``trace_id`` and ``ip`` in ``scope["state"]``.
+    answers another number once revocations or principals changed; ``require_fresh()`` raises ``revocation_stale``. All
+    only look into memory. The front leaves ``zone``, ``request_id``, ``client_request_id``, ``trace_id`` and ``ip`` in
+    ``scope["state"]``.
     """
 
     def __init__(
@@ -108,7 +109,8 @@ class Evaluate:
         monotonic: Callable[[], float],
         observe: Observe,
         limit: Callable[[Caller], None] | None = None,
-        moved: Callable[[], int] = lambda: 0,
+        moved: Callable[[], int],
+        require_fresh: Callable[[], None],
     ) -> None:
         self._authenticate = authenticate
         self._principal = principal
@@ -120,6 +122,7 @@ class Evaluate:
         self._observe = observe
         self._limit = limit
         self._moved = moved
+        self._require_fresh = require_fresh
         # services ask the same questions over and over; what a question says does not depend on who asks or when
         self._known: dict[tuple[str, bytes], Prepared] = {}
 
@@ -167,21 +170,32 @@ class Evaluate:
             state.get("trace_id", ""),
         )
         if question.user_id != caller.name and not _MAY_ASK_FOR_OTHERS.get(caller.role, False):
-            await self._refused(context, question)
+            await self._refused(context, question, "permission_denied")
             raise Denied(
                 "Deciding for others, or on an input of your own making, needs the permission "
                 f"{Permission.EVALUATE_OTHERS}.",
                 permission=str(Permission.EVALUATE_OTHERS),
             )
-        found = None if question.user_id is msgspec.UNSET else self._principal(zone, question.user_id)
-        role = found[0] if found is not None else ""
-        if known is None or known.role != role:
-            known = self._prepare(zone, body, question, role)
-        answer = await self._record(context, known, self._decide(zone, known, found))
-        if self._moved() != seen:
-            # the caller's session may have ended while the disk was busy; the event then tells of an answer nobody got
-            self._authenticate(token, zone)
-        return answer
+        user_id = question.user_id
+        while True:
+            found = None if user_id is msgspec.UNSET else self._principal(zone, user_id)
+            role = found[0] if found is not None else ""
+            if known is None or known.role != role:
+                known = self._prepare(zone, body, question, role)
+            answer = await self._record(context, known, self._decide(zone, known, found))
+            try:
+                # while the disk was busy the caller's session may have ended, or the feed gone stale
+                self._require_fresh()
+                if (moved := self._moved()) == seen:
+                    return answer
+                seen = moved
+                self._authenticate(token, zone)
+            except BailiwickError as error:
+                # the event before told of an answer that nobody gets
+                await self._refused(context, question, error.reason)
+                raise
+            if user_id is msgspec.UNSET or self._principal(zone, user_id) == found:
+                return answer
 
     def _prepare(self, zone: str, body: bytes, question: Question, role: str) -> Prepared:
         if question.user_id is msgspec.UNSET:
@@ -236,14 +250,14 @@ class Evaluate:
         await self._evidence.event(context.zone, encode(event))
         return _encode(Answer(decision.allowed, decision.reasons, decision.policy_set or None, decision_id))
 
-    async def _refused(self, context: Context, question: Question) -> None:
+    async def _refused(self, context: Context, question: Question, reason: str) -> None:
         user_id = question.user_id
         event = self._recorder.make(
             codes.ACCESS_REFUSED,
             "deny",
             context,
             subject=Subject(user_id, "user") if user_id is not msgspec.UNSET else None,
-            reasons=("permission_denied",),
+            reasons=(reason,),
             route=PATH,
         )
         await self._evidence.event(context.zone, encode(event))

@@ -23,6 +23,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound, Unavailable
+from bailiwick.kernel.permissions import Permission
 from bailiwick.policy import sets
 from bailiwick.policy.admission import Admission, AdmissionReport
 from bailiwick.policy.comparison import MAX_PAIRS, Comparison, Pair, Surroundings, compare, read_recent
@@ -253,15 +254,21 @@ class Policies:
 
         return await self._change(context, plan)
 
-    async def rollback(self, context: Context) -> Change:
+    async def rollback(self, context: Context, *, known_good_only: bool = False) -> Change:
         """Return to the last-known-good set, or to the one before while none is known good. One call, no argument.
 
         A target that is no longer admitted is passed over for the next one. Raises ``conflict`` where none is left.
+        ``known_good_only`` leaves out sets that have not proven themselves: what returns to those may widen.
         """
 
         async def plan(tx: Transaction, active: Activation | None) -> Sequence[_Plan]:
             history = await sets.read_history(tx, context.zone, None, sets.MAX_HISTORY_READ)
             targets = sets.rollback_targets(history)
+            if known_good_only and targets:
+                targets = [target for target in targets if target.known_good_at]
+                if not targets:
+                    needed = Permission.POLICIES_WRITE
+                    raise Conflict(f"No earlier policy set is known good; returning to another one needs {needed}.")
             if not targets:
                 raise Conflict("There is no policy set to go back to.")
             return [_Plan(await sets.read_members(tx, context.zone, t.members), "rollback", t) for t in targets]

@@ -47,7 +47,7 @@ class Module(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Why a policy is refused: ``reason`` is a key of :data:`bailiwick.policy.reasons.REASONS`."""
+    """Why a policy is refused: ``reason`` is a key of :data:`bailiwick.kernel.errors.REASONS`."""
 
     file: str
     line: int | None

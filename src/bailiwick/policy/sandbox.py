@@ -25,7 +25,7 @@ class Limits:
 
 
 class SandboxFailed(Exception):
-    """The process did not answer. ``fault`` is a key of ``policy.reasons.REASONS``."""
+    """The process did not answer. ``fault`` is a key of ``kernel.errors.REASONS``."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(fault)

@@ -57,7 +57,7 @@ CREATE TABLE zone_keys (
   algorithm text NOT NULL,
   public_jwk jsonb NOT NULL,
   private_sealed bytea NOT NULL,
-  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'retiring', 'revoked')),
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'retiring', 'retired', 'revoked')),
   created_at timestamptz NOT NULL,
   changed_at timestamptz NOT NULL
 );
@@ -217,7 +217,7 @@ AUTHORITY = """
 CREATE TABLE revocations (
   revision bigint PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
-  kind text NOT NULL CHECK (kind IN ('mandate', 'session', 'application', 'user', 'key')),
+  kind text NOT NULL CHECK (kind IN ('mandate', 'session', 'application', 'user')),
   key text NOT NULL,
   reason text NOT NULL DEFAULT '',
   revoked_by text NOT NULL,
