@@ -18,6 +18,7 @@ from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
+from bailiwick.evidence.sweep import ALERT, Sweep
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
@@ -61,7 +62,13 @@ async def run(settings: Settings, layout: Layout) -> int:
     state.store.on_swap(lambda snapshot: _forget_first_password(snapshot, layout))
     await state.load()
     routes.write()
-    jobs = Jobs(base.database, base.clock, base.metrics, scheduled(base, state))
+    sweep = Sweep(
+        base.database,
+        HeadFiles(layout.heads),
+        base.recorder,
+        observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
+    )
+    jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())
@@ -72,7 +79,7 @@ async def run(settings: Settings, layout: Layout) -> int:
         background.start("metrics", base.metrics.run())
         checks = health.Health(
             base.clock,
-            ready={"ledger": lambda: _trouble(sequencer)},
+            ready={"ledger": lambda: _trouble(sequencer, sweep)},
             facts=lambda: {
                 "lag_s": round(sequencer.figures.lag_s, 2),
                 "backlog_bytes": sequencer.figures.backlog_bytes,
@@ -157,11 +164,28 @@ def _forget_first_password(snapshot: Snapshot, layout: Layout) -> None:
             log.warning("file with a used one-time password cannot be removed", error=str(error))
 
 
-def _trouble(sequencer: Sequencer) -> str | None:
+def swept(sweep: Sweep) -> list[JobDefinition]:
+    """The checks of the ledger by the clock."""
+
+    async def newest(due: datetime) -> dict[str, int]:
+        return await sweep.run(whole=False)
+
+    async def whole(due: datetime) -> dict[str, int]:
+        return await sweep.run(whole=True)
+
+    return [
+        JobDefinition("verify-newest-events", timedelta(minutes=10), newest),
+        JobDefinition("verify-whole-ledger", "41 2 * * *", whole, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
+    ]
+
+
+def _trouble(sequencer: Sequencer, sweep: Sweep) -> str | None:
     """What an auditor must know before trusting the ledger, or None."""
     figures = sequencer.figures
     if figures.lost:
         return f"evidence was lost: {', '.join(figures.lost)}"
+    if sweep.tampered:
+        return "; ".join(f"{ALERT}: {zone}: {why}" for zone, why in sweep.tampered.items())
     if figures.contradictions:
         return "; ".join(f"{zone}: {why}" for zone, why in figures.contradictions.items())
     return None

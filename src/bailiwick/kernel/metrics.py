@@ -218,6 +218,9 @@ class Metrics:
             "bailiwick_ledger_backlog_bytes", "Spool bytes that are not in the ledger yet"
         )
         self.ledger_dead_letters = self._gauge("bailiwick_ledger_dead_letters", "Frames the sequencer set aside")
+        self.ledger_tampered = self._gauge(
+            "bailiwick_ledger_tampered", "1 when the sweep found that a zone's ledger does not hold", labels=("zone",)
+        )
         self.ledger_events = self._counter("bailiwick_ledger_events_total", "Events sequenced into the ledger")
 
     def _surroundings(self) -> None:
