@@ -296,3 +296,9 @@ def test_the_spool_tells_its_figures(stack: Stack) -> None:
         time.sleep(0.2)
     assert figure("bailiwick_spool_fsync_duration_seconds_count") > before[1]
     assert figure("bailiwick_spool_bytes_total") > 0
+
+
+def test_the_open_part_of_the_evidence_is_limited_like_the_rest() -> None:
+    with installation(WORKERS="1", BAILIWICK_RATE_LIMIT_ANONYMOUS="5") as small:
+        answers = [call("GET", f"{small.api}/evidence/default/checkpoint").status for _ in range(8)]
+        assert answers[-1] == 429 and set(answers) <= {200, 404, 429}

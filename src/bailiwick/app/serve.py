@@ -190,6 +190,7 @@ def compose(
         base.metrics,
         anonymous_per_minute=base.settings.rate_limit_anonymous,
         authenticated_per_minute=base.settings.rate_limit_authenticated,
+        prefixes=("/api/", "/evidence/"),
         identify=_identify(rooms),
         per_minute=_per_minute(base, state),
     )
