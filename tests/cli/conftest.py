@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from bailiwick.kernel.paths import Layout
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
+def stage(tmp_path: Path) -> Iterator[Stage]:
     layout = Layout(tmp_path / "data with späces")
     layout.create()
     orders = tmp_path / "orders"
     orders.mkdir()
-    return Stage(layout, orders)
+    yield Stage(layout, orders)
+    layout.remove_foreign_run()

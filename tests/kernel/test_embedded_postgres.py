@@ -8,7 +8,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,10 +39,11 @@ ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> Iterator[Layout]:
     made = Layout(tmp_path / "späces in it, and a comma")
     made.create()
-    return made
+    yield made
+    made.remove_foreign_run()
 
 
 @asynccontextmanager
@@ -175,6 +176,7 @@ async def test_a_server_that_cannot_start_says_why(layout: Layout) -> None:
     broken.layout.create()
     with pytest.raises(Unavailable, match="cannot be run: No such file"):
         await broken.initialise()
+    broken.layout.remove_foreign_run()
 
 
 def test_the_binaries_are_of_the_major_we_say() -> None:
