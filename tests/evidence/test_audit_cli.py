@@ -164,3 +164,27 @@ async def test_a_database_that_is_away_fails(world: World) -> None:
     environment.pop("BAILIWICK_DATABASE_URL")
     done = await asyncio.to_thread(CliRunner().invoke, app, ["tail"], env=environment)
     assert done.exit_code == 3
+
+
+async def test_a_dead_letter_is_looked_at_and_replayed_once_its_zone_exists(world: World, cli: Cli) -> None:
+    assert await cli("dead-letters", code=3) == ""
+    spool = await world.spool()
+    event = world.event(zone="later")
+    await spool.append(Kind.EVENT, "later", encode(event))
+    await spool.append(Kind.EVENT, "default", b"{} no event")
+    await drain(world)
+    lost, nonsense = (await cli.json("dead-letters"))[::-1]
+    if "not_an_event" in lost["reason"]:
+        lost, nonsense = nonsense, lost
+    assert lost["reason"] == "unknown_zone"
+    shown = await cli.json("dead-letters", str(lost["id"]))
+    assert event.id in shown["text"] and shown["replayed_at"] is None
+    await cli("replay", str(lost["id"]), code=1)  # there still is no such zone
+    await cli("replay", str(nonsense["id"]), code=1)
+    await cli("replay", "999999", code=3)
+    world.do("INSERT INTO bailiwick.zones (name, created_at) VALUES ('later', now())")
+    assert event.id in await cli("replay", str(lost["id"]))
+    await cli("replay", str(lost["id"]), code=1)  # once is enough
+    await drain(world)
+    assert event.id in world.ledgered("later")
+    assert world.rows("SELECT count(*) FROM ledger.events WHERE code = 'BW5012'") == [1]

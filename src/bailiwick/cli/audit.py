@@ -255,6 +255,80 @@ def export(
     return _on_database(data_dir, run)
 
 
+@app.command("dead-letters")
+@command
+def dead_letters(
+    letter: Annotated[int | None, typer.Argument(metavar="[NUMBER]", help="Show this one in full.")] = None,
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """List what could not be put into the ledger, newest first, or show one. Exits 3 when there is none."""
+
+    async def run(database: Database) -> int:
+        from bailiwick.evidence.dead_letters import find
+        from bailiwick.evidence.search import Search
+        from bailiwick.kernel.errors import NotFound
+
+        async with database.begin() as tx:
+            if letter is not None:
+                try:
+                    found = await find(tx, letter)
+                except NotFound as error:
+                    raise CommandFailed(NO_DATA, error.detail) from None
+                shown = {name: getattr(found, name) for name in found.__slots__ if name != "data"}
+                shown["text"] = found.data.decode("utf-8", "backslashreplace")
+                print(
+                    _as_json(shown) if json_ else "\n".join(f"{k:<12} {_printable(str(v))}" for k, v in shown.items())
+                )
+                await _note(tx, zone, f"dead letter {letter}", query="", returned=1)
+                return 0
+            letters = await Search(database, None).dead_letters(tx, zone, after=None, limit=500)
+            await _note(tx, zone, "dead-letters", query="", returned=len(letters))
+        if json_:
+            print(_as_json(letters))
+        else:
+            for each in letters:
+                print(
+                    f"{each['id']:>6} {each['at'][:19]} {_printable(each['zone'])[:12]:<12} {_printable(each['reason'])[:39]}"
+                )
+        return 0 if letters else NO_DATA
+
+    return _on_database(data_dir, run)
+
+
+@app.command()
+@command
+def replay(
+    letter: Annotated[int, typer.Argument(metavar="NUMBER", help="The dead letter's number.")],
+    data_dir: DataDir = None,
+) -> int:
+    """Put a dead letter's event into the ledger after all, once what was wrong is mended. Exits 1 when it cannot be."""
+    from datetime import UTC, datetime
+
+    async def run(database: Database) -> int:
+        from bailiwick.evidence import codes
+        from bailiwick.evidence.dead_letters import find
+        from bailiwick.evidence.dead_letters import replay as again
+        from bailiwick.kernel.errors import Conflict, NotFound
+
+        async with database.begin() as tx:
+            try:
+                found = await find(tx, letter)
+                event_id = await again(tx, found, datetime.now(UTC))
+            except NotFound as error:
+                raise CommandFailed(NO_DATA, error.detail) from None
+            except Conflict as error:
+                raise CommandFailed(FAILED, error.detail) from None
+            await _record(
+                tx, codes.EVIDENCE_REPLAYED, "success", found.zone, "ledger", dead_letter=letter, event=event_id
+            )
+        print(f"event {event_id} of zone {found.zone} is on its way into the ledger")
+        return 0
+
+    return _on_database(data_dir, run)
+
+
 @app.command("acknowledge-loss")
 @command
 def acknowledge(data_dir: DataDir = None, json_: Json = False) -> int:

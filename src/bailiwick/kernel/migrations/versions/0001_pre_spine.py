@@ -361,6 +361,10 @@ CREATE TABLE ledger.dead_letters (
   frame bytea NOT NULL,
   at timestamptz NOT NULL
 );
+CREATE TABLE ledger.replays (
+  dead_letter bigint PRIMARY KEY REFERENCES ledger.dead_letters,
+  at timestamptz NOT NULL
+);
 
 CREATE FUNCTION ledger.ensure_partitions(first timestamptz, until timestamptz) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
@@ -406,7 +410,7 @@ GRANT USAGE ON SCHEMA bailiwick TO bailiwick_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON SCHEMA ledger TO bailiwick_app;
-GRANT SELECT, INSERT ON ledger.events, ledger.hashes, ledger.heads, ledger.dead_letters TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.events, ledger.hashes, ledger.heads, ledger.dead_letters, ledger.replays TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.ensure_partitions TO bailiwick_app;
 GRANT USAGE ON SCHEMA public TO bailiwick_readonly, bailiwick_audit_readonly;
