@@ -289,9 +289,8 @@ def dead_letters(
             print(_as_json(letters))
         else:
             for each in letters:
-                print(
-                    f"{each['id']:>6} {each['at'][:19]} {_printable(each['zone'])[:12]:<12} {_printable(each['reason'])[:39]}"
-                )
+                named, reason = _printable(each["zone"])[:12], _printable(each["reason"])[:39]
+                print(f"{each['id']:>6} {each['at'][:19]} {named:<12} {reason}")
         return 0 if letters else NO_DATA
 
     return _on_database(data_dir, run)
