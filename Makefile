@@ -23,7 +23,7 @@ demo: setup ## Start everything, take one governed request through it, and prove
 test: setup ## Install what the tests need, check the code, run all tests under coverage
 	@tools/apt-needs.sh
 	@$(MAKE) --no-print-directory lint types
-	@rm -rf .coverage coverage.xml
+	@rm -rf .coverage coverage.txt coverage.xml
 	@mkdir -p .coverage
 	"$(BIN)/python" tools/run_tests.py --cores $(CORES)
 
@@ -52,4 +52,4 @@ audit: setup ## Look for known vulnerabilities in what is locked
 	@tools/audit.sh
 
 clean: ## Remove the virtual environment and what tests leave
-	rm -rf $(VENV) .coverage coverage.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .coverage coverage.txt coverage.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis
