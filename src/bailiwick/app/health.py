@@ -15,6 +15,10 @@ from bailiwick.kernel.clock import Clock
 
 UP, DOWN, DISABLED = "UP", "DOWN", "DISABLED"
 
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "Names the part that is not ready", "content": {"application/json": {"schema": {}}}}
+}
+
 ReadyCheck = Callable[[], str | None]
 """Answers what is wrong in a few words, or None."""
 
@@ -74,25 +78,25 @@ def routes(health: Health) -> APIRouter:
     """The health routes. None needs a credential, none tells a secret."""
     router = APIRouter(tags=["health"])
 
-    @router.get("/health")
+    @router.get("/health", summary="Who answers")
     async def basic() -> dict[str, str]:
         """Answered by whoever is reached; the host name shows how load is spread."""
         return health.basic()
 
-    @router.get("/health/live")
+    @router.get("/health/live", summary="Does the process answer?")
     async def live() -> dict[str, str]:
         """The process answers."""
         return {"status": "alive"}
 
-    @router.get("/health/ready", responses={503: {"description": "Names the part that is not ready"}})
-    @router.get("/ready", responses={503: {"description": "Names the part that is not ready"}})
+    @router.get("/health/ready", summary="May traffic come here?", responses=_NOT_READY)
+    @router.get("/ready", summary="The same", responses=_NOT_READY)
     async def ready(request: Request) -> Response:
         """Whether traffic may come here."""
         good, body = health.readiness()
         body["request_id"] = request.scope.get("state", {}).get("request_id", "")
         return JSONResponse(body, status_code=200 if good else 503, headers={"Cache-Control": "no-store"})
 
-    @router.get("/health/detailed")
+    @router.get("/health/detailed", summary="How each service is")
     async def detailed() -> dict[str, Any]:
         """Every service this leans on, and a few figures."""
         return await health.detailed()

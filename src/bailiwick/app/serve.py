@@ -13,6 +13,7 @@ from typing import Any, cast
 import structlog
 import uvloop
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp, Scope
 
 import bailiwick.authority.api as authority_api
@@ -33,6 +34,7 @@ from bailiwick.evidence.access_log import AccessLog, AccessRow
 from bailiwick.evidence.spool import Spool
 from bailiwick.gateway.check import Check
 from bailiwick.kernel import docs_page, problems
+from bailiwick.kernel.api_document import describe_refusals
 from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated, Unavailable
 from bailiwick.kernel.front import Front, RequestRecord
 from bailiwick.kernel.http import Caller
@@ -48,6 +50,11 @@ from bailiwick.policy.evaluate import Evaluate, openapi_paths
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT_S = 5.0
+_ABOUT = """\
+Who is calling, on whose authority, may they, and can it be proven afterwards. Sign in at `/api/v1/auth/login/local` and
+send the token as a bearer. Another zone than the default one stands under `/z/{zone}`. Refusals are problems (RFC 9457)
+with a stable `reason`.
+"""
 _EVALUATE = "/api/v1/authz/evaluate"
 
 
@@ -141,7 +148,7 @@ def compose(
     hot_limits: HotLimits,
 ) -> Front:
     """The API: every room's routes in one FastAPI app, the hot endpoints beside it, the front before both."""
-    app = FastAPI(title="Bailiwick", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Bailiwick", description=_ABOUT, version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.state.authenticate = _authenticate(rooms)
     checks = health.Health(
@@ -316,7 +323,11 @@ def _decision_observer(base: Foundations) -> Any:
 def _metrics_routes(base: Foundations, rooms: Rooms) -> APIRouter:
     router = APIRouter(tags=["health"])
 
-    @router.get("/metrics")
+    beyond = {status: {"description": "Asked from beyond loopback"} for status in (401, 403)}
+
+    @router.get(
+        "/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse, responses=cast(Any, beyond)
+    )
     async def metrics(request: Request) -> Response:
         """The figures of all processes of this machine. Beyond loopback a bearer with metrics:read is needed."""
         if request.state.ip not in {"127.0.0.1", "::1", ""}:
@@ -436,12 +447,14 @@ async def _report_policies(state: WorkerState, rooms: Rooms) -> None:
 
 
 def _document(app: FastAPI, paths: Mapping[str, Any]) -> None:
-    """Have the OpenAPI document tell of endpoints that FastAPI does not serve."""
+    """Have the OpenAPI document tell of endpoints that FastAPI does not serve, and of every refusal."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        schema["paths"].update(paths)
+        if not paths.keys() <= schema["paths"].keys():
+            schema["paths"].update(paths)
+            describe_refusals(schema)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

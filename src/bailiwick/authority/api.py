@@ -134,7 +134,7 @@ def routes(
     """The router of the authority room."""
     router = APIRouter()
 
-    @router.post("/oauth/token", tags=["oauth"], openapi_extra=_FORM, response_model=TokenAnswer)
+    @router.post("/oauth/token", tags=["oauth"], summary="Get a mandate", openapi_extra=_FORM, response_model=TokenAnswer)
     async def token(request: Request) -> Response:
         """Client credentials or token exchange → a mandate for one server."""
         try:
@@ -147,7 +147,9 @@ def routes(
         answer = TokenAnswer(access_token=text, expires_in=mandate.exp - mandate.iat, scope=mandate.scope)
         return JSONResponse(answer.model_dump(), headers=_NO_STORE)
 
-    @router.post("/oauth/revoke", tags=["oauth"], openapi_extra=_REVOKE_FORM, status_code=200)
+    @router.post(
+        "/oauth/revoke", tags=["oauth"], summary="Give a mandate up", openapi_extra=_REVOKE_FORM, response_class=Response
+    )
     async def revoke_token(request: Request) -> Response:
         """RFC 7009. Unknown, foreign and expired tokens are answered 200 like revoked ones."""
         try:
@@ -172,13 +174,13 @@ def routes(
             return _oauth_refusal(error)
         return Response(headers=_NO_STORE)
 
-    @router.get("/.well-known/jwks.json", tags=["oauth"])
+    @router.get("/.well-known/jwks.json", tags=["oauth"], summary="Public keys of the zone")
     async def jwks(request: Request) -> Response:
         """The keys that mandates and session tokens of this zone verify with."""
         keys = public_set(list(store.current.zone(zone_of(request)).keys.values()))
         return JSONResponse(keys, headers={"Cache-Control": f"public, max-age={jwks_max_age_s}"})
 
-    @router.get("/.well-known/oauth-authorization-server", tags=["oauth"])
+    @router.get("/.well-known/oauth-authorization-server", tags=["oauth"], summary="Where the OAuth endpoints are")
     async def metadata(request: Request) -> dict[str, Any]:
         """RFC 8414."""
         issuer_url = store.current.zone(zone_of(request)).issuer
@@ -193,7 +195,7 @@ def routes(
             "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         }
 
-    @router.post("/api/v1/revocations", tags=["authority"], status_code=201)
+    @router.post("/api/v1/revocations", tags=["authority"], summary="End authority", status_code=201)
     async def revoke(
         body: RevocationRequest, request: Request, caller: Annotated[Caller, Depends(require(Permission.REVOKE))]
     ) -> RevocationAnswer:
@@ -213,7 +215,7 @@ def routes(
             revision = await revocations.revoke(tx, context, kind, stored, body.reason)
         return _settled(await revocations.settle(revision, context), kind, key)
 
-    @router.get("/api/v1/revocations", tags=["authority"])
+    @router.get("/api/v1/revocations", tags=["authority"], summary="List what was revoked")
     async def list_revocations(
         caller: Annotated[Caller, Depends(require(Permission.REVOCATIONS_READ))],
         cursor: Cursor = None,
@@ -223,14 +225,14 @@ def routes(
         found, following = await revocations.list(caller.zone, cursor, limit)
         return {"items": [_shown(revocation) for revocation in found], "next": following}
 
-    @router.get("/api/v1/keys", tags=["authority"])
+    @router.get("/api/v1/keys", tags=["authority"], summary="List signing keys")
     async def list_keys(caller: Annotated[Caller, Depends(require(Permission.REVOCATIONS_READ))]) -> dict[str, Any]:
         """The zone's keys that still verify."""
         keys = store.current.zone(caller.zone).keys.values()
         shown = [{"kid": key.kid, "purpose": key.purpose, "alg": key.algorithm, "state": key.state} for key in keys]
         return {"items": sorted(shown, key=lambda key: str(key["kid"])), "next": None}
 
-    @router.post("/api/v1/keys/rotate", tags=["authority"], status_code=201)
+    @router.post("/api/v1/keys/rotate", tags=["authority"], summary="Replace a signing key", status_code=201)
     async def rotate(
         body: RotationRequest, request: Request, caller: Annotated[Caller, Depends(require(Permission.KEYS_ROTATE))]
     ) -> dict[str, Any]:

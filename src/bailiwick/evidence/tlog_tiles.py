@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import newest_head
@@ -24,7 +25,13 @@ from bailiwick_verify.tiles import ENTRIES, Tile, TileError, encode_bundle
 
 _FOR_EVER = "max-age=31536000, immutable"
 _TEXT = "text/plain; charset=utf-8"
-_BYTES = "application/octet-stream"
+
+
+class TileResponse(Response):
+    """A tile or a bundle of entries."""
+
+    media_type = "application/octet-stream"
+
 
 ZonePath = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 TilePath = Annotated[str, Path(max_length=100, pattern=r"^[0-9a-z./]+$")]
@@ -36,13 +43,17 @@ def routes(database: Database, note: Note) -> APIRouter:
     """The routes under ``/evidence``. ``note`` records that somebody read events."""
     router = APIRouter(prefix="/evidence", tags=["evidence"])
 
-    @router.get("/{zone}/checkpoint", summary="The newest signed tree head")
+    @router.get("/{zone}/checkpoint", summary="The newest signed tree head", response_class=PlainTextResponse)
     async def checkpoint(zone: ZonePath) -> Response:
         async with database.begin() as tx:
             head = await newest_head(tx, zone)
         return Response(head.note, media_type=_TEXT, headers={"Cache-Control": "public, max-age=1"})
 
-    @router.get("/{zone}/verifier-keys", summary="The keys that signed this zone's tree heads, one a line")
+    @router.get(
+        "/{zone}/verifier-keys",
+        summary="The keys that signed this zone's tree heads, one a line",
+        response_class=PlainTextResponse,
+    )
     async def verifier_keys(zone: ZonePath) -> Response:
         async with database.begin() as tx:
             keys = await ledger_keys(tx, zone)
@@ -51,7 +62,7 @@ def routes(database: Database, note: Note) -> APIRouter:
         text = "".join(f"{key}\n" for key in keys.values())
         return Response(text, media_type=_TEXT, headers={"Cache-Control": "public, max-age=60"})
 
-    @router.get("/{zone}/tile/entries/{path:path}", summary="A bundle of events")
+    @router.get("/{zone}/tile/entries/{path:path}", summary="A bundle of events", response_class=TileResponse)
     async def entries(request: Request, zone: ZonePath, path: TilePath, caller: Auditor) -> Response:
         if zone != zone_of(request):
             raise Denied("The events of a zone are read through that zone's own address.")
@@ -72,9 +83,9 @@ def routes(database: Database, note: Note) -> APIRouter:
         headers = {"Cache-Control": f"private, {_FOR_EVER}", "Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             data, headers["Content-Encoding"] = gzip.compress(data, 6), "gzip"
-        return Response(data, media_type=_BYTES, headers=headers)
+        return TileResponse(data, headers=headers)
 
-    @router.get("/{zone}/tile/{path:path}", summary="A tile of hashes")
+    @router.get("/{zone}/tile/{path:path}", summary="A tile of hashes", response_class=TileResponse)
     async def hashes(zone: ZonePath, path: TilePath) -> Response:
         tile = _tile(f"tile/{path}")
         async with database.begin() as tx:
@@ -83,7 +94,7 @@ def routes(database: Database, note: Note) -> APIRouter:
                 data = await read_tile(tx, zone, tile)
             except MissingHashes:
                 raise NotFound("The tree has no such tile.") from None
-        return Response(data, media_type=_BYTES, headers={"Cache-Control": f"public, {_FOR_EVER}"})
+        return TileResponse(data, headers={"Cache-Control": f"public, {_FOR_EVER}"})
 
     return router
 

@@ -36,6 +36,8 @@ GrantsPatch = Annotated[
     Field(max_length=MAX_GRANTED_SERVERS),
 ]
 
+_NOT_LET_IN: dict[int | str, dict[str, Any]] = {401: {"description": "Not the right words, or not any more"}}
+
 SignedInCaller = Annotated[Caller, Depends(current_caller)]  # also with a one-time password not yet changed
 SelfCaller = Annotated[Caller, Depends(require(Permission.SELF))]
 UserReader = Annotated[Caller, Depends(require(Permission.USERS_READ))]
@@ -47,7 +49,7 @@ ApplicationWriter = Annotated[Caller, Depends(require(Permission.APPLICATIONS_WR
 class LoginBody(Body):
     """User name and password."""
 
-    username: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    username: Annotated[Line, StringConstraints(min_length=1)]
     password: PasswordField
 
 
@@ -131,7 +133,9 @@ def routes(login: LocalLogin, users: Users, sessions: Sessions, applications: Ap
 
 
 def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions) -> None:
-    @router.post("/auth/login/local", tags=["auth"], summary="Sign in by user name and password")
+    @router.post(
+        "/auth/login/local", tags=["auth"], summary="Sign in by user name and password", responses=_NOT_LET_IN
+    )
     async def sign_in(request: Request, response: Response, body: LoginBody) -> dict[str, Any]:
         never_store(response)
         context = context_of(request, None)
@@ -156,7 +160,9 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
             body.new_password.get_secret_value(),
         )
 
-    @router.post("/auth/invitations/accept", tags=["auth"], summary="Choose a password by an invitation")
+    @router.post(
+        "/auth/invitations/accept", tags=["auth"], summary="Choose a password by an invitation", responses=_NOT_LET_IN
+    )
     async def accept_invitation(request: Request, body: InvitationBody) -> dict[str, Any]:
         token, password = body.token.get_secret_value(), body.password.get_secret_value()
         return {"username": await users.accept_invitation(context_of(request, None), token, password)}

@@ -39,6 +39,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
 
 VersionPath = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 SetPath = Annotated[str, Path(pattern=r"^(sha256:)?[0-9a-f]{64}$", max_length=71)]
+_KNOWN: dict[int | str, dict[str, Any]] = {200: {"description": "The version these bytes have already"}}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     422: {"description": "Not admitted: `findings` is a list of `{file, line, reason, message}`"}
 }
@@ -87,7 +88,7 @@ def routes(policies: Policies, known_good: KnownGood, database: Database, find_d
 
 
 def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood) -> None:
-    @router.post("/policies", status_code=201, summary="Upload a policy", responses=_REFUSED)
+    @router.post("/policies", status_code=201, summary="Upload a policy", responses={**_KNOWN, **_REFUSED})
     async def upload(
         request: Request,
         response: Response,
@@ -212,7 +213,7 @@ def _read_routes(router: APIRouter, database: Database) -> None:
 
 
 def _decision_routes(router: APIRouter, find_decision: FindDecision) -> None:
-    @router.get("/decisions/{decision_id}", summary="One decision, with the input it was made from", tags=["decisions"])
+    @router.get("/decisions/{decision_id}", summary="One decision, with the input it was made from")
     async def decision(request: Request, caller: Anybody, decision_id: UUID) -> dict[str, Any]:
         """Everybody may see what he asked for himself. An input no longer kept is null with `input_status` NO_DATA."""
         found = await find_decision(zone_of(request), decision_id)
