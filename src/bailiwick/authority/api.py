@@ -134,7 +134,9 @@ def routes(
     """The router of the authority room."""
     router = APIRouter()
 
-    @router.post("/oauth/token", tags=["oauth"], summary="Get a mandate", openapi_extra=_FORM, response_model=TokenAnswer)
+    @router.post(
+        "/oauth/token", tags=["oauth"], summary="Get a mandate", openapi_extra=_FORM, response_model=TokenAnswer
+    )
     async def token(request: Request) -> Response:
         """Client credentials or token exchange → a mandate for one server."""
         try:
@@ -148,7 +150,11 @@ def routes(
         return JSONResponse(answer.model_dump(), headers=_NO_STORE)
 
     @router.post(
-        "/oauth/revoke", tags=["oauth"], summary="Give a mandate up", openapi_extra=_REVOKE_FORM, response_class=Response
+        "/oauth/revoke",
+        tags=["oauth"],
+        summary="Give a mandate up",
+        openapi_extra=_REVOKE_FORM,
+        response_class=Response,
     )
     async def revoke_token(request: Request) -> Response:
         """RFC 7009. Unknown, foreign and expired tokens are answered 200 like revoked ones."""
