@@ -69,6 +69,11 @@ class Browser:
             time.sleep(0.05)
         return value
 
+    def click(self, selector: str) -> None:
+        """Click on what ``selector`` finds, once it is there."""
+        self.until(f"!!document.querySelector({selector!r})")
+        self.js(f"void document.querySelector({selector!r}).click()")
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.do("Page.captureScreenshot", format="png")["data"]))
 

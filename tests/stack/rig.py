@@ -132,9 +132,15 @@ class Stack:
     upstream: Upstream
     token: str = ""
     agents: dict[str, dict[str, str]] = field(default_factory=dict)
+    start: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        """Start it as it was started first."""
+        return self.cli("up", *self.start, "--detach")
 
     def cli(self, *arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
-        command = [*CLI, *arguments, "--data-dir", str(self.data_dir)]
+        command = [*self.within, *CLI, *arguments, "--data-dir", str(self.data_dir)]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=timeout)
 
     def parts(self) -> dict[str, int]:
@@ -147,6 +153,21 @@ class Stack:
         from bailiwick.kernel.paths import Layout
 
         return str(Layout(self.data_dir).run)
+
+    def logged(self, *phrases: str, within: float = 15) -> list[str]:
+        """The lines of the logs that hold all ``phrases``, once there is one."""
+        deadline = time.monotonic() + within
+        while True:
+            found = [
+                line
+                for path in sorted((self.data_dir / "logs").glob("*.log"))
+                for line in path.read_text(errors="replace").splitlines()
+                if path.stem != "postgres" and all(phrase in line for phrase in phrases)
+            ]
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"no line of the logs holds {phrases}"
+            time.sleep(0.05)
 
     def admin(self, method: str, path: str, body: Any = None, **more: Any) -> Got:
         return call(method, self.api + path, token=self.token, body=body, **more)
@@ -220,9 +241,11 @@ def claims(token: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def installation(*options: str, before: Callable[[Path], None] | None = None, **settings: str) -> Iterator[Stack]:
+def installation(
+    *options: str, before: Callable[[Path], None] | None = None, within: tuple[str, ...] = (), **settings: str
+) -> Iterator[Stack]:
     """A running installation. ``before`` may prepare its home, ``options`` go to ``up``, ``settings`` stand in the
-    environment (``WORKERS`` is their number)."""
+    environment (``WORKERS`` is their number), ``within`` goes before every command."""
     home = Path(tempfile.mkdtemp(prefix="bw stäck ", dir="/tmp"))
     if before is not None:
         before(home)
@@ -238,12 +261,13 @@ def installation(*options: str, before: Callable[[Path], None] | None = None, **
     }
     environment.pop("BAILIWICK_TEST_DATABASE_URL", None)
     base = "http://127.0.0.1"
-    stack = Stack(home / "data", f"{base}:{api}", f"{base}:{gateway}", environment, upstream)
+    ports = ("--api-port", str(api), "--gateway-port", str(gateway))
+    start = (*ports, "--workers", settings.get("WORKERS", "2"), *options, *(() if tls else ("--dev",)))
+    stack = Stack(
+        home / "data", f"{base}:{api}", f"{base}:{gateway}", environment, upstream, start=start, within=within
+    )
     try:
-        ports = ["--api-port", str(api), "--gateway-port", str(gateway)]
-        up = stack.cli(
-            "up", *ports, "--workers", settings.get("WORKERS", "2"), *options, *([] if tls else ["--dev"]), "--detach"
-        )
+        up = stack.up()
         assert up.returncode == 0, up.stdout + up.stderr
         if not tls:
             stack.sign_in()

@@ -89,7 +89,7 @@ def routes(health: Health) -> APIRouter:
         return {"status": "alive"}
 
     @router.get("/health/ready", summary="May traffic come here?", responses=_NOT_READY)
-    @router.get("/ready", summary="The same", responses=_NOT_READY)
+    @router.get("/ready", summary="May traffic come here? (another name)", responses=_NOT_READY)
     async def ready(request: Request) -> Response:
         """Whether traffic may come here."""
         good, body = health.readiness()

@@ -49,7 +49,7 @@ ApplicationWriter = Annotated[Caller, Depends(require(Permission.APPLICATIONS_WR
 class LoginBody(Body):
     """User name and password."""
 
-    username: Annotated[Line, StringConstraints(min_length=1)]
+    username: Annotated[Line, StringConstraints(min_length=1), Field(examples=["jane.doe"])]
     password: PasswordField
 
 
@@ -70,7 +70,7 @@ class InvitationBody(Body):
 class UserBody(Body):
     """A new user. Without a password the answer holds an invitation."""
 
-    username: Name
+    username: Annotated[Name, Field(examples=["jane.doe"])]
     email: Email
     role: RoleName
     full_name: Line = ""

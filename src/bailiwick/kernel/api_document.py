@@ -34,6 +34,17 @@ _PROBLEM = {
     "title": "Problem",
     "description": "RFC 9457. `reason` is stable; some reasons add members of their own.",
     "required": ["type", "title", "status", "detail", "reason", "request_id"],
+    "examples": [
+        {
+            "type": "urn:bailiwick:problem:permission_denied",
+            "title": "Your role does not hold the permission this needs.",
+            "status": 403,
+            "detail": "This needs the permission users:write.",
+            "reason": "permission_denied",
+            "request_id": "019a8f2e-7c1b-7000-8f6e-0d15e38770a2",
+            "instance": "/api/v1/users",
+        }
+    ],
     "properties": {
         "type": {"type": "string"},
         "title": {"type": "string"},
@@ -56,6 +67,9 @@ _OAUTH_ERROR = {
     "title": "OAuthError",
     "description": "RFC 6749 section 5.2, with our reason code.",
     "required": ["error", "error_description", "reason"],
+    "examples": [
+        {"error": "invalid_scope", "error_description": "Not granted on that server.", "reason": "grant_exceeded"}
+    ],
     "properties": {
         "error": {"type": "string"},
         "error_description": {"type": "string"},

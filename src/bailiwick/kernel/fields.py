@@ -10,7 +10,7 @@ import re
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.http import decode_cursor
@@ -25,13 +25,15 @@ EMAIL_PATTERN = (
 _PRINTABLE = r"^[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029]*$"
 _MULTILINE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100), Field(examples=["web-server-01"])]
 NamePath = Annotated[str, Path(pattern=NAME_PATTERN, max_length=100)]
 IdPath = Annotated[str, Path(pattern=UUID_PATTERN)]
-Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN, max_length=100)]
-Email = Annotated[str, StringConstraints(pattern=EMAIL_PATTERN, max_length=254)]
-Line = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=200)]
-Text = Annotated[str, StringConstraints(pattern=_MULTILINE, max_length=2000)]
+Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN, max_length=100), Field(examples=["payments:read"])]
+Email = Annotated[
+    str, StringConstraints(pattern=EMAIL_PATTERN, max_length=254), Field(examples=["jane.doe@example.com"])
+]
+Line = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=200), Field(examples=["A line of text"])]
+Text = Annotated[str, StringConstraints(pattern=_MULTILINE, max_length=2000), Field(examples=["Some text"])]
 
 
 class Body(BaseModel):

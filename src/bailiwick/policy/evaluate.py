@@ -387,9 +387,8 @@ def _recordable(reasons: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def openapi_paths() -> dict[str, Any]:
-    """The endpoint's part of the OpenAPI document's ``paths``."""
+    """The endpoint's part of the OpenAPI document's ``paths``; ``kernel/api_document.py`` gives refusals their form."""
     word = {"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[^\\x00]*$"}
-    problem = {"application/problem+json": {"schema": {"type": "object"}}}
     refusals = {
         "400": "The body is malformed, or something stands twice",
         "401": "No live token of this zone",
@@ -454,7 +453,7 @@ def openapi_paths() -> dict[str, Any]:
                             }
                         },
                     },
-                    **{status: {"description": told, "content": problem} for status, told in refusals.items()},
+                    **{status: {"description": told} for status, told in refusals.items()},
                 },
             }
         }
