@@ -50,11 +50,11 @@ async def test_a_wrong_password_an_unknown_name_and_no_password_answer_alike(hou
             await login(house, "jane", "wrong horse battery"),
             await login(house, "nobody", PASSWORD),
             await login(house, "invited", PASSWORD),
-            await login(house, "not a name \u0000'--", PASSWORD),
+            await login(house, "not a name '--", PASSWORD),
             await login(house, "JANE", PASSWORD),
         ]
     bodies = [{**answer.json(), "request_id": ""} for answer in answers]
-    assert all(answer.status == 401 for answer in answers)
+    assert [answer.status for answer in answers] == [401] * 5, bodies
     assert all(body == bodies[0] for body in bodies)
     assert bodies[0]["reason"] == "invalid_credentials"
     assert [entry["event"] for entry in logs] == ["authentication failed"] * 5
@@ -62,7 +62,13 @@ async def test_a_wrong_password_an_unknown_name_and_no_password_answer_alike(hou
     events = await house.events()
     assert [event.name for event in events] == ["auth.login.failure"] * 5
     assert events[3].subject is not None
-    assert events[3].subject.id == "not a name ?'--"
+    assert events[3].subject.id == "not a name '--"
+
+
+async def test_a_name_no_text_field_could_hold_is_refused_before_anything_is_asked(house: House) -> None:
+    answer = await login(house, "not a name \u0000'--", PASSWORD)
+    assert (answer.status, answer.json()["reason"]) == (400, "invalid_request")
+    assert await house.events() == []
 
 
 async def test_a_disabled_account_is_told_so_only_to_who_knows_the_password(house: House) -> None:
