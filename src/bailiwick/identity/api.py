@@ -133,9 +133,7 @@ def routes(login: LocalLogin, users: Users, sessions: Sessions, applications: Ap
 
 
 def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions) -> None:
-    @router.post(
-        "/auth/login/local", tags=["auth"], summary="Sign in by user name and password", responses=_NOT_LET_IN
-    )
+    @router.post("/auth/login/local", tags=["auth"], summary="Sign in by user name and password", responses=_NOT_LET_IN)
     async def sign_in(request: Request, response: Response, body: LoginBody) -> dict[str, Any]:
         never_store(response)
         context = context_of(request, None)
