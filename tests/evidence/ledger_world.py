@@ -18,6 +18,7 @@ from bailiwick.evidence.frames import MAX_PAYLOAD, Kind
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys, key_aad
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.spool import Files, Spool
+from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.kernel.clock import Clock, SystemClock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database
@@ -81,6 +82,11 @@ class World:
     ) -> Event:
         request_id = more.pop("request_id", "") or self.ids()
         return self.recorder.make(kind, "allow", Context(zone, Actor(user=user), request_id=request_id), **more)
+
+    def bodies(self, where: str = "") -> list[bytes]:
+        """The bytes of events in the ledger, in its order."""
+        rows = self.rows(f"SELECT {COLUMNS} FROM ledger.events {where} ORDER BY seq")
+        return [body_from(*row) for row in rows]
 
     async def put(self, spool: Spool, count: int, *, zone: str = "default", **more: Any) -> list[str]:
         """Append events and wait until they are acknowledged; their ids."""

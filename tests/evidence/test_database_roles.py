@@ -16,7 +16,7 @@ TABLES = ("ledger.events", "ledger.heads", "ledger.dead_letters")
 FORBIDDEN = [
     statement.format(table)
     for table in TABLES
-    for statement in ("UPDATE {} SET source = 'x'", "DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}")
+    for statement in ("UPDATE {} SET zone = 'x'", "DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}")
     if not (table == "ledger.heads" and statement.startswith("UPDATE"))
 ] + [
     "UPDATE ledger.heads SET kid = 'x'",

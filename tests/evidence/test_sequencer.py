@@ -55,7 +55,6 @@ async def test_the_outbox_is_emptied_into_the_ledger(world: World) -> None:
     await moved(world)
     assert world.ledgered() == [event.id]
     assert world.rows("SELECT count(*) FROM bailiwick.outbox") == [0]
-    assert world.rows("SELECT source, position > 0 FROM ledger.events") == [("outbox", True)]
 
 
 async def test_an_acknowledged_event_is_visible_soon(world: World) -> None:
@@ -286,23 +285,22 @@ async def test_decision_inputs_are_stored_once_and_open_again(world: World) -> N
     evidence = WorkerEvidence(await world.spool(), world.sealer, world.clock)
     body = b'{"action":"read"}'
     digest = digest_of(body)
-    decision_id = world.ids()
     for _ in range(3):
         evidence.decision_input("default", digest, body)
-        event = world.event(codes.DECISION_EVALUATED, decision_id=decision_id, input=digest)
+        event = world.event(codes.DECISION_EVALUATED, input=digest)
         await evidence.event("default", encode(event))
-    other = world.event(codes.DECISION_EVALUATED, decision_id=world.ids(), input="ab" * 32)
+    other = world.event(codes.DECISION_EVALUATED, input="ab" * 32)
     await evidence.event("default", encode(other))
     await moved(world)
     assert world.rows("SELECT count(*) FROM bailiwick.decision_inputs") == [1]
     search = Search(world.database, world.sealer)
-    found = await search.find_decision("default", UUID(decision_id))
+    found = await search.find_decision("default", UUID(event.decision_id))
     assert found is not None
     assert (found.input, found.input_state) == (body, "present")
     gone = await search.find_decision("default", UUID(other.decision_id))
     assert gone is not None
     assert (gone.input, gone.input_state) == (None, "expired")
-    assert await search.find_decision("acme", UUID(decision_id)) is None
+    assert await search.find_decision("acme", UUID(event.decision_id)) is None
 
 
 async def test_two_sequencers_of_one_machine_take_turns(world: World) -> None:

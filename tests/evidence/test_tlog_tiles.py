@@ -58,7 +58,7 @@ async def test_the_verifier_reads_the_log_over_the_routes(world: World, api: Api
 
 async def test_a_row_changed_in_the_database_is_found_over_the_routes(world: World, api: ApiClient) -> None:
     await world.filled(300)
-    world.do("UPDATE ledger.events SET body = overlay(body placing 'X'::bytea from 30) WHERE seq = 77")
+    world.do("UPDATE ledger.events SET rest = overlay(rest placing 'X'::bytea from 30) WHERE seq = 77")
     report, _ = await asyncio.to_thread(verify_log, fetching(api), await keys_of(api))
     assert (report.verdict, report.first_bad) == ("FAIL", 77)
 
@@ -97,7 +97,7 @@ async def test_entries_are_for_auditors_of_the_zone(world: World, api: ApiClient
     assert (await api.get(path, headers={"x-zone": "acme"})).status_code == 403
     sequencer = world.sequencer()
     await sequencer.drain()
-    read = [json.loads(bytes(body)) for body in world.rows("SELECT body FROM ledger.events WHERE code = 'BW5001'")]
+    read = [json.loads(body) for body in world.bodies("WHERE code = 'BW5001'")]
     assert [event["subject"]["id"] for event in read] == ["evidence/tile/entries/000.p/2"]
 
 
@@ -121,10 +121,10 @@ async def test_proofs_by_the_api(world: World, api: ApiClient) -> None:
     await world.filled(200)
     async with world.database.begin() as tx:
         new_root = await root_at(tx, "default", 300)
-        (body,) = world.rows("SELECT body FROM ledger.events WHERE seq = 42")
+        (body,) = world.bodies("WHERE seq = 42")
     told = (await api.get("/api/v1/audit/proofs/inclusion", params={"index": 42})).json()
     path = [base64.b64decode(item) for item in told["path"]]
-    assert verify_inclusion(leaf_hash(bytes(body)), 42, told["size"], path, new_root)
+    assert verify_inclusion(leaf_hash(body), 42, told["size"], path, new_root)
     told = (await api.get("/api/v1/audit/proofs/consistency", params={"old": 100, "new": 300})).json()
     path = [base64.b64decode(item) for item in told["path"]]
     assert verify_consistency(100, 300, old_root, new_root, path)

@@ -186,10 +186,10 @@ def test_a_changed_row_is_found(stack: Stack) -> None:
 
     assert stack.cli("audit", "verify").returncode == 0
     with psycopg.connect(EmbeddedPostgres(Layout(stack.data_dir)).url(), autocommit=True) as connection:
-        seq, body = connection.execute("SELECT seq, body FROM ledger.events ORDER BY seq OFFSET 7 LIMIT 1").fetchone()
-        connection.execute("UPDATE ledger.events SET body = %s WHERE seq = %s", (body.replace(b'"v":1', b'"v":2'), seq))
+        seq, rest = connection.execute("SELECT seq, rest FROM ledger.events ORDER BY seq OFFSET 7 LIMIT 1").fetchone()
+        connection.execute("UPDATE ledger.events SET rest = %s WHERE seq = %s", (rest.replace(b'"v":1', b'"v":2'), seq))
         found = stack.cli("audit", "verify", "--json")
-        connection.execute("UPDATE ledger.events SET body = %s WHERE seq = %s", (body, seq))
+        connection.execute("UPDATE ledger.events SET rest = %s WHERE seq = %s", (rest, seq))
     assert found.returncode == 1
     assert re.search(rf'"seq":\s*{seq}\b', found.stdout), found.stdout
     assert stack.cli("audit", "verify").returncode == 0

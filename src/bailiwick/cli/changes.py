@@ -33,6 +33,7 @@ def changes(
     from bailiwick.cli.local import database_url
     from bailiwick.evidence.codes import EVENT_TYPES
     from bailiwick.evidence.events import decode
+    from bailiwick.evidence.stored import COLUMNS, body_of
     from bailiwick.kernel.db import Database
 
     url = database_url(existing_layout(data_dir).data_dir)
@@ -44,13 +45,14 @@ def changes(
         try:
             async with database.begin() as tx:
                 rows = await tx.all(
-                    "SELECT body FROM ledger.events WHERE zone = :zone AND at >= :since AND code = ANY(:codes)"
+                    f"SELECT {COLUMNS} FROM ledger.events"  # noqa: S608
+                    " WHERE zone = :zone AND at >= :since AND code = ANY(:codes)"
                     " ORDER BY seq LIMIT 10000",
                     zone=zone,
                     since=begin,
                     codes=codes,
                 )
-            return [bytes(row["body"]) for row in rows]
+            return [body_of(row) for row in rows]
         finally:
             await database.close()
 

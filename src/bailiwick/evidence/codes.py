@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A stable code and its readable name; ``mutation`` says that it tells of a change of state."""
+    """A stable code and its readable name; ``mutation`` says that it tells of a change of state.
+
+    An event with ``decision`` is the record of one: its id is the id of the decision.
+    """
 
     code: str
     name: str
     mutation: bool = True
+    decision: bool = False
 
 
 # 10xx sign-in and sessions
@@ -58,7 +62,7 @@ POLICY_NEWLY_ALLOWED = EventType("BW2006", "policy.newly-allowed", mutation=Fals
 POLICY_CACHE_FLUSHED = EventType("BW2007", "policy.cache.flushed")
 POLICY_KNOWN_GOOD = EventType("BW2008", "policy.known-good")
 POLICY_SUSPECT = EventType("BW2009", "policy.suspect")
-DECISION_EVALUATED = EventType("BW2101", "decision.evaluated", mutation=False)
+DECISION_EVALUATED = EventType("BW2101", "decision.evaluated", mutation=False, decision=True)
 
 # 30xx authority
 MANDATE_ISSUED = EventType("BW3001", "mandate.issued")
@@ -71,8 +75,8 @@ KEY_REVOKED = EventType("BW3013", "key.revoked")
 KEK_ROTATED = EventType("BW3021", "kek.rotated")
 
 # 40xx gateway
-GATEWAY_ALLOWED = EventType("BW4001", "gateway.request.allowed", mutation=False)
-GATEWAY_DENIED = EventType("BW4002", "gateway.request.denied", mutation=False)
+GATEWAY_ALLOWED = EventType("BW4001", "gateway.request.allowed", mutation=False, decision=True)
+GATEWAY_DENIED = EventType("BW4002", "gateway.request.denied", mutation=False, decision=True)
 STREAM_CUT = EventType("BW4003", "gateway.stream.cut", mutation=False)
 
 # 50xx evidence about the evidence
@@ -90,3 +94,5 @@ ACCESS_REFUSED = EventType("BW6101", "access.refused", mutation=False)
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }
+# codes of the events that are decisions
+DECISIONS = tuple(kind.code for kind in EVENT_TYPES.values() if kind.decision)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bailiwick.evidence.codes import EventType
+from bailiwick.evidence.codes import DECISIONS, EventType
 from bailiwick.kernel import outbox
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Transaction
@@ -59,7 +59,6 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     at: str
     client_request_id: str = ""
     code: str
-    decision_id: str = ""
     details: dict[str, Detail] = {}
     id: str
     name: str
@@ -74,6 +73,11 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     trace_id: str = ""
     v: int
     zone: str
+
+    @property
+    def decision_id(self) -> str:
+        """The id of the decision that this event records, empty when it records none."""
+        return self.id if self.code in DECISIONS else ""
 
     @property
     def principal(self) -> str:
@@ -116,7 +120,7 @@ def leaf_hash(body: bytes) -> bytes:
 
 def rfc3339(moment: datetime) -> str:
     """UTC with microseconds and ``Z``, always 27 characters, so that text order is time order."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -156,7 +160,6 @@ class Recorder:
         *,
         subject: Subject | None = None,
         server: str = "",
-        decision_id: str = "",
         policy_set: str = "",
         reasons: tuple[str, ...] = (),
         **details: Detail,
@@ -167,7 +170,6 @@ class Recorder:
             at=self.now(),
             client_request_id=context.client_request_id,
             code=kind.code,
-            decision_id=decision_id,
             details=details,
             id=self._ids(),
             name=kind.name,
@@ -194,7 +196,6 @@ class Recorder:
         *,
         subject: Subject | None = None,
         server: str = "",
-        decision_id: str = "",
         reasons: tuple[str, ...] = (),
         policy_set: str = "",
         **details: Detail,
@@ -206,7 +207,6 @@ class Recorder:
             context,
             subject=subject,
             server=server,
-            decision_id=decision_id,
             policy_set=policy_set,
             reasons=reasons,
             **details,

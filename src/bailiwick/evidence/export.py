@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import newest_head
+from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import read_tile
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict
@@ -55,15 +56,10 @@ async def export_log(
 
 async def _entries(tx: Transaction, zone: str, tile: Tile) -> bytes:
     start = tile.index * TILE_WIDTH
-    rows = await tx.all(
-        "SELECT body FROM ledger.events WHERE zone = :zone AND seq >= :start AND seq < :end ORDER BY seq",
-        zone=zone,
-        start=start,
-        end=start + tile.width,
-    )
-    if len(rows) != tile.width:
+    bodies = await read_bodies(tx, zone, start, start + tile.width)
+    if len(bodies) != tile.width:
         raise Conflict(f"Events {start} to {start + tile.width - 1} are not all kept any more.")
-    return encode_bundle(bytes(row["body"]) for row in rows)
+    return encode_bundle(bodies)
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -11,12 +11,9 @@ import psycopg
 from bailiwick.evidence.records import MAX_DEAD_BYTES, DeadLetter, EventRow, InputRow, clean
 from bailiwick.kernel.db import Transaction
 
-_COLUMNS = (
-    "zone, seq, id, at, recorded_at, code, outcome, request_id, decision_id, principal, server, source, position, body"
-)
+_COLUMNS = "zone, seq, id, at, recorded_at, code, outcome, request_id, principal, server, rest"
 _TYPES = (
-    "text", "int8", "uuid", "timestamptz", "timestamptz", "text", "text", "uuid", "uuid", "text", "text",
-    "text", "int8", "bytea",
+    "text", "int8", "uuid", "timestamptz", "timestamptz", "text", "text", "uuid", "text", "text", "bytea",
 )  # fmt: skip
 
 
@@ -68,12 +65,9 @@ async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, dateti
                     event.code,
                     event.outcome,
                     event.request_id,
-                    event.decision_id,
                     event.principal,
                     event.server,
-                    event.source,
-                    event.position,
-                    event.body,
+                    event.rest,
                 )
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.evidence.tree import prove
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Conflict, InvalidRequest, NotFound
@@ -36,7 +37,7 @@ async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
     Raises :class:`NotFound`, and :class:`Conflict` for an event so new that no head covers it yet.
     """
     row = await tx.one(
-        "SELECT seq, body FROM ledger.events WHERE id = :id AND zone = :zone ORDER BY seq LIMIT 1",
+        f"SELECT seq, {COLUMNS} FROM ledger.events WHERE id = :id AND zone = :zone ORDER BY seq LIMIT 1",  # noqa: S608
         id=event_id,
         zone=zone,
     )
@@ -47,7 +48,7 @@ async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
     if seq >= head.size:
         raise Conflict("No signed head covers the event yet; one does within a second.")
     path = await prove(tx, zone, head.size, lambda nodes: inclusion_path(seq, head.size, nodes))
-    return Receipt(bytes(row["body"]), seq, tuple(path), head.note)
+    return Receipt(body_of(row), seq, tuple(path), head.note)
 
 
 async def inclusion(tx: Transaction, zone: str, index: int, size: int | None) -> tuple[int, list[bytes]]:

@@ -12,6 +12,7 @@ import msgspec
 from bailiwick.evidence.events import decode, encode, leaf_hash
 from bailiwick.evidence.frames import Frame, Kind
 from bailiwick.evidence.inputs import split_payload
+from bailiwick.evidence.stored import rest_of
 from bailiwick_verify.tiles import MAX_ENTRY_BYTES
 
 OUTBOX = "outbox"
@@ -36,11 +37,11 @@ class EventRow:
     code: str
     outcome: str
     request_id: UUID | None
-    decision_id: UUID | None
     principal: str | None
     server: str | None
     leaf: bytes
     body: bytes
+    rest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +86,26 @@ def event_row(source: str, segment: int, position: int, zone: str, body: bytes) 
     if not _AT.fullmatch(event.at):
         raise Unparsable("bad_time: the event's time is not RFC 3339 UTC with microseconds")
     try:
-        return EventRow(
-            source,
-            segment,
-            position,
-            zone,
-            UUID(event.id),
-            datetime.fromisoformat(event.at),
-            event.code,
-            event.outcome,
-            UUID(event.request_id) if event.request_id else None,
-            UUID(event.decision_id) if event.decision_id else None,
-            event.principal or None,
-            event.server or None,
-            leaf_hash(body),
-            body,
-        )
+        event_id, at = UUID(event.id), datetime.fromisoformat(event.at)
+        request_id = UUID(event.request_id) if event.request_id else None
     except ValueError as error:
         raise Unparsable(f"bad_value: {error}"[:200]) from None
+    return EventRow(
+        source,
+        segment,
+        position,
+        zone,
+        event_id,
+        at,
+        event.code,
+        event.outcome,
+        request_id,
+        event.principal or None,
+        event.server or None,
+        leaf_hash(body),
+        body,
+        rest_of(event, event_id, at, request_id, body),
+    )
 
 
 def record_of(source: str, segment: int, frame: Frame) -> EventRow | InputRow | DeadLetter | None:

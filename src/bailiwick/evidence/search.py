@@ -10,9 +10,10 @@ from uuid import UUID
 
 import msgspec
 
-from bailiwick.evidence.codes import EVENT_TYPES
+from bailiwick.evidence.codes import DECISIONS, EVENT_TYPES
 from bailiwick.evidence.events import Event, decode, leaf_hash
 from bailiwick.evidence.inputs import DETAIL, input_aad
+from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import NotFound
@@ -20,10 +21,13 @@ from bailiwick.kernel.errors import NotFound
 Order = Literal["newest", "oldest"]
 # the leaf hash as the tree has it, which is what the body is held against
 _ROW = (
-    "seq, recorded_at, body, (SELECT substring(h.hashes FROM CAST((events.seq - h.first) * 32 + 1 AS int) FOR 32)"
+    f"seq, recorded_at, {COLUMNS},"  # noqa: S608 - fixed parts
+    " (SELECT substring(h.hashes FROM CAST((events.seq - h.first) * 32 + 1 AS int) FOR 32)"
     " FROM ledger.hashes h WHERE h.zone = events.zone AND h.level = 0 AND h.first <= events.seq"
     " ORDER BY h.first DESC LIMIT 1) AS leaf"
 )
+# all that an event says, wherever it stands
+_TEXT = "concat_ws(' ', convert_from(rest, 'UTF8'), zone, id, code, outcome, request_id, server)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +176,11 @@ class Search:
         """The event of a decision and the input it was made from, None when the ledger has no such decision."""
         async with self._database.begin() as tx:
             row = await tx.one(
-                f"SELECT {_ROW} FROM ledger.events WHERE decision_id = :id AND zone = :zone ORDER BY seq LIMIT 1",  # noqa: S608
+                f"SELECT {_ROW} FROM ledger.events WHERE id = :id AND zone = :zone AND code = ANY(:codes)"  # noqa: S608
+                " ORDER BY seq LIMIT 1",
                 id=decision_id,
                 zone=zone,
+                codes=list(DECISIONS),
             )
             if row is None:
                 return None
@@ -225,11 +231,14 @@ class Search:
 def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
     where: list[str] = []
     values: dict[str, Any] = {}
-    for key in ("code", "outcome", "principal", "server", "request_id", "decision_id"):
+    for key in ("code", "outcome", "principal", "server", "request_id"):
         value = getattr(wanted, key)
         if value:
             where.append(f"{key} = :{key}")
             values[key] = value
+    if wanted.decision_id:
+        where.append("id = :decision AND code = ANY(:decisions)")
+        values |= {"decision": wanted.decision_id, "decisions": list(DECISIONS)}
     if wanted.name:
         codes = codes_named(wanted.name)
         where.append("code = ANY(:codes)")
@@ -241,7 +250,7 @@ def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
         where.append("at < :until")
         values["until"] = wanted.until
     if wanted.text:
-        where.append("convert_from(body, 'UTF8') ILIKE :text")
+        where.append(_TEXT + " ILIKE :text")
         escaped = wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         values["text"] = f"%{escaped}%"
     return where, values
@@ -255,4 +264,4 @@ def codes_named(pattern: str) -> list[str]:
 
 
 def _entry(row: Row) -> Entry:
-    return Entry(row["seq"], row["recorded_at"], bytes(row["leaf"] or b""), bytes(row["body"]))
+    return Entry(row["seq"], row["recorded_at"], bytes(row["leaf"] or b""), body_of(row))

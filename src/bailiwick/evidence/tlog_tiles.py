@@ -15,6 +15,7 @@ from fastapi.responses import PlainTextResponse
 
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import newest_head
+from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import MissingHashes, read_tile
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Denied, NotFound
@@ -70,16 +71,11 @@ def routes(database: Database, note: Note) -> APIRouter:
         start = tile.index * TILE_WIDTH
         async with database.begin() as tx:
             await _require_signed(tx, zone, tile)
-            rows = await tx.all(
-                "SELECT body FROM ledger.events WHERE zone = :zone AND seq >= :start AND seq < :end ORDER BY seq",
-                zone=zone,
-                start=start,
-                end=start + tile.width,
-            )
-            if len(rows) != tile.width:
+            bodies = await read_bodies(tx, zone, start, start + tile.width)
+            if len(bodies) != tile.width:
                 raise NotFound("Not all events of this bundle are kept any more.")
-            await note(tx, request, caller, f"evidence/{tile.path}", "", len(rows))
-        data = encode_bundle(bytes(row["body"]) for row in rows)
+            await note(tx, request, caller, f"evidence/{tile.path}", "", len(bodies))
+        data = encode_bundle(bodies)
         headers = {"Cache-Control": f"private, {_FOR_EVER}", "Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             data, headers["Content-Encoding"] = gzip.compress(data, 6), "gzip"

@@ -84,7 +84,6 @@ class Case:
     presented: Presented | None = None
     operation: Operation | None = None
     decision: Decision | None = None
-    decision_id: str = ""
     input_digest: str = ""
 
 
@@ -259,7 +258,6 @@ class Check:
         request: GatewayRequest,
     ) -> None:
         decider = self._decider(state.name)
-        case.decision_id = self._ids()
         generation = (self._store.current.generation, decider.generation)
         if presented.generation != generation:
             presented.generation, presented.memo = generation, {}
@@ -333,7 +331,6 @@ class Check:
             "allow" if outcome == "allow" else "deny",
             Context(case.zone, actor, network, case.request_id, **context_ids),
             server=case.server.name if case.server else "",
-            decision_id=case.decision_id,
             policy_set=decision.policy_set if decision else "",
             reasons=reasons,
             **details,

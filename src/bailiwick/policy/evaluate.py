@@ -235,20 +235,18 @@ class Evaluate:
         """Make the decision durable, and only then the answer."""
         question = prepared.question
         self._evidence.decision_input(context.zone, prepared.digest, prepared.canonical)
-        decision_id = self._ids()
         user_id = question.user_id
         event = self._recorder.make(
             codes.DECISION_EVALUATED,
             "allow" if decision.allowed else "error" if decision.error else "deny",
             context,
             subject=Subject(user_id, "user") if user_id is not msgspec.UNSET else None,
-            decision_id=decision_id,
             policy_set=decision.policy_set,
             reasons=_recordable(decision.reasons),
             **_details(question, prepared.digest, decision),
         )
         await self._evidence.event(context.zone, encode(event))
-        return _encode(Answer(decision.allowed, decision.reasons, decision.policy_set or None, decision_id))
+        return _encode(Answer(decision.allowed, decision.reasons, decision.policy_set or None, event.id))
 
     async def _refused(self, context: Context, question: Question, reason: str) -> None:
         user_id = question.user_id

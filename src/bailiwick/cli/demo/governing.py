@@ -158,7 +158,7 @@ async def read_evidence(stage: Stage) -> str:
         f"{event['name']}: {details.get('operation')} on {event['server']} with {details.get('credential')},"
         f" policy set {event['policy_set'][:19]}…"
     )
-    where = stage.api(f"/api/v1/decisions/{event['decision_id']}")
+    where = stage.api(f"/api/v1/decisions/{event['id']}")
     decided = await stage.http.call("GET", where, 200, bearer=stage.admin, show=("allowed", "input_status", "input"))
     check(decided["allowed"] is True, "an allowing decision", decided.text)
     given: dict[str, Any] = decided["input"] or {}

@@ -111,17 +111,17 @@ async def _copy(tx: Transaction, target_url: str) -> None:
 async def _change_a_byte(tx: Transaction, request_id: str) -> tuple[int, int]:
     """Say another path in the stored bytes of the event; its sequence number, and where the byte stands."""
     row = await tx.one(
-        "SELECT seq, body FROM ledger.events WHERE zone = :zone AND request_id = :id ORDER BY seq LIMIT 1",
+        "SELECT seq, rest FROM ledger.events WHERE zone = :zone AND request_id = :id ORDER BY seq LIMIT 1",
         zone=ZONE,
         id=UUID(request_id),
     )
     assert row is not None, "the event was found through the API before"
-    body = bytes(row["body"])
-    offset = body.index(b'"path":"/payments') + len(b'"path":"/payments') - 1
-    changed = body[:offset] + b"5" + body[offset + 1 :]
+    rest = bytes(row["rest"])
+    offset = rest.index(b'"path":"/payments') + len(b'"path":"/payments') - 1
+    changed = rest[:offset] + b"5" + rest[offset + 1 :]
     await tx.run(
-        "UPDATE ledger.events SET body = :body WHERE zone = :zone AND seq = :seq",
-        body=changed,
+        "UPDATE ledger.events SET rest = :rest WHERE zone = :zone AND seq = :seq",
+        rest=changed,
         zone=ZONE,
         seq=row["seq"],
     )

@@ -307,6 +307,7 @@ CREATE TABLE spool_positions (
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (source, segment)
 );
+-- An event stands in its columns; "rest" is what has no column (evidence/stored.py puts it together again).
 CREATE TABLE ledger.events (
   zone text NOT NULL,
   seq bigint NOT NULL,
@@ -316,18 +317,14 @@ CREATE TABLE ledger.events (
   code text NOT NULL,
   outcome text NOT NULL,
   request_id uuid,
-  decision_id uuid,
   principal text,
   server text,
-  source text NOT NULL,
-  position bigint NOT NULL,
-  body bytea NOT NULL
+  rest bytea NOT NULL
 ) PARTITION BY RANGE (recorded_at);
 CREATE INDEX events_seq ON ledger.events (zone, seq);
 CREATE INDEX events_id ON ledger.events (id);
 CREATE INDEX events_at ON ledger.events USING brin (at) WITH (pages_per_range = 16);
 CREATE INDEX events_request ON ledger.events (request_id) WHERE request_id IS NOT NULL;
-CREATE INDEX events_decision ON ledger.events (decision_id) WHERE decision_id IS NOT NULL;
 CREATE INDEX events_principal ON ledger.events (zone, principal, at);
 CREATE TABLE ledger.events_default PARTITION OF ledger.events DEFAULT;
 -- The tree of each zone: at level 0 the leaf hash of every event, at level n the root of every full tile of 256 hashes
@@ -400,8 +397,12 @@ CREATE VIEW public.api_requests AS
   SELECT at AS timestamp, zone, request_id, caller, method, route, status, duration_us / 1000.0 AS duration_ms, ip
   FROM bailiwick.api_requests;
 CREATE VIEW public.audit_logs AS
-  SELECT at AS timestamp, zone, seq, id, code, outcome, principal, server, request_id, decision_id, recorded_at,
-         convert_from(body, 'UTF8')::jsonb AS event
+  SELECT at AS timestamp, zone, seq, id, code, outcome, principal, server, request_id,
+         CASE WHEN code IN ('BW2101', 'BW4001', 'BW4002') THEN id END AS decision_id, recorded_at,
+         convert_from(rest, 'UTF8')::jsonb
+         || jsonb_build_object('zone', zone, 'id', id, 'code', code, 'outcome', outcome,
+           'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+         || jsonb_strip_nulls(jsonb_build_object('request_id', request_id, 'server', server)) AS event
   FROM ledger.events;
 """
 
