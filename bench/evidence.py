@@ -1,13 +1,15 @@
 """From the spool to the ledger: how fast, how large, how soon signed, how fast checked and found again.
 
 Three workers' spools are filled as fast as they take it while a sequencer in a process of its own moves them into the
-ledger; then plain INSERT with autocommit and plain COPY store the same rows into the same server, for comparison.
+ledger. Then they are filled at half that rate, for how soon an event is signed for: a backlog would measure itself.
+Then plain INSERT with autocommit and plain COPY store the same rows into the same server, for comparison.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import multiprocessing
 import statistics
 import tempfile
@@ -22,7 +24,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Network, Recorder, encode
 from bailiwick.evidence.export import export_log
 from bailiwick.evidence.frames import Kind
-from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
+from bailiwick.evidence.ledger import Head, HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.spool import Spool
 from bailiwick.kernel.clock import SystemClock
@@ -69,8 +71,9 @@ def with_new(body: bytes, now: str, ids: Ids) -> bytes:
     return body
 
 
-def worker(root: str, slot: str, count: int, out: Any) -> None:
-    """A process that records ``count`` events, :data:`_WAITING` at a time, and tells how long appends took."""
+def worker(root: str, slot: str, count: int, rate: float, out: Any) -> None:
+    """A process that records ``count`` events, :data:`_WAITING` at a time and at most ``rate`` a second (0: as fast as
+    they are taken), and tells how long appends took."""
 
     async def run() -> None:
         ids, clock = Ids(), SystemClock()
@@ -79,9 +82,12 @@ def worker(root: str, slot: str, count: int, out: Any) -> None:
         spool = Spool(Path(root), slot, ids())
         await spool.start()
         took: list[float] = []
+        begun = time.perf_counter()
 
         async def one(first: int) -> None:
             for n in range(first, count, _WAITING):
+                if rate and (early := begun + n / rate - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
                 body = with_new(bodies[n % 2000], recorder.now(), ids)
                 started = time.perf_counter()
                 await spool.append(Kind.EVENT, "default", body)
@@ -94,22 +100,38 @@ def worker(root: str, slot: str, count: int, out: Any) -> None:
     asyncio.run(run())
 
 
-def sequence(url: str, root: str, heads: str, until: int, out: Any) -> None:
-    """The sequencer in a process of its own, until the ledger holds ``until`` events; tells how late heads came."""
+class TimedHeads(HeadFiles):
+    """Head files that note when each head could be read by others: (events it covers, Unix time)."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.published: list[tuple[int, float]] = []
+
+    def store(self, head: Head) -> None:
+        super().store(head)
+        self.published.append((head.size, time.time()))
+
+
+def sequence(url: str, root: str, heads: str, first: int, total: int, out: Any) -> None:
+    """The sequencer in a process of its own: tells when the ledger held ``first`` events, and, when it holds ``total``,
+    when each head was published."""
 
     async def run() -> None:
+        files = TimedHeads(Path(heads))
         database, clock = Database(url, pool_size=4), SystemClock()
         keys = LedgerKeys(database, Sealer({"k": _KEK}, active="k"), clock)
-        sequencer = Sequencer(database, url, Path(root), HeadFiles(Path(heads)), keys, clock)
+        sequencer = Sequencer(database, url, Path(root), files, keys, clock)
         task = asyncio.create_task(sequencer.run())
-        while sequencer.figures.sequenced_total < until:
+        while sequencer.figures.sequenced_total < first:
             await asyncio.sleep(0.02)
-        done = time.perf_counter()
+        out.put(time.perf_counter())
+        while sequencer.figures.sequenced_total < total:
+            await asyncio.sleep(0.02)
         await asyncio.sleep(1.0)  # for the last head
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await database.close()
-        out.put(done)
+        out.put(files.published)
 
     asyncio.run(run())
 
@@ -135,26 +157,51 @@ async def measure(events: int) -> dict[str, float | int]:
             await prepare(url)
             answers, done = context.Queue(), context.Queue()
             root, heads, each = f"{home}/spool", f"{home}/heads", events // WORKERS
-            mover = context.Process(target=sequence, args=(url, root, heads, each * WORKERS, done))
+            paced = each // 3
+            mover = context.Process(
+                target=sequence, args=(url, root, heads, each * WORKERS, (each + paced) * WORKERS, done)
+            )
             mover.start()
             await asyncio.sleep(1.5)
             started = time.perf_counter()
-            workers = [context.Process(target=worker, args=(root, f"w{n}", each, answers)) for n in range(WORKERS)]
+            workers = [context.Process(target=worker, args=(root, f"w{n}", each, 0.0, answers)) for n in range(WORKERS)]
             for process in workers:
                 process.start()
             appends = [took for _ in workers for took in await asyncio.to_thread(answers.get)]
             finished = await asyncio.to_thread(done.get)
+            ingest = each * WORKERS / (finished - started)
+            rate = ingest / 2 / WORKERS
+            workers += [
+                context.Process(target=worker, args=(root, f"p{n}", paced, rate, answers)) for n in range(WORKERS)
+            ]
+            for process in workers[WORKERS:]:
+                process.start()
+            slow = [took for _ in range(WORKERS) for took in await asyncio.to_thread(answers.get)]
+            published = await asyncio.to_thread(done.get)
             for process in (*workers, mover):
                 process.join()
-            figures["ingest_eps"] = round(each * WORKERS / (finished - started))
-            figures["append_p50_ms"] = round(statistics.median(appends) * 1000, 3)
-            figures |= await asyncio.to_thread(in_the_database, url, each * WORKERS)
+            figures["ingest_eps"] = round(ingest)
+            figures["append_p50_ms"] = round(statistics.median(slow) * 1000, 3)
+            figures["append_p50_saturated_ms"] = round(statistics.median(appends) * 1000, 3)
+            figures["tree_head_p99_ms"] = await asyncio.to_thread(head_latency, url, each * WORKERS, published)
+            figures |= await asyncio.to_thread(in_the_database, url, (each + paced) * WORKERS)
             figures |= await checked(url, Path(home) / "export")
     return figures
 
 
+def head_latency(url: str, first: int, published: list[tuple[int, float]]) -> int:
+    """The 99th percentile, in ms, from an event's own time to the first published head over it, from ``first`` on."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT seq, extract(epoch FROM at)::float8 FROM ledger.events WHERE seq >= %s AND seq %% 7 = 0", (first,)
+        ).fetchall()
+    sizes = [size for size, _ in published]
+    late: list[float] = [published[bisect.bisect_right(sizes, seq)][1] - at for seq, at in rows]
+    return round(statistics.quantiles(late, n=100)[98] * 1000)
+
+
 def in_the_database(url: str, events: int) -> dict[str, float | int]:
-    """Sizes, the delay of heads, look-ups, and what storing the same rows plainly costs."""
+    """Sizes, look-ups, and what storing the same rows plainly costs."""
     with psycopg.connect(url, autocommit=True) as connection:
 
         def value(sql: str) -> Any:
@@ -167,11 +214,6 @@ def in_the_database(url: str, events: int) -> dict[str, float | int]:
             "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'ledger.events'::regclass"
         )
         hashes = value("SELECT pg_total_relation_size('ledger.hashes')")
-        late = value(
-            "SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM h.at + interval '1 second' - e.at))"
-            " FROM (SELECT seq, at FROM ledger.events TABLESAMPLE SYSTEM (5)) e CROSS JOIN LATERAL"
-            " (SELECT at FROM ledger.heads WHERE size > e.seq ORDER BY size, at LIMIT 1) h"
-        )
         sample = connection.execute("SELECT request_id FROM ledger.events ORDER BY random() LIMIT 200").fetchall()
         took = []
         for (request_id,) in sample:
@@ -195,7 +237,6 @@ def in_the_database(url: str, events: int) -> dict[str, float | int]:
         "lost": events - rows,
         "bytes_per_event_hot": round(size / rows),
         "bytes_per_event_hashes": round(hashes / rows, 1),
-        "tree_head_p99_ms": round(float(late or 0) * 1000),
         "search_request_ms": round(statistics.median(took) * 1000, 3),
         "insert_baseline_eps": round(insert),
         "copy_baseline_eps": round(copied),
