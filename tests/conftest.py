@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import evidence_watch
 from bailiwick.kernel.embedded_postgres import Throwaway
 from bailiwick.kernel.paths import Layout
 
@@ -18,6 +19,7 @@ _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(evidence_watch)
     if hasattr(config, "workerinput") or VARIABLE in os.environ:
         return  # a parallel worker inherits the variable from the process that started the server
     home = Path(tempfile.mkdtemp(prefix="bw-tests-", dir="/tmp"))

@@ -95,7 +95,7 @@ class StandInAuthority:
         self.settled.append(revision)
         return None
 
-    async def create(self, tx: Transaction, zone: str) -> None:
+    async def create(self, tx: Transaction, zone: str, context: Context) -> None:
         self.keyed.append(zone)
 
 

@@ -19,7 +19,7 @@ from bailiwick.authority.keys import KeyStore, SigningKey
 from bailiwick.authority.revocation import Kind, Revocation, Revocations, RevokedSet, load_revocations
 from bailiwick.authority.snapshot import SnapshotStore
 from bailiwick.authority.tokens import MANDATE_TYPE, Mandate, sign
-from bailiwick.evidence.events import Actor, Context, Event, decode
+from bailiwick.evidence.events import Actor, Context, Event, Subject, decode
 from bailiwick.gateway.check import Answer, Check
 from bailiwick.identity.loader import ApplicationEntry
 from bailiwick.kernel.errors import BailiwickError
@@ -247,6 +247,12 @@ async def test_a_revoked_key_is_told_from_one_that_never_was(world: World) -> No
     # a key that was only retired was never revoked, and tokens it signed have run out
     world.house.clock.advance(3600)
     assert await world.keys.retire_expired(timedelta(minutes=15)) == 1
+    retired = (await world.house.events())[-1]
+    assert (retired.name, retired.subject, retired.details) == (
+        "key.retired",
+        Subject(id=first.kid, type="key"),
+        {"purpose": "mandate"},
+    )
     await world.follow()
     assert world.reason(world.token(first)) == "unknown_key"
     assert world.reason(world.token(second)) == "key_revoked"

@@ -40,7 +40,7 @@ async def _write_forever(url: str, root: Path, slot: str, acknowledged: str) -> 
 
     async def client() -> None:
         while True:
-            event = world.event(padding="x" * 4000)
+            event = world.event(path="x" * 4000)
             await spool.append(Kind.EVENT, "default", encode(event))
             os.write(note, event.id.encode() + b"\n")
 

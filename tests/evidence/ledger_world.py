@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from samples import sample_details
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
@@ -81,7 +82,8 @@ class World:
         self, kind: EventType = codes.GATEWAY_ALLOWED, *, zone: str = "default", user: str = "jane", **more: Any
     ) -> Event:
         request_id = more.pop("request_id", "") or self.ids()
-        return self.recorder.make(kind, "allow", Context(zone, Actor(user=user), request_id=request_id), **more)
+        context = Context(zone, Actor(user=user), request_id=request_id)
+        return self.recorder.make(kind, "allow", context, **(sample_details(kind) | more))
 
     def bodies(self, where: str = "") -> list[bytes]:
         """The bytes of events in the ledger, in its order."""

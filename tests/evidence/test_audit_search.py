@@ -63,7 +63,7 @@ async def test_every_filter_restricts(world: World, api: ApiClient) -> None:
         user="Joe%",
         server="payments",
         request_id=request,
-        path="/Rechnungen/2026",
+        method="/Rechnungen/2026",
     )
     await spool.append(Kind.EVENT, "default", encode(event))
     await sequenced(world)
@@ -190,7 +190,7 @@ async def test_only_auditors_read(api: ApiClient, path: str) -> None:
 async def test_mandates_of_a_key_are_found(world: World) -> None:
     spool = await world.spool()
     wanted = world.event(codes.MANDATE_ISSUED, kid="m-1")
-    for event in (wanted, world.event(codes.MANDATE_ISSUED, kid="m-2"), world.event(kid="m-1")):
+    for event in (wanted, world.event(codes.MANDATE_ISSUED, kid="m-2"), world.event(path="m-1")):
         await spool.append(Kind.EVENT, "default", encode(event))
     await sequenced(world)
     search = Search(world.database, world.sealer)

@@ -63,11 +63,13 @@ async def test_a_sequencer_killed_at_any_step_neither_loses_nor_repeats(world: W
     for _ in range(2):
         spool = await world.spool()
         for _ in range(4):
-            ids += await world.put(spool, 15, padding="x" * 20_000)
+            ids += await world.put(spool, 15, path="x" * 20_000)
         ids += await world.put(spool, 5, zone="acme")
         await spool.close()
     async with world.database.begin() as tx:
-        ids.append((await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))).id)
+        ids.append(
+            (await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"), role="viewer")).id
+        )
 
     for countdown in (0, 1):
         dying = start(sequence_until, world.url, str(world.root), step, countdown)

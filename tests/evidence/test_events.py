@@ -20,7 +20,7 @@ def test_any_event_a_caller_can_cause_is_canonical_and_storable(user: str, agent
     """RFC 8785: sorted keys, no white space; and nothing in it that PostgreSQL could not hold."""
     recorder = Recorder(FakeClock(), Ids())
     context = Context("default", Actor(user=user), Network(user_agent=agent))
-    body = encode(recorder.make(codes.GATEWAY_DENIED, "deny", context, server=server, path=path, listed=[path]))
+    body = encode(recorder.make(codes.POLICY_REFUSED, "failure", context, server=server, sha256=path, findings=[path]))
     assert body == json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     assert encode(decode(body)) == body
     row = event_row("source", 0, 0, "default", body)

@@ -51,7 +51,7 @@ async def test_what_was_acknowledged_is_ledgered_in_order(world: World) -> None:
 
 async def test_the_outbox_is_emptied_into_the_ledger(world: World) -> None:
     async with world.database.begin() as tx:
-        event = await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))
+        event = await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"), role="viewer")
     await moved(world)
     assert world.ledgered() == [event.id]
     assert world.rows("SELECT count(*) FROM bailiwick.outbox") == [0]
@@ -71,7 +71,7 @@ async def test_an_acknowledged_event_is_visible_soon(world: World) -> None:
             pass
         delays.append(asyncio.get_running_loop().time() - started)
         async with world.database.begin() as tx:
-            event = await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))
+            event = await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"), role="viewer")
         started = asyncio.get_running_loop().time()
         while event.id not in await asyncio.to_thread(world.ledgered):
             pass
@@ -328,7 +328,7 @@ async def test_sequencers_of_two_machines_share_one_chain(world: World, tmp_path
         for _ in range(25):
             ids += await side.put(spool, 20)
             async with side.database.begin() as tx:
-                event = await side.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))
+                event = await side.recorder.record(tx, codes.USER_CREATED, "success", Context("default"), role="viewer")
             ids.append(event.id)
         assert await drained(side.database, side.spool_root)
         await stop.wait() if side is there else stop.set()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from joserfc.jwk import ECKey, OKPKey
@@ -98,10 +99,14 @@ class KeyStore:
         """Use the KEKs as they are after a rotation."""
         self._sealer = sealer
 
-    async def create(self, tx: Transaction, zone: str) -> None:
-        """The three keys of a new zone."""
+    async def create(self, tx: Transaction, zone: str, context: Context | None = None) -> None:
+        """The three keys of a new zone; ``context`` tells on whose behalf, None where nobody is signed in yet."""
+        context = msgspec.structs.replace(context or Context(zone), zone=zone)
         for purpose in PURPOSES:
-            await self._insert(tx, zone, purpose)
+            kid = await self._insert(tx, zone, purpose)
+            await self._recorder.record(
+                tx, codes.KEY_CREATED, "success", context, subject=Subject(id=kid, type="key"), purpose=purpose
+            )
 
     async def load_public(self, tx: Transaction, zone: str) -> dict[str, VerifyKey]:
         """Every key of ``zone`` that still verifies, by kid."""
@@ -177,11 +182,16 @@ class KeyStore:
         async with self._database.begin() as tx:
             rows = await tx.all(
                 "UPDATE zone_keys SET state = 'retired', changed_at = :now"
-                " WHERE state = 'retiring' AND changed_at < :before AND purpose <> 'ledger' RETURNING zone, kid",
+                " WHERE state = 'retiring' AND changed_at < :before AND purpose <> 'ledger' RETURNING zone, kid,"
+                " purpose",
                 now=self._clock.now(),
                 before=self._clock.now() - longest_life,
             )
             for row in rows:
+                subject = Subject(id=row["kid"], type="key")
+                await self._recorder.record(
+                    tx, codes.KEY_RETIRED, "success", Context(row["zone"]), subject=subject, purpose=row["purpose"]
+                )
                 await feed.announce(tx, row["zone"], "key", row["kid"])
         return len(rows)
 

@@ -72,6 +72,7 @@ WORKER_FENCED = EventType("BW3004", "worker.fenced")
 KEY_CREATED = EventType("BW3011", "key.created")
 KEY_ROTATED = EventType("BW3012", "key.rotated")
 KEY_REVOKED = EventType("BW3013", "key.revoked")
+KEY_RETIRED = EventType("BW3014", "key.retired")
 KEK_ROTATED = EventType("BW3021", "kek.rotated")
 
 # 40xx gateway

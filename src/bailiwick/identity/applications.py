@@ -220,7 +220,7 @@ class Applications:
             )
             if row is None:
                 raise Conflict(f"An application named {name} exists already.", reason="already_exists")
-            await self._record(tx, codes.APPLICATION_CREATED, context, row, ["role", "grants"])
+            await self._record(tx, codes.APPLICATION_CREATED, context, row)
             await feed.announce(tx, context.zone, "application", name)
         return _application(row), secret
 
@@ -297,7 +297,7 @@ class Applications:
                 id=current["id"],
             )
             assert row is not None
-            await self._record(tx, codes.APPLICATION_SECRET_ROTATED, context, row, [])
+            await self._record(tx, codes.APPLICATION_SECRET_ROTATED, context, row)
             revision = await feed.announce(tx, context.zone, "application", name)
         await self._revocations.settle(revision, context)
         return _application(row), secret
@@ -328,7 +328,7 @@ class Applications:
         kind = codes.APPLICATION_CHANGED
         if "is_active" in changed:
             kind = codes.APPLICATION_ENABLED if row["is_active"] else codes.APPLICATION_DISABLED
-        await self._record(tx, kind, context, row, changed)
+        await self._record(tx, kind, context, row, changed=[*changed])
         revision = await feed.announce(tx, context.zone, "application", before.name)
         if before.is_active and not row["is_active"]:
             revision = await self._revocations.revoke(
@@ -336,12 +336,10 @@ class Applications:
             )
         return revision
 
-    async def _record(
-        self, tx: Transaction, kind: codes.EventType, context: Context, row: Row, changed: Sequence[str]
-    ) -> None:
+    async def _record(self, tx: Transaction, kind: codes.EventType, context: Context, row: Row, **details: Any) -> None:
         subject = Subject(id=row["name"], type="application")
         await self._recorder.record(
-            tx, kind, "success", context, subject=subject, client_id=row["id"], role=row["role"], changed=[*changed]
+            tx, kind, "success", context, subject=subject, client_id=row["id"], role=row["role"], **details
         )
 
 

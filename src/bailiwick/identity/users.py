@@ -154,7 +154,7 @@ class Users:
             if row is None:
                 raise Conflict("The user name or the e-mail address is taken.", reason="already_exists")
             invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None else None
-            await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role, changed=())
+            await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role)
             user = await _read(tx, context.zone, new.username)
             await feed.announce(tx, context.zone, "user", new.username)
         return user, invitation
@@ -345,7 +345,7 @@ class Users:
         disabled = before.is_active and not row["is_active"]
         if disabled:
             await end_sessions(tx, context.zone, before.username, now=now, reason="user disabled")
-        await self._record(tx, kind, context, before.username, role=row["role"], changed=changed)
+        await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed])
         revision = await feed.announce(tx, context.zone, "user", before.username)
         if disabled:
             revision = await self._revocations.revoke(tx, context, "user", before.username, "user disabled")
@@ -357,12 +357,10 @@ class Users:
         kind: codes.EventType,
         context: Context,
         username: str,
-        *,
-        role: str,
-        changed: Sequence[str],
+        **details: Any,
     ) -> None:
         subject = Subject(id=username, type="user")
-        await self._recorder.record(tx, kind, "success", context, subject=subject, role=role, changed=[*changed])
+        await self._recorder.record(tx, kind, "success", context, subject=subject, **details)
 
 
 async def forget_failures(tx: Transaction, zone: str, username: str) -> None:

@@ -11,7 +11,7 @@ from bailiwick.kernel.db import Transaction
 class KeyMaker(Protocol):
     """Makes the signing keys of a zone."""
 
-    async def create(self, tx: Transaction, zone: str) -> None:
+    async def create(self, tx: Transaction, zone: str, context: Context) -> None:
         """Create the keys of the new ``zone`` in ``tx``."""
         ...
 

@@ -371,10 +371,10 @@ class Servers:
         return server, revision
 
     async def _record(
-        self, tx: Transaction, kind: codes.EventType, context: Context, name: str, changed: Sequence[str] = ()
+        self, tx: Transaction, kind: codes.EventType, context: Context, name: str, **details: Any
     ) -> None:
         subject = Subject(id=name, type="server")
-        await self._recorder.record(tx, kind, "success", context, subject=subject, server=name, changed=[*changed])
+        await self._recorder.record(tx, kind, "success", context, subject=subject, server=name, **details)
 
 
 async def require_servers(tx: Transaction, zone: str, names: Iterable[str]) -> None:

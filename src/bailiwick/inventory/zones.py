@@ -104,7 +104,7 @@ class Zones:
             )
             if row is None:
                 raise Conflict(f"The zone {name} exists already.", reason="already_exists")
-            await self._keys.create(tx, name)
+            await self._keys.create(tx, name, context)
             password = await self._administrators(tx, name) if self._administrators is not None else None
             await self._record(tx, codes.ZONE_CREATED, context, name)
             await feed.announce(tx, name, "zone", name)

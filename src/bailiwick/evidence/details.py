@@ -1,0 +1,211 @@
+"""What each event code says in ``details``: one table of names, types and meanings.
+
+The hot path builds its details by hand and nothing checks them there; the tests hold every call site and every event
+they see against this table, so that it stays true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.codes import EventType
+from bailiwick.evidence.events import Event
+
+Type = Literal["str", "int", "bool", "list[str]"]
+
+
+@dataclass(frozen=True, slots=True)
+class DetailField:
+    """One member of ``details``: a required one stands in every event of the code."""
+
+    name: str
+    type: Type
+    meaning: str
+    required: bool = True
+
+
+def _always(name: str, type: Type, meaning: str) -> DetailField:
+    return DetailField(name, type, meaning)
+
+
+def _sometimes(name: str, type: Type, meaning: str) -> DetailField:
+    return DetailField(name, type, meaning, required=False)
+
+
+_CHANGED = _always("changed", "list[str]", "members that changed, by name")
+_ROLE = _always("role", "str", "role of the account afterwards")
+_METHOD = _always("method", "str", "how the person signs in: `local`")
+_SESSIONS_ENDED = _always("sessions_ended", "int", "how many sessions ended with it")
+_SIGNED_IN = _always("username", "str", "whose session it was")
+_APPLICATION = (
+    _always("client_id", "str", "OAuth client id of the application"),
+    _always("role", "str", "role of the application afterwards"),
+)
+_PRESENTS = (_always("presents", "str", "kind of the credential: `bearer`, `basic` or `api_key`"),)
+_SET_MEMBERS = _always("members", "list[str]", "policies of the set, each with its version")
+_SHA256 = _always("sha256", "str", "digest of the uploaded policy and its data")
+_VERSION = _always("version", "int", "version of the policy")
+_KEY = _always("purpose", "str", "what the key signs: `mandate`, `session` or `ledger`")
+_INPUT = "digest of the decision's input, which is kept apart, sealed"
+_GATEWAY = (
+    ("method", "HTTP method"),
+    ("path", "path without the query, at most 512 characters"),
+    ("operation", "operation it was matched with: method and path template"),
+    ("scope", "scope the operation needs"),
+    ("input", _INPUT),
+)
+_GRANT = _always("grant", "str", "OAuth grant type")
+_VERDICT = (
+    _always("verdict", "str", "`PASS`, `FAIL` or `NO_DATA`"),
+    _always("checked", "int", "how many events were checked"),
+    _always("findings", "int", "how many positions are wrong"),
+)
+
+DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
+    codes.AUTH_LOGIN_SUCCESS: (_METHOD,),
+    codes.AUTH_LOGIN_FAILURE: (_METHOD,),
+    codes.AUTH_LOGOUT: (_SIGNED_IN,),
+    codes.AUTH_PASSWORD_CHANGED: (_SESSIONS_ENDED,),
+    codes.AUTH_SESSION_ENDED: (_SIGNED_IN,),
+    codes.AUTH_ACCOUNT_LOCKED: (
+        _always("failures", "int", "failed sign-ins that led to it"),
+        _always("minutes", "int", "how long the account is locked"),
+    ),
+    codes.AUTH_INVITATION_ACCEPTED: (),
+    codes.USER_CREATED: (_ROLE, _sometimes("cause", "str", "`bootstrap` for the first administrator")),
+    codes.USER_CHANGED: (_ROLE, _CHANGED),
+    codes.USER_DISABLED: (_ROLE, _CHANGED),
+    codes.USER_ENABLED: (_ROLE, _CHANGED),
+    codes.USER_MFA_RESET: (_SESSIONS_ENDED,),
+    codes.APPLICATION_CREATED: _APPLICATION,
+    codes.APPLICATION_CHANGED: (*_APPLICATION, _CHANGED),
+    codes.APPLICATION_SECRET_ROTATED: _APPLICATION,
+    codes.APPLICATION_DISABLED: (*_APPLICATION, _CHANGED),
+    codes.APPLICATION_ENABLED: (*_APPLICATION, _CHANGED),
+    codes.ZONE_CREATED: (),
+    codes.ZONE_CHANGED: (),
+    codes.ZONE_ARCHIVED: (),
+    codes.SERVER_CREATED: (),
+    codes.SERVER_CHANGED: (
+        _sometimes("changed", "list[str]", "members that a person changed, by name"),
+        _sometimes("cause", "str", "`resolution` where the upstream's name resolved differently"),
+        _sometimes("routing", "str", "with a cause: `routable`, or the reason why it is not"),
+    ),
+    codes.SERVER_DELETED: (),
+    codes.CREDENTIAL_CREATED: _PRESENTS,
+    codes.CREDENTIAL_ROTATED: _PRESENTS,
+    codes.CREDENTIAL_DELETED: _PRESENTS,
+    codes.POLICY_ADMITTED: (
+        _VERSION,
+        _SHA256,
+        _sometimes("dialect", "str", "Rego dialect of an upload: `v0` or `v1`"),
+    ),
+    codes.POLICY_REFUSED: (_SHA256, _always("findings", "list[str]", "first findings: file, line, reason")),
+    codes.POLICY_ACTIVATED: (
+        _always("change", "str", "`activate`, `deactivate` or `initial`"),
+        _SET_MEMBERS,
+        _sometimes("previous", "str", "hash of the set before, empty if there was none"),
+    ),
+    codes.POLICY_ROLLED_BACK: (
+        _always("change", "str", "`rollback`"),
+        _SET_MEMBERS,
+        _always("previous", "str", "hash of the set it was rolled back from"),
+    ),
+    codes.POLICY_TESTED: (_VERSION, _SHA256),
+    codes.POLICY_NEWLY_ALLOWED: (
+        _always("comparison", "str", "whether old and new set could be compared: `complete`, `truncated` or `failed`"),
+        _always("pairs", "int", "how many principals may newly do something"),
+        _always("first", "list[str]", "first of them: principal, action, server"),
+    ),
+    codes.POLICY_CACHE_FLUSHED: (),
+    codes.POLICY_KNOWN_GOOD: (),
+    codes.POLICY_SUSPECT: (_always("why", "str", "reason code of the fault, or `rolled back`"),),
+    codes.DECISION_EVALUATED: (
+        _always("input", "str", _INPUT),
+        _sometimes("action", "str", "action asked about, in the short form of the question"),
+        _sometimes("resource", "str", "resource asked about, in the short form of the question"),
+        _sometimes("fault", "str", "reason code where the policy could not decide"),
+    ),
+    codes.MANDATE_ISSUED: (
+        _GRANT,
+        _always("scope", "str", "scopes granted, separated by spaces"),
+        _always("kid", "str", "id of the key that signed it"),
+        _always("expires_at", "int", "when it expires, in seconds since 1970"),
+    ),
+    codes.MANDATE_REFUSED: (_GRANT, _always("scope", "str", "scopes asked for, separated by spaces")),
+    codes.AUTHORITY_REVOKED: (_always("reason", "str", "why, in the words of whoever revoked it"),),
+    codes.WORKER_FENCED: (_always("behind_by", "int", "how many revisions of the feed it was behind"),),
+    codes.KEY_CREATED: (_KEY,),
+    codes.KEY_ROTATED: (
+        _KEY,
+        _always("replaced_by", "str", "id of the new key"),
+        _always("reason", "str", "why, in the words of whoever rotated it"),
+    ),
+    codes.KEY_REVOKED: (
+        _KEY,
+        _always("replaced_by", "str", "id of the new key"),
+        _always("reason", "str", "why, in the words of whoever rotated it"),
+    ),
+    codes.KEY_RETIRED: (_KEY,),
+    codes.KEK_ROTATED: (
+        _always("kek", "str", "id of the new key-encryption key"),
+        _always("rewrapped", "int", "how many values were wrapped anew"),
+    ),
+    codes.GATEWAY_ALLOWED: (
+        *(_always(name, "str", meaning) for name, meaning in _GATEWAY),
+        _sometimes("credential", "str", "name of the upstream credential presented"),
+    ),
+    codes.GATEWAY_DENIED: tuple(
+        _sometimes(name, "str", f"{meaning}, if it came to that") for name, meaning in _GATEWAY
+    ),
+    codes.STREAM_CUT: (),
+    codes.AUDIT_READ: (
+        _always("query", "str", "filters of the search"),
+        _always("returned", "int", "how many entries were shown"),
+        _sometimes("what", "str", "what a command on the machine read"),
+        _sometimes("follow", "bool", "whether the command went on with what came later"),
+    ),
+    codes.AUDIT_EXPORTED: (
+        _always("events", "int", "how many events the export holds"),
+        _always("files", "int", "how many files were written"),
+    ),
+    codes.AUDIT_VERIFIED: _VERDICT,
+    codes.EVIDENCE_LOSS_ACKNOWLEDGED: (_always("lost", "list[str]", "what was lost, at most 50 entries"),),
+    codes.EVIDENCE_REPLAYED: (
+        _always("dead_letter", "int", "number of the dead letter"),
+        _always("event", "str", "id of the event it held"),
+    ),
+    codes.INSTALLATION_BOOTSTRAPPED: (),
+    codes.WORKERS_CHANGED: (),
+    codes.ACCESS_REFUSED: (_always("route", "str", "path of the refused request"),),
+}
+
+
+def violations(event: Event) -> list[str]:
+    """How an event's details differ from their schema, in words; empty when they do not."""
+    kind = codes.EVENT_TYPES.get(event.code)
+    if kind is None or kind not in DETAILS:
+        return [f"{event.code} has no schema"]
+    fields = {field.name: field for field in DETAILS[kind]}
+    told = [f"{event.code} says nothing of {name}" for name in _missing(fields.values(), event.details)]
+    for name, value in event.details.items():
+        if name not in fields:
+            told.append(f"{event.code} does not declare {name}")
+        elif not _is(value, fields[name].type):
+            told.append(f"{event.code} declares {name} as {fields[name].type}, not {value!r}")
+    return told
+
+
+def _missing(fields: Iterable[DetailField], details: Mapping[str, object]) -> list[str]:
+    return [field.name for field in fields if field.required and field.name not in details]
+
+
+def _is(value: object, type: Type) -> bool:
+    if type == "list[str]":
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if type == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, str if type == "str" else bool)
