@@ -1,0 +1,149 @@
+"""What each event code is in the languages of others: one table for OCSF and ECS.
+
+A new code needs its line here, and its golden files (``python tests/evidence/golden_events.py --write``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bailiwick.evidence import codes, ecs, ocsf
+from bailiwick.evidence.codes import EVENT_TYPES, EventType
+from bailiwick.evidence.events import Event
+from bailiwick.evidence.ocsf import (
+    ACCOUNT_CHANGE,
+    API_ACTIVITY,
+    AUTHENTICATION,
+    AUTHORIZE_SESSION,
+    BY_METHOD,
+    DETECTION_FINDING,
+    ENTITY_MANAGEMENT,
+    EventClass,
+    Severity,
+)
+
+INFO, LOW, MEDIUM, HIGH, CRITICAL = Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """One code: its OCSF class and activity, its ECS categories and types, and how much it matters.
+
+    ``failed`` is the severity where the outcome is none of success and allow.
+    """
+
+    ocsf: EventClass
+    activity: str
+    categories: tuple[str, ...]
+    types: tuple[str, ...]
+    severity: Severity = INFO
+    failed: Severity = LOW
+    kind: str = "event"
+
+
+_AUTH = ("authentication",)
+_SESSION = ("authentication", "session")
+_IAM = ("iam",)
+_CONFIGURATION = ("configuration",)
+_API = ("api",)
+
+
+def _entity(
+    activity: str, type: str, severity: Severity = INFO, categories: tuple[str, ...] = _CONFIGURATION
+) -> Mapped:
+    return Mapped(ENTITY_MANAGEMENT, activity, categories, (type,), severity)
+
+
+def _account(activity: str, type: str, severity: Severity = INFO) -> Mapped:
+    return Mapped(ACCOUNT_CHANGE, activity, _IAM, ("user", type), severity, MEDIUM)
+
+
+def _application(activity: str, type: str) -> Mapped:
+    return Mapped(ENTITY_MANAGEMENT, activity, _IAM, ("admin", type))
+
+
+def _call(activity: str, type: str, severity: Severity = INFO, failed: Severity = LOW) -> Mapped:
+    return Mapped(API_ACTIVITY, activity, _API, (type,), severity, failed)
+
+
+def _finding(activity: str, severity: Severity) -> Mapped:
+    return Mapped(DETECTION_FINDING, activity, _CONFIGURATION, ("info",), severity, severity, kind="alert")
+
+
+MAPPING: Mapping[EventType, Mapped] = {
+    codes.AUTH_LOGIN_SUCCESS: Mapped(AUTHENTICATION, "Logon", _SESSION, ("start",)),
+    codes.AUTH_LOGIN_FAILURE: Mapped(AUTHENTICATION, "Logon", _AUTH, ("start",)),
+    codes.AUTH_LOGOUT: Mapped(AUTHENTICATION, "Logoff", _SESSION, ("end",)),
+    codes.AUTH_PASSWORD_CHANGED: _account("Password Change", "change"),
+    codes.AUTH_SESSION_ENDED: Mapped(AUTHENTICATION, "Logoff", _SESSION, ("end",)),
+    codes.AUTH_ACCOUNT_LOCKED: _account("Lock", "change", MEDIUM),
+    codes.AUTH_INVITATION_ACCEPTED: _account("Password Reset", "change"),
+    codes.USER_CREATED: _account("Create", "creation"),
+    codes.USER_CHANGED: _account("Update", "change"),
+    codes.USER_DISABLED: _account("Disable", "change"),
+    codes.USER_ENABLED: _account("Enable", "change"),
+    codes.USER_MFA_RESET: _account("MFA Factor Disable", "change", MEDIUM),
+    codes.APPLICATION_CREATED: _application("Create", "creation"),
+    codes.APPLICATION_CHANGED: _application("Update", "change"),
+    codes.APPLICATION_SECRET_ROTATED: _application("Update", "change"),
+    codes.APPLICATION_DISABLED: _application("Disable", "change"),
+    codes.APPLICATION_ENABLED: _application("Enable", "change"),
+    codes.ZONE_CREATED: _entity("Create", "creation"),
+    codes.ZONE_CHANGED: _entity("Update", "change"),
+    codes.ZONE_ARCHIVED: _entity("Disable", "change", MEDIUM),
+    codes.SERVER_CREATED: _entity("Create", "creation"),
+    codes.SERVER_CHANGED: _entity("Update", "change"),
+    codes.SERVER_DELETED: _entity("Delete", "deletion"),
+    codes.CREDENTIAL_CREATED: _entity("Create", "creation"),
+    codes.CREDENTIAL_ROTATED: _entity("Update", "change"),
+    codes.CREDENTIAL_DELETED: _entity("Delete", "deletion"),
+    codes.POLICY_ADMITTED: _entity("Create", "creation"),
+    codes.POLICY_REFUSED: _entity("Create", "info"),
+    codes.POLICY_ACTIVATED: _entity("Activate", "change", LOW),
+    codes.POLICY_ROLLED_BACK: _entity("Activate", "change", MEDIUM),
+    codes.POLICY_TESTED: _call("Read", "info", failed=INFO),
+    codes.POLICY_NEWLY_ALLOWED: _finding("Create", MEDIUM),
+    codes.POLICY_CACHE_FLUSHED: _entity("Update", "change"),
+    codes.POLICY_KNOWN_GOOD: _entity("Update", "change"),
+    codes.POLICY_SUSPECT: _finding("Create", HIGH),
+    codes.DECISION_EVALUATED: _call("Evaluate", "access"),
+    codes.MANDATE_ISSUED: Mapped(AUTHORIZE_SESSION, "Assign Privileges", ("session",), ("start",)),
+    codes.MANDATE_REFUSED: Mapped(AUTHORIZE_SESSION, "Assign Privileges", ("session",), ("info",)),
+    codes.AUTHORITY_REVOKED: _entity("Disable", "change", LOW, _IAM),
+    codes.WORKER_FENCED: _entity("Suspend", "change", MEDIUM),
+    codes.KEY_CREATED: _entity("Create", "creation"),
+    codes.KEY_ROTATED: _entity("Update", "change"),
+    codes.KEY_REVOKED: _entity("Disable", "change", HIGH),
+    codes.KEY_RETIRED: _entity("Deactivate", "change"),
+    codes.KEK_ROTATED: _entity("Update", "change", LOW),
+    codes.GATEWAY_ALLOWED: _call(BY_METHOD, "access"),
+    codes.GATEWAY_DENIED: _call(BY_METHOD, "access"),
+    codes.STREAM_CUT: _call("Cut", "end", LOW),
+    codes.AUDIT_READ: _call("Read", "access"),
+    codes.AUDIT_EXPORTED: _call("Read", "access", LOW),
+    codes.AUDIT_VERIFIED: _call("Read", "info", failed=CRITICAL),
+    codes.EVIDENCE_REPLAYED: _call("Update", "change", LOW),
+    codes.EVIDENCE_LOSS_ACKNOWLEDGED: _finding("Close", HIGH),
+    codes.INSTALLATION_BOOTSTRAPPED: _entity("Create", "creation"),
+    codes.WORKERS_CHANGED: _entity("Update", "change"),
+    codes.ACCESS_REFUSED: _call("Other", "access"),
+}
+
+
+def to_ocsf(event: Event) -> dict[str, Any]:
+    """An event as OCSF 1.7.0; raises KeyError for a code this program does not know."""
+    mapped = MAPPING[EVENT_TYPES[event.code]]
+    return ocsf.build(event, mapped.ocsf, mapped.activity, _severity(event, mapped))
+
+
+def to_ecs(event: Event) -> dict[str, Any]:
+    """An event as ECS 8.17; raises KeyError for a code this program does not know."""
+    mapped = MAPPING[EVENT_TYPES[event.code]]
+    alarming = _severity(event, mapped) >= CRITICAL
+    return ecs.build(event, mapped.categories, mapped.types, "alert" if alarming else mapped.kind)
+
+
+def _severity(event: Event, mapped: Mapped) -> Severity:
+    return mapped.severity if event.outcome in ("success", "allow") else mapped.failed
