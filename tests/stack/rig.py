@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from searched import Search, take_in
+
 CLI = (sys.executable, "-m", "bailiwick.cli.main")
 PASSWORD = "a long enough password"
 UPSTREAM_KEY = "planted-upstream-secret"
@@ -50,6 +52,7 @@ class Got:
 def call(
     method: str, url: str, *, token: str = "", body: Any = None, form: Any = None, headers: dict[str, str] | None = None
 ) -> Got:
+    take_in([form, body if isinstance(body, dict) else {}])
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
     sent = dict(headers or {})
@@ -65,11 +68,14 @@ def call(
     with contextlib.closing(connection):
         connection.request(method, path or "/", data, sent)
         answer = connection.getresponse()
-        return Got(
+        got = Got(
             answer.status,
             {name.lower(): value for name, value in answer.getheaders()},
             answer.read().decode("utf-8", "replace"),
         )
+    if "json" in got.headers.get("content-type", "") and got.status in (200, 201):
+        take_in(got.json)
+    return got
 
 
 class Upstream:
@@ -273,8 +279,15 @@ def installation(
             stack.sign_in()
         yield stack
     finally:
-        down = stack.cli("down")
-        upstream.server.shutdown()
-        upstream.server.server_close()
-        shutil.rmtree(home, ignore_errors=True)
+        written = Search(stack.data_dir)
+        try:
+            written.read_database()
+        finally:
+            down = stack.cli("down")
+            upstream.server.shutdown()
+            upstream.server.server_close()
+        try:
+            written.finish()
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
         assert down.returncode == 0, down.stdout + down.stderr
