@@ -33,10 +33,14 @@ _SUBJECTS = {
     "BW3004": "worker",
     "BW301": "key",
     "BW302": "",
-    "BW40": "",
+    "BW4001": "",
+    "BW4002": "",
     "BW500": "ledger",
     "BW501": "ledger",
+    "BW40": "mandate",
     "BW60": "zone",
+    "BW6005": "part",
+    "BW6007": "user",
     "BW61": "user",
 }
 _OF_SERVERS = {"BW13", "BW30", "BW40"}
@@ -49,12 +53,17 @@ _OUTCOMES: dict[EventType, tuple[Outcome, str]] = {
     codes.MANDATE_REFUSED: ("deny", "insufficient_scope"),
     codes.GATEWAY_ALLOWED: ("allow", ""),
     codes.GATEWAY_DENIED: ("deny", "operation_not_listed"),
-    codes.STREAM_CUT: ("success", "revoked"),
     codes.AUDIT_VERIFIED: ("failure", "audit_tamper_detected"),
     codes.ACCESS_REFUSED: ("deny", "permission_denied"),
 }
 # Nobody asks for these: the program does them by itself.
-_OWN_DOING = {codes.KEY_RETIRED, codes.POLICY_KNOWN_GOOD, codes.POLICY_SUSPECT, codes.INSTALLATION_BOOTSTRAPPED}
+_OWN_DOING = {
+    codes.KEY_RETIRED,
+    codes.POLICY_KNOWN_GOOD,
+    codes.POLICY_SUSPECT,
+    codes.INSTALLATION_BOOTSTRAPPED,
+    codes.INSTALLATION_STARTED,
+}
 
 
 def golden_event(kind: EventType) -> Event:
@@ -63,7 +72,7 @@ def golden_event(kind: EventType) -> Event:
     outcome, reason = _OUTCOMES.get(kind, ("success", ""))
     by_itself = kind in _OWN_DOING
     own = kind.code.startswith("BW10")
-    name = {"user": "jane.doe" if own else "john.roe", "zone": "default", "ledger": "default"}.get(
+    name = {"user": "jane.doe" if own else "john.roe", "zone": "default", "ledger": "default", "part": "w1"}.get(
         _SUBJECTS[prefix], "payments"
     )
     return Event(

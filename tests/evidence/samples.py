@@ -10,6 +10,8 @@ from bailiwick.evidence.events import Detail
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _VALUES: dict[str, Detail] = {
     "action": "read",
+    "after": "0002_pre_spine",
+    "before": "0001_pre_spine",
     "behind_by": 2,
     "cause": "resolution",
     "change": "activate",
@@ -40,6 +42,7 @@ _VALUES: dict[str, Detail] = {
     "operation": "GET /items/{id}",
     "pairs": 1,
     "path": "/items/7",
+    "permission": "users:write",
     "presents": "api_key",
     "previous": f"sha256:{_DIGEST}",
     "purpose": "mandate",
@@ -59,6 +62,7 @@ _VALUES: dict[str, Detail] = {
     "verdict": "PASS",
     "version": 3,
     "what": "tail",
+    "workers": ["w1", "w2"],
     "why": "policy_error",
 }
 _OF_CODE: dict[EventType, dict[str, Detail]] = {
@@ -66,7 +70,11 @@ _OF_CODE: dict[EventType, dict[str, Detail]] = {
     codes.AUTH_LOGIN_FAILURE: {"method": "local"},
     codes.USER_CREATED: {"cause": "bootstrap"},
     codes.POLICY_ROLLED_BACK: {"change": "rollback"},
-    codes.AUDIT_VERIFIED: {"findings": 0},
+    codes.AUDIT_VERIFIED: {"findings": 1, "verdict": "FAIL"},
+    codes.STREAM_CUT: {"cause": "revoked"},
+    codes.ACCESS_REFUSED: {"route": "/api/v1/users"},
+    codes.INSTALLATION_STARTED: {"version": "1.0.0"},
+    codes.INSTALLATION_STOPPED: {"version": "1.0.0"},
 }
 
 

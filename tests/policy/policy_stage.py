@@ -212,7 +212,7 @@ class Stage:
     def _app(self) -> FastAPI:
         app = FastAPI()
         problems.install(app)
-        app.include_router(api.routes(self.policies, self.known_good, self.database, self.memory.find))
+        app.include_router(api.routes(self.policies, self.known_good, self.database, self.recorder, self.memory.find))
 
         async def authenticate(request: Request) -> Caller:
             return self.authenticate(request.headers.get("authorization", "").removeprefix("Bearer "), self.zone)

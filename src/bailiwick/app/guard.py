@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from uuid import UUID
 
 import structlog
 
@@ -13,8 +14,13 @@ from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
 from bailiwick.app.worker_state import WorkerState
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Recorder, Subject, encode
+from bailiwick.evidence.frames import Kind
+from bailiwick.evidence.spool import Spool
 from bailiwick.gateway.authority_ref import AuthorityRef
-from bailiwick.gateway.guard import EndedAuthority, Guard, GuardServer
+from bailiwick.gateway.guard import CutReason, EndedAuthority, Guard, GuardServer
+from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.feed import Change
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.settings import Settings
@@ -29,11 +35,14 @@ async def run(settings: Settings, layout: Layout) -> int:
     background.heed_signals()
     state = WorkerState(base, with_policy=False)
     await state.load()
+    spool = Spool(layout.spool, "guard", base.ids(), segment_bytes=settings.spool_segment_mb << 20)
+    await spool.start()
     guard = Guard(
         is_live=lambda ref: is_live(state, ref),
         now=base.clock.time,
         monotonic=base.clock.monotonic,
         stale_after_s=settings.freshness_limit_s,
+        on_cut=cut_recorder(state, base.recorder, spool),
     )
     sockets = layout.slot("guard")
     server = GuardServer(guard, sockets.directory / "guard.sock")
@@ -52,6 +61,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     finally:
         await server.stop()
         await background.cancel()
+        await spool.close()
         await base.database.close()
     return 1 if background.failed else 0
 
@@ -71,6 +81,43 @@ def is_live(state: WorkerState, ref: AuthorityRef) -> bool:
     return not state.store.revoked.covers(
         ref.zone, jti=ref.jti, client=ref.client, user=ref.subject, session=ref.session, rev=ref.revision
     )
+
+
+def cut_recorder(
+    state: WorkerState, recorder: Recorder, spool: Spool
+) -> Callable[[AuthorityRef, str, CutReason], None]:
+    """What notes each cut in the evidence. Nothing waits for it: a cut must not depend on a disk."""
+
+    def unrecorded(failure: Exception | None) -> None:
+        if failure is not None:
+            log.error("a cut stream is not in the evidence", error=str(failure))
+
+    def record(ref: AuthorityRef, request_id: str, reason: CutReason) -> None:
+        zone = state.store.current.zones.get(ref.zone)
+        application = zone.applications.get(ref.client) if zone is not None else None
+        actor = Actor(
+            application=application.name if application is not None else ref.client,
+            mandate=ref.jti,
+            session=ref.session,
+            user=ref.subject,
+        )
+        context = Context(ref.zone, actor, request_id=request_id if _is_uuid(request_id) else "")
+        subject = Subject(id=ref.jti, type="mandate")
+        event = recorder.make(codes.STREAM_CUT, "success", context, subject=subject, cause=reason)
+        try:
+            spool.append_then([(Kind.EVENT, ref.zone, encode(event))], unrecorded)
+        except BailiwickError as unavailable:
+            unrecorded(unavailable)
+
+    return record
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _Pulse:
@@ -97,4 +144,4 @@ class _Pulse:
             self._changed.clear()
 
 
-__all__ = ["is_live", "run"]
+__all__ = ["cut_recorder", "is_live", "run"]

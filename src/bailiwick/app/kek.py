@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bailiwick.authority.revocation import Revocations
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder
+from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
 from bailiwick.inventory.credentials import credential_aad
@@ -70,7 +70,13 @@ class KekRotation:
         retired = tuple(kid for kid in self._file.ids() if kid != kek)
         async with self._database.begin() as tx:
             await self._recorder.record(
-                tx, codes.KEK_ROTATED, "success", context, kek=kek, rewrapped=sum(rewrapped.values())
+                tx,
+                codes.KEK_ROTATED,
+                "success",
+                context,
+                subject=Subject(id=kek, type="kek"),
+                kek=kek,
+                rewrapped=sum(rewrapped.values()),
             )
         for kid in retired:
             self._file.retire(kid)

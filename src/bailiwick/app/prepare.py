@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from bailiwick import __version__
 from bailiwick.app.foundations import Foundations, database_urls, kek_file, lay
 from bailiwick.authority.keys import KeyStore
 from bailiwick.evidence import codes
@@ -29,11 +30,15 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
 
     Answers what the operator must be told, which after the first start is nothing.
     """
-    from bailiwick.kernel.migrate import migrate  # Alembic is needed here alone, and roles share what is imported
+    from bailiwick.kernel.migrate import (  # Alembic is needed here alone, and roles share what is imported
+        migrate,
+        status,
+    )
 
     layout = Layout(settings.data_dir)
     _, direct_url = database_urls(settings)
-    await asyncio.to_thread(migrate, direct_url)
+    before = (await asyncio.to_thread(status, direct_url)).current
+    after = (await asyncio.to_thread(migrate, direct_url)).current
     kek_file(settings, layout).ensure()
     shown = settings.shown()
     if os.environ.get("BAILIWICK_EMBEDDED_POSTGRES"):
@@ -43,17 +48,29 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
     try:
         async with base.database.begin() as tx:
             await tx.run("SELECT pg_advisory_xact_lock(:lock)", lock=0x626F6F74)
-            if await tx.value("SELECT 1 FROM zones WHERE name = :zone", zone=ZONE):
-                return {}
-            password = await _make_default_zone(base, tx)
-            # kept before the commit: a crash in between must not lose the only copy
-            write_private(layout.administrator_password, password + "\n")
+            password = None
+            if not await tx.value("SELECT 1 FROM zones WHERE name = :zone", zone=ZONE):
+                password = await _make_default_zone(base, tx)
+                # kept before the commit: a crash in between must not lose the only copy
+                write_private(layout.administrator_password, password + "\n")
+            await _record_start(base, tx, before or "", after or "")
     finally:
         await base.database.close()
+    if password is None:
+        return {}
     return {
         "administrator": FIRST_ADMINISTRATOR,
         "one-time password": f"{password}  (must be changed; also in {layout.administrator_password})",
     }
+
+
+async def _record_start(base: Foundations, tx: Transaction, before: str, after: str) -> None:
+    context, subject = Context(ZONE), Subject(id=ZONE, type="zone")
+    if before != after:
+        await base.recorder.record(
+            tx, codes.SCHEMA_UPGRADED, "success", context, subject=subject, before=before, after=after
+        )
+    await base.recorder.record(tx, codes.INSTALLATION_STARTED, "success", context, subject=subject, version=__version__)
 
 
 async def _make_default_zone(base: Foundations, tx: Transaction) -> str:

@@ -24,6 +24,7 @@ import bailiwick.policy.api as policy_api
 from bailiwick import __version__
 from bailiwick.app import health
 from bailiwick.app.foundations import Foundations, lay
+from bailiwick.app.refusals import refusal_recorder
 from bailiwick.app.rooms import Rooms, build
 from bailiwick.app.running import Background
 from bailiwick.app.servers import Listener, serve_until
@@ -151,6 +152,7 @@ def compose(
     app = FastAPI(title="Bailiwick", description=_ABOUT, version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.state.authenticate = _authenticate(rooms)
+    app.state.refused = refusal_recorder(base.recorder, rooms.evidence.event)
     checks = health.Health(
         base.clock,
         ready={
@@ -170,7 +172,9 @@ def compose(
     app.include_router(_metrics_routes(base, rooms))
     app.include_router(identity_api.routes(rooms.login, rooms.users, rooms.sessions, rooms.applications))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
-    app.include_router(policy_api.routes(rooms.policies, rooms.known_good, base.database, rooms.search.find_decision))
+    app.include_router(
+        policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)
+    )
     app.include_router(
         authority_api.routes(
             base.database, state.store, rooms.authenticator, rooms.issuer, rooms.revocations, rooms.rotation

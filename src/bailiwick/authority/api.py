@@ -141,7 +141,7 @@ def routes(
         """Client credentials or token exchange → a mandate for one server."""
         try:
             form = await _form(request)
-            state, application = await issuer.client(zone_of(request), *_client(request, form))
+            state, application = await issuer.client(context_of(request, None), *_client(request, form))
             wanted = parse_request([(name, value) for name, value in form if name != "client_secret"])
             mandate, text = await issuer.issue(state, application, wanted, context_of(request, None))
         except BailiwickError as error:
@@ -160,7 +160,7 @@ def routes(
         """RFC 7009. Unknown, foreign and expired tokens are answered 200 like revoked ones."""
         try:
             form = await _form(request)
-            state, application = await issuer.client(zone_of(request), *_client(request, form))
+            state, application = await issuer.client(context_of(request, None), *_client(request, form))
             presented = next((value for name, value in form if name == "token"), "")
             if not presented:
                 raise InvalidRequest("token is missing.")

@@ -26,6 +26,7 @@ from bailiwick.authority.tokens import MANDATE_TYPE, SESSION_TYPE, Act, Mandate,
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject, encode
 from bailiwick.identity.loader import ApplicationEntry
+from bailiwick.identity.sessions import printable
 from bailiwick.inventory.loader import ServerEntry
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated
@@ -73,8 +74,23 @@ class Issuer:
         self._observe = observe
         self._limit = limit
 
-    async def client(self, zone: str, client_id: str, secret: str) -> tuple[ZoneState, ApplicationEntry]:
-        """The application behind client credentials, by id or by name; raises ``invalid_client``."""
+    async def client(self, context: Context, client_id: str, secret: str) -> tuple[ZoneState, ApplicationEntry]:
+        """The application behind client credentials, by id or name; raises the refusal, which is recorded."""
+        try:
+            return await self._client(context.zone, client_id, secret)
+        except BailiwickError as error:
+            event = self._recorder.make(
+                codes.AUTH_LOGIN_FAILURE,
+                "failure",
+                context,
+                subject=Subject(id=printable(client_id, 100), type="application"),
+                reasons=(error.reason,),
+                method="client_secret",
+            )
+            await self._record(context.zone, encode(event))
+            raise
+
+    async def _client(self, zone: str, client_id: str, secret: str) -> tuple[ZoneState, ApplicationEntry]:
         self._authenticator.require_fresh()
         state = self._store.current.zone(zone)
         application = state.applications.get(client_id)

@@ -432,14 +432,10 @@ async def _note(tx: Transaction, zone: str, what: str, **details: Any) -> None:
 
 async def _record(tx: Transaction, kind: EventType, outcome: Outcome, zone: str, subject: str, **details: Any) -> None:
     """Leave the event of this command: whoever reads the evidence on the machine is named by his system account."""
-    import getpass
+    from bailiwick.cli.recorded import by_operator
+    from bailiwick.evidence.events import Subject
 
-    from bailiwick.evidence.events import Actor, Context, Recorder, Subject
-    from bailiwick.kernel.clock import SystemClock
-    from bailiwick.kernel.ids import Ids
-
-    context = Context(zone, Actor(user=f"os:{getpass.getuser()}"))
-    recorder = Recorder(SystemClock(), Ids())
+    recorder, context = by_operator(zone)
     await recorder.record(tx, kind, outcome, context, subject=Subject(id=zone, type=subject), **details)
 
 

@@ -31,13 +31,15 @@ def changes(
     import asyncio
 
     from bailiwick.cli.local import database_url
+    from bailiwick.cli.recorded import by_operator
+    from bailiwick.evidence import codes
     from bailiwick.evidence.codes import EVENT_TYPES
-    from bailiwick.evidence.events import decode
+    from bailiwick.evidence.events import Subject, decode
     from bailiwick.evidence.stored import COLUMNS, body_of
     from bailiwick.kernel.db import Database
 
     url = database_url(existing_layout(data_dir).data_dir)
-    codes = [code for code, kind in EVENT_TYPES.items() if kind.mutation and not code.startswith("BW3001")]
+    changing = [code for code, kind in EVENT_TYPES.items() if kind.mutation and not code.startswith("BW3001")]
     begin = instant(since)
 
     async def read() -> list[bytes]:
@@ -50,7 +52,18 @@ def changes(
                     " ORDER BY seq LIMIT 10000",
                     zone=zone,
                     since=begin,
-                    codes=codes,
+                    codes=changing,
+                )
+                recorder, context = by_operator(zone)
+                await recorder.record(
+                    tx,
+                    codes.AUDIT_READ,
+                    "success",
+                    context,
+                    subject=Subject(id=zone, type="audit"),
+                    what="changes",
+                    query=f"since={begin.isoformat()}",
+                    returned=len(rows),
                 )
             return [body_of(row) for row in rows]
         finally:

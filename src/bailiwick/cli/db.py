@@ -42,9 +42,19 @@ def status(data_dir: DataDir = None, json_: Json = False) -> int:
 @command
 def upgrade(data_dir: DataDir = None) -> int:
     """Run what is pending. `bailiwick up` does this by itself."""
+    from bailiwick.cli.recorded import by_operator, leave
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.events import Subject
     from bailiwick.kernel import migrate
 
-    print(f"schema {migrate.migrate(_owner_url(data_dir)).current}")
+    layout, url = existing_layout(data_dir), _owner_url(data_dir)
+    before = migrate.status(url).current or ""
+    after = migrate.migrate(url).current or ""
+    recorder, context = by_operator()
+    subject = Subject(id=context.zone, type="zone")
+    event = recorder.make(codes.SCHEMA_UPGRADED, "success", context, subject=subject, before=before, after=after)
+    leave(layout, event)
+    print(f"schema {after}")
     return 0
 
 
@@ -54,11 +64,17 @@ def reader(role: Annotated[str, typer.Argument(help=f"One of {', '.join(READERS)
     """Give a read-only role a login on the embedded database and print its address."""
     import asyncio
 
+    from bailiwick.cli.recorded import by_operator, leave
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.events import Subject
     from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
 
     if role not in READERS:
         raise CommandFailed(2, f"{role} is not one of {', '.join(READERS)}")
-    embedded = EmbeddedPostgres(existing_layout(data_dir))
+    layout = existing_layout(data_dir)
+    embedded = EmbeddedPostgres(layout)
+    recorder, context = by_operator()
+    leave(layout, recorder.make(codes.READER_ADDED, "success", context, subject=Subject(id=role, type="user")))
     asyncio.run(embedded.ensure_login(role))
     print(embedded.url(user=role))
     return 0

@@ -19,9 +19,18 @@ def down(
     wait: Annotated[float, typer.Option(help="Seconds to wait for everything to have stopped.")] = 60.0,
 ) -> int:
     """Drain and stop everything, and return when it is gone."""
+    from bailiwick import __version__
     from bailiwick.cli.asking import ask, wait_until_gone
+    from bailiwick.cli.recorded import by_operator, leave
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.events import Subject
 
-    pid = ask(existing_layout(data_dir), "down")["pid"]
+    layout = existing_layout(data_dir)
+    ask(layout, "status")  # where nothing runs, nothing is stopped
+    recorder, context = by_operator()
+    subject = Subject(id=context.zone, type="zone")
+    leave(layout, recorder.make(codes.INSTALLATION_STOPPED, "success", context, subject=subject, version=__version__))
+    pid = ask(layout, "down")["pid"]
     if not wait_until_gone(pid, wait):
         raise CommandFailed(FAILED, f"still stopping after {wait:g} s (pid {pid}); `kill {pid}` hastens it")
     print("stopped")
@@ -36,8 +45,15 @@ def workers(
 ) -> int:
     """Change the number of serve workers; returns when the new ones take requests and the old ones are gone."""
     from bailiwick.cli.asking import ask
+    from bailiwick.cli.recorded import by_operator, leave
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.events import Subject
 
-    slots = ask(existing_layout(data_dir), "workers", limit=120.0, count=count)["workers"]
+    layout = existing_layout(data_dir)
+    slots = ask(layout, "workers", limit=120.0, count=count)["workers"]
+    recorder, context = by_operator()
+    subject = Subject(id=context.zone, type="zone")
+    leave(layout, recorder.make(codes.WORKERS_CHANGED, "success", context, subject=subject, workers=[*slots]))
     print(f"workers: {' '.join(slots)}")
     return 0
 
@@ -49,8 +65,14 @@ def restart(
 ) -> int:
     """Restart one part in good order; returns when it is ready again."""
     from bailiwick.cli.asking import ask
+    from bailiwick.cli.recorded import by_operator, leave
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.events import Subject
 
-    ask(existing_layout(data_dir), "restart", limit=180.0, part=part)
+    layout = existing_layout(data_dir)
+    ask(layout, "restart", limit=180.0, part=part)
+    recorder, context = by_operator()
+    leave(layout, recorder.make(codes.PART_RESTARTED, "success", context, subject=Subject(id=part, type="part")))
     print(f"{part} restarted")
     return 0
 

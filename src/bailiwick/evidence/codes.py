@@ -90,6 +90,11 @@ EVIDENCE_LOSS_ACKNOWLEDGED = EventType("BW5011", "evidence.loss.acknowledged")
 # 60xx operation
 INSTALLATION_BOOTSTRAPPED = EventType("BW6001", "installation.bootstrapped")
 WORKERS_CHANGED = EventType("BW6002", "workers.changed")
+INSTALLATION_STARTED = EventType("BW6003", "installation.started")
+INSTALLATION_STOPPED = EventType("BW6004", "installation.stopped")
+PART_RESTARTED = EventType("BW6005", "part.restarted")
+SCHEMA_UPGRADED = EventType("BW6006", "schema.upgraded")
+READER_ADDED = EventType("BW6007", "database.reader.added")
 ACCESS_REFUSED = EventType("BW6101", "access.refused", mutation=False)
 
 EVENT_TYPES: dict[str, EventType] = {

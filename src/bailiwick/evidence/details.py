@@ -37,7 +37,8 @@ def _sometimes(name: str, type: Type, meaning: str) -> DetailField:
 
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
 _ROLE = _always("role", "str", "role of the account afterwards")
-_METHOD = _always("method", "str", "how the person signs in: `local`")
+_METHOD = _always("method", "str", "by what: `local`, `invitation` or, for an application, `client_secret`")
+_RELEASE = _always("version", "str", "version of the program")
 _SESSIONS_ENDED = _always("sessions_ended", "int", "how many sessions ended with it")
 _SIGNED_IN = _always("username", "str", "whose session it was")
 _APPLICATION = (
@@ -161,7 +162,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.GATEWAY_DENIED: tuple(
         _sometimes(name, "str", f"{meaning}, if it came to that") for name, meaning in _GATEWAY
     ),
-    codes.STREAM_CUT: (),
+    codes.STREAM_CUT: (_always("cause", "str", "`revoked`, `expired`, `feed_stale` or `guard_stopped`"),),
     codes.AUDIT_READ: (
         _always("query", "str", "filters of the search"),
         _always("returned", "int", "how many entries were shown"),
@@ -179,8 +180,20 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("event", "str", "id of the event it held"),
     ),
     codes.INSTALLATION_BOOTSTRAPPED: (),
-    codes.WORKERS_CHANGED: (),
-    codes.ACCESS_REFUSED: (_always("route", "str", "path of the refused request"),),
+    codes.WORKERS_CHANGED: (_always("workers", "list[str]", "workers there are now"),),
+    codes.INSTALLATION_STARTED: (_RELEASE,),
+    codes.INSTALLATION_STOPPED: (_RELEASE,),
+    codes.PART_RESTARTED: (),
+    codes.SCHEMA_UPGRADED: (
+        _always("before", "str", "revision of the schema before, empty if there was none"),
+        _always("after", "str", "revision of the schema now"),
+    ),
+    codes.READER_ADDED: (),
+    codes.ACCESS_REFUSED: (
+        _always("route", "str", "path of the refused request"),
+        _sometimes("method", "str", "HTTP method of the refused request"),
+        _sometimes("permission", "str", "permission that the caller does not hold"),
+    ),
 }
 
 

@@ -128,6 +128,11 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.EVIDENCE_LOSS_ACKNOWLEDGED: _finding("Close", HIGH),
     codes.INSTALLATION_BOOTSTRAPPED: _entity("Create", "creation"),
     codes.WORKERS_CHANGED: _entity("Update", "change"),
+    codes.INSTALLATION_STARTED: _entity("Activate", "change"),
+    codes.INSTALLATION_STOPPED: _entity("Deactivate", "change"),
+    codes.PART_RESTARTED: _entity("Activate", "change"),
+    codes.SCHEMA_UPGRADED: _entity("Update", "change", LOW),
+    codes.READER_ADDED: _account("Create", "creation", LOW),
     codes.ACCESS_REFUSED: _call("Other", "access"),
 }
 

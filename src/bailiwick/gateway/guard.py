@@ -55,10 +55,11 @@ class FeedEnded(RuntimeError):
 class _Stream:
     """One live request. `ended` is resolved with the reason to cut it."""
 
-    __slots__ = ("ended", "ref")
+    __slots__ = ("ended", "ref", "request_id")
 
-    def __init__(self, ref: AuthorityRef, ended: asyncio.Future[CutReason]) -> None:
+    def __init__(self, ref: AuthorityRef, request_id: str, ended: asyncio.Future[CutReason]) -> None:
         self.ref = ref
+        self.request_id = request_id
         self.ended = ended
 
 
@@ -67,8 +68,8 @@ class Guard:
 
     `is_live` tells whether everything a reference stands on still stands (from the shared snapshot; called
     for every stream on every change, so it must not block). `now` is the wall clock and `monotonic` a steady
-    one, both in seconds. Without a word from the feed for `stale_after_s` everything is cut and nothing new
-    is let through.
+    one, both in seconds. `on_cut` is told of each cut with the id of its request ("" if unknown). Without a word
+    from the feed for `stale_after_s` everything is cut and nothing new is let through.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Guard:
         monotonic: Callable[[], float],
         stale_after_s: float = 30.0,
         sweep_every_s: float = 0.1,
+        on_cut: Callable[[AuthorityRef, str, CutReason], None] = lambda ref, request_id, reason: None,
     ) -> None:
         self._is_live = is_live
         self._now = now
         self._monotonic = monotonic
         self._stale_after_s = stale_after_s
         self._sweep_every_s = sweep_every_s
+        self._on_cut = on_cut
         self._streams: set[_Stream] = set()
         self._heard_at: float | None = None
         self._opened = 0
@@ -164,7 +167,8 @@ class Guard:
     def _admit(self, message: bytes) -> _Stream | RefusalReason:
         try:
             headers = ext_proc.request_headers(message)
-            ref = AuthorityRef.decode((headers or {}).get(AUTHORITY_HEADER, ""))
+            headers = headers or {}
+            ref = AuthorityRef.decode(headers.get(AUTHORITY_HEADER, ""))
         except (ext_proc.MalformedMessage, AuthorityRefError):
             return "malformed"
         if not self.fresh:
@@ -173,7 +177,7 @@ class Guard:
             return "expired"
         if not self._is_live(ref):
             return "revoked"
-        return _Stream(ref, asyncio.get_running_loop().create_future())
+        return _Stream(ref, headers.get("x-request-id", ""), asyncio.get_running_loop().create_future())
 
     async def _watch(self, stream: _Stream, message: bytes, context: Any) -> None:
         """Let everything pass until the request ends by itself or its authority does."""
@@ -196,6 +200,8 @@ class Guard:
         ending = [stream for stream in self._streams if not stream.ended.done() and concerns(stream.ref)]
         for stream in ending:
             stream.ended.set_result(reason)
+        for stream in ending:  # after all are on their way to be cut
+            self._on_cut(stream.ref, stream.request_id, reason)
         if ending:
             self._cut[reason] += len(ending)
         return len(ending)

@@ -178,8 +178,12 @@ class Users:
         we do not take.
         """
         digest = _digest(token)
-        async with self._database.begin() as tx:
-            user = await self._invited(tx, context.zone, digest)
+        try:
+            async with self._database.begin() as tx:
+                user = await self._invited(tx, context.zone, digest)
+        except Unauthenticated as error:
+            await self._refused(context, error.reason)
+            raise
         check_password(password, username=user.username, email=user.email)
         hashed = await self._passwords.hash(password)
         context = _acting_as(context, user.username)
@@ -295,6 +299,13 @@ class Users:
             id=identifier,
         )
         return Invitation(token, f"{self._settings.zone_issuer(zone)}/invitation#{token}", expires_at)
+
+    async def _refused(self, context: Context, reason: str) -> None:
+        """Record an invitation that was none; whose it would have been nobody knows."""
+        async with self._database.begin() as tx:
+            await self._recorder.record(
+                tx, codes.AUTH_LOGIN_FAILURE, "failure", context, reasons=(reason,), method="invitation"
+            )
 
     async def _invited(self, tx: Transaction, zone: str, digest: bytes, *, lock: bool = False) -> User:
         row = await tx.one(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -59,8 +59,16 @@ _OAUTH = {
 }
 
 
+class Refused(Protocol):
+    """Takes note that a known caller was refused; the composition root puts one at ``app.state.refused``."""
+
+    async def __call__(self, request: Request, error: BailiwickError) -> None:
+        """Note it before the refusal is answered; what it raises is answered in its place."""
+        ...
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of ``app`` as a problem.
+    """Answer every error of ``app`` as a problem, and tell ``app.state.refused``, if there is one, of each 403.
 
     Starlette sends the answer to an unforeseen exception and raises it again; ``kernel/front.py`` logs it there.
     """
@@ -143,8 +151,14 @@ async def send_problem(send: Send, error: BailiwickError, request_id: str = "", 
 
 
 async def _handle(request: Request, raised: Exception) -> Response:
-    state = request.scope.get("state", {})
-    return problem_response(as_error(raised), state.get("request_id", ""), state.get("path", request.url.path))
+    state, error = request.scope.get("state", {}), as_error(raised)
+    refused: Refused | None = getattr(request.app.state, "refused", None)
+    if refused is not None and error.status == 403 and state.get("caller") is not None:
+        try:
+            await refused(request, error)
+        except BailiwickError as unavailable:
+            error = unavailable
+    return problem_response(error, state.get("request_id", ""), state.get("path", request.url.path))
 
 
 def _validation_error(errors: Sequence[Any]) -> BailiwickError:

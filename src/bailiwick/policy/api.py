@@ -12,7 +12,8 @@ import msgspec
 from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 from pydantic import Field
 
-from bailiwick.evidence.events import Event
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Event, Recorder, Subject
 from bailiwick.evidence.requests import context_of
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound
@@ -78,12 +79,14 @@ class FoundDecision(Protocol):
 FindDecision = Callable[[str, UUID], Awaitable[FoundDecision | None]]
 
 
-def routes(policies: Policies, known_good: KnownGood, database: Database, find_decision: FindDecision) -> APIRouter:
+def routes(
+    policies: Policies, known_good: KnownGood, database: Database, recorder: Recorder, find_decision: FindDecision
+) -> APIRouter:
     """The routes over the services; ``find_decision(zone, id)`` looks into the ledger."""
     router = APIRouter(prefix="/api/v1", tags=["policies"])
     _change_routes(router, policies, known_good)
     _read_routes(router, database)
-    _decision_routes(router, find_decision)
+    _decision_routes(router, database, recorder, find_decision)
     return router
 
 
@@ -212,7 +215,7 @@ def _read_routes(router: APIRouter, database: Database) -> None:
         return {**_version(found), "active": is_active, "source": found.source, "data": found.data}
 
 
-def _decision_routes(router: APIRouter, find_decision: FindDecision) -> None:
+def _decision_routes(router: APIRouter, database: Database, recorder: Recorder, find_decision: FindDecision) -> None:
     @router.get("/decisions/{decision_id}", summary="One decision, with the input it was made from")
     async def decision(request: Request, caller: Anybody, decision_id: UUID) -> dict[str, Any]:
         """Everybody may see what he asked for himself. An input no longer kept is null with `input_status` NO_DATA."""
@@ -222,6 +225,16 @@ def _decision_routes(router: APIRouter, find_decision: FindDecision) -> None:
         event = found.entry.event
         if not _own(event, caller.name) and not allowed(caller.role, Permission.DECISIONS_READ):
             raise NotFound("There is no decision by that id.")
+        async with database.begin() as tx:
+            await recorder.record(
+                tx,
+                codes.AUDIT_READ,
+                "success",
+                context_of(request, caller),
+                subject=Subject(id=f"decisions/{decision_id}", type="audit"),
+                query="",
+                returned=1,
+            )
         return _decision(event, found.input)
 
 

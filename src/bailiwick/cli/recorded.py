@@ -1,0 +1,64 @@
+"""How a command that changes something leaves its event, also while the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bailiwick.evidence.events import Context, Event, Recorder
+    from bailiwick.kernel.paths import Layout
+
+_SEGMENT_BYTES = 1 << 20
+
+
+def by_operator(zone: str = "default") -> tuple[Recorder, Context]:
+    """A recorder, and the context of whoever works on the machine: he is named by his system account."""
+    import getpass
+
+    from bailiwick.evidence.events import Actor, Context, Recorder
+    from bailiwick.kernel.clock import SystemClock
+    from bailiwick.kernel.ids import Ids
+
+    return Recorder(SystemClock(), Ids()), Context(zone, Actor(user=f"os:{getpass.getuser()}"))
+
+
+def leave(layout: Layout, event: Event) -> None:
+    """Make an event durable: in the database, or in a spool of its own where that does not answer.
+
+    For commands that must work just then, such as stopping everything. Raises ``Unavailable`` when both fail.
+    """
+    asyncio.run(_leave(layout, event))
+
+
+async def _leave(layout: Layout, event: Event) -> None:
+    from bailiwick.cli.failure import CommandFailed
+    from bailiwick.cli.local import database_url
+    from bailiwick.evidence.events import encode
+    from bailiwick.kernel import outbox
+    from bailiwick.kernel.db import Database
+    from bailiwick.kernel.errors import Unavailable
+
+    body = encode(event)
+    try:
+        database = Database(database_url(layout.data_dir), pool_size=1)
+        try:
+            async with database.begin() as tx:
+                await outbox.put(tx, event.zone, body)
+        finally:
+            await database.close()
+    except (Unavailable, CommandFailed):
+        await _spool(layout, event.zone, body)
+
+
+async def _spool(layout: Layout, zone: str, body: bytes) -> None:
+    from bailiwick.evidence.frames import Kind
+    from bailiwick.evidence.spool import Spool
+    from bailiwick.kernel.ids import Ids
+
+    spool = Spool(layout.spool, "cli", Ids()(), segment_bytes=_SEGMENT_BYTES)
+    await spool.start()
+    try:
+        await spool.append(Kind.EVENT, zone, body)
+    finally:
+        await spool.close()
