@@ -21,6 +21,7 @@ _TEXTS = (
     "SELECT frame FROM ledger.dead_letters",
 )
 _BODIES = ("SELECT body FROM ledger.events", "SELECT event FROM bailiwick.outbox")
+_IDS = {"kek"}  # events tell the id of a key under its name
 _PORTION = 4 << 20
 
 
@@ -32,7 +33,8 @@ def take_in(value: Any, name: str = "") -> None:
     elif isinstance(value, list):
         for inner in value:
             take_in(inner, name)
-    elif isinstance(value, str) and is_telling(name) and not value.startswith("eyJ"):  # tokens are known by their form
+    elif isinstance(value, str) and is_telling(name) and name not in _IDS and not value.startswith("eyJ"):
+        # tokens are known by their form
         WATCH.secret(value, f"a {name} of a request or an answer")
 
 

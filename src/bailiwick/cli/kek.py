@@ -22,10 +22,9 @@ def kek() -> None:
 def rotate(data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
     """Make a new key, wrap everything under it, and drop the old one. Nothing stops meanwhile; safe to repeat."""
     import asyncio
-    import getpass
     import json
 
-    done = asyncio.run(_rotate(existing_layout(data_dir), getpass.getuser()))
+    done = asyncio.run(_rotate(existing_layout(data_dir)))
     if json_:
         print(json.dumps({"kek": done.kek, "rewrapped": done.rewrapped, "retired": list(done.retired)}))
         return 0
@@ -36,7 +35,7 @@ def rotate(data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json
     return 0
 
 
-async def _rotate(layout: Any, person: str) -> Any:
+async def _rotate(layout: Any) -> Any:
     from datetime import timedelta
 
     from bailiwick.app.fencing import Fence
@@ -44,15 +43,14 @@ async def _rotate(layout: Any, person: str) -> Any:
     from bailiwick.app.kek import KekRotation
     from bailiwick.authority.revocation import Revocations
     from bailiwick.cli.local import database_url
-    from bailiwick.evidence.events import Actor, Context, Recorder
+    from bailiwick.cli.recorded import by_operator
     from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.db import Database
-    from bailiwick.kernel.ids import Ids
     from bailiwick.kernel.settings import Settings
 
     settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
     clock, database = SystemClock(), Database(database_url(layout.data_dir))
-    recorder = Recorder(clock, Ids())
+    recorder, context = by_operator()
     revocations = Revocations(
         database,
         clock,
@@ -65,6 +63,6 @@ async def _rotate(layout: Any, person: str) -> Any:
     )
     try:
         rotation = KekRotation(database, recorder, kek_file(settings, layout), revocations)
-        return await rotation.rotate(Context("default", Actor(user=f"local:{person}")))
+        return await rotation.rotate(context)
     finally:
         await database.close()

@@ -1,0 +1,141 @@
+"""Every command is known to this walk: it leaves the event of what it changed or read, or it is declared to do neither."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import typer
+from rig import Stack, installation
+
+from bailiwick.cli.main import COMMANDS
+from bailiwick.evidence import codes
+from bailiwick.evidence.codes import EventType
+from bailiwick.evidence.spool import latch_loss
+from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
+from bailiwick.kernel.paths import Layout
+
+# Commands that change nothing and read nothing of the evidence, each with the reason.
+READ_ONLY = {
+    "status": "asks the supervisor",
+    "logs": "shows files of the machine",
+    "version": "knows it by itself",
+    "config diff": "compares settings",
+    "db status": "shows the schema's revision",
+}
+# Commands that act through something whose events are proven elsewhere.
+THROUGH_OTHERS = {
+    "demo": "calls the API",
+    "prepare": "what `up` begins with; leaves its events",
+    "serve": "a process of `up`",
+    "guard": "a process of `up`",
+    "work": "a process of `up`",
+    "nursery": "a process of `up`",
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with installation(WORKERS="1") as made:
+        yield made
+
+
+def known(stack: Stack, kind: EventType) -> list[dict[str, Any]]:
+    """The events of a code, newest first."""
+    got = stack.admin("GET", f"/api/v1/audit/events?code={kind.code}&limit=100")
+    assert got.status == 200, got
+    return [entry["event"] for entry in got.json["events"]]
+
+
+def signed_event(stack: Stack) -> str:
+    """The id of the oldest event, which a signed head covers by now."""
+    got = stack.admin("GET", "/api/v1/audit/events?order=oldest&limit=1")
+    return str(got.json["events"][0]["event"]["id"])
+
+
+def dead_letter(stack: Stack) -> str:
+    """The number of a dead letter that can be put into the ledger after all."""
+    layout = Layout(stack.data_dir)
+    got = stack.admin("GET", "/api/v1/audit/events?order=oldest&limit=1").json["events"][0]["event"]
+    body = json.dumps({**got, "id": "01981f00-0000-7000-8000-00000000dead"}, sort_keys=True, separators=(",", ":"))
+    with psycopg.connect(EmbeddedPostgres(layout).url(), autocommit=True) as connection:
+        row = connection.execute(
+            "INSERT INTO ledger.dead_letters (source, segment, position, zone, reason, size, frame, at)"
+            " VALUES ('w1-test', 1, 1, 'default', 'wrong_zone: planted', %s, %s, now()) RETURNING id",
+            (len(body), body.encode()),
+        ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def lost_evidence(stack: Stack) -> None:
+    latch_loss(Layout(stack.data_dir).spool, "w1-test: planted for the walk")
+
+
+Prepare = Callable[[Stack, Path], list[str]]
+
+# Command → what it is called with, and the event it leaves.
+LEAVES: dict[str, tuple[Prepare, EventType]] = {
+    "workers": (lambda stack, tmp: ["2"], codes.WORKERS_CHANGED),
+    "restart": (lambda stack, tmp: ["guard"], codes.PART_RESTARTED),
+    "kek rotate": (lambda stack, tmp: [], codes.KEK_ROTATED),
+    "db upgrade": (lambda stack, tmp: [], codes.SCHEMA_UPGRADED),
+    "db reader": (lambda stack, tmp: ["bailiwick_readonly"], codes.READER_ADDED),
+    "changes": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "audit tail": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "audit show": (lambda stack, tmp: ["0"], codes.AUDIT_READ),
+    "audit verify": (lambda stack, tmp: [], codes.AUDIT_VERIFIED),
+    "audit receipt": (lambda stack, tmp: [signed_event(stack), "--out", str(tmp / "r")], codes.AUDIT_READ),
+    "audit export": (lambda stack, tmp: [str(tmp / "export")], codes.AUDIT_EXPORTED),
+    "audit replay": (lambda stack, tmp: [dead_letter(stack)], codes.EVIDENCE_REPLAYED),
+    "audit dead-letters": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "audit acknowledge-loss": (lambda stack, tmp: lost_evidence(stack) or [], codes.EVIDENCE_LOSS_ACKNOWLEDGED),
+    "down": (lambda stack, tmp: [], codes.INSTALLATION_STOPPED),
+    "up": (lambda stack, tmp: [*stack.start, "--detach"], codes.INSTALLATION_STARTED),
+}
+
+
+def commands() -> set[str]:
+    """Every command there is, with its group."""
+    found = set()
+    for name, entry in COMMANDS.items():
+        module, _, attribute = entry.target.partition(":")
+        command = typer.main.get_command(getattr(import_module(module), attribute))
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {each}" for each in inner} if inner else {name}
+    return found
+
+
+def test_every_command_is_known_to_this_walk() -> None:
+    assert commands() == LEAVES.keys() | READ_ONLY.keys() | THROUGH_OTHERS.keys()
+
+
+def test_every_command_that_changes_or_reads_something_leaves_its_event(stack: Stack, tmp_path: Path) -> None:
+    """In the order of the table: the last two stop the installation and start it again."""
+    for name, (prepare, kind) in LEAVES.items():
+        before = [] if name == "up" else [event["id"] for event in known(stack, kind)]
+        done = stack.cli(*name.split(), *prepare(stack, tmp_path))
+        assert done.returncode == 0, (name, done.stdout + done.stderr)
+        if name == "down":
+            stopped = before
+            continue
+        if name == "up":
+            before = [known(stack, kind)[-1]["id"]]  # of the first start
+            assert_new(stack, codes.INSTALLATION_STOPPED, stopped, "down")
+        assert_new(stack, kind, before, name)
+
+
+def assert_new(stack: Stack, kind: EventType, before: list[str], name: str) -> None:
+    deadline = time.monotonic() + 20
+    while not (new := [event for event in known(stack, kind) if event["id"] not in before]):
+        assert time.monotonic() < deadline, f"`bailiwick {name}` leaves no {kind.name}"
+        time.sleep(0.1)
+    if name != "up":  # which the supervisor does, nobody in particular
+        assert new[0]["actor"]["user"] == f"os:{getpass.getuser()}"
