@@ -39,13 +39,37 @@ def permissions() -> str:
 
 
 def events() -> str:
-    """Every event code."""
+    """Every event code, and what it is in OCSF and ECS."""
     from bailiwick.evidence.codes import EVENT_TYPES
+    from bailiwick.evidence.mapping import MAPPING
 
-    lines = ["| code | name | change of state |", "|---|---|---|"]
-    return "\n".join(
-        lines + [f"| {e.code} | `{e.name}` | {'yes' if e.mutation else 'no'} |" for e in EVENT_TYPES.values()]
-    )
+    lines = [
+        "| code | name | change of state | OCSF class | OCSF activity | severity | ECS category | ECS type |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for event in sorted(EVENT_TYPES.values(), key=lambda each: each.code):
+        mapped = MAPPING[event]
+        severity = mapped.severity.name.lower()
+        if mapped.failed != mapped.severity:
+            severity += f", if it failed {mapped.failed.name.lower()}"
+        lines.append(
+            f"| {event.code} | `{event.name}` | {'yes' if event.mutation else 'no'} | {mapped.ocsf.uid}"
+            f" {mapped.ocsf.name} | {mapped.activity} | {severity} | {', '.join(mapped.categories)}"
+            f" | {', '.join(mapped.types)} |"
+        )
+    return "\n".join(lines)
+
+
+def event_details() -> str:
+    """What each event code says in its details."""
+    from bailiwick.evidence.details import DETAILS
+
+    lines = ["| code | detail | type | stands | meaning |", "|---|---|---|---|---|"]
+    for event, fields in sorted(DETAILS.items(), key=lambda item: item[0].code):
+        for field in fields:
+            stands = "always" if field.required else "sometimes"
+            lines.append(f"| {event.code} | `{field.name}` | {field.type} | {stands} | {field.meaning} |")
+    return "\n".join(lines)
 
 
 def metrics() -> str:
@@ -76,6 +100,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "reason-codes": ("reason-codes.md", reason_codes),
     "permissions": ("permissions.md", permissions),
     "events": ("events.md", events),
+    "event-details": ("events.md", event_details),
     "metrics": ("metrics.md", metrics),
     "commands": ("cli.md", commands),
 }

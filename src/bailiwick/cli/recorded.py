@@ -26,9 +26,15 @@ def by_operator(zone: str = "default") -> tuple[Recorder, Context]:
 def leave(layout: Layout, event: Event) -> None:
     """Make an event durable: in the database, or in a spool of its own where that does not answer.
 
-    For commands that must work just then, such as stopping everything. Raises ``Unavailable`` when both fail.
+    For commands that must work just then, such as stopping everything. Ends the command when neither takes it.
     """
-    asyncio.run(_leave(layout, event))
+    from bailiwick.cli.failure import FAILED, CommandFailed
+    from bailiwick.kernel.errors import Unavailable
+
+    try:
+        asyncio.run(_leave(layout, event))
+    except (Unavailable, OSError) as error:
+        raise CommandFailed(FAILED, f"no event of this could be left: {error}") from None
 
 
 async def _leave(layout: Layout, event: Event) -> None:
