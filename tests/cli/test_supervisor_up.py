@@ -104,7 +104,8 @@ class Installation:
 
     def assert_nothing_left(self) -> None:
         assert self.processes() == {}
-        left = [str(path) for path in self.data_dir.rglob("*") if path.is_socket() or path.name.startswith("lock")]
+        left = [str(path) for path in self.data_dir.rglob("*") if path.is_socket()]
+        left += [str(path) for path in self.data_dir.glob("lock*")]
         assert left == []
         assert not list(self.data_dir.glob("pg/18/postmaster.pid"))
 

@@ -38,6 +38,8 @@ def leave(layout: Layout, event: Event) -> None:
 
 
 async def _leave(layout: Layout, event: Event) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from bailiwick.cli.failure import CommandFailed
     from bailiwick.cli.local import database_url
     from bailiwick.evidence.events import encode
@@ -53,7 +55,7 @@ async def _leave(layout: Layout, event: Event) -> None:
                 await outbox.put(tx, event.zone, body)
         finally:
             await database.close()
-    except (Unavailable, CommandFailed):
+    except (Unavailable, CommandFailed, SQLAlchemyError):  # away, not made yet, or of another schema
         await _spool(layout, event.zone, body)
 
 
