@@ -19,6 +19,7 @@ FORMS = {"ocsf": to_ocsf, "ecs": to_ecs}
 
 # What the events of a code are about, by the beginning of the code; "" for nothing.
 _SUBJECTS = {
+    "BW": "zone",
     "BW10": "user",
     "BW11": "user",
     "BW12": "application",

@@ -65,6 +65,7 @@ _VALUES: dict[str, Detail] = {
     "workers": ["w1", "w2"],
     "why": "policy_error",
 }
+_BY_TYPE: dict[str, Detail] = {"str": "some words", "int": 7, "bool": True, "list[str]": ["one", "two"]}
 _OF_CODE: dict[EventType, dict[str, Detail]] = {
     codes.AUTH_LOGIN_SUCCESS: {"method": "local"},
     codes.AUTH_LOGIN_FAILURE: {"method": "local"},
@@ -81,4 +82,8 @@ _OF_CODE: dict[EventType, dict[str, Detail]] = {
 def sample_details(kind: EventType, *, optional: bool = False) -> dict[str, Detail]:
     """The required details of ``kind``, or with ``optional`` all of them."""
     values = _VALUES | _OF_CODE.get(kind, {})
-    return {field.name: values[field.name] for field in DETAILS[kind] if field.required or optional}
+    return {
+        field.name: values.get(field.name, _BY_TYPE[field.type])
+        for field in DETAILS[kind]
+        if field.required or optional
+    }
