@@ -9,6 +9,7 @@ tests does the same with the files and the database of each installation. One oc
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
@@ -139,6 +140,7 @@ def _listen(watch: Watch) -> None:
 def _before(owner: Any, name: str, look: Callable[..., None]) -> None:
     original = getattr(owner, name)
 
+    @functools.wraps(original)
     def watched(*arguments: Any, **more: Any) -> Any:
         look(*arguments, **more)
         return original(*arguments, **more)
@@ -149,6 +151,7 @@ def _before(owner: Any, name: str, look: Callable[..., None]) -> None:
 def _after(owner: Any, name: str, look: Callable[..., None]) -> None:
     original = getattr(owner, name)
 
+    @functools.wraps(original)
     def watched(*arguments: Any, **more: Any) -> Any:
         made = original(*arguments, **more)
         look(made, *arguments)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from pathlib import Path
 
 import bailiwick
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
+from bailiwick.evidence.events import Recorder
 from bailiwick.evidence.inputs import DETAIL
 
 ROOT = Path(bailiwick.__file__).parent
-NO_DETAILS = {"subject", "server", "decision_id", "policy_set", "reasons"}
+NO_DETAILS = {name for name, each in signature(Recorder.make).parameters.items() if each.kind is Parameter.KEYWORD_ONLY}
 # position of the event type among the arguments of the two methods
 METHODS = {"make": 0, "record": 1}
 

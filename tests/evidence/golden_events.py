@@ -85,7 +85,6 @@ def golden_event(kind: EventType) -> Event:
         at="2026-03-01T12:30:45.123456Z",
         client_request_id="" if by_itself else "their-7",
         code=kind.code,
-        decision_id="01981f00-0000-7000-8000-0000000000d1" if outcome in ("allow", "deny") else "",
         details=sample_details(kind, optional=True),
         id=f"01981f00-0000-7000-8000-00000000{kind.code[2:]}",
         name=kind.name,

@@ -73,7 +73,7 @@ def test_bytes_of_another_spelling_are_kept_as_they_are(spelling) -> None:  # ty
 async def test_the_ledger_gives_back_what_was_put_in(world: World) -> None:
     spool = await world.spool()
     bodies = [
-        encode(world.event(codes.AUTH_LOGIN_FAILURE, user="jäne\u2028\U0001f600", server="", path='/\u0001\x7f\\"')),
+        encode(world.event(codes.AUTH_LOGIN_FAILURE, user="jäne\u2028\U0001f600", server="", method='/\u0001\x7f\\"')),
         encode(world.event(request_id="")),
         encode(world.event(user="x" * 200)).replace(b'"v":1', b'"unheard":[{}],"v":1'),
     ]

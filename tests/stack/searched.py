@@ -10,6 +10,7 @@ import psycopg
 
 from bailiwick.evidence.details import violations
 from bailiwick.evidence.events import decode
+from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redaction import is_telling
@@ -20,7 +21,6 @@ _TEXTS = (
     "SELECT convert_to(job::text, 'UTF8') FROM bailiwick.job_occurrences job",
     "SELECT frame FROM ledger.dead_letters",
 )
-_BODIES = ("SELECT body FROM ledger.events", "SELECT event FROM bailiwick.outbox")
 _IDS = {"kek"}  # events tell the id of a key under its name
 _PORTION = 4 << 20
 
@@ -55,8 +55,9 @@ class Search:
                     WATCH.secret(line.replace(":", " ").split()[-1], f"secrets/{path.name}")
         try:
             with psycopg.connect(EmbeddedPostgres(self._layout).url(), connect_timeout=5) as connection:
-                for query in _BODIES:
-                    self._bodies += [bytes(row[0]) for row in connection.execute(query)]
+                events = connection.execute(f"SELECT {COLUMNS} FROM ledger.events")  # type: ignore[call-overload]
+                self._bodies += [body_from(*row) for row in events]
+                self._bodies += [bytes(row[0]) for row in connection.execute("SELECT event FROM bailiwick.outbox")]
                 for query in _TEXTS:
                     self._texts += [bytes(row[0]) for row in connection.execute(query)]  # type: ignore[call-overload]
         except psycopg.OperationalError:
