@@ -26,6 +26,8 @@ FORMS = re.compile(
 )
 # Tests of refusals use these as passwords; they are words of the language besides.
 COMMON = frozenset({b"password", b"passwords", b"a secret", b"something", b"whatever", b"unchanged"})
+_WORD = re.compile(rb"[\w-]{8,}")
+_BASE64 = re.compile(rb"[\w+/-]{8,}")
 # Ids and times differ from event to event and hold nothing of a caller's; without them most events are the same.
 _OWN = re.compile(rb'"(?:at|id|request_id|decision_id)":"[0-9a-fTZ:.-]{20,40}",?')
 
@@ -70,11 +72,18 @@ class Watch:
 def leaks(secrets: Mapping[bytes, str], written: Iterable[bytes], where: str) -> list[str]:
     """One line for each secret that stands in ``written``, with its surroundings and without itself."""
     text = b"\n".join(written)
+    words, base64_words = set(_WORD.findall(text)), set(_BASE64.findall(text))
     told = []
     for secret, what in secrets.items():
-        at = text.find(secret)
         # a word may be part of a longer one by chance; a secret that was written stands by itself
-        if at >= 0 and re.search(rb"(?<![\w-])" + re.escape(secret) + rb"(?![\w-])", text):
+        if _WORD.fullmatch(secret):
+            found = secret in words
+        elif _BASE64.fullmatch(secret):
+            found = secret in base64_words
+        else:
+            found = secret in text and re.search(rb"(?<![\w-])" + re.escape(secret) + rb"(?![\w-])", text) is not None
+        if found:
+            at = text.find(secret)
             told.append(_told(text, at, at + len(secret), what, where))
     told += [_told(text, *found.span(), "the form of a secret", where) for found in FORMS.finditer(text)]
     return told[:50]
