@@ -95,6 +95,32 @@ def test_who_looks_at_a_decision(stack: Stack) -> None:
     assert event["subject"] == {"id": f"decisions/{decided}", "type": "audit"}
 
 
+# Routes about the evidence that show no event: hashes, signatures and keys, which anybody may have.
+_PUBLIC = {"/evidence/{zone}/checkpoint", "/evidence/{zone}/verifier-keys", "/evidence/{zone}/tile/{path}"}
+_QUERIES = {"/api/v1/audit/proofs/inclusion": "?index=0", "/api/v1/audit/proofs/consistency": "?old=1"}
+
+
+def test_every_route_that_shows_evidence_leaves_the_event_of_the_look(stack: Stack) -> None:
+    paths = call("GET", f"{stack.api}/openapi.json").json["paths"]
+    about = {
+        path for path, methods in paths.items() if "get" in methods and path.startswith(("/api/v1/audit", "/evid"))
+    }
+    assert about > _PUBLIC
+    looked = stack.admin("GET", "/api/v1/audit/events?order=oldest&limit=1")
+    first = looked.json["events"][0]["event"]
+    size = int(call("GET", f"{stack.api}/evidence/default/checkpoint").text.splitlines()[1])
+    tile = "000" if size >= 256 else f"000.p/{size}"
+    values = {"event_id": first["id"], "request_id": looked.headers["x-request-id"], "zone": "default", "path": tile}
+    stack.story(values["request_id"])
+    without = []
+    for path in sorted(about - _PUBLIC):
+        got = stack.admin("GET", path.format(**values) + _QUERIES.get(path, ""))
+        assert got.status == 200, (path, got)
+        if "audit.read" not in [event["name"] for event in stack.story(got.headers["x-request-id"])]:
+            without.append(path)
+    assert not without
+
+
 def test_a_stream_that_was_cut(stack: Stack) -> None:
     """The cut belongs to the request it ended, and names the authority it stood on."""
     token = stack.token_for("pay-agent", "pay")
