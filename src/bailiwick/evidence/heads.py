@@ -142,6 +142,7 @@ class HeadKeeper:
         """Write committed heads to their files, and those again that could not be written before."""
         for head in heads:
             self._zones[head.zone].unpublished = head
+            self._zones[head.zone].unsigned = False
         for zone, memory in self._zones.items():
             if memory.unpublished is None:
                 continue
@@ -156,7 +157,7 @@ class HeadKeeper:
         if memory.published is None or (head.size, head.at) > (memory.published.size, memory.published.at):
             self._files.store(head)
             memory.published = head
-        memory.unpublished, memory.unsigned = None, False
+        memory.unpublished = None
 
     def _due(self, memory: _Zone) -> bool:
         return memory.unpublished is None and self._clock.monotonic() - memory.tried_at >= self._interval_s

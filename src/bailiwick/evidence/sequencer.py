@@ -34,7 +34,7 @@ from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable,
 from bailiwick.evidence.sources import Place, Portion, SourceReader, source_names, waiting
 from bailiwick.evidence.spool import abandoned_births, acknowledged_losses, latch_loss, loss_of
 from bailiwick.evidence.tree import put_run
-from bailiwick.evidence.troubles import STALLS, Figures, Trouble, stall_of
+from bailiwick.evidence.troubles import STALLS, Figures, Trouble, cause_of, stall_of
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
 from bailiwick_verify.merkle import Edge
@@ -50,8 +50,12 @@ _CLOCK_TOLERANCE_S = 5.0  # clocks of two machines that share the ledger differ 
 log = structlog.get_logger(__name__)
 
 
-class _Moved(Exception):
-    """Somebody else moved a spool's place on: forget what was read and look again."""
+class _Again(Exception):
+    """Things are not as they were thought to be: forget what was read and look again."""
+
+
+class _Moved(_Again):
+    """Somebody else moved a spool's place on."""
 
 
 class Sequencer:
@@ -186,12 +190,13 @@ class Sequencer:
 
     async def _stalled(self, error: BaseException) -> None:
         figures, stall = self.figures, stall_of(error)
+        why = cause_of(error)
         if stall is Trouble.SEQUENCING_FAILED:
             log.exception("sequencing failed")
         else:
-            log.warning("ledger unreachable", trouble=stall.value, error=_first_line(error))
+            log.warning("ledger unreachable", trouble=stall.value, error=why)
         figures.troubles.end(*(STALLS - {stall}))
-        figures.troubles.begin(stall, _first_line(error))
+        figures.troubles.begin(stall, why)
         self._reached.update(self._places)
         self._forget()
         figures.lag_s = max(figures.lag_s, self._clock.monotonic() - self._moved_at)
@@ -385,8 +390,9 @@ class Sequencer:
         """Commit what was read; True when that was anything."""
         try:
             intake, heads, edges, taken = await self._commit(portions, asks_outbox, set())
-        except _Moved:
-            self._contended_at = self._clock.monotonic()
+        except _Again as again:
+            if isinstance(again, _Moved):
+                self._contended_at = self._clock.monotonic()
             self._forget()
             self._more = True
             return True
@@ -481,7 +487,10 @@ class Sequencer:
     async def _set_aside_unknown_zones(self, tx: Transaction, intake: Intake) -> None:
         named = {row.zone for row in intake.events} | {row.zone for row in intake.inputs}
         if not named <= set(self._heads.zones):
+            cut_short = len(self._heads.cut_short)
             await self._heads.learn_zones(tx)
+            if len(self._heads.cut_short) > cut_short:
+                raise _Again
         intake.set_aside_zones(self._heads.zones)
 
     async def _append(
@@ -567,10 +576,6 @@ class Sequencer:
             self._remove(path)
         if not self._leftovers:
             self.figures.troubles.end(Trouble.SPOOL_UNWRITABLE)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 async def _grow(tx: Transaction, zone: str, edge: Edge, leaves: Sequence[bytes]) -> None:

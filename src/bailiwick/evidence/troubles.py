@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -66,6 +66,8 @@ _BY_SQLSTATE = {
     "53300": Trouble.DATABASE_CONNECTIONS_EXHAUSTED,
     "25006": Trouble.DATABASE_READ_ONLY,
 }
+# refused at the door the driver knows no SQLSTATE
+_NO_CONNECTION_LEFT = ("too many connections", "too many clients", "connection slots are reserved")
 
 
 class Troubles(dict[Trouble, str]):
@@ -125,15 +127,26 @@ class Figures:
 
 def stall_of(error: BaseException) -> Trouble:
     """Why sequencing stands still, from what it raised (the driver's own error may stand behind it)."""
-    seen: BaseException | None = error
     away = False
-    while seen is not None:
+    for seen in _chain(error):
         if isinstance(seen, MissingHashes):
             return Trouble.LEDGER_DAMAGED
         if isinstance(seen, psycopg.Error) and (found := _BY_SQLSTATE.get(seen.sqlstate or "")) is not None:
             return found
-        if isinstance(seen, psycopg.Error) and "too many connections" in str(seen):
-            return Trouble.DATABASE_CONNECTIONS_EXHAUSTED  # refused at the door: the driver knows no SQLSTATE then
+        if isinstance(seen, psycopg.OperationalError) and any(words in str(seen) for words in _NO_CONNECTION_LEFT):
+            return Trouble.DATABASE_CONNECTIONS_EXHAUSTED
         away = away or isinstance(seen, (Unavailable, psycopg.OperationalError))
-        seen = seen.__cause__ or getattr(seen, "orig", None)
     return Trouble.DATABASE_UNAVAILABLE if away else Trouble.SEQUENCING_FAILED
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of what stands behind it."""
+    *_, last = _chain(error)
+    return next(iter(str(last).splitlines()), type(last).__name__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = getattr(seen, "orig", None) or seen.__cause__
