@@ -37,7 +37,7 @@ async def running_until(sequencer: Sequencer, condition: Any, limit: float = 20.
     task = asyncio.create_task(sequencer.run())
     try:
         async with asyncio.timeout(limit):
-            while not condition():
+            while not await asyncio.to_thread(condition):  # it may wait for what the sequencer has locked
                 assert not task.done()
                 await asyncio.sleep(0.01)
     finally:
