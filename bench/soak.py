@@ -4,7 +4,7 @@ The whole program with three workers is under load at 80 % of a briefly measured
 an order drawn from a seed (every worker, the work role, the guard, Envoy, PostgreSQL, once the supervisor itself) and
 PostgreSQL is stopped and started. Afterwards the client's own log is held against the ledger, exported and checked by
 ``bailiwick-verify`` with keys that were fetched before: every identifier in it must stand there exactly once, and what
-one worker answered on one connection in that order. Exits 1 when anything is missing, doubled, out of order, not
+a worker answered on one connection to it in that order. Exits 1 when anything is missing, doubled, out of order, not
 verified, or not killed.
 """
 
@@ -30,8 +30,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from bailiwick.cli.asking import ask
 from bailiwick.cli.failure import CommandFailed
 from bailiwick.evidence import codes
@@ -40,13 +38,13 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.paths import Layout
-from bailiwick_verify.tiles import Tile, decode_bundle, tiles_of
+from bailiwick_verify.merkle import TILE_WIDTH
+from bailiwick_verify.tiles import decode_bundle, tiles_of
 from bench.common import CLI, Stack, free_port, nginx, report, stack
 from bench.governed import governed_server, mandate, wait_governed
 from bench.soak_client import Task
 
 WORKERS = 3
-_CODES = {"g": codes.GATEWAY_ALLOWED.code, "d": codes.DECISION_EVALUATED.code}
 _QUESTION = {"user_id": "admin", "resource": "servers", "action": "read"}
 _LOAD = 0.8
 _BACK_S = 90.0
@@ -305,51 +303,41 @@ def prove(made: Stack, log: Path, keys: Path, folder: Path) -> Proof:
     verify = [sys.executable, "-m", "bailiwick_verify.cli", "export", str(folder), "--key", str(keys), "--json"]
     checked = subprocess.run(verify, capture_output=True, text=True, check=False)
     proof.verify = str(json.loads(checked.stdout)["verdict"]) if checked.stdout else f"ERROR: {checked.stderr[-300:]}"
-    places = _places(folder, proof.events)
-    _compare(proof, log, places, _sources(made))
+    _compare(proof, log, _places(folder, proof.events))
     return proof
 
 
-def _places(folder: Path, size: int) -> dict[tuple[str, str], list[int]]:
-    """Where in the exported log each identifier stands, by the kind of acknowledgement it belongs to."""
-    kinds = {code: kind for kind, code in _CODES.items()}
-    places: dict[tuple[str, str], list[int]] = {}
+def _places(folder: Path, size: int) -> dict[str, list[int]]:
+    """Where in the exported log each identifier stands: of a request that was let through, of a decision."""
+    places: dict[str, list[int]] = {}
     for tile in tiles_of(size, entries=True):
         for offset, entry in enumerate(decode_bundle((folder / tile.path).read_bytes())):
             event = json.loads(entry)
-            kind = kinds.get(event["code"])
-            if kind is not None:
-                identifier = event["request_id" if kind == "g" else "decision_id"]
-                places.setdefault((kind, identifier), []).append(_first(tile) + offset)
+            if event["code"] == codes.GATEWAY_ALLOWED.code:
+                identifier = f"request {event['request_id']}"
+            elif event["code"] == codes.DECISION_EVALUATED.code:
+                identifier = f"decision {event['id']}"
+            else:
+                continue
+            places.setdefault(identifier, []).append(tile.index * TILE_WIDTH + offset)
     return places
 
 
-def _first(tile: Tile) -> int:
-    return tile.index * 256
-
-
-def _sources(made: Stack) -> list[str]:
-    """The life of a worker that recorded each event of the log, in order."""
-    with psycopg.connect(EmbeddedPostgres(Layout(made.data_dir)).url()) as connection:
-        rows = connection.execute("SELECT source FROM ledger.events WHERE zone = 'default' ORDER BY seq").fetchall()
-    return [row[0] for row in rows]
-
-
-def _compare(proof: Proof, log: Path, places: dict[tuple[str, str], list[int]], sources: list[str]) -> None:
-    newest: dict[tuple[str, str], int] = {}
+def _compare(proof: Proof, log: Path, places: dict[str, list[int]]) -> None:
+    newest: dict[str, int] = {}
     for kind, connection, identifier in _lines(log):
         proof.acknowledged += 1
-        found = places.get((kind, identifier), [])
+        found = places.get(f"{'request' if kind == 'g' else 'decision'} {identifier}", [])
         proof.ledgered += bool(found)
         if not found:
             proof.missing.append(identifier)
             continue
         if len(found) > 1:
             proof.doubled.append(identifier)
-        place = (connection, sources[found[0]])
-        if newest.get(place, -1) > found[0]:
-            proof.disordered.append(identifier)
-        newest[place] = found[0]
+        if kind == "w":
+            if newest.get(connection, -1) > found[0]:
+                proof.disordered.append(identifier)
+            newest[connection] = found[0]
 
 
 def _lines(log: Path) -> Iterable[list[str]]:
@@ -378,7 +366,9 @@ def run(given: argparse.Namespace) -> int:
         log = place / "acknowledged"
 
         def task(seconds: float, rate: float) -> Task:
-            ports = made.gateway_port, made.api_port
+            layout = Layout(made.data_dir)
+            workers = [str(layout.slot(f"w{number + 1}").api) for number in range(WORKERS)]
+            ports = made.gateway_port, made.api_port, workers
             files = str(place / "bearers.json"), str(log)
             return Task(*ports, "/s/bench/items", _QUESTION, *files, given.connections, seconds, rate)
 

@@ -1,9 +1,10 @@
 """The caller of a soak: asks as fast as it may, and keeps a log of its own of everything that was acknowledged to it.
 
 A line of the log is ``g CONNECTION REQUEST_ID`` for a governed request that was let through, ``d CONNECTION
-DECISION_ID`` for a decision that was answered. Lines are made durable in batches, so that the log can be held against
-the ledger whatever happens to this process. On one connection requests follow one another: the order of its lines is
-the order in which they were acknowledged.
+DECISION_ID`` for a decision that was answered through Envoy, ``w CONNECTION DECISION_ID`` for one that a worker
+answered on its own socket. Lines are made durable in batches, so that the log can be held against the ledger whatever
+happens to this process. On one connection requests follow one another, and one to a worker does not outlive it: the
+order of its lines is the order in which one life of that worker acknowledged them.
 
 ``python -m bench.soak_client`` reads what to do as one JSON object from standard input, works until a line follows or
 its time is over, and prints what it saw as one JSON object.
@@ -32,11 +33,13 @@ _MAX_BEHIND_S = 1.0
 class Task:
     """What to do. ``rate`` is requests a second over all connections, 0 as fast as answers come.
 
-    ``tokens`` is a file with the bearers, ``{"g": …, "d": …}``, looked at every second. ``log`` takes the lines.
+    ``gateway`` and ``api`` are ports, ``workers`` the sockets of the workers' API. ``tokens`` is a file with the
+    bearers, ``{"g": …, "d": …}``, looked at every second. ``log`` takes the lines.
     """
 
     gateway: int
     api: int
+    workers: list[str]
     path: str
     question: dict[str, Any]
     tokens: str
@@ -62,7 +65,7 @@ class Log:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lines: list[str] = []
 
-    def note(self, kind: str, connection: int, identifier: str) -> None:
+    def note(self, kind: str, connection: str, identifier: str) -> None:
         """One acknowledged answer."""
         self._lines.append(f"{kind} {connection} {identifier}\n")
 
@@ -83,7 +86,7 @@ class Log:
 
 
 class Client:
-    """Connections, half of them to the gateway, half to the decision endpoint."""
+    """Connections, half of them to the gateway, half to the decision endpoint, of these every other past Envoy."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -125,7 +128,7 @@ class Client:
             self._read_tokens()
 
     def _request(self, kind: str) -> bytes:
-        bearer = self._tokens[kind]
+        bearer = self._tokens["g" if kind == "g" else "d"]
         if kind == "g":
             return (
                 f"GET {self._task.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {bearer}\r\n\r\n".encode()
@@ -137,13 +140,14 @@ class Client:
         return head.encode() + self._body
 
     async def _connection(self, number: int) -> None:
-        kind = "gd"[number % 2]
-        port = self._task.gateway if kind == "g" else self._task.api
+        kind = "gdgw"[number % 4]
+        life = 0
         every = self._task.connections / self._task.rate if self._task.rate else 0.0
         due = time.monotonic() + every * number / self._task.connections
         while not self._stop.is_set():
+            life += 1
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await self._open(kind, number)
             except OSError:
                 self.seen.broken += 1
                 await asyncio.sleep(0.05)
@@ -157,7 +161,7 @@ class Client:
                         await asyncio.sleep(max(0.0, due - now))
                     writer.write(self._request(kind))
                     async with asyncio.timeout(_PATIENCE_S):
-                        await self._answer(kind, number, reader)
+                        await self._answer(kind, f"{number}.{life}", reader)
             except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError, RuntimeError):
                 # RuntimeError: uvloop, of a connection that was closed meanwhile
                 self.seen.broken += 1
@@ -165,7 +169,13 @@ class Client:
             finally:
                 writer.close()
 
-    async def _answer(self, kind: str, number: int, reader: asyncio.StreamReader) -> None:
+    async def _open(self, kind: str, number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if kind == "w":
+            workers = self._task.workers
+            return await asyncio.open_unix_connection(workers[number // 4 % len(workers)])
+        return await asyncio.open_connection("127.0.0.1", self._task.gateway if kind == "g" else self._task.api)
+
+    async def _answer(self, kind: str, connection: str, reader: asyncio.StreamReader) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head[9:12])
         headers = dict(line.split(b": ", 1) for line in head[:-4].split(b"\r\n")[1:])
@@ -174,7 +184,7 @@ class Client:
         if status == 200:
             identifier = headers[b"x-request-id"].decode() if kind == "g" else str(json.loads(body)["decision_id"])
             self.seen.acknowledged[kind] += 1
-            self._log.note(kind, number, identifier)
+            self._log.note(kind, connection, identifier)
         elif b"content-length" not in headers:
             raise ValueError("an answer without a length")
         else:
