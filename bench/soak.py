@@ -4,14 +4,16 @@ The whole program with three workers is under load at 80 % of a briefly measured
 an order drawn from a seed (every worker, the work role, the guard, Envoy, PostgreSQL, once the supervisor itself) and
 PostgreSQL is stopped and started. Afterwards the client's own log is held against the ledger, exported and checked by
 ``bailiwick-verify`` with keys that were fetched before: every identifier in it must stand there exactly once, and what
-a worker answered on one connection to it in that order. Exits 1 when anything is missing, doubled, out of order, not
-verified, or not killed.
+a worker answered on one connection to it in that order. Where evidence is sent to a SIEM, one that is away at times
+must have been told of every event. Exits 1 when anything is missing, doubled, out of order, undelivered, not verified,
+or did not come back.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -24,7 +26,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,6 +47,7 @@ from bench.governed import governed_server, mandate, wait_governed
 from bench.soak_client import Task
 
 WORKERS = 3
+_SINKS = "/api/v1/siem/sinks"
 _QUESTION = {"user_id": "admin", "resource": "servers", "action": "read"}
 _LOAD = 0.8
 _BACK_S = 90.0
@@ -191,7 +194,7 @@ class Trouble:
 
 
 class Sink:
-    """A SIEM that receives events over HTTP, and is away at times. ``ids`` counts what it took, by event id."""
+    """A SIEM that receives events by webhook, and is away at times. ``ids`` counts what it took, by event id."""
 
     def __init__(self) -> None:
         self.ids: Counter[str] = Counter()
@@ -216,11 +219,34 @@ class Sink:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def enlist(self, made: Stack) -> None:
+        """Have the installation send everything here."""
+        secret = "whsec_" + base64.b64encode(os.urandom(32)).decode()
+        wanted = {"name": "soak", "kind": "webhook", "options": {"url": self.url}, "secrets": {"secret": secret}}
+        made.api.call("POST", _SINKS, wanted)
+
     def outage(self) -> None:
         """Refuse everything for three seconds."""
         self.away = True
         time.sleep(3)
         self.away = False
+
+    def lacks(self, ids: Collection[str], within: float) -> int:
+        """How many of ``ids`` did not arrive ``within`` seconds."""
+        deadline = time.monotonic() + within
+        while (missing := sum(1 for each in ids if each not in self.ids)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return missing
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def sinks_offered(made: Stack) -> bool:
+    """Whether this version sends evidence anywhere."""
+    return _SINKS in made.api.call("GET", "/openapi.json")["paths"]
 
 
 def _event_ids(body: bytes) -> Iterator[str]:
@@ -256,12 +282,13 @@ class Proof:
     doubled: list[str] = field(default_factory=list)
     disordered: list[str] = field(default_factory=list)
     verify: str = "NO_DATA"
-    events: int = 0
+    ids: set[str] = field(default_factory=set)
+    undelivered: int = 0
 
     @property
     def holds(self) -> bool:
         """Whether nothing is wrong."""
-        wrong = self.missing or self.doubled or self.disordered
+        wrong = self.missing or self.doubled or self.disordered or self.undelivered
         return bool(self.acknowledged) and not wrong and self.verify == "PASS"
 
 
@@ -299,20 +326,24 @@ def prove(made: Stack, log: Path, keys: Path, folder: Path) -> Proof:
     done = subprocess.run(export, capture_output=True, text=True, check=False, env=dict(made.environment))
     if done.returncode:
         raise RuntimeError(f"the export failed: {done.stdout}{done.stderr}")
-    proof.events = int(json.loads(done.stdout)["events"])
+    size = int(json.loads(done.stdout)["events"])
     verify = [sys.executable, "-m", "bailiwick_verify.cli", "export", str(folder), "--key", str(keys), "--json"]
     checked = subprocess.run(verify, capture_output=True, text=True, check=False)
     proof.verify = str(json.loads(checked.stdout)["verdict"]) if checked.stdout else f"ERROR: {checked.stderr[-300:]}"
-    _compare(proof, log, _places(folder, proof.events))
+    _compare(proof, log, _places(folder, size, proof.ids))
     return proof
 
 
-def _places(folder: Path, size: int) -> dict[str, list[int]]:
-    """Where in the exported log each identifier stands: of a request that was let through, of a decision."""
+def _places(folder: Path, size: int, ids: set[str]) -> dict[str, list[int]]:
+    """Where in the exported log each identifier stands: of a request that was let through, of a decision.
+
+    ``ids`` is given the id of every event.
+    """
     places: dict[str, list[int]] = {}
     for tile in tiles_of(size, entries=True):
         for offset, entry in enumerate(decode_bundle((folder / tile.path).read_bytes())):
             event = json.loads(entry)
+            ids.add(event["id"])
             if event["code"] == codes.GATEWAY_ALLOWED.code:
                 identifier = f"request {event['request_id']}"
             elif event["code"] == codes.DECISION_EVALUATED.code:
@@ -357,6 +388,7 @@ def run(given: argparse.Namespace) -> int:
         nginx(upstream_port),
         stack(workers=WORKERS, concurrency=1) as made,
         tempfile.TemporaryDirectory(prefix="bw-soak-", dir="/tmp") as home,
+        contextlib.ExitStack() as ending,
     ):
         place = Path(home)
         form = governed_server(made, upstream_port)
@@ -364,6 +396,10 @@ def run(given: argparse.Namespace) -> int:
         wait_governed(f"{made.gateway}/s/bench/items", bearers.renew())
         (place / "keys").write_bytes(urllib.request.urlopen(f"{made.api.base}/evidence/default/verifier-keys").read())
         log = place / "acknowledged"
+        sink = given.sink and sinks_offered(made) and Sink()
+        if sink:
+            sink.enlist(made)
+            ending.callback(sink.close)
 
         def task(seconds: float, rate: float) -> Task:
             layout = Layout(made.data_dir)
@@ -378,12 +414,18 @@ def run(given: argparse.Namespace) -> int:
             load = Load(task(given.seconds + 2 * _BACK_S, rate))
             began = time.monotonic()
             trouble = Trouble(made, chance, began + given.seconds, (given.pause / 2, given.pause * 3 / 2))
+            if sink:
+                trouble.outages.append(("sink", sink.outage))
             trouble.run()
             load.stop()
             seen, lasted = load.result(), time.monotonic() - began
         settle(made)
         proof = prove(made, log, place / "keys", place / "export")
-    told(given, proof, trouble, seen, {"peak_rps": peak, "rate_rps": rate, "seconds": lasted})
+        measured = {"peak_rps": peak, "rate_rps": rate, "seconds": lasted}
+        if sink:
+            proof.undelivered = sink.lacks(proof.ids, _BACK_S)
+            measured |= {"delivered": len(sink.ids), "repeated": sum(sink.ids.values()) - len(sink.ids)}
+    told(given, proof, trouble, seen, measured)
     return 0 if proof.holds and not trouble.failed else 1
 
 
@@ -397,7 +439,8 @@ def told(
         "missing": len(proof.missing),
         "doubled": len(proof.doubled),
         "out_of_order": len(proof.disordered),
-        "events": proof.events,
+        "undelivered": proof.undelivered,
+        "events": len(proof.ids),
         "kills": sum(trouble.killed.values()),
         "restarts": trouble.killed["postgres stopped"] + trouble.killed["supervisor"],
         **{name: round(value, 1) for name, value in measured.items()},
@@ -426,6 +469,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--most-rate", type=float, default=0, help="requests a second at most, whatever the peak")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seed", type=int, default=20261121)
+    parser.add_argument("--no-sink", dest="sink", action="store_false", help="send nothing to a SIEM")
     parser.add_argument("--json", metavar="FILE")
     return run(parser.parse_args(arguments))
 

@@ -24,10 +24,10 @@ def test_nothing_acknowledged_is_lost_or_doubled_while_every_process_is_killed(t
     figures = told["figures"]
     assert figures["acknowledged"] == figures["ledgered"] > 500
     assert (figures["missing"], figures["doubled"], figures["out_of_order"]) == (0, 0, 0)
-    assert told["verify"] == "PASS"
+    assert figures["undelivered"] == 0 and told["verify"] == "PASS"
     assert all(told["answers"]["acknowledged"][kind] > 50 for kind in "gdw")
     every = {"w1", "w2", "w3", "work", "guard", "gateway", "postgres", "postgres stopped", "supervisor"}
-    assert set(told["killed"]) == every and not told["not_back"]
+    assert every <= set(told["killed"]) <= every | {"sink"} and not told["not_back"]
 
 
 @pytest.mark.parametrize(
