@@ -135,23 +135,26 @@ def sequence_until_write(url: str, root: str, calls: int) -> None:
 
 
 class CutShort(Files):
-    """Dies at a call, and in the middle of it if that is a write."""
+    """Dies at a call, and as if the machine did: of what was not synced nothing is on disk, or half of it."""
 
     def __init__(self, countdown: Countdown) -> None:
         self._countdown = countdown
+        self._unsynced: dict[int, list[tuple[bytes, int]]] = {}
 
     def create(self, path: Path) -> int:
         self._countdown()
         return super().create(path)
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
-        if self._countdown.last():
-            super().write(fd, data[: len(data) // 2], offset)
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().write(fd, data, offset)
+        self._countdown()
+        self._unsynced.setdefault(fd, []).append((data, offset))
 
     def sync(self, fd: int) -> None:
-        self._countdown()
+        last = self._countdown.last()
+        for data, offset in self._unsynced.pop(fd, []):
+            super().write(fd, data[: len(data) // 2] if last else data, offset)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
         super().sync(fd)
 
 

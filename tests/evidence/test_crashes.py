@@ -126,7 +126,7 @@ async def test_a_sequencer_killed_at_each_of_its_writes_neither_loses_nor_repeat
 async def test_a_worker_killed_at_each_of_its_writes_has_everything_that_it_acknowledged(
     world: World, tmp_path: Path
 ) -> None:
-    """In the middle of it, if it is a write of bytes: what is torn had not been acknowledged."""
+    """And the machine with it: what was written and not synced is gone, or torn, and had not been acknowledged."""
     notes: dict[str, Path] = {}
     for first in count(1, 4):
         dying = []
