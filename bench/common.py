@@ -164,6 +164,8 @@ class Stack:
     api_port: int
     gateway_port: int
     bench_port: int
+    flags: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     api: Api = field(init=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +175,11 @@ class Stack:
     def gateway(self) -> str:
         """Base URL of the gateway."""
         return f"http://127.0.0.1:{self.gateway_port}"
+
+    def up(self) -> None:
+        """Start it; raises ``CalledProcessError``. The same address and data every time."""
+        command = [*CLI, "up", *self.flags, "--dev", "--detach"]
+        subprocess.run(command, env=dict(self.environment), check=True, capture_output=True, timeout=120)
 
     def parts(self) -> dict[str, int]:
         """Process ids by part."""
@@ -191,19 +198,19 @@ CLI = (sys.executable, "-m", "bailiwick.cli.main")
 def stack(*, workers: int = 1, concurrency: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """An installation of its own with an administrator signed in; gone afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bw-bench-", dir="/tmp"))
-    made = Stack(home / "data", free_port(), free_port(), free_port())
+    data_dir, ports = home / "data", (free_port(), free_port(), free_port())
     settings = {
         **os.environ,
         "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": "127.0.0.0/8",
         "BAILIWICK_ENVOY_CONCURRENCY": str(concurrency),
-        "BAILIWICK_BENCH_TCP_PORT": str(made.bench_port),
+        "BAILIWICK_BENCH_TCP_PORT": str(ports[2]) if workers == 1 else "",  # one port, one worker
         "BAILIWICK_RATE_LIMIT_AUTHENTICATED": "1000000",
         **(environment or {}),
     }
-    flags = ["--data-dir", str(made.data_dir), "--api-port", str(made.api_port)]
-    flags += ["--gateway-port", str(made.gateway_port), "--workers", str(workers), "--dev", "--detach"]
+    flags = ("--data-dir", str(data_dir), "--api-port", str(ports[0]), "--gateway-port", str(ports[1]))
+    made = Stack(data_dir, *ports, flags=(*flags, "--workers", str(workers)), environment=settings)
     try:
-        subprocess.run([*CLI, "up", *flags], env=settings, check=True, capture_output=True, timeout=120)
+        made.up()
         sign_in(made)
         yield made
     finally:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import count
 from pathlib import Path
 
 import pytest
-from ledger_children import sequence_until, start, write_forever
+from ledger_children import append_until_write, sequence_until, sequence_until_write, start, write_forever
 from ledger_world import World
 
 from bailiwick.evidence import codes
@@ -85,3 +86,69 @@ async def test_a_sequencer_killed_at_any_step_neither_loses_nor_repeats(world: W
     for zone in ("default", "acme"):
         report = await verify(world.database, zone, world.head_files)
         assert (report.verdict, report.unsigned) == ("PASS", 0), report.findings
+
+
+async def test_a_sequencer_killed_at_each_of_its_writes_neither_loses_nor_repeats(world: World) -> None:
+    """Statements, commits, files: the first dies at its first write, the next at its second, until one gets through.
+
+    Each finds what the one before left behind, and something new: in the spool of a worker that lives, in that of one
+    that has ended, and in the outbox.
+    """
+    living = await world.spool("w1")
+    by_source: dict[str, list[str]] = {living.source: []}
+    outbox: list[str] = []
+    for calls in count(1):
+        ended = await world.spool("w2")
+        by_source[living.source] += await world.put(living, 5)
+        by_source[ended.source] = await world.put(ended, 5) + await world.put(ended, 2, zone="acme")
+        await ended.close()
+        async with world.database.begin() as tx:
+            outbox.append((await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))).id)
+        dying = start(sequence_until_write, world.url, str(world.root), calls)
+        await asyncio.to_thread(dying.join)
+        if dying.exitcode == 0:
+            break
+        assert dying.exitcode == KILLED
+    assert calls > 25
+    last = world.sequencer()
+    await last.drain()
+
+    ledgered = world.ledgered() + world.ledgered("acme")
+    assert sorted(ledgered) == sorted([*outbox, *(event for ids in by_source.values() for event in ids)])
+    for ids in by_source.values():
+        mine = set(ids)
+        assert [event for event in ledgered if event in mine] == ids
+    assert not last.figures.lost and not last.figures.contradictions and not last.figures.troubles.serious
+    assert [path.name for path in world.sources()] == [living.source]
+    for zone in ("default", "acme"):
+        report = await verify(world.database, zone, world.head_files)
+        assert (report.verdict, report.unsigned) == ("PASS", 0), report.findings
+
+
+async def test_a_worker_killed_at_each_of_its_writes_has_everything_that_it_acknowledged(
+    world: World, tmp_path: Path
+) -> None:
+    """And the machine with it: what was written and not synced is gone, or torn, and had not been acknowledged."""
+    notes: dict[str, Path] = {}
+    for first in count(1, 4):
+        dying = []
+        for calls in range(first, first + 4):
+            notes[f"w{calls}"] = note = tmp_path / f"acknowledged-{calls}"
+            dying.append(start(append_until_write, str(world.root), f"w{calls}", str(note), calls))
+        for process in dying:
+            await asyncio.to_thread(process.join)
+        codes_ = {process.exitcode for process in dying}
+        assert codes_ <= {0, KILLED}
+        if 0 in codes_:
+            break
+    assert first > 30
+    sequencer = world.sequencer()
+    await sequencer.drain()
+    assert not sequencer.figures.lost and world.sources() == []
+    ledgered = world.ledgered()
+    assert len(set(ledgered)) == len(ledgered)
+    for note in notes.values():
+        acknowledged = note.read_text().split() if note.exists() else []
+        mine = set(acknowledged)
+        assert [event for event in ledgered if event in mine] == acknowledged
+    assert (await verify(world.database, "default", world.head_files)).verdict == "PASS"

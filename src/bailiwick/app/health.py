@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -24,7 +24,8 @@ ReadyCheck = Callable[[], str | None]
 
 
 class Health:
-    """Gathers the answers. ``ready`` are the things without which a request must not come here, by name.
+    """Gathers the answers. ``ready`` are the things without which a request must not come here, by name. ``refusing``
+    names those of them under which the process works all the same, and refuses: it has started, and is not ready.
 
     ``services`` answer UP, DOWN or DISABLED for the four services of the detailed answer; ``figures`` its metrics.
     """
@@ -36,12 +37,14 @@ class Health:
         services: Mapping[str, Callable[[], Awaitable[str]]] | None = None,
         figures: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
         facts: Callable[[], Mapping[str, Any]] | None = None,
+        refusing: Collection[str] = (),
     ) -> None:
         self._clock = clock
         self._ready = ready
         self._services = services or {}
         self._figures = figures
         self._facts = facts
+        self._refusing = refusing
         self._started = clock.monotonic()
         self._hostname = socket.gethostname()
 
@@ -56,6 +59,10 @@ class Health:
         if self._facts is not None:
             body.update(self._facts())
         return not problems, body
+
+    def started(self) -> bool:
+        """Whether the process does its work, though that may be to refuse."""
+        return all(check() is None for name, check in self._ready.items() if name not in self._refusing)
 
     async def detailed(self) -> dict[str, Any]:
         """The answer in the shape that production checks expect."""
@@ -95,6 +102,12 @@ def routes(health: Health) -> APIRouter:
         good, body = health.readiness()
         body["request_id"] = request.scope.get("state", {}).get("request_id", "")
         return JSONResponse(body, status_code=200 if good else 503, headers={"Cache-Control": "no-store"})
+
+    @router.get("/health/started", summary="Has the process started?", responses=_NOT_READY)
+    async def started() -> Response:
+        """Whether it does its work. A process that refuses, for evidence was lost perhaps, has started all the same."""
+        good = health.started()
+        return JSONResponse({"status": "started" if good else "starting"}, status_code=200 if good else 503)
 
     @router.get("/health/detailed", summary="How each service is")
     async def detailed() -> dict[str, Any]:

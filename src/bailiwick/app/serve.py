@@ -166,6 +166,7 @@ def compose(
             "consul": _disabled,
         },
         figures=lambda: _figures(base),
+        refusing={"evidence spool"},
         facts=lambda: {"revision": state.reader.revision, "feed_age_s": round(state.reader.age(), 1)},
     )
     app.include_router(health.routes(checks))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -19,6 +20,7 @@ from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inp
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.sweep import ALERT, Sweep
+from bailiwick.evidence.troubles import Trouble
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
@@ -80,10 +82,8 @@ async def run(settings: Settings, layout: Layout) -> int:
         checks = health.Health(
             base.clock,
             ready={"ledger": lambda: _trouble(sequencer, sweep)},
-            facts=lambda: {
-                "lag_s": round(sequencer.figures.lag_s, 2),
-                "backlog_bytes": sequencer.figures.backlog_bytes,
-            },
+            refusing={"ledger"},
+            facts=lambda: _facts(sequencer),
         )
         await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
         # what the workers acknowledged before they stopped belongs in the ledger before the database stops
@@ -180,19 +180,31 @@ def swept(sweep: Sweep) -> list[JobDefinition]:
 
 
 def _trouble(sequencer: Sequencer, sweep: Sweep) -> str | None:
-    """What an auditor must know before trusting the ledger, or None."""
+    """What must be mended before the ledger is to be trusted, or None."""
+    told = [f"{trouble}: {why}" for trouble, why in sequencer.figures.troubles.serious.items()]
+    told += [f"{ALERT}: {zone}: {why}" for zone, why in sweep.tampered.items()]
+    return "; ".join(told) or None
+
+
+def _facts(sequencer: Sequencer) -> dict[str, Any]:
     figures = sequencer.figures
-    if figures.lost:
-        return f"evidence was lost: {', '.join(figures.lost)}"
-    if sweep.tampered:
-        return "; ".join(f"{ALERT}: {zone}: {why}" for zone, why in sweep.tampered.items())
-    if figures.contradictions:
-        return "; ".join(f"{zone}: {why}" for zone, why in figures.contradictions.items())
-    return None
+    return {
+        "sequencing": "active" if figures.active else "standby",
+        "lag_s": round(figures.lag_s, 2),
+        "backlog_bytes": figures.backlog_bytes,
+        "backlog_age_s": round(figures.backlog_age_s, 2),
+        "dead_letters": figures.dead_letters,
+        "clock_behind_s": round(figures.clock_behind_s, 2),
+        "troubles": dict(figures.troubles),
+    }
 
 
 def _show(base: Foundations, sequencer: Sequencer) -> None:
     figures, metrics = sequencer.figures, base.metrics
     metrics.ledger_lag_seconds.set(figures.lag_s)
     metrics.ledger_backlog_bytes.set(figures.backlog_bytes)
-    metrics.ledger_dead_letters.set(figures.dead_letters_total)
+    metrics.ledger_backlog_age.set(figures.backlog_age_s)
+    metrics.ledger_dead_letters.set(figures.dead_letters)
+    metrics.clock_behind_seconds.set(figures.clock_behind_s)
+    for trouble in Trouble:
+        metrics.evidence_trouble.labels(trouble.value).set(1 if trouble in figures.troubles else 0)

@@ -1,20 +1,22 @@
 """Signing and publishing heads, never two that contradict each other.
 
 A head is signed in the transaction that holds the zone's tree, and only if the table continues what was published
-last. Once it does not (hashes were cut off or rewritten, an old backup was restored), the zone's events are still kept,
-but nothing is signed for it any more until people have looked. A zone in which nothing happens gets a head every hour:
-its absence is how a log that was stopped is noticed.
+last, and what it holds as signed last. Once it does not (hashes were cut off or rewritten, an old backup was restored),
+nothing is signed for the zone any more until people have looked. Nor is a head signed before the one before it was
+published: the file is never more than one behind. No head is dated before an earlier one, whatever the clock says. A
+zone in which nothing happens gets a head every hour: its absence is how a log that was stopped is noticed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
 from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, NoLedgerKey, TreeState, lock_tree
-from bailiwick.evidence.tree import MissingHashes, root_at
+from bailiwick.evidence.tree import MissingHashes, root_at, tree_size
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
 from bailiwick.kernel.db import Database, Transaction
@@ -22,16 +24,18 @@ from bailiwick.kernel.errors import Unavailable
 
 _SIGN_RETRY_S = 5.0
 IDLE_INTERVAL_S = 3600.0
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Zone:
-    """What is remembered about a zone: its published head, when one was last tried and last signed, whether events wait
-    for one, and whether the table was seen to continue the published head."""
+    """What is remembered about a zone: its published head, one that is committed and not published yet, when one was
+    last tried and last signed, whether events wait for one, and whether the table was seen to continue it."""
 
     published: Head | None
+    unpublished: Head | None = None
     tried_at: float = float("-inf")
     signed_at: float = float("-inf")
     unsigned: bool = True
@@ -41,7 +45,9 @@ class _Zone:
 class HeadKeeper:
     """Signs at most one head per zone in ``interval_s`` seconds, so that no event waits longer than that for one.
 
-    ``contradictions`` tells, by zone, why nothing is signed any more.
+    ``contradictions`` tells, by zone, why nothing is signed any more; ``cut_short`` which of these zones lack events
+    that a published head covers; ``behind`` whose published head was older than it can have been left; ``unwritable``
+    why a head could not be published; ``newest_at`` the latest time that a head or event is known to have.
     """
 
     def __init__(self, files: HeadFiles, signer: HeadSigner, clock: Clock, *, interval_s: float) -> None:
@@ -51,6 +57,10 @@ class HeadKeeper:
         self._interval_s = interval_s
         self._zones: dict[str, _Zone] = {}
         self.contradictions: dict[str, str] = {}
+        self.cut_short: dict[str, str] = {}
+        self.behind: dict[str, str] = {}
+        self.unwritable: str | None = None
+        self.newest_at: datetime | None = None
 
     @property
     def zones(self) -> Collection[str]:
@@ -64,10 +74,35 @@ class HeadKeeper:
             if zone in self._zones:
                 continue
             try:
-                self._zones[zone] = _Zone(self._files.load(zone))
-            except ValueError as error:
+                published = self._files.load(zone)
+            except (ValueError, OSError) as error:
                 self._zones[zone] = _Zone(None)
                 self._contradict(zone, f"the published head cannot be read: {error}")
+                continue
+            await self._compare(tx, zone, published)
+            self._zones[zone] = _Zone(published)
+
+    async def _compare(self, tx: Transaction, zone: str, published: Head | None) -> None:
+        """Hold the published head against the table before anything is added to it.
+
+        Needs no lock: the file is written after the table, which only grows.
+        """
+        size = published.size if published is not None else -1
+        behind = await tx.value(
+            "SELECT count(*) FROM (SELECT FROM ledger.heads WHERE zone = :zone AND size > :size LIMIT 2) AS newer",
+            zone=zone,
+            size=size,
+        )
+        if behind > 1:
+            held = f"is over {size} events" if published is not None else "is gone"
+            self.behind[zone] = f"zone {zone}: the published head {held}, later ones were signed"
+        if published is not None and size > (held_now := await tree_size(tx, zone)):
+            self._cut(zone, published, held_now)
+
+    def _cut(self, zone: str, published: Head, size: int) -> None:
+        why = f"a head over {published.size} events was published, the table holds {size}"
+        self.cut_short[zone] = f"zone {zone}: the ledger lacks events of the {published.size} under its published head"
+        self._contradict(zone, why)
 
     def forget(self) -> None:
         """Start over from the files and the table."""
@@ -78,6 +113,7 @@ class HeadKeeper:
         heads = []
         for zone, state in states.items():
             self._zones[zone].unsigned = True
+            self._note_time(state.recorded_at)
             if self._due(self._zones[zone]):
                 head = await self._sign_one(tx, zone, state)
                 if head is not None:
@@ -103,16 +139,33 @@ class HeadKeeper:
         return heads
 
     def publish(self, heads: Sequence[Head]) -> None:
-        """Write committed heads to their files."""
+        """Write committed heads to their files, and those again that could not be written before."""
         for head in heads:
-            memory = self._zones[head.zone]
-            if memory.published is None or (head.size, head.at) > (memory.published.size, memory.published.at):
-                self._files.store(head)
-                memory.published = head
-            memory.unsigned = False
+            self._zones[head.zone].unpublished = head
+            self._zones[head.zone].unsigned = False
+        for zone, memory in self._zones.items():
+            if memory.unpublished is None:
+                continue
+            try:
+                self._publish(memory, memory.unpublished)
+            except OSError as error:
+                self.unwritable = f"zone {zone}: {error.strerror or error}"
+                return
+        self.unwritable = None
+
+    def _publish(self, memory: _Zone, head: Head) -> None:
+        if memory.published is None or (head.size, head.at) > (memory.published.size, memory.published.at):
+            self._files.store(head)
+            memory.published = head
+        memory.unpublished = None
 
     def _due(self, memory: _Zone) -> bool:
-        return self._clock.monotonic() - memory.tried_at >= self._interval_s
+        return memory.unpublished is None and self._clock.monotonic() - memory.tried_at >= self._interval_s
+
+    def _note_time(self, *moments: datetime | None) -> None:
+        for moment in moments:
+            if moment is not None and (self.newest_at is None or moment > self.newest_at):
+                self.newest_at = moment
 
     async def _sign_one(self, tx: Transaction, zone: str, state: TreeState) -> Head | None:
         memory = self._zones[zone]
@@ -122,7 +175,10 @@ class HeadKeeper:
             return None
         if state.size == state.head_size and now - memory.signed_at < IDLE_INTERVAL_S:
             return await _stored_head(tx, zone, state.size)
-        at = self._clock.now()
+        self._note_time(state.recorded_at, state.head_at, memory.published.at if memory.published else None)
+        at = max(
+            self._clock.now(), state.head_at or _BEGINNING, memory.published.at if memory.published else _BEGINNING
+        )
         try:
             kid, signer = await self._signer.signer(zone)
         except (NoLedgerKey, SealError, Unavailable) as error:
@@ -148,11 +204,14 @@ class HeadKeeper:
         if zone in self.contradictions:
             return False
         published = memory.published
+        if state.head_size > state.size:
+            why = f"a head over {state.head_size} events was signed, the table holds {state.size}"
+            return self._contradict(zone, why)
         if published is None:
             return True
         if published.size > state.size:
-            why = f"a head over {published.size} events was published, the table holds {state.size}"
-            return self._contradict(zone, why)
+            self._cut(zone, published, state.size)
+            return False
         if memory.continued and not state.reloaded:
             return True
         try:
@@ -165,7 +224,8 @@ class HeadKeeper:
         return True
 
     def _contradict(self, zone: str, why: str) -> bool:
-        log.critical("ledger contradicts its published head", zone=zone, why=why)
+        if zone not in self.contradictions:
+            log.critical("ledger contradicts its published head", zone=zone, why=why)
         self.contradictions[zone] = why
         return False
 

@@ -209,7 +209,8 @@ async def ledger_keys(tx: Transaction, zone: str) -> dict[str, VerifierKey]:
 class TreeState:
     """Where a zone's tree stands.
 
-    ``recorded_at``: when the last event was recorded. ``head_size``: of the newest stored head, -1 for none.
+    ``recorded_at``: when the last event was recorded. ``head_size`` and ``head_at``: of the newest stored head, -1 and
+    None where there is none.
     ``reloaded``: the edge was read from the table, not continued from what this process knew.
     """
 
@@ -217,6 +218,7 @@ class TreeState:
     recorded_at: datetime | None
     head_size: int
     reloaded: bool
+    head_at: datetime | None = None
 
     @property
     def size(self) -> int:
@@ -235,7 +237,10 @@ async def lock_tree(tx: Transaction, zone: str, known: Edge | None) -> TreeState
     recorded_at = await tx.value(
         "SELECT recorded_at FROM ledger.events WHERE zone = :zone ORDER BY seq DESC LIMIT 1", zone=zone
     )
-    head = await tx.value("SELECT max(size) FROM ledger.heads WHERE zone = :zone", zone=zone)
+    head = await tx.one(
+        "SELECT size, at FROM ledger.heads WHERE zone = :zone ORDER BY size DESC, at DESC LIMIT 1", zone=zone
+    )
     reloaded = known is None or known.size != size
     edge = await load_edge(tx, zone, size) if reloaded or known is None else known.copy()
-    return TreeState(edge, recorded_at, -1 if head is None else int(head), reloaded)
+    head_size, head_at = (int(head["size"]), head["at"]) if head is not None else (-1, None)
+    return TreeState(edge, recorded_at, head_size, reloaded, head_at)

@@ -5,19 +5,21 @@ and the heads it signs; so whatever dies, either all of it happened or none. Hea
 published (written to their file) only after it: no two heads that contradict each other ever leave.
 
 On one machine the holder of ``<spool>/.sequencer`` works and others stand by; between machines, which have spools of
-their own and share the outbox, the lock of each zone's tree orders them.
+their own and share the outbox, the lock of each zone's tree orders them. Whoever works on without that lock is fenced
+by the database: a place that somebody else moved on lets nothing of the same spool in twice.
+
+Where the ledger lacks events that a published head covers (an old backup was restored) nothing is moved into it: the
+spools keep what they hold, and workers refuse, until an operator has acknowledged the loss.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,44 +29,33 @@ import structlog
 from bailiwick.evidence.heads import HeadKeeper
 from bailiwick.evidence.intake import Intake, is_refusal, put_events, put_others, refused_rows
 from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, TreeState, lock_tree
+from bailiwick.evidence.machine_lock import MachineLock
 from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable, clean, event_row
-from bailiwick.evidence.sources import Place, Portion, SourceReader
-from bailiwick.evidence.spool import abandoned_births, latch_loss
-from bailiwick.evidence.tree import MissingHashes, put_run
+from bailiwick.evidence.sources import Place, Portion, SourceReader, source_names, waiting
+from bailiwick.evidence.spool import abandoned_births, acknowledged_losses, latch_loss, loss_of
+from bailiwick.evidence.tree import put_run
+from bailiwick.evidence.troubles import STALLS, Figures, Trouble, cause_of, stall_of
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
-from bailiwick.kernel.errors import Unavailable
 from bailiwick_verify.merkle import Edge
 
 CHANNEL = "bailiwick_outbox"
-LOCK_NAME = ".sequencer"
 _PARTITION_LOCK = 0x70617274  # "part": two sequencers would create the same partition
 _PARTITIONS_AHEAD = timedelta(days=2)
+_MEASURE_S = 2.0
+_CONTENDED_S = 60.0
+_REMEMBER_GONE = timedelta(hours=1)
+_CLOCK_TOLERANCE_S = 5.0  # clocks of two machines that share the ledger differ a little
 
 log = structlog.get_logger(__name__)
 
 
-class _Moved(Exception):
-    """Somebody else moved a spool's place on: forget what was read and look again."""
+class _Again(Exception):
+    """Things are not as they were thought to be: forget what was read and look again."""
 
 
-@dataclass(slots=True)
-class Figures:
-    """What the sequencer tells about itself.
-
-    ``lag_s``: age of the oldest event that was not yet in the ledger, or how long nothing could be moved. ``lost``:
-    acknowledged evidence that could not be read back. ``contradictions``: why nothing is signed for a zone any more.
-    ``unreadable``: sources whose files cannot be read now.
-    """
-
-    sequenced_total: int = 0
-    dead_letters_total: int = 0
-    lag_s: float = 0.0
-    backlog_bytes: int = 0
-    active: bool = False
-    lost: list[str] = field(default_factory=list)
-    contradictions: dict[str, str] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
+class _Moved(_Again):
+    """Somebody else moved a spool's place on."""
 
 
 class Sequencer:
@@ -110,7 +101,12 @@ class Sequencer:
         self._wake = asyncio.Event()
         self._more = False
         self._moved_at = clock.monotonic()
-        self._lock_fd = -1
+        self._lock = MachineLock(spool_root)
+        self._reached: dict[str, Place] = {}  # what is known to be in the ledger, for the backlog while it is away
+        self._measured_at = float("-inf")
+        self._leftovers: set[Path] = set()  # could not be removed although it is in the ledger
+        self._looked_at: set[str] = set()  # losses that an operator acknowledged
+        self._contended_at = float("-inf")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sequencer-read")
         self.figures = Figures()
 
@@ -127,14 +123,8 @@ class Sequencer:
                     pause = 0.1
                     if not self._more:
                         await self._sleep(self._poll_s)
-                except (Unavailable, psycopg.OperationalError, MissingHashes) as error:
-                    log.warning("ledger unreachable", error=str(error).splitlines()[0])
-                    self._stalled()
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, 2.0)
-                except Exception:
-                    log.exception("sequencing failed")
-                    self._stalled()
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is named, and tried again
+                    await self._stalled(error)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 2.0)
         finally:
@@ -152,11 +142,15 @@ class Sequencer:
         self._more = False
         if not self._lead():
             return False
+        loop = asyncio.get_running_loop()
         if not self._heads.zones:
             async with self._database.begin() as tx:
                 await self._heads.learn_zones(tx)
+        if await loop.run_in_executor(self._thread, self._held):
+            await self._count_waiting()
+            await self._measure()
+            return False
         await self._ensure_partitions(self._clock.now())
-        loop = asyncio.get_running_loop()
         portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
         self._fault("read")
         for portion in portions:
@@ -166,13 +160,13 @@ class Sequencer:
         moved = False
         if portions or asks_outbox:
             moved = await self._move(portions, asks_outbox)
-        if heads := await self._heads.sign_waiting(self._database):
-            await loop.run_in_executor(self._thread, self._heads.publish, heads)
-        self.figures.contradictions = dict(self._heads.contradictions)
+        await self._publish(await self._heads.sign_waiting(self._database))
         self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions)
         self._moved_at = self._clock.monotonic()
+        self.figures.troubles.end(*STALLS)
         if not moved:
-            self.figures.lag_s = 0.0
+            self.figures.lag_s = self.figures.backlog_age_s = 0.0
+        await self._measure()
         return moved
 
     def wake(self) -> None:
@@ -184,28 +178,86 @@ class Sequencer:
         """Let go of files and of the machine's sequencer lock."""
         self._thread.shutdown(wait=True)
         self._forget()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        self._lock.release()
         self.figures.active = False
 
     def _lead(self) -> bool:
-        if self._lock_fd >= 0:
-            return True
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(self._root / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        self._lock_fd = fd
-        self.figures.active = True
-        return True
+        """Whether this is the sequencer of the machine; one that stands by asks each time."""
+        if self._lock.held and self._lock.lost():
+            self._forget()
+        self.figures.active = self._lock.held or self._lock.take()
+        return self.figures.active
 
-    def _stalled(self) -> None:
+    async def _stalled(self, error: BaseException) -> None:
+        figures, stall = self.figures, stall_of(error)
+        why = cause_of(error)
+        if stall is Trouble.SEQUENCING_FAILED:
+            log.exception("sequencing failed")
+        else:
+            log.warning("ledger unreachable", trouble=stall.value, error=why)
+        figures.troubles.end(*(STALLS - {stall}))
+        figures.troubles.begin(stall, why)
+        self._reached.update(self._places)
         self._forget()
-        self.figures.lag_s = max(self.figures.lag_s, self._clock.monotonic() - self._moved_at)
+        figures.lag_s = max(figures.lag_s, self._clock.monotonic() - self._moved_at)
+        figures.lost = loss_of(self._root)
+        self._tell()
+        with contextlib.suppress(OSError):
+            await self._count_waiting()
+
+    async def _count_waiting(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.figures.backlog_bytes, oldest = await loop.run_in_executor(
+            self._thread, waiting, self._root, self._reached | self._places
+        )
+        self.figures.backlog_age_s = self._age_of(oldest)
+
+    def _age_of(self, moment: datetime | None) -> float:
+        return max(0.0, (self._clock.now() - moment).total_seconds()) if moment is not None else 0.0
+
+    def _held(self) -> bool:
+        """Whether nothing may be moved: the ledger lacks what a published head covers, and nobody has looked yet."""
+        cut_short = self._heads.cut_short.values()
+        self._latch(cut_short)
+        self.figures.lost = loss_of(self._root)
+        self._tell()
+        return any(line in self.figures.lost for line in cut_short)
+
+    def _tell(self) -> None:
+        """What is known to be wrong, by its name."""
+        figures, heads = self.figures, self._heads
+        figures.contradictions = dict(heads.contradictions)
+        if heads.newest_at is not None:
+            figures.clock_behind_s = max(0.0, (heads.newest_at - self._clock.now()).total_seconds())
+        behind = figures.clock_behind_s > _CLOCK_TOLERANCE_S
+        contended = self._clock.monotonic() - self._contended_at < _CONTENDED_S
+        tell = figures.troubles.tell
+        tell(Trouble.EVIDENCE_LOST, figures.lost)
+        tell(Trouble.LEDGER_CONTRADICTS_HEAD, [f"{zone}: {why}" for zone, why in heads.contradictions.items()])
+        tell(Trouble.HEAD_FILE_BEHIND, heads.behind.values())
+        tell(Trouble.HEADS_UNWRITABLE, [heads.unwritable] if heads.unwritable else [])
+        tell(Trouble.SPOOL_UNREADABLE, [f"{source}: {why}" for source, why in figures.unreadable.items()])
+        tell(Trouble.CLOCK_WENT_BACK, ["the clock stands before the newest event or head"] if behind else [])
+        tell(Trouble.SEQUENCER_CONTENDED, ["somebody else reads the same spool"] if contended else [])
+
+    async def _measure(self) -> None:
+        """What costs too much for every round."""
+        now = self._clock.monotonic()
+        if now - self._measured_at < _MEASURE_S:
+            return
+        self._measured_at = now
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._remove_leftovers)
+        async with self._database.begin() as tx:
+            self.figures.dead_letters = await tx.value(
+                "SELECT count(*) FROM ledger.dead_letters d LEFT JOIN ledger.replays r ON r.dead_letter = d.id"
+                " WHERE r.dead_letter IS NULL"
+            )
+            await tx.run(
+                "DELETE FROM spool_positions WHERE source IN"
+                " (SELECT source FROM spool_positions WHERE gone AND updated_at < :before)",
+                before=self._clock.now() - _REMEMBER_GONE,
+            )
 
     def _forget(self) -> None:
         for reader in self._readers.values():
@@ -248,7 +300,7 @@ class Sequencer:
 
     async def _new_places(self) -> dict[str, Place]:
         """Where to go on in sources that were not known yet."""
-        names = {entry.name for entry in os.scandir(self._root) if entry.is_dir() and not entry.name.startswith(".")}
+        names = source_names(self._root) - {path.name for path in self._leftovers}
         for name in self._readers.keys() - names:
             self._readers.pop(name).close()
             self._places.pop(name, None)
@@ -257,15 +309,18 @@ class Sequencer:
             return {}
         async with self._database.begin() as tx:
             rows = await tx.all(
-                "SELECT DISTINCT ON (source) source, segment, position, next_sequence, unsure_from, finished"
+                "SELECT DISTINCT ON (source) source, segment, position, next_sequence, unsure_from, finished, gone"
                 " FROM spool_positions WHERE source = ANY(:sources) ORDER BY source, segment DESC",
                 sources=unknown,
             )
         stored = {row["source"]: row for row in rows}
         places = {}
         for name in unknown:
-            reader = self._readers[name] = SourceReader(self._root / name)
             row = stored.get(name)
+            if row is not None and row["gone"]:
+                self._remove(self._root / name)  # whoever read it to its end died before this
+                continue
+            reader = self._readers[name] = SourceReader(self._root / name)
             if row is None:
                 places[name] = Place(0)
             elif not row["finished"]:
@@ -274,7 +329,7 @@ class Sequencer:
                 places[name] = reader.after(row["segment"]) or Place(row["segment"] + 1)
             for segment in reader.segments():
                 if row is not None and segment < places[name].segment:
-                    reader.path(segment).unlink()  # it is in the ledger; whoever put it there died before this
+                    self._remove(reader.path(segment))  # it is in the ledger; whoever put it there died before this
         return places
 
     def _collect(self, new_places: dict[str, Place]) -> list[Portion]:
@@ -313,11 +368,21 @@ class Sequencer:
         )
 
     def _latch(self, lost: Iterable[str]) -> None:
+        """Stop the workers over what was lost, unless somebody has looked at that already."""
         for what in lost:
-            if what not in self.figures.lost:
+            if what in self.figures.lost or what in self._looked_at:
+                continue
+            if what in acknowledged_losses(self._root):
+                self._looked_at.add(what)
+            elif what not in loss_of(self._root):
                 log.critical("evidence lost", what=what)
+                self.figures.troubles.begin(Trouble.EVIDENCE_LOST, what)
                 latch_loss(self._root, what)
-                self.figures.lost.append(what)
+            self.figures.lost = loss_of(self._root)
+
+    async def _publish(self, heads: Sequence[Head]) -> None:
+        """Write heads to their files; one that cannot be written holds up heads, not events."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._heads.publish, heads)
 
     # ------------------------------------------------------------------ one transaction
 
@@ -325,7 +390,9 @@ class Sequencer:
         """Commit what was read; True when that was anything."""
         try:
             intake, heads, edges, taken = await self._commit(portions, asks_outbox, set())
-        except _Moved:
+        except _Again as again:
+            if isinstance(again, _Moved):
+                self._contended_at = self._clock.monotonic()
             self._forget()
             self._more = True
             return True
@@ -341,14 +408,14 @@ class Sequencer:
         self._edges.update(edges)
         for portion in portions:
             self._places[portion.source] = portion.after
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._heads.publish, heads)
+        await self._publish(heads)
         self._fault("published")
         await self._clear_finished(portions)
         self.figures.sequenced_total += len(intake.events)
         self.figures.dead_letters_total += len(intake.dead)
         if intake.events:
             oldest = min(row.at for row in intake.events)
-            self.figures.lag_s = max(0.0, (self._clock.now() - oldest).total_seconds())
+            self.figures.lag_s = self.figures.backlog_age_s = self._age_of(oldest)
         if taken >= self._batch_events:
             self._outbox_waits = True
         self._more = self._outbox_waits or any(portion.more for portion in portions)
@@ -384,11 +451,11 @@ class Sequencer:
             same = portion.after.segment == portion.before.segment
             moved = await tx.run(
                 "INSERT INTO spool_positions AS p"
-                " (source, segment, position, next_sequence, unsure_from, finished, updated_at)"
-                " VALUES (:source, :segment, :position, :next_sequence, :unsure_from, :finished, :now)"
+                " (source, segment, position, next_sequence, unsure_from, finished, gone, updated_at)"
+                " VALUES (:source, :segment, :position, :next_sequence, :unsure_from, :finished, :gone, :now)"
                 " ON CONFLICT (source, segment) DO UPDATE SET position = excluded.position,"
                 " next_sequence = excluded.next_sequence, unsure_from = excluded.unsure_from,"
-                " finished = excluded.finished, updated_at = excluded.updated_at"
+                " finished = excluded.finished, gone = excluded.gone, updated_at = excluded.updated_at"
                 " WHERE p.position = :before AND NOT p.finished",
                 source=portion.source,
                 segment=portion.before.segment,
@@ -396,6 +463,7 @@ class Sequencer:
                 next_sequence=portion.after.next_sequence if same else -1,
                 unsure_from=portion.after.unsure_from if same else -1,
                 finished=portion.finished,
+                gone=portion.gone,
                 before=portion.before.offset,
                 now=self._clock.now(),
             )
@@ -419,7 +487,10 @@ class Sequencer:
     async def _set_aside_unknown_zones(self, tx: Transaction, intake: Intake) -> None:
         named = {row.zone for row in intake.events} | {row.zone for row in intake.inputs}
         if not named <= set(self._heads.zones):
+            cut_short = len(self._heads.cut_short)
             await self._heads.learn_zones(tx)
+            if len(self._heads.cut_short) > cut_short:
+                raise _Again
         intake.set_aside_zones(self._heads.zones)
 
     async def _append(
@@ -470,23 +541,41 @@ class Sequencer:
     # ------------------------------------------------------------------ afterwards
 
     async def _clear_finished(self, portions: Sequence[Portion]) -> None:
-        """Remove segments that are wholly in the ledger, and sources that will never say more."""
-        gone = []
+        """Remove segments that are wholly in the ledger, and sources that will never say more.
+
+        The places of the latter are remembered for a while: who read the same spool by mistake is stopped by them.
+        """
         for portion in portions:
             reader = self._readers[portion.source]
             if portion.finished:
                 reader.close()
-                reader.path(portion.before.segment).unlink(missing_ok=True)
+                self._remove(reader.path(portion.before.segment))
                 self._fault("unlinked")
             if portion.gone:
-                shutil.rmtree(reader.directory)
-                self._readers.pop(portion.source)
+                self._readers.pop(portion.source).close()
                 self._places.pop(portion.source, None)
-                gone.append(portion.source)
-        if gone:
-            self._fault("removed")
-            async with self._database.begin() as tx:
-                await tx.run("DELETE FROM spool_positions WHERE source = ANY(:sources)", sources=gone)
+                self._remove(reader.directory)
+                self._fault("removed")
+
+    def _remove(self, path: Path) -> None:
+        """Take away what is in the ledger; where that fails it is tried again later, and nothing waits for it."""
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # somebody else was quicker
+        except OSError as error:
+            self._leftovers.add(path)
+            self.figures.troubles.begin(Trouble.SPOOL_UNWRITABLE, f"{path.name}: {error.strerror or error}")
+
+    def _remove_leftovers(self) -> None:
+        leftovers, self._leftovers = self._leftovers, set()
+        for path in leftovers:
+            self._remove(path)
+        if not self._leftovers:
+            self.figures.troubles.end(Trouble.SPOOL_UNWRITABLE)
 
 
 async def _grow(tx: Transaction, zone: str, edge: Edge, leaves: Sequence[bytes]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from bailiwick.evidence.frames import Reading, read, torn_bytes, vouched, written_end
@@ -116,6 +118,22 @@ class SourceReader:
                 if segment != place.segment:
                     os.close(fd)
         return total
+
+    def oldest(self, place: Place) -> datetime | None:
+        """When the first event behind ``place`` happened; None when none waits there."""
+        for segment in self.segments():
+            if segment < place.segment:
+                continue
+            fd = os.open(self.path(segment), os.O_RDONLY)
+            try:
+                frames = read(fd, place.offset if segment == place.segment else 0, limit=1).frames
+            finally:
+                os.close(fd)
+            for frame in frames:
+                record = record_of(self.source, segment, frame)
+                if isinstance(record, EventRow):
+                    return record.at
+        return None
 
     def close(self) -> None:
         """Let go of the open segment."""
@@ -228,3 +246,25 @@ class SourceReader:
             portion.more = True
         else:
             portion.gone = True
+
+
+def source_names(root: Path) -> set[str]:
+    """The sources of a machine."""
+    return {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
+
+
+def waiting(root: Path, reached: Mapping[str, Place]) -> tuple[int, datetime | None]:
+    """How many bytes wait in all sources behind the places ``reached``, and when the oldest event of them happened."""
+    total, oldest = 0, None
+    for name in source_names(root) if root.exists() else ():
+        reader, place = SourceReader(root / name), reached.get(name, Place(0))
+        try:
+            total += reader.backlog(place)
+            at = reader.oldest(place)
+        except OSError:
+            continue  # that it cannot be read is told by whoever reads it
+        finally:
+            reader.close()
+        if at is not None and (oldest is None or at < oldest):
+            oldest = at
+    return total, oldest

@@ -163,8 +163,8 @@ class Spool:
     def append_then(self, frames: Sequence[tuple[int, str, bytes]], done: Done) -> None:
         """Queue frames; ``done`` is called on the event loop with None once they are durable, or with the failure.
 
-        Raises :class:`Unavailable` (``evidence_unavailable``) when they cannot even be queued; ``done`` is not called
-        then.
+        Raises :class:`Unavailable` (``evidence_unavailable``, or ``evidence_lost`` while that is latched) when they
+        cannot even be queued; ``done`` is not called then.
         """
         size = sum([len(payload) for _, _, payload in frames])
         try:
@@ -208,7 +208,10 @@ class Spool:
 
     def _require_room(self, size: int) -> None:
         if self._refusal is not None or self._stopping:
-            raise Unavailable(self._refusal or "the spool is closing", reason="evidence_unavailable")
+            raise Unavailable(
+                self._refusal or "the spool is closing",
+                reason="evidence_lost" if self._lost else "evidence_unavailable",
+            )
         if size > MAX_PAYLOAD:
             raise BailiwickError("The evidence of one request is too large.", reason="payload_too_large")
         if self._queued + size > self._queue_bytes:
@@ -491,7 +494,7 @@ def sync_directory(path: Path) -> None:
 def owner_alive(directory: Path) -> bool:
     """Whether the process that writes this source still runs (it holds the lock until it ends)."""
     try:
-        fd = os.open(directory / LOCK_NAME, os.O_RDWR)
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY)  # the file system may be read-only
     except FileNotFoundError:
         return False
     try:
@@ -504,8 +507,12 @@ def owner_alive(directory: Path) -> bool:
 
 
 def latch_loss(root: Path, what: str) -> None:
-    """Note, durably, that acknowledged evidence could not be read back; every spool under ``root`` then refuses."""
+    """Note, durably, that acknowledged evidence could not be read back; every spool under ``root`` then refuses.
+
+    Raises OSError when it cannot be noted in full; what refuses is that the file is there, which needs no room.
+    """
     with (root / LOST_NAME).open("a") as stream:
+        sync_directory(root)
         stream.write(what + "\n")
         stream.flush()
         os.fsync(stream.fileno())
@@ -515,9 +522,14 @@ def latch_loss(root: Path, what: str) -> None:
 def loss_of(root: Path) -> list[str]:
     """What was lost, one line each; empty when nothing was or it was acknowledged."""
     try:
-        return (root / LOST_NAME).read_text().splitlines()
+        return (root / LOST_NAME).read_text().splitlines() or ["what was lost could not be noted; see the dead letters"]
     except FileNotFoundError:
         return []
+
+
+def acknowledged_losses(root: Path) -> set[str]:
+    """What was lost and looked at, one line each."""
+    return {line for marker in root.glob(f"{LOST_NAME}.acknowledged-*") for line in marker.read_text().splitlines()}
 
 
 def acknowledge_loss(root: Path) -> None:

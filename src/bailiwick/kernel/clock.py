@@ -72,3 +72,7 @@ class FakeClock:
         """Move both clocks forward."""
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
+
+    def set_wall(self, seconds: float) -> None:
+        """Move wall time alone, back too, as somebody who sets the machine's clock does."""
+        self._now += timedelta(seconds=seconds)

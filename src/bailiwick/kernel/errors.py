@@ -110,6 +110,7 @@ REASONS: dict[str, Reason] = {
     "policy_engine_crashed": Reason(422, "The policy crashed the engine."),
     # --- what we cannot do now
     "evidence_unavailable": Reason(503, "The decision could not be recorded, so it was not made."),
+    "evidence_lost": Reason(503, "Evidence of this machine was lost; nothing is decided until an operator looked."),
     "revocation_stale": Reason(503, "This worker has not heard about revocations for too long to be sure."),
     "check_unavailable": Reason(503, "No worker could check the request."),
     "guard_unavailable": Reason(503, "The part that ends long-lived requests in time is away, so none is begun."),

@@ -42,7 +42,14 @@ FSYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 
 METHODS = ("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS")
 OTHER = "other"
-_DECISION_REASONS = ("policy_denied", "policy_error", "no_active_policy", "evidence_unavailable", "zone_archived")
+_DECISION_REASONS = (
+    "policy_denied",
+    "policy_error",
+    "no_active_policy",
+    "evidence_unavailable",
+    "evidence_lost",
+    "zone_archived",
+)
 _CHECK_REASONS = (
     *_DECISION_REASONS,
     "authentication_required",
@@ -212,12 +219,23 @@ class Metrics:
             "livesum",
         )
         self.ledger_lag_seconds = self._gauge(
-            "bailiwick_ledger_lag_seconds", "Age of the oldest event that is not in the ledger yet"
+            "bailiwick_ledger_lag_seconds", "How long events take into the ledger, or how long none got there"
+        )
+        self.ledger_backlog_age = self._gauge(
+            "bailiwick_ledger_backlog_age_seconds", "Age of the oldest event that waits in this machine's spools"
         )
         self.ledger_backlog_bytes = self._gauge(
             "bailiwick_ledger_backlog_bytes", "Spool bytes that are not in the ledger yet"
         )
-        self.ledger_dead_letters = self._gauge("bailiwick_ledger_dead_letters", "Frames the sequencer set aside")
+        self.ledger_dead_letters = self._gauge(
+            "bailiwick_ledger_dead_letters", "Frames that were set aside and not replayed since"
+        )
+        self.evidence_trouble = self._gauge(
+            "bailiwick_evidence_trouble", "1 while a trouble with the evidence lasts", labels=("trouble",)
+        )
+        self.clock_behind_seconds = self._gauge(
+            "bailiwick_clock_behind_seconds", "How far the clock stands before the newest event or head of the ledger"
+        )
         self.ledger_tampered = self._gauge(
             "bailiwick_ledger_tampered", "1 when the sweep found that a zone's ledger does not hold", labels=("zone",)
         )

@@ -182,7 +182,7 @@ class Stack:
             name=name,
             title="API and check" if serves else {"guard": "cuts live streams", "work": "evidence, jobs"}[name],
             command=lambda: self._command(arguments, login),
-            ready=http_probe(sockets.api, "/health/ready", *also),
+            ready=http_probe(sockets.api, "/health/started", *also),
             alive=http_probe(sockets.api, "/health/live"),
             stage=_ROLES,
             stop_rank=stop_rank,

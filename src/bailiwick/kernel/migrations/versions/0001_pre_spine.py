@@ -304,6 +304,7 @@ CREATE TABLE spool_positions (
   next_sequence bigint NOT NULL,
   unsure_from bigint NOT NULL DEFAULT -1,
   finished boolean NOT NULL DEFAULT false,
+  gone boolean NOT NULL DEFAULT false, -- nothing follows; kept for an hour to stop a second reader
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (source, segment)
 );
