@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from datetime import datetime, timedelta
 
 import structlog
@@ -19,6 +20,7 @@ from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inp
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.sweep import ALERT, Sweep
+from bailiwick.evidence.witnessing import KnownWitness, Witnessing
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
@@ -28,7 +30,7 @@ from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redis import Redis
-from bailiwick.kernel.settings import Settings
+from bailiwick.kernel.settings import Settings, parse_witness
 from bailiwick.policy.known_good import KnownGood
 
 log = structlog.get_logger(__name__)
@@ -68,21 +70,24 @@ async def run(settings: Settings, layout: Layout) -> int:
         base.recorder,
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
+    witnessing = witnesses(base)
     jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())
         background.start("sequencer", sequencer.run())
+        background.start("witnesses", witnessing.run())
         background.start("routes", routes.run())
         background.start("jobs", jobs.run())
         background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
         background.start("metrics", base.metrics.run())
         checks = health.Health(
             base.clock,
-            ready={"ledger": lambda: _trouble(sequencer, sweep)},
+            ready={"ledger": lambda: _trouble(sequencer, sweep, witnessing)},
             facts=lambda: {
                 "lag_s": round(sequencer.figures.lag_s, 2),
                 "backlog_bytes": sequencer.figures.backlog_bytes,
+                "witnesses": witnessing.facts(),
             },
         )
         await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
@@ -179,13 +184,31 @@ def swept(sweep: Sweep) -> list[JobDefinition]:
     ]
 
 
-def _trouble(sequencer: Sequencer, sweep: Sweep) -> str | None:
+def witnesses(base: Foundations) -> Witnessing:
+    """Who is asked to cosign the heads of the ledgers."""
+    settings = base.settings
+    known = [KnownWitness(*parse_witness(text)) for text in settings.witnesses]
+    ca = ssl.create_default_context(cafile=settings.witness_ca) if settings.witness_ca is not None else None
+    return Witnessing(
+        base.database,
+        base.recorder,
+        base.clock,
+        base.metrics,
+        known,
+        quorum=settings.witness_quorum,
+        ca=ca,
+    )
+
+
+def _trouble(sequencer: Sequencer, sweep: Sweep, witnessing: Witnessing) -> str | None:
     """What an auditor must know before trusting the ledger, or None."""
     figures = sequencer.figures
     if figures.lost:
         return f"evidence was lost: {', '.join(figures.lost)}"
     if sweep.tampered:
         return "; ".join(f"{ALERT}: {zone}: {why}" for zone, why in sweep.tampered.items())
+    if witnessing.tampered:
+        return "; ".join(f"{ALERT}: {zone}: witness {why}" for zone, why in witnessing.tampered.items())
     if figures.contradictions:
         return "; ".join(f"{zone}: {why}" for zone, why in figures.contradictions.items())
     return None

@@ -117,6 +117,7 @@ def _listen(host: str, port: int) -> socket.socket:
         made.bind(("127.0.0.1" if host == "localhost" else host, port))
     except OSError as error:
         raise CommandFailed(FAILED, f"cannot listen on {host}:{port}: {error.strerror}") from None
+    made.listen(128)
     return made
 
 

@@ -23,6 +23,7 @@ HEAD_S = 10.0
 BODY_S = 10.0
 _MOST_CONNECTIONS = 256
 _MOST_HEAD_BYTES = 16 << 10
+_MOST_READ_BYTES = 1 << 20
 _TEXT = "text/plain; charset=utf-8"
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -73,15 +74,17 @@ class WitnessApp:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The body, None when it is larger than any request."""
+    """The body, None when it is larger than any request.
+
+    What is a little too large is read to its end: closing on a client that still sends takes the answer from him.
+    """
     parts = bytearray()
-    while True:
+    while len(parts) <= _MOST_READ_BYTES:
         message = await receive()
         parts += message.get("body", b"")
-        if len(parts) > MOST_BYTES:
-            return None
         if not message.get("more_body"):
-            return bytes(parts)
+            return bytes(parts) if len(parts) <= MOST_BYTES else None
+    return None
 
 
 class _Patient(H11Protocol):
