@@ -83,6 +83,7 @@ class TreeCheck:
         self.edge = start.copy()
         self.good = known.edge.size if known is not None else 0
         self.broken: Anchor | None = None
+        self._before = self._outside = self.good
         self.prove_at = -1
         self.proven: Edge | None = None
         self._next: Anchor | None = None
@@ -133,18 +134,23 @@ class TreeCheck:
     def _hold(self, anchor: Anchor) -> None:
         last, self._last = self._last, anchor
         if last is not None and last.size == anchor.size and last.root != anchor.root:
-            why = f"a fork: {last.who} and {anchor.who} are different trees of {anchor.size} entries"
-            self._report.fail(why, max(anchor.size - 1, 0))
-            self.broken = self.broken or anchor
+            self._report.fail(f"a fork: {last.who} and {anchor.who} are different trees of {anchor.size} entries")
+            if self.broken is None:
+                self.broken, self.good = anchor, self._outside if last.fork or anchor.fork else self._before
             return
         if self.broken is not None:
             return
         if self.edge.root() == anchor.root:
-            self.good = anchor.size
+            if anchor.size > self.good:
+                self._before, self.good = self.good, anchor.size
+            if anchor.fork:
+                self._outside = anchor.size
             if anchor.size == self.prove_at:
                 self.proven = self.edge.copy()
         else:
             self.broken = anchor
+            if anchor.fork:  # the log's own heads fit the log, whichever it is
+                self.good = self._outside
             what = "a fork: the entries are not those of" if anchor.fork else "the entries are not those that"
             signs = "" if anchor.fork else " signs"
             self._report.fail(f"{what} {anchor.who}{signs}, over {anchor.size}")
@@ -159,7 +165,7 @@ def locate(
     log that forged entries and tiles together only the stretch is known in which it did.
     """
     broken = check.broken
-    if broken is None or (0 <= report.first_bad < broken.size and report.first_bad >= check.good):
+    if broken is None:
         return
     asked: list[tuple[FetchTile, int]] = []
     if other is not None:

@@ -115,6 +115,7 @@ class _DatabaseCheck:
         self._keep = keep
         self._stored = _Stored(connection, zone)
         self._recorded_at: Any = None
+        self._rows_are_bad = False
 
     def run(
         self, quorum: int, not_before: int, max_gap: float, remembered: Sequence[bytes], against: Source | None
@@ -139,12 +140,12 @@ class _DatabaseCheck:
         check = TreeCheck(report, every, start, self._keep)
         check.prove_at = parse_checkpoint(parse_note(newest).text).size if newest is not None else -1
         self._read(check)
-        unsound = report.findings_total
         check.finish()
-        if check.size < self._stored.size and not unsound:
+        if check.size < self._stored.size and not self._rows_are_bad:
             report.fail(f"removed: the tree holds {self._stored.size} events, {check.size} are there", check.size)
         report.size = check.size
-        locate(report, check, self._leaves_from, self._stored.tile, other)
+        if not self._rows_are_bad:
+            locate(report, check, self._leaves_from, self._stored.tile, other)
         if newest is not None and check.size > check.prove_at:
             report.remarks.append(f"{check.size - check.prove_at} events wait for their head")
         if newest is None or check.proven is None:
@@ -259,9 +260,10 @@ class _DatabaseCheck:
         with self._connection.cursor(name="verify_events") as cursor:
             cursor.execute(_EVENTS, (self._zone, first))
             while rows := cursor.fetchmany(_PORTION):
-                size = check.size
+                size, told = check.size, report.findings_total
                 for row in rows:
                     size += self._row(row, size, pending)
+                self._rows_are_bad = self._rows_are_bad or report.findings_total > told
                 self._tiles(check.add(pending))
                 pending.clear()
         report.checked += check.size - first

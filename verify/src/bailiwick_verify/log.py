@@ -131,7 +131,7 @@ class _LogCheck:
 
     def _hours(self, heads: Sequence[OpenedCheckpoint], opened: OpenedCheckpoint, max_gap: float) -> None:
         signed = [(head.time, head.checkpoint.size) for head in heads]
-        if self._known is not None and self._known.head_at:
+        if self._known is not None and 0 < self._known.head_at <= opened.time:
             signed.append((self._known.head_at, self._known.edge.size))
         if not signed:
             self._report.fail("no head was kept: nobody can tell whether an hour is missing")
