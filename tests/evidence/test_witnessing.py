@@ -173,8 +173,7 @@ async def test_one_of_two_is_no_quorum_of_two(stage: Stage, world: World) -> Non
     assert "cannot be reached" in stage.asking.facts()["two.example"]["default"]["trouble"]
     assert not stage.asking.tampered
     asked = stage.value("bailiwick_witness_answers_total", witness="two.example", result="away")
-    stage.asking._standings["default", "two.example"].pause_s = 60
-    stage.asking._standings["acme", "two.example"].pause_s = 60
+    stage.asking._away["two.example"].until += 60
     await world.filled(5)
     await stage.asking.round()
     assert stage.signed_by(10) == {"one.example"}

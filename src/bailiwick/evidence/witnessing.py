@@ -38,6 +38,7 @@ _TIMEOUT_S = 5.0
 _LONGEST_PAUSE_S = 60.0
 _MOST_ANSWER_BYTES = 32 << 10
 _FUTURE_S = 3600.0
+_REQUESTS_AT_ONCE = 4
 
 Result = Literal["cosigned", "conflict", "bad_proof", "refused", "not_genuine", "away"]
 
@@ -82,6 +83,14 @@ class Standing:
     told_behind: bool = False
 
 
+@dataclass(slots=True)
+class _Away:
+    """A witness that could not be reached, for all zones: when to try again, and how long the next pause is."""
+
+    until: float
+    pause_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Newest:
     zone: str
@@ -117,6 +126,10 @@ class Witnessing:
         self._interval_s = interval_s
         self._standings: dict[tuple[str, str], Standing] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._away: dict[str, _Away] = {}
+        self._lines = {witness.name: asyncio.Semaphore(_REQUESTS_AT_ONCE) for witness in witnesses}
+        # the sequencer uses the same connections, and it goes first
+        self._connections = asyncio.Semaphore(2)
 
     @property
     def tampered(self) -> dict[str, str]:
@@ -197,7 +210,7 @@ class Witnessing:
         now = self._clock.monotonic()
         if (standing.size, standing.signed_at) == (head.size, head.at):
             standing.current_at = now
-        elif now - standing.tried_at >= standing.pause_s:
+        elif now - standing.tried_at >= standing.pause_s and not self._is_away(witness):
             standing.tried_at = now
             try:
                 line, moment = await self._ask(witness, standing, head)
@@ -235,7 +248,7 @@ class Witnessing:
 
     async def _seen_more(self, head: _Newest, seen: int) -> _Said:
         """Judge a witness that has seen more than the head: is there a newer one by now?"""
-        async with self._database.begin() as tx:
+        async with self._connections, self._database.begin() as tx:
             newest = await tx.value("SELECT max(size) FROM ledger.heads WHERE zone = :zone", zone=head.zone)
         if newest >= seen:
             return _Said("conflict", f"it has seen {seen} events already")
@@ -243,7 +256,7 @@ class Witnessing:
 
     async def _request(self, head: _Newest, old: int) -> bytes:
         try:
-            async with self._database.begin() as tx:
+            async with self._connections, self._database.begin() as tx:
                 proof = await prove(tx, head.zone, head.size, lambda nodes: consistency_path(old, head.size, nodes))
         except MissingHashes as error:
             raise _Said("refused", f"no proof can be made: {error}") from None
@@ -253,11 +266,24 @@ class Witnessing:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
         options: dict[str, Any] = {"ssl": self._ca} if self._ca is not None else {}
-        try:
-            async with self._session.post(witness.url + PATH, data=body, allow_redirects=False, **options) as answer:
-                return answer.status, await answer.content.read(_MOST_ANSWER_BYTES)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _Said("away", f"it cannot be reached: {type(error).__name__}") from None
+        async with self._lines[witness.name]:
+            if self._is_away(witness):  # found out while this request waited in line
+                raise _Said("away", "it cannot be reached")
+            try:
+                url = witness.url + PATH
+                async with self._session.post(url, data=body, allow_redirects=False, **options) as answer:
+                    read = await answer.content.read(_MOST_ANSWER_BYTES)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                before = self._away.get(witness.name)
+                pause = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None else self._interval_s
+                self._away[witness.name] = _Away(self._clock.monotonic() + pause, pause)
+                raise _Said("away", f"it cannot be reached: {type(error).__name__}") from None
+            self._away.pop(witness.name, None)
+            return answer.status, read
+
+    def _is_away(self, witness: KnownWitness) -> bool:
+        away = self._away.get(witness.name)
+        return away is not None and self._clock.monotonic() < away.until
 
     def _genuine(self, witness: KnownWitness, head: _Newest, body: bytes) -> tuple[SignatureLine, int]:
         try:
@@ -274,7 +300,7 @@ class Witnessing:
         return max(mine, key=lambda line: line.moment), moment
 
     async def _keep(self, witness: KnownWitness, head: _Newest, line: SignatureLine, moment: int) -> None:
-        async with self._database.begin() as tx:
+        async with self._connections, self._database.begin() as tx:
             await tx.run(
                 "INSERT INTO ledger.cosignatures (zone, size, root, witness, at, quorum, line)"
                 " VALUES (:zone, :size, :root, :witness, :at, :quorum, :line) ON CONFLICT DO NOTHING",
@@ -300,7 +326,8 @@ class Witnessing:
 
     async def _heard(self, witness: KnownWitness, standing: Standing, head: _Newest, said: _Said) -> None:
         self._metrics.witness_answers.labels(witness.name, said.result).inc()
-        standing.pause_s = min(max(2 * standing.pause_s, self._interval_s), _LONGEST_PAUSE_S)
+        if said.result != "away":
+            standing.pause_s = min(max(2 * standing.pause_s, self._interval_s), _LONGEST_PAUSE_S)
         if said.why != standing.trouble:
             log.warning("witness does not cosign", witness=witness.name, zone=head.zone, why=said.why)
         standing.trouble = said.why
@@ -318,7 +345,7 @@ class Witnessing:
         head: _Newest,
         why: str,
     ) -> None:
-        async with self._database.begin() as tx:
+        async with self._connections, self._database.begin() as tx:
             await self._recorder.record(
                 tx,
                 kind,

@@ -96,6 +96,7 @@ class _LogCheck:
         report, known = self._report, self._known
         # before the checkpoint: whoever signs goes on meanwhile, and no head is beyond a checkpoint read after it
         notes = self._source.heads(known.head_at if known is not None else 0) if max_gap else []
+        served = self._served_cosigned() if quorum else None
         opened = open_checkpoint(self._source("checkpoint"), self._keys, self._witness_keys)
         now = opened.checkpoint
         report.origin, report.size = now.origin, now.size
@@ -113,7 +114,7 @@ class _LogCheck:
         ]
         if max_gap:
             self._hours(heads, opened, max_gap)
-        anchors += self._cosigned(opened, quorum)
+        anchors += self._cosigned(opened, served, quorum)
         anchors += remembered_heads(report, remembered, self._keys)
         other = Other.of(against, self._keys) if against is not None else None
         if other is not None:
@@ -137,19 +138,23 @@ class _LogCheck:
             self._report.fail("no head was kept: nobody can tell whether an hour is missing")
         check_hours(self._report, [*signed, (opened.time, opened.checkpoint.size)], max_gap)
 
-    def _cosigned(self, opened: OpenedCheckpoint, quorum: int) -> list[Anchor]:
+    def _served_cosigned(self) -> bytes | None:
+        try:
+            return self._source("cosigned-checkpoint")
+        except Unreadable:
+            return None
+
+    def _cosigned(self, opened: OpenedCheckpoint, served: bytes | None, quorum: int) -> list[Anchor]:
         """What enough witnesses signed: the newest checkpoint, or an earlier one."""
         if not quorum:
             return []
         if len(opened.witnesses) < quorum:
-            try:
-                data = self._source("cosigned-checkpoint")
-            except Unreadable:
+            if served is None:
                 why = f"{len(opened.witnesses)} known witnesses signed the checkpoint, {quorum} are needed"
                 self._report.fail(why)
                 return []
             try:
-                opened = open_checkpoint(data, self._keys, self._witness_keys, quorum=quorum)
+                opened = open_checkpoint(served, self._keys, self._witness_keys, quorum=quorum)
             except NoteError as error:
                 self._report.fail(f"the cosigned checkpoint: {error}")
                 return []
