@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bailiwick_verify.checkpoint import Checkpoint
 from bailiwick_verify.merkle import Edge, leaf_hash, root_of
 from bailiwick_verify.note import Signer
-from bailiwick_verify.tiles import ENTRIES, Tile, encode_bundle, tiles_of
+from bailiwick_verify.tiles import Tile, encode_bundle, tiles_of
 
 START = 1_800_000_000
 HOUR = 3600
@@ -94,6 +94,3 @@ def put(folder: Path, tile: Tile, data: bytes) -> None:
     path = folder / tile.path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-
-
-__all__ = ["ENTRIES"]
