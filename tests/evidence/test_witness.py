@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,6 +191,27 @@ def test_no_changed_byte_is_cosigned_as_if_it_were_not(data: st.DataObject) -> N
     except Malformed:
         return
     assert bytes(parsed) == bytes(body), "there is one form for a request"
+
+
+@given(st.data())
+def test_whatever_is_sent_is_answered(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        log = Log().grow(9)
+        desk = Desk(Path(directory), log)
+        desk.ask(log.request(0, 4))
+        good = log.request(4)
+        body = data.draw(
+            st.binary(max_size=300)
+            | st.text(max_size=200).map(str.encode)
+            | st.tuples(st.integers(0, len(good)), st.integers(0, len(good)), st.binary(max_size=20)).map(
+                lambda cut: good[: cut[0]] + cut[2] + good[cut[1] :]
+            )
+        )
+        status, _ = desk.ask(body)
+        known = desk.memory.last(log.key.name)
+        desk.memory.close()
+        assert status in {200, 400, 403, 404, 409, 422}
+        assert known is not None and known.size == (9 if status == 200 else 4)
 
 
 # ---------------------------------------------------------------------- its memory

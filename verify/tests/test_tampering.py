@@ -276,6 +276,10 @@ def test_entries_of_a_simulated_clock_are_no_valid_evidence(
     assert (code, report["verdict"], report["simulated"], report["findings"]) == (3, "SIMULATED", 910, [])
     code, report = verify("--state", state)
     assert (code, report["simulated"], report["checked"]) == (3, 910, 0), "it stays so when nothing is read again"
+    log.now += 100 * HOUR
+    log.hour(5, simulated_clock=True).write(folder)
+    code, report = verify()
+    assert (code, len(report["missing_hours"])) == (3, 1), "a clock that runs fast has hours of its own"
     rewrite(folder, log, lambda e: e.__setitem__(7, b"{}"))
     assert verify()[1]["verdict"] == "FAIL"
 

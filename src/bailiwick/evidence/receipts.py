@@ -33,6 +33,14 @@ async def newest_head(tx: Transaction, zone: str) -> SignedTree:
     return await _with_cosignatures(tx, zone, row)
 
 
+async def signed_size(tx: Transaction, zone: str) -> int:
+    """How many events of ``zone`` a head covers; raises :class:`NotFound` while there is none."""
+    size = await tx.value("SELECT max(size) FROM ledger.heads WHERE zone = :zone", zone=zone)
+    if size is None:
+        raise NotFound(f"Nothing is signed for zone {zone}.")
+    return int(size)
+
+
 async def cosigned_head(tx: Transaction, zone: str) -> SignedTree | None:
     """The newest head that a quorum of witnesses cosigned, with their signatures; None where there is none."""
     row = await tx.one(
@@ -109,7 +117,7 @@ async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
 
 async def inclusion(tx: Transaction, zone: str, index: int, size: int | None) -> tuple[int, list[bytes]]:
     """The size a proof is for (by default that of the newest head), and the path of the entry in it."""
-    newest = (await newest_head(tx, zone)).size
+    newest = await signed_size(tx, zone)
     wanted = newest if size is None else size
     if not 0 <= index < wanted <= newest:
         raise InvalidRequest(f"There is no entry {index} in a tree of {wanted}; {newest} are signed.")
@@ -118,7 +126,7 @@ async def inclusion(tx: Transaction, zone: str, index: int, size: int | None) ->
 
 async def consistency(tx: Transaction, zone: str, old: int, new: int | None) -> tuple[int, list[bytes]]:
     """The larger size (by default that of the newest head), and the proof that the tree of ``old`` is its prefix."""
-    newest = (await newest_head(tx, zone)).size
+    newest = await signed_size(tx, zone)
     wanted = newest if new is None else new
     if not 0 <= old <= wanted <= newest:
         raise InvalidRequest(f"A tree of {old} does not come before one of {wanted}; {newest} are signed.")

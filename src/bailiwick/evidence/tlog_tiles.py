@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from bailiwick.evidence.ledger import ledger_keys
-from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head
+from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head, signed_size
 from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import MissingHashes, read_tile
 from bailiwick.kernel.db import Database, Transaction
@@ -131,6 +131,6 @@ def _tile(path: str) -> Tile:
 
 async def _require_signed(tx: Transaction, zone: str, tile: Tile) -> None:
     """Only what a signed head covers is served: nobody can then hold us to a tree we did not sign."""
-    size = (await newest_head(tx, zone)).size >> (8 * max(tile.level, 0) if tile.level != ENTRIES else 0)
+    size = await signed_size(tx, zone) >> (8 * max(tile.level, 0) if tile.level != ENTRIES else 0)
     if tile.index * TILE_WIDTH + tile.width > size:
         raise NotFound("No signed tree has this tile yet.")

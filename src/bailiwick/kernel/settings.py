@@ -107,6 +107,8 @@ class Settings(BaseSettings):
             problems.append("clock_factor needs development mode")
         if self.api_port == self.gateway_port:
             problems.append("api_port and gateway_port must differ")
+        if self.witness_ca is not None and not self.witness_ca.is_file():
+            problems.append("witness_ca is not a file")
         if self.witnesses and self.witness_quorum > len(self.witnesses):
             problems.append("witness_quorum is larger than the number of witnesses")
         if problems:

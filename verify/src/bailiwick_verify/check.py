@@ -316,6 +316,5 @@ def check_hours(report: LogReport, heads: Iterable[tuple[int, int]], max_gap: fl
     before: tuple[int, int] | None = None
     for at, size in sorted(heads):
         if before is not None and at - before[0] > max_gap:
-            why = f"a missing hour: nothing was signed between {utc(before[0])} and {utc(at)}"
-            report.fail(f"{why}, after entry {before[1]}" if before[1] else why, before[1])
+            report.miss_hours(before[0], at, before[1])
         before = (at, max(size, before[1]) if before is not None else size)

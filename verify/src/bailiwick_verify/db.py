@@ -209,8 +209,7 @@ class _DatabaseCheck:
         if self._known is not None and after and begins is not None and begins - after > max_gap:
             rows.insert(0, (after, begins, self._known.edge.size))
         for at, following, size in rows:
-            why = f"a missing hour: nothing was signed between {utc(at)} and {utc(following)}"
-            self._report.fail(f"{why}, after {size} entries", size)
+            self._report.miss_hours(at, following, size)
 
     def _cosigned(self, quorum: int) -> list[Anchor]:
         """The newest head that enough witnesses signed."""

@@ -21,6 +21,7 @@ class LogReport:
 
     ``cosigned_size``: how much of the log enough witnesses signed, -1 where that was not asked. ``simulated``: the
     first entry that was made under a simulated clock, -1 for none. ``remarks``: no contradiction, but worth knowing.
+    ``missing_hours``: stretches in which nothing was signed, as two POSIX times and the size at the first.
     """
 
     verdict: Verdict = "PASS"
@@ -35,6 +36,7 @@ class LogReport:
     simulated: int = -1
     findings: list[str] = field(default_factory=list)
     findings_total: int = 0
+    missing_hours: list[tuple[int, int, int]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -47,8 +49,18 @@ class LogReport:
         if entry >= 0 and (self.first_bad < 0 or entry < self.first_bad):
             self.first_bad = entry
 
+    def miss_hours(self, start: int, end: int, size: int) -> None:
+        """Note that nothing was signed between two moments, the first of which saw ``size`` entries."""
+        self.missing_hours.append((start, end, size))
+
     def conclude(self) -> None:
-        """What it comes to where nothing contradicts: entries that a simulated clock made are no valid evidence."""
+        """What it comes to: entries that a simulated clock made are no valid evidence, and its hours are none."""
+        for start, end, size in self.missing_hours:
+            why = f"a missing hour: nothing was signed between {utc(start)} and {utc(end)}, after {size} entries"
+            if self.simulated >= 0:
+                self.remarks.append(why)
+            else:
+                self.fail(why, size)
         if self.verdict == "PASS" and self.simulated >= 0:
             self.verdict = "SIMULATED"
         if self.verdict == "PASS" and self.size == 0:
