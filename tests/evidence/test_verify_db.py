@@ -14,7 +14,7 @@ import pytest
 from ledger_world import World, add_ledger_key
 from test_witnessing import Party, Stage
 
-from bailiwick.evidence.events import encode, leaf_hash
+from bailiwick.evidence.events import leaf_hash
 from bailiwick.evidence.export import export_log
 from bailiwick.evidence.ledger import Head, ledger_keys
 from bailiwick.kernel.clock import SystemClock
@@ -98,19 +98,18 @@ COLUMNS = {
     "code": "'BW9999'",
     "outcome": "'deny'",
     "request_id": "NULL",
-    "decision_id": "gen_random_uuid()",
     "principal": "'mallory'",
     "server": "'elsewhere'",
 }
 ROW = (
-    "INSERT INTO ledger.events (zone, seq, id, at, recorded_at, code, outcome, request_id, decision_id, principal,"
-    " server, source, position, body) SELECT zone, {}, id, at, recorded_at, code, outcome, request_id, decision_id,"
-    " principal, server, source, position, body FROM ledger.events WHERE zone = 'default' AND seq = {}"
+    "INSERT INTO ledger.events (zone, seq, id, at, recorded_at, code, outcome, request_id, principal, server, rest)"
+    " SELECT zone, {}, id, at, recorded_at, code, outcome, request_id, principal, server, rest"
+    " FROM ledger.events WHERE zone = 'default' AND seq = {}"
 )
 
 
 def cut_body(world: World) -> None:
-    world.do("UPDATE ledger.events SET body = substr(body, 1, length(body) - 3) WHERE seq = 444")
+    world.do("UPDATE ledger.events SET rest = substr(rest, 1, length(rest) - 3) WHERE seq = 444")
 
 
 def close_up(world: World) -> None:
@@ -156,7 +155,7 @@ def forge_head(world: World) -> None:
 
 DEEDS: dict[str, tuple[Callable[[World], object] | str, int, str]] = {
     "changed": (
-        "UPDATE ledger.events SET body = overlay(body placing 'X'::bytea from 30) WHERE seq = 444",
+        "UPDATE ledger.events SET rest = overlay(rest placing 'X'::bytea from 30) WHERE seq = 444",
         444,
         "changed",
     ),
@@ -202,22 +201,19 @@ async def test_what_was_done_is_found_at_its_place(hours: World, audit: Auditor,
 async def test_a_changed_column_is_found(hours: World, audit: Auditor, column: str) -> None:
     assert hours.do(f"UPDATE ledger.events SET {column} = {COLUMNS[column]} WHERE seq = 444")
     code, report = await audit()
-    assert (code, report["first_bad"], report["findings_total"]) == (1, 444, 1)
-    assert f"column: of entry 444, {column} says" in report["findings"][0]
+    assert (code, report["first_bad"]) == (1, 444), report["findings"]
+    told = "column: of entry 444, principal says" if column == "principal" else "changed: entry 444"
+    assert told in report["findings"][0]
 
 
 def forge_with_hash(world: World, seq: int) -> None:
     """The event, its columns and its hash, all fitting each other."""
-    event = world.event(user="mallory")
-    body = encode(event)
-    changed = "body = %s, id = %s, principal = 'mallory', at = %s, request_id = %s"
     world.do(
-        f"UPDATE ledger.events SET {changed} WHERE zone = 'default' AND seq = {seq}",
-        body,
-        event.id,
-        event.at,
-        event.request_id,
+        f"""UPDATE ledger.events SET principal = 'eve1',
+        rest = convert_to(replace(convert_from(rest, 'UTF8'), '"user":"jane"', '"user":"eve1"'), 'UTF8')
+        WHERE zone = 'default' AND seq = {seq}"""
     )
+    (body,) = world.bodies(f"WHERE zone = 'default' AND seq = {seq}")
     world.do(
         f"UPDATE ledger.hashes SET hashes = overlay(hashes placing %s from ({seq} - first::int) * 32 + 1)"
         f" WHERE zone = 'default' AND level = 0 AND first <= {seq} AND first + count > {seq}",

@@ -246,12 +246,7 @@ async def test_a_witness_that_accuses_is_heard_and_named_while_the_other_goes_on
     await stage.asking.round()
     assert not stage.asking.tampered
     await world.sequencer().drain()
-    told = [
-        json.loads(bytes(body))
-        for body in world.rows(
-            "SELECT body FROM ledger.events WHERE zone = 'default' AND code LIKE 'BW504_' ORDER BY seq"
-        )
-    ]
+    told = [json.loads(body) for body in world.bodies("WHERE zone = 'default' AND code LIKE 'BW504_'")]
     assert [event["name"] for event in told] == ["ledger.witness.refused", "ledger.witness.recovered"]
     assert told[0]["reasons"] == [ALERT] and told[0]["subject"]["id"] == "two.example"
 

@@ -23,7 +23,7 @@ from bailiwick_verify.merkle import (
     verify_consistency,
 )
 from bailiwick_verify.note import NoteError, VerifierKey, parse_note
-from bailiwick_verify.report import LogReport, Progress, utc
+from bailiwick_verify.report import LogReport, Progress
 from bailiwick_verify.source import Source, Unreadable
 from bailiwick_verify.tiles import Tile, TileError, TileNodes, hashes_of
 
