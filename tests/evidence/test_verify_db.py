@@ -11,14 +11,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ledger_world import World, add_ledger_key
 from test_witnessing import Party, Stage
 
-from bailiwick.evidence.events import leaf_hash
+from bailiwick.evidence.events import Actor, Event, encode, leaf_hash
 from bailiwick.evidence.export import export_log
 from bailiwick.evidence.ledger import Head, ledger_keys
+from bailiwick.evidence.records import event_row
 from bailiwick.kernel.clock import SystemClock
 from bailiwick_verify.cli import main
+from bailiwick_verify.db import event_of
 from bailiwick_verify.note import Signer, parse_note
 from databases import url_of
 
@@ -380,3 +384,45 @@ async def test_it_writes_nothing(hours: World, audit: Auditor, monkeypatch: pyte
     code, report = await audit()
     assert code == 1 and "read-only transaction" in " ".join(report["findings"])
     assert len(hours.ledgered()) == 900
+
+
+words = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=20)
+many = st.dictionaries(
+    words, st.one_of(words, st.integers(-(2**53), 2**53), st.booleans(), st.lists(words)), max_size=4
+)
+
+
+@given(words, words, many, st.booleans(), st.booleans(), st.datetimes())
+def test_the_verifier_puts_any_event_together_as_the_service_does(
+    user: str, server: str, details: dict[str, Any], simulated: bool, verbatim: bool, at: Any
+) -> None:
+    event = Event(
+        actor=Actor(user=user),
+        at=f"{at.year:04}-{at.month:02}-{at.day:02}T{at.time().isoformat('microseconds')}Z",
+        code="BW4002",
+        details=details,
+        id="0192aa00-0000-7000-8000-000000000001",
+        name="gateway.request.denied",
+        outcome="deny",
+        request_id="" if simulated else "0192aa00-0000-7000-8000-000000000002",
+        server=server,
+        simulated_clock=simulated,
+        v=1,
+        zone="default",
+    )
+    body = encode(event)
+    if verbatim:
+        body = body.replace(b",", b" ,", 1)
+    row = event_row("w1", 0, 0, "default", body)
+    rest = row.rest
+    request_id = str(row.request_id) if row.request_id else None
+    columns = (row.zone, str(row.id), event.at, row.code, row.outcome, request_id, row.server, rest)
+    built, members = event_of(columns)
+    assert built == body
+    assert (members.get("simulated_clock") is True, members["actor"].get("user", "")) == (simulated, user)
+
+
+@given(st.binary(max_size=60))
+def test_no_rest_is_too_strange_to_be_read(rest: bytes) -> None:
+    built, members = event_of(("z", "i", "t", "c", "o", None, None, rest))
+    assert isinstance(built, bytes) and isinstance(members, dict)
