@@ -263,6 +263,7 @@ async def test_a_ledger_rolled_back_with_its_heads_is_refused_by_the_witness(sta
         ("events", "seq >= 10"),
         ("heads", "size > 10"),
         ("cosignatures", "size > 10"),
+        ("cosigned", "size > 10"),
         ("hashes", "level = 0 AND first >= 10"),
     ):
         world.do(f"DELETE FROM ledger.{table} WHERE zone = 'default' AND {condition}")

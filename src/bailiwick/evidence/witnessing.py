@@ -180,7 +180,7 @@ class Witnessing:
             for witness in self._witnesses:
                 await self._recall(tx, witness, [row["zone"] for row in rows])
         heads = [_Newest(row["zone"], row["size"], bytes(row["root"]), row["at"], bytes(row["note"])) for row in rows]
-        await asyncio.gather(*[self._follow(witness, head) for head in heads for witness in self._witnesses])
+        await asyncio.gather(*[self._follow_all(head) for head in heads])
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -205,7 +205,13 @@ class Witnessing:
 
     # ------------------------------------------------------------------ one witness, one head
 
-    async def _follow(self, witness: KnownWitness, head: _Newest) -> None:
+    async def _follow_all(self, head: _Newest) -> None:
+        if any(await asyncio.gather(*[self._follow(witness, head) for witness in self._witnesses])):
+            await self._count(head)
+
+    async def _follow(self, witness: KnownWitness, head: _Newest) -> bool:
+        """Ask, if it is due; whether the witness cosigned the head now."""
+        signed = False
         standing = self._standings[head.zone, witness.name]
         now = self._clock.monotonic()
         if (standing.size, standing.signed_at) == (head.size, head.at):
@@ -218,8 +224,10 @@ class Witnessing:
             except _Said as said:
                 await self._heard(witness, standing, head, said)
             else:
+                signed = True
                 await self._cosigned(witness, standing, head)
         self._show(witness, standing, head.zone)
+        return signed
 
     async def _ask(self, witness: KnownWitness, standing: Standing, head: _Newest) -> tuple[SignatureLine, int]:
         """The witness's cosignature of ``head``; raises :class:`_Said`."""
@@ -302,15 +310,30 @@ class Witnessing:
     async def _keep(self, witness: KnownWitness, head: _Newest, line: SignatureLine, moment: int) -> None:
         async with self._connections, self._database.begin() as tx:
             await tx.run(
-                "INSERT INTO ledger.cosignatures (zone, size, root, witness, at, quorum, line)"
-                " VALUES (:zone, :size, :root, :witness, :at, :quorum, :line) ON CONFLICT DO NOTHING",
+                "INSERT INTO ledger.cosignatures (zone, size, root, witness, at, line)"
+                " VALUES (:zone, :size, :root, :witness, :at, :line) ON CONFLICT DO NOTHING",
                 zone=head.zone,
                 size=head.size,
                 root=head.root,
                 witness=witness.name,
                 at=datetime.fromtimestamp(moment, UTC),
-                quorum=self._quorum,
                 line=str(line).rstrip("\n"),
+            )
+
+    async def _count(self, head: _Newest) -> None:
+        """Have the head served as a cosigned one, once enough of them signed it."""
+        async with self._connections, self._database.begin() as tx:
+            await tx.run(
+                "INSERT INTO ledger.cosigned (zone, size, root, witnesses, at)"
+                " SELECT :zone, :size, :root, count(DISTINCT witness), :now FROM ledger.cosignatures"
+                " WHERE zone = :zone AND size = :size AND root = :root AND witness = ANY(:names)"
+                " HAVING count(DISTINCT witness) >= :quorum ON CONFLICT DO NOTHING",
+                zone=head.zone,
+                size=head.size,
+                root=head.root,
+                now=self._clock.now(),
+                names=[witness.name for witness in self._witnesses],
+                quorum=self._quorum,
             )
 
     # ------------------------------------------------------------------ what came of it
