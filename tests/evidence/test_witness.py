@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 from witness_world import NOW, Log, Served, post, running
 
+from bailiwick.cli.witness import app
 from bailiwick.evidence.tlog_witness import MOST_BYTES, AddCheckpoint, Malformed, parse_conflict
 from bailiwick.evidence.witness import server
 from bailiwick.evidence.witness.memory import Memory, MemoryUnusable
@@ -193,6 +193,7 @@ def test_no_changed_byte_is_cosigned_as_if_it_were_not(data: st.DataObject) -> N
     assert bytes(parsed) == bytes(body), "there is one form for a request"
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_whatever_is_sent_is_answered(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -318,8 +319,8 @@ def test_slow_and_silent_connections_are_closed(log: Log, tmp_path: Path) -> Non
         desk = Desk(tmp_path, log)
         listening = socket.create_server(("127.0.0.1", 0))
         stopping = asyncio.Event()
-        app = server.WitnessApp(desk.witness, body_s=0.2)
-        serving = asyncio.create_task(server.serve(app, listening, stopping))
+        serving_app = server.WitnessApp(desk.witness, body_s=0.2)
+        serving = asyncio.create_task(server.serve(serving_app, listening, stopping))
         port = listening.getsockname()[1]
         silent = await asyncio.open_connection("127.0.0.1", port)
         slow = await asyncio.open_connection("127.0.0.1", port)
@@ -358,9 +359,8 @@ def test_slow_and_silent_connections_are_closed(log: Log, tmp_path: Path) -> Non
     ],
 )
 def test_what_the_command_refuses(tmp_path: Path, arguments: list[str], code: int, told: str) -> None:
-    command = [sys.executable, "-m", "bailiwick.cli.main", "witness", str(tmp_path / "w"), "--name", "w", "--port", "0"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
+    done = CliRunner().invoke(app, [str(tmp_path / "w"), "--name", "w", "--port", "0", *arguments])
+    assert (done.exit_code, told in done.stderr) == (code, True), done.stderr
 
 
 def test_a_witness_keeps_its_name(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""``bailiwick-verify``: exits 0 when all holds, 1 when something does not, 2 for wrong use, 3 for no valid evidence.
+"""``bailiwick-verify``: exits 0 when all holds, 1 when something does not, 2 for wrong use, 3 for nothing to check.
 
-3 is an empty log, and one in which a simulated clock made entries: nothing contradicts, but nothing is proven either.
+Where a simulated clock made entries it is 1 as well: nothing contradicts, but valid evidence it is not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bailiwick_verify.receipt import Receipt, ReceiptError
 from bailiwick_verify.report import LogReport, Progress
 from bailiwick_verify.source import Folder, Server, Source
 
-EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 3, "NO_DATA": 3}
+EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 1, "NO_DATA": 3}
 _USAGE = 2
 
 
@@ -46,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bailiwick-verify",
         description="Checks evidence without trusting who keeps it.",
-        epilog="Exits 0 when all holds, 1 when something does not, 2 for wrong use, 3 for an empty log or one in which"
-        " a simulated clock made entries.",
+        epilog="Exits 0 when all holds, 1 when something does not or a simulated clock made entries, 2 for wrong use,"
+        " 3 for nothing to check.",
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--key", action="append", required=True, metavar="KEY|FILE", help="the log's verifier key(s)")
