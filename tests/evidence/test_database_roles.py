@@ -12,14 +12,15 @@ from ledger_world import World
 from psycopg import sql
 
 ROLES = ("bailiwick_owner", "bailiwick_app", "bailiwick_readonly", "bailiwick_audit_readonly")
-TABLES = ("ledger.events", "ledger.heads", "ledger.dead_letters")
+TABLES = ("ledger.events", "ledger.heads", "ledger.cosignatures", "ledger.cosigned", "ledger.dead_letters")
 FORBIDDEN = [
     statement.format(table)
     for table in TABLES
     for statement in ("UPDATE {} SET zone = 'x'", "DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}")
-    if not (table == "ledger.heads" and statement.startswith("UPDATE"))
+    if not (table in {"ledger.heads", "ledger.cosignatures"} and statement.startswith("UPDATE"))
 ] + [
     "UPDATE ledger.heads SET kid = 'x'",
+    "UPDATE ledger.cosignatures SET line = 'x'",
     "ALTER TABLE ledger.events ADD COLUMN x int",
     "ALTER TABLE ledger.events DETACH PARTITION ledger.events_default",
     "CREATE TABLE ledger.mine (x int)",

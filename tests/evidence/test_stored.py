@@ -51,6 +51,23 @@ def test_any_event_comes_back(user, server, agent, trace, more, request_id, at, 
     assert len(event_row("w1", 0, 0, "default", body).rest) < len(body) - 100
 
 
+def test_an_event_from_nowhere_comes_back() -> None:
+    body = encode(
+        Event(
+            actor=Actor(),
+            at="2026-01-05T09:00:00.000000Z",
+            code="BW1",
+            id=ID,
+            name="n",
+            outcome="deny",
+            v=1,
+            zone="default",
+        )
+    )
+    for written in (body, body.replace(b'"outcome"', b'"network":{},"outcome"')):
+        assert back(written) == written
+
+
 @pytest.mark.parametrize(
     "spelling",
     [

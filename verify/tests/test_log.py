@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bailiwick_verify.checkpoint import Checkpoint
 from bailiwick_verify.cli import main
 from bailiwick_verify.log import Folder, Progress, Server, verify_log
-from bailiwick_verify.merkle import Edge, leaf_hash
+from bailiwick_verify.merkle import EMPTY_ROOT, Edge, leaf_hash
 from bailiwick_verify.note import Signer
 from bailiwick_verify.tiles import ENTRIES, Tile, decode_bundle, encode_bundle, tiles_of
 
@@ -47,6 +47,7 @@ def write(folder: Path, size: int, *, moment: int = NOW, signer: Signer = LOG, f
     for tile in tiles_of(size, entries=True):
         put(folder, tile, encode_bundle(entries[tile.index * 256 : tile.index * 256 + tile.width]))
     note = Checkpoint(signer.key.name, size, edge.root()).signed(signer, moment)
+    (folder / "heads").write_bytes(bytes(Checkpoint(signer.key.name, 0, EMPTY_ROOT).signed(signer, moment - 3600)))
     (folder / "checkpoint").write_bytes(bytes(note.with_signatures([WITNESS.cosign(note.text, moment + 1)])))
     (folder / "verifier-keys").write_text(f"{signer.key}\n")
 
@@ -100,7 +101,7 @@ MIDDLE, LAST = Tile(ENTRIES, 1), Tile(ENTRIES, 2, 188)
         (MIDDLE, lambda e: e.reverse(), 256),
         (MIDDLE, lambda e: e.__setitem__(slice(10, 12), [e[11], e[10]]), 266),
         (MIDDLE, lambda e: e.pop(), 511),
-        (MIDDLE, lambda e: e.insert(3, b"{}"), 512),
+        (MIDDLE, lambda e: e.insert(3, b"{}"), 259),
         (MIDDLE, lambda e: (e.pop(5), e.append(b"{}")), 261),
     ],
     ids=["changed", "last changed", "reordered", "swapped", "removed", "inserted", "removed and filled up"],
@@ -205,7 +206,7 @@ def test_the_command(folder: Path, server: str, capsys: pytest.CaptureFixture[st
     assert "PASS" in capsys.readouterr().out and state.exists()
     assert main(["live", server, "--key", str(LOG.key), "--state", str(state), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["checked"] == 0
-    assert main(["export", str(folder), "--key", keys, "--witness", str(WITNESS.key), "--quorum", "2"]) == 1
+    assert main(["export", str(folder), "--key", keys, "--witness", str(WITNESS.key), "--quorum", "2"]) == 2
     assert main(["export", str(folder), "--key", keys, "--max-age", "5"]) == (1 if time.time() > NOW + 5 else 0)
     assert main(["export", str(folder), "--key", "no+such+key"]) == 2
     assert main(["export", str(folder), "--key", str(tmp_path / "absent")]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.sweep import ALERT, Sweep
 from bailiwick.evidence.troubles import Trouble
+from bailiwick.evidence.witnessing import KnownWitness, Witnessing
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
@@ -30,7 +32,7 @@ from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redis import Redis
-from bailiwick.kernel.settings import Settings
+from bailiwick.kernel.settings import Settings, parse_witness
 from bailiwick.policy.known_good import KnownGood
 
 log = structlog.get_logger(__name__)
@@ -70,20 +72,22 @@ async def run(settings: Settings, layout: Layout) -> int:
         base.recorder,
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
+    witnessing = witnesses(base)
     jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())
         background.start("sequencer", sequencer.run())
+        background.start("witnesses", witnessing.run())
         background.start("routes", routes.run())
         background.start("jobs", jobs.run())
         background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
         background.start("metrics", base.metrics.run())
         checks = health.Health(
             base.clock,
-            ready={"ledger": lambda: _trouble(sequencer, sweep)},
+            ready={"ledger": lambda: _trouble(sequencer, sweep, witnessing)},
             refusing={"ledger"},
-            facts=lambda: _facts(sequencer),
+            facts=lambda: {**_facts(sequencer), "witnesses": witnessing.facts()},
         )
         await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
         # what the workers acknowledged before they stopped belongs in the ledger before the database stops
@@ -179,10 +183,27 @@ def swept(sweep: Sweep) -> list[JobDefinition]:
     ]
 
 
-def _trouble(sequencer: Sequencer, sweep: Sweep) -> str | None:
+def witnesses(base: Foundations) -> Witnessing:
+    """Who is asked to cosign the heads of the ledgers."""
+    settings = base.settings
+    known = [KnownWitness(*parse_witness(text)) for text in settings.witnesses]
+    ca = ssl.create_default_context(cafile=settings.witness_ca) if settings.witness_ca is not None else None
+    return Witnessing(
+        base.database,
+        base.recorder,
+        base.clock,
+        base.metrics,
+        known,
+        quorum=settings.witness_quorum,
+        ca=ca,
+    )
+
+
+def _trouble(sequencer: Sequencer, sweep: Sweep, witnessing: Witnessing) -> str | None:
     """What must be mended before the ledger is to be trusted, or None."""
     told = [f"{trouble}: {why}" for trouble, why in sequencer.figures.troubles.serious.items()]
     told += [f"{ALERT}: {zone}: {why}" for zone, why in sweep.tampered.items()]
+    told += [f"{ALERT}: {zone}: witness {why}" for zone, why in witnessing.tampered.items()]
     return "; ".join(told) or None
 
 

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),
     "config": Entry("bailiwick.cli.config:app", "Compare the settings with defaults and with what runs."),
     "kek": Entry("bailiwick.cli.kek:app", "Rotate the key that wraps every stored secret."),
+    "witness": Entry("bailiwick.cli.witness:app", "Cosign the checkpoints of logs that another party keeps."),
     "prepare": Entry("bailiwick.cli.roles:prepare_app", "Bring the database up to date.", hidden=True),
     "serve": Entry("bailiwick.cli.roles:serve_app", "Run one serve worker.", hidden=True),
     "guard": Entry("bailiwick.cli.roles:guard_app", "Run the stream guard.", hidden=True),

@@ -84,6 +84,8 @@ STREAM_CUT = EventType("BW4003", "gateway.stream.cut", mutation=False)
 AUDIT_READ = EventType("BW5001", "audit.read", mutation=False)
 AUDIT_EXPORTED = EventType("BW5002", "audit.exported", mutation=False)
 AUDIT_VERIFIED = EventType("BW5003", "audit.verified", mutation=False)
+WITNESS_REFUSED = EventType("BW5041", "ledger.witness.refused", mutation=False)
+WITNESS_RECOVERED = EventType("BW5042", "ledger.witness.recovered", mutation=False)
 EVIDENCE_REPLAYED = EventType("BW5012", "evidence.replayed")
 EVIDENCE_LOSS_ACKNOWLEDGED = EventType("BW5011", "evidence.loss.acknowledged")
 

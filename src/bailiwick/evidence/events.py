@@ -45,6 +45,10 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     user_agent: str = ""
 
 
+NO_NETWORK = Network()
+"""One object for all: a field is left out when its value *is* the default, not when it equals it."""
+
+
 class Subject(msgspec.Struct, frozen=True):
     """What was acted upon, for example ``Subject(id="jane.doe", type="user")``."""
 
@@ -62,7 +66,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     details: dict[str, Detail] = {}
     id: str
     name: str
-    network: Network = Network()
+    network: Network = NO_NETWORK
     outcome: Outcome
     policy_set: str = ""
     reasons: tuple[str, ...] = ()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bailiwick.evidence.ledger import ledger_keys
-from bailiwick.evidence.receipts import newest_head
+from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head
 from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import read_tile
 from bailiwick.kernel.db import Database, Transaction
@@ -40,6 +41,8 @@ async def export_log(
     async with database.begin() as tx:
         await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         head = await newest_head(tx, zone)
+        cosigned = await cosigned_head(tx, zone)
+        heads = await heads_by_the_hour(tx, zone, datetime(1970, 1, 1, tzinfo=UTC), None)
         keys = await ledger_keys(tx, zone)
         for tile in [*tiles_of(head.size, entries=True), *tiles_of(head.size)]:
             path = directory / tile.path
@@ -50,8 +53,11 @@ async def export_log(
             if tile.level == ENTRIES:
                 progress(min(head.size, tile.index * TILE_WIDTH + tile.width), head.size)
     _put(directory / "verifier-keys", "".join(f"{key}\n" for key in keys.values()).encode())
+    _put(directory / "heads", b"\n".join(heads))
+    if cosigned is not None:
+        _put(directory / "cosigned-checkpoint", cosigned.note)
     _put(directory / "checkpoint", head.note)
-    return Exported(zone, head.size, written + 2)
+    return Exported(zone, head.size, written + (3 if cosigned is None else 4))
 
 
 async def _entries(tx: Transaction, zone: str, tile: Tile) -> bytes:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from bailiwick.evidence.events import Actor, Detail, Event, Network, Outcome, Subject, encode, rfc3339
+from bailiwick.evidence.events import NO_NETWORK, Actor, Detail, Event, Network, Outcome, Subject, encode, rfc3339
 from bailiwick.kernel.db import Row, Transaction
 
 COLUMNS = "zone, id, at, code, outcome, request_id, server, rest"
@@ -28,7 +28,7 @@ class _Rest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     client_request_id: str = ""
     details: dict[str, Detail] = {}
     name: str
-    network: Network = Network()
+    network: Network = NO_NETWORK
     policy_set: str = ""
     reasons: tuple[str, ...] = ()
     simulated_clock: bool = False

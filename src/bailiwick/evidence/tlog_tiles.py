@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from bailiwick.evidence.ledger import ledger_keys
-from bailiwick.evidence.receipts import newest_head
+from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head, signed_size
 from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import MissingHashes, read_tile
 from bailiwick.kernel.db import Database, Transaction
@@ -25,7 +26,10 @@ from bailiwick_verify.merkle import TILE_WIDTH
 from bailiwick_verify.tiles import ENTRIES, Tile, TileError, encode_bundle
 
 _FOR_EVER = "max-age=31536000, immutable"
+_FRESH = {"Cache-Control": "public, max-age=1"}
 _TEXT = "text/plain; charset=utf-8"
+_LAST_MOMENT = 253_402_214_400  # near the end of the year 9999
+HOURS_AT_ONCE = 1000
 
 
 class TileResponse(Response):
@@ -48,7 +52,30 @@ def routes(database: Database, note: Note) -> APIRouter:
     async def checkpoint(zone: ZonePath) -> Response:
         async with database.begin() as tx:
             head = await newest_head(tx, zone)
-        return Response(head.note, media_type=_TEXT, headers={"Cache-Control": "public, max-age=1"})
+        return Response(head.note, media_type=_TEXT, headers=_FRESH)
+
+    @router.get(
+        "/{zone}/cosigned-checkpoint",
+        summary="The newest tree head that a quorum of witnesses cosigned",
+        response_class=PlainTextResponse,
+    )
+    async def cosigned_checkpoint(zone: ZonePath) -> Response:
+        async with database.begin() as tx:
+            head = await cosigned_head(tx, zone)
+        if head is None:
+            raise NotFound(f"No witnesses have cosigned a tree head of zone {zone}.")
+        return Response(head.note, media_type=_TEXT, headers=_FRESH)
+
+    @router.get(
+        "/{zone}/heads",
+        summary="The first and the last tree head of every hour, oldest first, an empty line between them",
+        response_class=PlainTextResponse,
+    )
+    async def heads(zone: ZonePath, after: Annotated[int, Query(ge=0, le=_LAST_MOMENT)] = 0) -> Response:
+        moment = datetime.fromtimestamp(after, UTC)
+        async with database.begin() as tx:
+            notes = await heads_by_the_hour(tx, zone, moment, HOURS_AT_ONCE)
+        return Response(b"\n".join(notes), media_type=_TEXT, headers=_FRESH)
 
     @router.get(
         "/{zone}/verifier-keys",
@@ -104,6 +131,6 @@ def _tile(path: str) -> Tile:
 
 async def _require_signed(tx: Transaction, zone: str, tile: Tile) -> None:
     """Only what a signed head covers is served: nobody can then hold us to a tree we did not sign."""
-    size = (await newest_head(tx, zone)).size >> (8 * max(tile.level, 0) if tile.level != ENTRIES else 0)
+    size = await signed_size(tx, zone) >> (8 * max(tile.level, 0) if tile.level != ENTRIES else 0)
     if tile.index * TILE_WIDTH + tile.width > size:
         raise NotFound("No signed tree has this tile yet.")

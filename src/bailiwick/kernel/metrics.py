@@ -239,6 +239,16 @@ class Metrics:
         self.ledger_tampered = self._gauge(
             "bailiwick_ledger_tampered", "1 when the sweep found that a zone's ledger does not hold", labels=("zone",)
         )
+        pair = ("zone", "witness")
+        self.witness_behind_seconds = self._gauge(
+            "bailiwick_witness_behind_seconds", "How long a witness has not cosigned a zone's newest head", labels=pair
+        )
+        self.witness_refuses = self._gauge(
+            "bailiwick_witness_refuses", "1 while a witness says that a zone's ledger is not what it saw", labels=pair
+        )
+        self.witness_answers = self._counter(
+            "bailiwick_witness_answers_total", "What witnesses answered", ("witness", "result")
+        )
         self.ledger_events = self._counter("bailiwick_ledger_events_total", "Events sequenced into the ledger")
 
     def _surroundings(self) -> None:

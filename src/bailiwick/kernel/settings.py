@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bailiwick_verify.note import VerifierKey
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -72,13 +75,20 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(None, description="Bearer accepted at /metrics beside a person's token.")
     decision_cache_entries: int = Field(50_000, ge=0, description="Decisions kept per worker.")
     decision_input_days: int = Field(30, ge=1, description="How long decision inputs are kept, sealed.")
+    witnesses: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated witnesses of the ledgers, each `URL VERIFIER-KEY` (C2SP tlog-witness); https, or"
+        " http on loopback.",
+    )
+    witness_quorum: int = Field(1, ge=1, le=32, description="How many witnesses make a tree head a cosigned one.")
+    witness_ca: Path | None = Field(None, description="PEM certificates that witnesses' TLS is trusted by, alone.")
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
 
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("allow_upstream_networks", "trusted_proxies"):
+        for name in ("allow_upstream_networks", "trusted_proxies", "witnesses"):
             raw = values.get(name)
             if isinstance(raw, str):
                 values[name] = tuple(part.strip() for part in raw.split(",") if part.strip())
@@ -97,6 +107,10 @@ class Settings(BaseSettings):
             problems.append("clock_factor needs development mode")
         if self.api_port == self.gateway_port:
             problems.append("api_port and gateway_port must differ")
+        if self.witness_ca is not None and not self.witness_ca.is_file():
+            problems.append("witness_ca is not a file")
+        if self.witnesses and self.witness_quorum > len(self.witnesses):
+            problems.append("witness_quorum is larger than the number of witnesses")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -104,6 +118,14 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, Any]:
         """Every setting as JSON shows it; of a secret only that it is set."""
         return {name: shown_value(getattr(self, name)) for name in type(self).model_fields}
+
+    @field_validator("witnesses")
+    @classmethod
+    def _told_in_full(cls, witnesses: tuple[str, ...]) -> tuple[str, ...]:
+        names = [parse_witness(text)[1].name for text in witnesses]
+        if len(set(names)) != len(names):
+            raise ValueError("two witnesses have one name")
+        return witnesses
 
     @property
     def scheme(self) -> str:
@@ -132,6 +154,17 @@ class Settings(BaseSettings):
     def _authority(self, port: int) -> str:
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_witness(text: str) -> tuple[str, VerifierKey]:
+    """The address and the cosigner key of a witness told as ``URL VERIFIER-KEY``; raises ValueError."""
+    url, _, key = text.strip().partition(" ")
+    host = urlsplit(url).hostname
+    if not url.startswith(("https://", "http://")) or not host:
+        raise ValueError("a witness's address begins with https://")
+    if url.startswith("http://") and host not in LOOPBACK:
+        raise ValueError("a witness beyond loopback is reached by https")
+    return url.rstrip("/"), VerifierKey.parse(key.strip()).as_cosigner()
 
 
 def shown_value(value: Any) -> Any:

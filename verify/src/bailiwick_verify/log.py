@@ -1,231 +1,234 @@
 """Checks a whole log, from a folder or from a server, entry by entry against its signed checkpoint.
 
-The entries are hashed and the tree is built from them alone; the log's own hash tiles are used for one thing only, to
-say which entry is the first that is not what was logged. A finished check can be kept (:class:`Progress`) and gone on
-from later, which also proves that the log of then is the beginning of the log of now.
+The entries are hashed and the tree is built from them alone; hash tiles are used to say which entry is the first that
+is not what was logged, and to prove that the log of now continues one that was checked before (:class:`Progress`).
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from collections.abc import Callable, Iterator, Sequence
 
-from bailiwick_verify.checkpoint import OpenedCheckpoint, open_checkpoint
+from bailiwick_verify.check import (
+    SIMULATED,
+    Anchor,
+    Other,
+    TreeCheck,
+    anchors_of,
+    check_hours,
+    hold_past,
+    locate,
+    open_head,
+    remembered_heads,
+    simulated,
+)
+from bailiwick_verify.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
 from bailiwick_verify.merkle import TILE_WIDTH, Edge, leaf_hash
 from bailiwick_verify.note import NoteError, VerifierKey
+from bailiwick_verify.report import LogReport, Progress, utc
+from bailiwick_verify.source import Folder, Server, Source, Unreadable
 from bailiwick_verify.tiles import ENTRIES, Tile, TileError, decode_bundle, hashes_of
 
-Verdict = Literal["PASS", "FAIL", "NO_DATA"]
-_MOST_BYTES = TILE_WIDTH * (65_535 + 2)
-
-
-class Unreadable(Exception):
-    """A file of the log is not there or cannot be fetched."""
-
-
-# ---------------------------------------------------------------------- where a log is read from
-
-
-class Folder:
-    """A log exported into a directory, laid out as C2SP tlog-tiles."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __call__(self, path: str) -> bytes:
-        try:
-            return (self._directory / path).read_bytes()
-        except OSError as error:
-            raise Unreadable(f"{path}: {error.strerror}") from None
-
-
-class Server:
-    """A log at its URL prefix (``https://host/evidence/default``); ``token`` is sent for the entries."""
-
-    def __init__(self, prefix: str, token: str = "", *, timeout_s: float = 30.0) -> None:
-        if not prefix.startswith(("http://", "https://")):
-            raise ValueError("the address of a log begins with http:// or https://")
-        self._prefix = prefix.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._timeout_s = timeout_s
-
-    def __call__(self, path: str) -> bytes:
-        request = Request(f"{self._prefix}/{path}", headers=self._headers)  # noqa: S310 - the scheme was looked at
-        try:
-            with urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
-                data: bytes = answer.read(_MOST_BYTES + 1)
-        except HTTPError as error:
-            raise Unreadable(f"{path}: the server answers {error.code}") from None
-        except (URLError, OSError) as error:
-            raise Unreadable(f"{path}: {error}") from None
-        if len(data) > _MOST_BYTES:
-            raise Unreadable(f"{path}: larger than any tile")
-        return data
-
-
-# ---------------------------------------------------------------------- the check
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a log was checked: the right edge of its tree then."""
-
-    origin: str
-    edge: Edge
-
-    def to_json(self) -> str:
-        """The text a later check goes on from."""
-        levels = [[base64.b64encode(item).decode() for item in level] for level in self.edge.levels]
-        return json.dumps({"origin": self.origin, "size": self.edge.size, "levels": levels})
-
-    @classmethod
-    def from_json(cls, text: str) -> Progress:
-        """Read what :meth:`to_json` wrote; raises ValueError for anything else."""
-        try:
-            known = json.loads(text)
-            edge = Edge([[base64.b64decode(item, validate=True) for item in level] for level in known["levels"]])
-            if edge.size != known["size"]:
-                raise ValueError("the size is not that of the hashes")
-            return cls(str(known["origin"]), edge)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the state of a check: {error}") from None
-
-
-@dataclass(slots=True)
-class LogReport:
-    """What was found. ``first_bad``: the first entry that is not what was logged; -1 for none or unknown."""
-
-    verdict: Verdict = "PASS"
-    origin: str = ""
-    size: int = 0
-    checked: int = 0
-    signed_at: int = 0
-    witnesses: dict[str, int] = field(default_factory=dict)
-    first_bad: int = -1
-    findings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def fail(self, why: str, entry: int = -1) -> None:
-        """Note a contradiction."""
-        self.verdict = "FAIL"
-        self.findings.append(why)
-        if entry >= 0 and self.first_bad < 0:
-            self.first_bad = entry
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+__all__ = ["Folder", "LogReport", "Progress", "Server", "Source", "Unreadable", "verify_log"]
 
 
 def verify_log(
-    fetch: Callable[[str], bytes],
+    fetch: Source | Callable[[str], bytes],
     keys: Sequence[VerifierKey],
     witness_keys: Sequence[VerifierKey] = (),
     *,
     quorum: int = 0,
     known: Progress | None = None,
     not_before: int = 0,
+    max_gap: float = 0,
+    remembered: Sequence[bytes] = (),
+    against: Source | None = None,
+    keep: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[LogReport, Progress | None]:
     """Check the log that ``fetch`` reads (a path below its prefix to bytes; raises :class:`Unreadable`).
 
-    ``keys``: the log's, trusted from elsewhere. ``known``: an earlier check to go on from. ``not_before``: POSIX
-    seconds before which the newest checkpoint must not have been signed (a log that was stopped). Answers the report,
-    and the progress to keep where everything held.
+    ``keys``: the log's, trusted from elsewhere, those of former times included. ``quorum``: how many of
+    ``witness_keys`` must have signed the newest checkpoint, or the one served as cosigned. ``known``: an earlier check
+    to go on from. ``not_before``: POSIX seconds before which the newest checkpoint must not have been signed (a log
+    that was stopped). ``max_gap``: seconds that may lie between two heads, 0 for any. ``remembered``: signed
+    checkpoints that the log must contain. ``against``: another copy. ``keep``: called with how far it came, now and
+    then. Answers the report, and the progress to keep where everything held.
     """
     report, started = LogReport(), time.monotonic()
+    source = fetch if isinstance(fetch, Source) else Source(fetch)
     progress = None
     try:
-        opened = open_checkpoint(fetch("checkpoint"), keys, witness_keys, quorum=quorum)
-        progress = _check(report, fetch, opened, known, not_before)
+        check = _LogCheck(report, source, keys, witness_keys, known, keep)
+        progress = check.run(quorum, not_before, max_gap, remembered, against)
     except NoteError as error:
         report.fail(f"the checkpoint is not genuine: {error}")
     except Unreadable as error:
         report.fail(f"cannot be read: {error}")
-    if report.verdict == "PASS" and report.size == 0:
-        report.verdict = "NO_DATA"
+    except TileError as error:
+        report.fail(f"a tile is damaged: {error}")
+    report.conclude()
     report.seconds = time.monotonic() - started
     return report, progress if report.verdict != "FAIL" else None
 
 
-def _check(
-    report: LogReport, fetch: Callable[[str], bytes], opened: OpenedCheckpoint, known: Progress | None, not_before: int
-) -> Progress | None:
-    checkpoint = opened.checkpoint
-    report.origin, report.size = checkpoint.origin, checkpoint.size
-    report.signed_at, report.witnesses = opened.time, opened.witnesses
-    if not_before and opened.time < not_before:
-        report.fail(f"the newest checkpoint is of {_utc(opened.time)}, before {_utc(not_before)}")
-    edge = Edge()
-    if known is not None:
-        if known.origin != checkpoint.origin:
+class _LogCheck:
+    """One pass over a log."""
+
+    def __init__(
+        self,
+        report: LogReport,
+        source: Source,
+        keys: Sequence[VerifierKey],
+        witness_keys: Sequence[VerifierKey],
+        known: Progress | None,
+        keep: Callable[[Progress], None],
+    ) -> None:
+        self._report = report
+        self._source = source
+        self._keys = list(keys)
+        self._witness_keys = list(witness_keys)
+        self._known = known
+        self._keep = keep
+
+    def run(
+        self, quorum: int, not_before: int, max_gap: float, remembered: Sequence[bytes], against: Source | None
+    ) -> Progress | None:
+        report, known = self._report, self._known
+        # before the checkpoint: whoever signs goes on meanwhile, and no head is beyond a checkpoint read after it
+        notes = self._source.heads(known.head_at if known is not None else 0) if max_gap else []
+        served = self._served_cosigned() if quorum else None
+        opened = open_checkpoint(self._source("checkpoint"), self._keys, self._witness_keys)
+        now = opened.checkpoint
+        report.origin, report.size = now.origin, now.size
+        report.signed_at, report.witnesses = opened.time, opened.witnesses
+        if not_before and opened.time < not_before:
+            report.fail(f"the newest checkpoint is of {utc(opened.time)}, before {utc(not_before)}")
+        if known is not None and known.origin != now.origin:
             report.fail(f"the earlier check was of another log: {known.origin}")
             return None
-        if known.edge.size > checkpoint.size:
-            report.fail(
-                f"the log has {checkpoint.size} entries, it had {known.edge.size}: it was cut off", checkpoint.size
-            )
-            return None
-        edge = known.edge.copy()
-    size = edge.size
-    while size < checkpoint.size:
-        tile = _tile_at(ENTRIES, size, checkpoint.size)
-        leaves = _leaves(report, fetch, tile)
-        if leaves is None:
-            return None
-        skip = size - tile.index * TILE_WIDTH
-        edge.extend(leaves[skip:])
-        report.checked += len(leaves) - skip
-        size = edge.size
-    if edge.root() != checkpoint.root:
-        report.fail(f"the entries are not those that the checkpoint over {checkpoint.size} signs")
-        _locate(report, fetch, known.edge.size if known is not None else 0)
-        return None
-    return Progress(checkpoint.origin, edge)
+        anchors = [Anchor(now.size, now.root, "the checkpoint")]
+        heads = [head for note in notes if (head := open_head(report, note, self._keys)) is not None]
+        report.heads = len(heads)
+        anchors += [
+            Anchor(head.checkpoint.size, head.checkpoint.root, f"the head of {utc(head.time)}") for head in heads
+        ]
+        if max_gap:
+            self._hours(heads, opened, max_gap)
+        anchors += self._cosigned(opened, served, quorum)
+        anchors += remembered_heads(report, remembered, self._keys)
+        other = Other.of(against, self._keys) if against is not None else None
+        if other is not None:
+            anchors += anchors_of(report, other, now.size)
+        anchors.sort(key=lambda anchor: anchor.size)
+        if known is not None:
+            if known.edge.size > now.size:
+                why = f"the log has {now.size} entries, it had {known.edge.size}: it was cut off"
+                report.fail(why, now.size)
+                return None
+            if not hold_past(report, known, anchors, self._tile, now):
+                return None
+            report.simulated = known.simulated
+        return self._read(now, anchors, other, opened, heads)
 
+    def _hours(self, heads: Sequence[OpenedCheckpoint], opened: OpenedCheckpoint, max_gap: float) -> None:
+        signed = [(head.time, head.checkpoint.size) for head in heads]
+        if self._known is not None and 0 < self._known.head_at <= opened.time:
+            signed.append((self._known.head_at, self._known.edge.size))
+        if not signed:
+            self._report.fail("no head was kept: nobody can tell whether an hour is missing")
+        check_hours(self._report, [*signed, (opened.time, opened.checkpoint.size)], max_gap)
 
-def _leaves(report: LogReport, fetch: Callable[[str], bytes], tile: Tile) -> list[bytes] | None:
-    try:
-        entries = decode_bundle(fetch(tile.path))
-    except TileError as error:
-        report.fail(f"{tile.path}: {error}", tile.index * TILE_WIDTH)
-        return None
-    if len(entries) != tile.width:
-        lacking = tile.index * TILE_WIDTH + min(len(entries), tile.width)
-        report.fail(f"{tile.path} holds {len(entries)} entries in place of {tile.width}", lacking)
-        return None
-    return [leaf_hash(entry) for entry in entries]
-
-
-def _locate(report: LogReport, fetch: Callable[[str], bytes], first: int) -> None:
-    """Find the first entry whose hash is not in the log's own tile. A log that forged those as well is only refused."""
-    size = first
-    while size < report.size:
-        tile = _tile_at(ENTRIES, size, report.size)
+    def _served_cosigned(self) -> bytes | None:
         try:
-            hashes = hashes_of(fetch(Tile(0, tile.index, tile.width).path), tile.width)
+            return self._source("cosigned-checkpoint")
+        except Unreadable:
+            return None
+
+    def _cosigned(self, opened: OpenedCheckpoint, served: bytes | None, quorum: int) -> list[Anchor]:
+        """What enough witnesses signed: the newest checkpoint, or an earlier one."""
+        if not quorum:
+            return []
+        if len(opened.witnesses) < quorum:
+            if served is None:
+                why = f"{len(opened.witnesses)} known witnesses signed the checkpoint, {quorum} are needed"
+                self._report.fail(why)
+                return []
+            try:
+                opened = open_checkpoint(served, self._keys, self._witness_keys, quorum=quorum)
+            except NoteError as error:
+                self._report.fail(f"the cosigned checkpoint: {error}")
+                return []
+        cosigned = opened.checkpoint
+        self._report.witnesses, self._report.cosigned_size = opened.witnesses, cosigned.size
+        if cosigned.size < self._report.size:
+            self._report.remarks.append(f"{self._report.size - cosigned.size} entries wait for their witnesses")
+        return [Anchor(cosigned.size, cosigned.root, "the checkpoint that witnesses signed", fork=True)]
+
+    def _read(
+        self,
+        now: Checkpoint,
+        anchors: Sequence[Anchor],
+        other: Other | None,
+        opened: OpenedCheckpoint,
+        heads: Sequence[OpenedCheckpoint],
+    ) -> Progress | None:
+        report, known = self._report, self._known
+        start = known if known is not None else Progress(now.origin, Edge())
+        check = TreeCheck(report, anchors, start, self._keep)
+        while check.size < now.size and check.broken is None:
+            tile = _tile_at(check.size, now.size)
+            entries = self._entries(tile)
+            if entries is None:
+                return None
+            skip = check.size - tile.index * TILE_WIDTH
+            check.add(entries[skip:])
+            report.checked += len(entries) - skip
+        if check.broken is not None:
+            locate(report, check, self._leaves_from, self._tile, other)
+            return None
+        check.finish()
+        head_at = max([opened.time, *(head.time for head in heads)])
+        return Progress(now.origin, check.edge, bytes(opened.note), head_at, report.simulated)
+
+    def _entries(self, tile: Tile) -> list[bytes] | None:
+        """The leaf hashes of a bundle; None, and told, where it is damaged."""
+        report, first = self._report, tile.index * TILE_WIDTH
+        data = self._source(tile.path)
+        try:
+            entries = decode_bundle(data)
+        except TileError as error:
+            report.fail(f"{tile.path}: {error}", first)
+            return None
+        if len(entries) != tile.width:
+            why = f"{tile.path} holds {len(entries)} entries in place of {tile.width}"
+            report.fail(why, self._first_of(entries, tile))
+            return None
+        if report.simulated < 0 and SIMULATED in data:
+            report.simulated = next((first + n for n, entry in enumerate(entries) if simulated(entry)), -1)
+        return [leaf_hash(entry) for entry in entries]
+
+    def _first_of(self, entries: Sequence[bytes], tile: Tile) -> int:
+        """The first entry of a bundle of another length that is not what the log's own hashes say."""
+        first = tile.index * TILE_WIDTH
+        try:
+            recorded = hashes_of(self._tile(Tile(0, tile.index, tile.width)), tile.width)
         except (TileError, Unreadable):
-            return
-        leaves = _leaves(report, fetch, tile) or []
-        for offset, (leaf, recorded) in enumerate(zip(leaves, hashes, strict=False)):
-            if leaf != recorded:
-                report.fail(
-                    f"entry {tile.index * TILE_WIDTH + offset} is not what was logged", tile.index * TILE_WIDTH + offset
-                )
-                return
-        size = tile.index * TILE_WIDTH + tile.width
+            recorded = []
+        for offset, (entry, expected) in enumerate(zip(entries, recorded, strict=False)):
+            if leaf_hash(entry) != expected:
+                return first + offset
+        return first + min(len(entries), tile.width)
+
+    def _leaves_from(self, first: int) -> Iterator[bytes]:
+        while first < self._report.size:
+            tile = _tile_at(first, self._report.size)
+            yield from [leaf_hash(entry) for entry in decode_bundle(self._source(tile.path))]
+            first = tile.index * TILE_WIDTH + tile.width
+
+    def _tile(self, tile: Tile) -> bytes:
+        return self._source(tile.path)
 
 
-def _tile_at(level: int, entry: int, size: int) -> Tile:
+def _tile_at(entry: int, size: int) -> Tile:
     index = entry // TILE_WIDTH
-    return Tile(level, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
-
-
-def _utc(moment: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+    return Tile(ENTRIES, index, min(TILE_WIDTH, size - index * TILE_WIDTH))

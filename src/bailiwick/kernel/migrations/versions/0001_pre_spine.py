@@ -348,6 +348,26 @@ CREATE TABLE ledger.heads (
   note bytea NOT NULL,
   PRIMARY KEY (zone, size, at)
 );
+CREATE INDEX heads_at ON ledger.heads (zone, at);
+-- What witnesses signed of the heads' text (C2SP tlog-cosignature), and which heads enough of them signed.
+CREATE TABLE ledger.cosignatures (
+  zone text NOT NULL,
+  size bigint NOT NULL,
+  root bytea NOT NULL,
+  witness text NOT NULL,
+  at timestamptz NOT NULL,
+  line text NOT NULL,
+  PRIMARY KEY (zone, size, witness, at)
+);
+CREATE INDEX cosignatures_witness ON ledger.cosignatures (zone, witness, size);
+CREATE TABLE ledger.cosigned (
+  zone text NOT NULL,
+  size bigint NOT NULL,
+  root bytea NOT NULL,
+  witnesses smallint NOT NULL,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (zone, size, root)
+);
 CREATE TABLE ledger.dead_letters (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   source text NOT NULL,
@@ -414,6 +434,7 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON SCHEMA ledger TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.events, ledger.hashes, ledger.heads TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.dead_letters, ledger.replays TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.cosignatures, ledger.cosigned TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.ensure_partitions TO bailiwick_app;
 GRANT USAGE ON SCHEMA public TO bailiwick_readonly, bailiwick_audit_readonly;
