@@ -32,7 +32,7 @@ class ApiClient:
     async def get(self, path: str, **options: Mapping[str, str] | None) -> Answer:
         return await self._call("GET", path, **options)
 
-    async def post(self, path: str, **options: Mapping[str, str] | None) -> Answer:
+    async def post(self, path: str, **options: Any) -> Answer:
         return await self._call("POST", path, **options)
 
     async def _call(
@@ -41,7 +41,9 @@ class ApiClient:
         path: str,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        body: Any = None,
     ) -> Answer:
+        content = b"" if body is None else json.dumps(body).encode()
         sent: list[dict[str, Any]] = []
         scope = {
             "type": "http",
@@ -53,17 +55,19 @@ class ApiClient:
             "raw_path": path.encode(),
             "root_path": "",
             "query_string": urlencode(params or {}).encode(),
-            "headers": [(n.encode(), v.encode()) for n, v in {**self.headers, **(headers or {})}.items()],
+            "headers": [(n.encode(), v.encode()) for n, v in {**self._headers(body), **(headers or {})}.items()],
             "client": ("192.0.2.1", 1234),
             "server": ("api", 80),
         }
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": content, "more_body": False}
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
         await self._app(scope, receive, send)
-        body = b"".join(message.get("body", b"") for message in sent)
-        return Answer(sent[0]["status"], body)
+        return Answer(sent[0]["status"], b"".join(message.get("body", b"") for message in sent))
+
+    def _headers(self, body: Any) -> dict[str, str]:
+        return self.headers if body is None else {**self.headers, "content-type": "application/json"}

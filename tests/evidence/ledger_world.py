@@ -51,6 +51,7 @@ class World:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.dead_letters, ledger.replays, bailiwick.outbox,"
+                " ledger.evidence_records, ledger.evidence_outputs, bailiwick.evidence_packs,"
                 " bailiwick.spool_positions, bailiwick.decision_inputs, bailiwick.api_requests,"
                 " bailiwick.zones, bailiwick.zone_keys CASCADE"
             )
