@@ -11,14 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from api_client import ApiClient
 from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger_world import World
 from typer.testing import CliRunner
 
-from api_client import ApiClient
 from bailiwick.cli.evidence import app as commands
+from bailiwick.evidence.events import Context
 from bailiwick.evidence.evidence_records import (
     MOST_OUTPUT,
     MOST_READ,
@@ -31,7 +32,6 @@ from bailiwick.evidence.evidence_records import (
     record_id,
 )
 from bailiwick.evidence.evidence_records_api import routes
-from bailiwick.evidence.events import Context
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.errors import InvalidRequest, NotFound
 from bailiwick.kernel.http import Caller
@@ -280,7 +280,7 @@ async def cli(world: World, *arguments: str, code: int = 0) -> str:
 
 
 async def test_a_command_is_run_and_recorded(world: World) -> None:
-    said = f"import sys; print('password=planted-secret'); print('to stderr', file=sys.stderr); sys.exit({{}})"
+    said = "import sys; print('password=planted-secret'); print('to stderr', file=sys.stderr); sys.exit({})"
     made = json.loads(await cli(world, "record", "--check", "probe.a", "--input", "host=db1", "--expires", "1h", "--json",
                                 "--", sys.executable, "-c", said.format(0)))  # fmt: skip
     assert made["verdict"] == "PASS" and made["record"]["exit"] == 0 and made["record"]["inputs"] == {"host": "db1"}
@@ -296,7 +296,7 @@ async def test_a_command_is_run_and_recorded(world: World) -> None:
     assert stuck["record"]["exit"] == -9
     await cli(world, "record", "--attest", "The plan was approved.", "--check", "plan.approved")
     assert "The plan was approved." in await cli(
-        world, "show", json.loads((await cli(world, "list", "-n", "1", "--json")))["id"]
+        world, "show", json.loads(await cli(world, "list", "-n", "1", "--json"))["id"]
     )
 
 

@@ -53,7 +53,7 @@ def record(
     import socket
 
     from bailiwick import __version__
-    from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
+    from bailiwick.evidence.evidence_records import Producer
 
     if bool(words) == bool(statement):
         raise CommandFailed(USAGE, "say either `-- COMMAND …` or --attest TEXT")

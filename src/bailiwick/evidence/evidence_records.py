@@ -2,9 +2,9 @@
 
 A *probe* is a command or a check that was run: what it was asked, its exit code, what it wrote, and between which two
 instants. An *attestation* is a person's statement where no probe can look. A record's id is the SHA-256 of its
-canonical JSON (RFC 8785), which names the output by its own SHA-256; outputs are stored once per hash, redacted and at
-most 1 MiB. Both are only ever added to. Each recording leaves an ``evidence.recorded`` event that carries the id, so the
-record stands in the ledger: no other can take its place.
+canonical JSON (RFC 8785), which names the output by its own SHA-256; outputs are stored once per hash, redacted and
+at most 1 MiB. Both are only ever added to. Each recording leaves an ``evidence.recorded`` event that carries the id,
+so the record stands in the ledger: no other can take its place.
 
 A probe's verdict is what its exit code says, and nobody else's to say: a PASS without a run cannot be written down.
 """
@@ -100,7 +100,7 @@ class Stored:
     @property
     def record(self) -> EvidenceRecord:
         """The record."""
-        return _decoder.decode(self.body)
+        return decode(self.body)
 
     def to_json(self, now: datetime) -> dict[str, Any]:
         """The record as plain values, with what it says at ``now``."""
@@ -123,6 +123,11 @@ _decoder = msgspec.json.Decoder(EvidenceRecord)
 def encode(record: EvidenceRecord) -> bytes:
     """The canonical bytes (RFC 8785; names are ASCII and numbers whole, so order and form are unambiguous)."""
     return _encoder.encode(record)
+
+
+def decode(body: bytes) -> EvidenceRecord:
+    """The record of canonical bytes; raises ``msgspec.MsgspecError`` for anything else."""
+    return _decoder.decode(body)
 
 
 def record_id(body: bytes) -> str:
@@ -218,7 +223,8 @@ class EvidenceRecords:
     ) -> Stored:
         """Record a run of ``check`` in ``context.zone``: ``output`` as it was written, between ``since`` and ``until``.
 
-        ``output_size``: how much was written where ``output`` is only the beginning. Raises :class:`InvalidRequest` for what is out of bounds, an end in the future among it.
+        ``output_size``: how much was written where ``output`` is only the beginning. Raises :class:`InvalidRequest`
+        for what is out of bounds, an end in the future among it.
         """
         if not -255 <= exit_code <= 255:
             raise InvalidRequest("An exit code is between -255 and 255.")

@@ -64,8 +64,8 @@ class NewRecord(Body):
     since: Instant
     until: Instant
     exit: Annotated[int, Field(ge=-255, le=255)] | None = None
-    command: Annotated[list[Word], Field(max_length=256)] = []
-    inputs: Annotated[dict[InputName, InputValue], Field(max_length=64)] = {}
+    command: Annotated[list[Word], Field(max_length=256)] = Field(default_factory=list)
+    inputs: Annotated[dict[InputName, InputValue], Field(max_length=64)] = Field(default_factory=dict)
     program: Line = "api"
     program_version: Line = ""
     host: Line = ""

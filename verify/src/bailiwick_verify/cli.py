@@ -12,9 +12,10 @@ from pathlib import Path
 
 from bailiwick_verify.log import Folder, LogReport, Progress, Server, verify_log
 from bailiwick_verify.note import COSIGNATURE, NoteError, VerifierKey
+from bailiwick_verify.pack import PackReport, verify_pack
 from bailiwick_verify.receipt import Receipt, ReceiptError
 
-_EXITS = {"PASS": 0, "FAIL": 1, "NO_DATA": 3}
+_EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 1, "NO_DATA": 3}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     witnesses = [key if key.kind == COSIGNATURE else key.as_cosigner() for key in witnesses]
     if given.verb == "receipt":
         return _receipt(given, keys, witnesses)
+    if given.verb == "pack":
+        return _pack(given, keys, witnesses)
     return _log(given, keys, witnesses)
 
 
@@ -44,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     receipt = verbs.add_parser("receipt", parents=[common], help="check one event's receipt (.tlog-proof)")
     receipt.add_argument("file", type=Path)
+    pack = verbs.add_parser("pack", parents=[common], help="check an evidence pack (.zip)")
+    pack.add_argument("file", type=Path)
     for verb, meaning, what in (
         ("export", "check a log exported into a folder", "folder"),
         ("live", "check a log at its address, for example https://host/evidence/default", "url"),
@@ -84,6 +89,35 @@ def _receipt(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list
         print(f"      signed {_when(opened.time)}; {len(opened.witnesses)} known witnesses")
         print(entry)
     return 0
+
+
+def _pack(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[VerifierKey]) -> int:
+    try:
+        report = verify_pack(given.file, keys, witnesses, quorum=given.quorum)
+    except OSError as error:
+        print(f"bailiwick-verify: {given.file}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(json.dumps(report.to_json()) if given.json else _told_of_pack(report))
+    return _EXITS[report.verdict]
+
+
+def _told_of_pack(report: PackReport) -> str:
+    lines = [f"{report.verdict:11}pack {report.pack or '?'} of zone {report.zone or '?'}"]
+    if report.signed_at:
+        lines.append(f"           signed {_when(report.signed_at)} by {report.origin}")
+    if report.tree_size:
+        lines.append(
+            f"           {report.files:,} files; {report.events:,} events of {report.tree_size:,} under a head of "
+            f"{_when(report.checkpoint_at)}; {len(report.witnesses)} known witnesses"
+        )
+    if report.gaps:
+        lines.append(f"           {report.gaps:,} events between the first and the last are not of what was asked for")
+    if report.verdict == "SIMULATED":
+        lines.append("           made under a simulated clock: it proves nothing about the world")
+    lines += [f"           {finding}" for finding in report.findings]
+    if report.first_bad:
+        lines.append(f"           first bad file: {report.first_bad}")
+    return "\n".join(lines)
 
 
 def _log(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[VerifierKey]) -> int:

@@ -456,6 +456,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiw
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON SCHEMA ledger TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.events, ledger.hashes, ledger.heads TO bailiwick_app;
+GRANT SELECT ON public.alembic_version TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.evidence_outputs, ledger.evidence_records TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.dead_letters, ledger.replays TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
