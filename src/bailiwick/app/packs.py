@@ -6,18 +6,21 @@ import hashlib
 import json
 import platform
 import re
+import socket
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bailiwick import __version__
+from bailiwick.app.foundations import Foundations
 from bailiwick.authority.pack_tables import TABLES as AUTHORITY_TABLES
 from bailiwick.evidence.events import Recorder
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.pack import Outcome, Pack, PackBuilder, Section
 from bailiwick.evidence.pack_control import ControlTable, control_section
+from bailiwick.evidence.pack_requests import JOB, PackRequests
 from bailiwick.evidence.pack_sections import evidence_sections
 from bailiwick.identity.pack_tables import TABLES as IDENTITY_TABLES
 from bailiwick.inventory.pack_tables import TABLES as INVENTORY_TABLES
@@ -25,6 +28,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redaction import scrub
 from bailiwick.kernel.settings import Settings, shown_value
@@ -95,6 +99,24 @@ def pack_builder(
     ):
         builder.register(section)
     return builder
+
+
+def pack_requests(base: Foundations) -> PackRequests:
+    """The list of packs asked for over the API, their files on this machine."""
+    return PackRequests(base.database, base.clock, base.ids, base.recorder, base.layout.packs, socket.gethostname())
+
+
+def packing(base: Foundations, signer: LedgerKeys, sealer: Callable[[], Sealer]) -> JobDefinition:
+    """The job that builds them."""
+    builder = pack_builder(
+        base.settings, base.layout, base.database, base.clock, base.ids, base.recorder, signer, sealer
+    )
+    requests = pack_requests(base)
+
+    async def build(due: datetime) -> dict[str, int]:
+        return await requests.build_waiting(builder)
+
+    return JobDefinition(JOB, timedelta(hours=1), build, timeout_s=6 * 3600.0)
 
 
 def _configuration(settings: Settings, layout: Layout) -> Section:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bailiwick.evidence.events import Context
     from bailiwick.evidence.evidence_records import EvidenceRecords
+    from bailiwick.evidence.pack import BuiltPack, Selection
     from bailiwick.kernel.db import Database
 
 app = small_app()
@@ -173,6 +174,126 @@ def list_(
     return _with_records(data_dir, zone, read)
 
 
+@app.command()
+@command
+def pack(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.zip", help="Where to write it.")],
+    requests: Annotated[
+        list[str] | None, typer.Option("--request", metavar="ID", help="All of this request; repeatable.")
+    ] = None,
+    windows: Annotated[
+        list[str] | None,
+        typer.Option("--window", metavar="A..B", help="From A to B: 24h, an ISO 8601 instant, now; repeatable."),
+    ] = None,
+    incident: Annotated[str, typer.Option("--incident", metavar="ID", help="All of this incident.")] = "",
+    name: Annotated[str, typer.Option("--name", help="What the pack is of, for whoever opens it.")] = "",
+    inputs: Annotated[bool, typer.Option("--inputs", help="With what decisions were made from.")] = False,
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """Build an evidence pack: events with their proof, policies, configuration and tables, in one signed ZIP file.
+
+    Exits 3 when nothing is known about the requests or nothing is signed.
+    """
+    from uuid import UUID
+
+    from bailiwick.evidence.pack import Selection, Window
+
+    try:
+        ids = tuple(dict.fromkeys(UUID(each) for each in requests or ()))
+    except ValueError:
+        raise CommandFailed(USAGE, "--request: say the id of a request") from None
+    wanted = Selection(zone, ids, tuple(Window(*_window(each)) for each in windows or ()), name, inputs)
+    if not (incident or ids or windows):
+        raise CommandFailed(USAGE, "say --request, --window or --incident")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise CommandFailed(USAGE, f"{out} cannot be written: name a file in a folder that is there")
+    built = _build(data_dir, wanted, incident, out)
+    told = {name: getattr(built, name) for name in built.__slots__}
+    if json_:
+        print(_as_json(told))
+        return 0
+    print(f"{out}: {built.events:,} events of zone {zone}, {built.files:,} files, {built.bytes:,} bytes")
+    print(f"SHA-256 {built.sha256}")
+    if built.unsigned:
+        print(f"{built.unsigned:,} newer events are under no head yet, and not in it")
+    print(f"check: bailiwick-verify pack {out} --key KEYFILE")
+    return 0
+
+
+def _window(text: str) -> tuple[datetime, datetime]:
+    from datetime import UTC, datetime
+
+    from bailiwick.cli.changes import instant
+
+    begin, dots, end = text.partition("..")
+    if not dots or not begin:
+        raise CommandFailed(USAGE, f"--window {text}: say A..B, for example 24h..now")
+    since = instant(begin, "--window")
+    return since, datetime.now(UTC) if end in {"", "now"} else instant(end, "--window")
+
+
+def _build(data_dir: Path | None, wanted: Selection, incident: str, out: Path) -> BuiltPack:
+    import asyncio
+    import sys
+
+    from pydantic import ValidationError
+
+    from bailiwick.app.foundations import kek_file
+    from bailiwick.app.packs import pack_builder
+    from bailiwick.cli import local
+    from bailiwick.evidence.events import Recorder
+    from bailiwick.evidence.ledger import LedgerKeys, NoLedgerKey
+    from bailiwick.kernel.crypto import SealError
+    from bailiwick.kernel.db import Database
+    from bailiwick.kernel.errors import BailiwickError, NotFound
+    from bailiwick.kernel.ids import Ids
+    from bailiwick.kernel.settings import Settings
+
+    layout = existing_layout(data_dir)
+    url = local.database_url(layout.data_dir)
+    clock, ids = local.clock_of(layout), Ids()
+    recorder = Recorder(clock, ids)
+
+    def progress(section: str, done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            print(
+                f"\r[{'#' * (40 * done // of):<40}] {done:,} of {of:,} {section}", end="", file=sys.stderr, flush=True
+            )
+
+    async def build() -> BuiltPack:
+        settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
+        sealer = kek_file(settings, layout).load()
+        database = Database(url, pool_size=2)
+        try:
+            signer = LedgerKeys(database, sealer, clock)
+            builder = pack_builder(settings, layout, database, clock, ids, recorder, signer, lambda: sealer)
+            selection = wanted
+            if incident:
+                async with database.begin() as tx:
+                    selection = (await builder.of_incident(tx, wanted.zone, incident)).joined(wanted)
+            return await builder.build(selection, out, _context(wanted.zone), progress=progress)
+        finally:
+            await database.close()
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
+
+    try:
+        return asyncio.run(build())
+    except NotFound as error:
+        raise CommandFailed(NO_DATA, error.detail) from None
+    except BailiwickError as error:
+        code = USAGE if error.reason in {"invalid_request", "no_incident_register"} else FAILED
+        raise CommandFailed(code, f"{error.detail} ({error.reason})") from None
+    except ValidationError as error:
+        raise CommandFailed(USAGE, "; ".join(str(problem["msg"]) for problem in error.errors())) from None
+    except (NoLedgerKey, SealError) as error:
+        raise CommandFailed(FAILED, str(error)) from None
+    except OSError as error:
+        raise CommandFailed(FAILED, f"{error.filename or out}: {error.strerror}") from None
+
+
 # ---------------------------------------------------------------------- running a command
 
 
@@ -288,13 +409,13 @@ def _with_records(
     from bailiwick.cli import local
     from bailiwick.evidence.events import Recorder
     from bailiwick.evidence.evidence_records import EvidenceRecords
-    from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.errors import Unavailable
     from bailiwick.kernel.ids import Ids
 
-    clock = SystemClock()
-    url = local.database_url(existing_layout(data_dir).data_dir)
+    layout = existing_layout(data_dir)
+    clock = local.clock_of(layout)
+    url = local.database_url(layout.data_dir)
 
     async def connected() -> int:
         database = Database(url, pool_size=2)

@@ -85,6 +85,16 @@ class Selection:
             "inputs": self.inputs,
         }
 
+    def joined(self, other: Selection) -> Selection:
+        """Both together; the name of the first."""
+        return Selection(
+            self.zone,
+            tuple(dict.fromkeys((*self.requests, *other.requests))),
+            tuple(dict.fromkeys((*self.windows, *other.windows))),
+            self.name or other.name,
+            self.inputs or other.inputs,
+        )
+
     @classmethod
     def from_json(cls, zone: str, told: Mapping[str, Any]) -> Selection:
         """Read what :meth:`to_json` wrote."""
@@ -109,6 +119,13 @@ class Selection:
 
 IncidentSelector = Callable[[Transaction, str, str], Awaitable[Selection]]
 """Answers the requests and windows of an incident of a zone; raises :class:`NotFound`."""
+
+
+async def of_incident(incidents: IncidentSelector | None, tx: Transaction, zone: str, incident: str) -> Selection:
+    """What a pack of ``incident`` is of. Raises ``no_incident_register`` where no room keeps incidents."""
+    if incidents is None:
+        raise BailiwickError(reason="no_incident_register")
+    return await incidents(tx, zone, incident)
 
 
 # ---------------------------------------------------------------------- what rooms contribute
@@ -296,10 +313,8 @@ class PackBuilder:
         return [self._sections[name] for name in sorted(self._sections)]
 
     async def of_incident(self, tx: Transaction, zone: str, incident: str) -> Selection:
-        """What a pack of ``incident`` is of. Raises ``no_incident_register`` where no room keeps incidents."""
-        if self._incidents is None:
-            raise BailiwickError(reason="no_incident_register")
-        return await self._incidents(tx, zone, incident)
+        """See :func:`of_incident`."""
+        return await of_incident(self._incidents, tx, zone, incident)
 
     async def build(
         self,

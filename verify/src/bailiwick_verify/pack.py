@@ -130,6 +130,8 @@ def _opened(report: PackReport, archive: Archive, keys: Sequence[VerifierKey]) -
         if not [key for key in known if key.signed(note)]:
             raise NoteError(f"no known key of {statement.origin} signed the pack")
         times = [moment for key in known if (moment := key.as_cosigner().time_signed(note)) is not None]
+        if len(note.signatures) != 2 or not times:
+            raise NoteError("it does not carry the log's two signatures, without and with the time, and nothing else")
     except NoteError as error:
         report.fail(NOTE, str(error))
         return None
