@@ -224,4 +224,3 @@ def test_a_signed_manifest_that_makes_no_sense_is_refused(tmp_path: Path) -> Non
 
 def test_a_file_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
     assert main(["pack", str(tmp_path / "nowhere.zip"), "--key", str(KEY.key)]) == 2
-
