@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,8 +61,12 @@ class ApiClient:
             "server": ("api", 80),
         }
 
+        left = [{"type": "http.request", "body": content, "more_body": False}]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": content, "more_body": False}
+            if not left:
+                await asyncio.Event().wait()  # the caller stays
+            return left.pop()
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
