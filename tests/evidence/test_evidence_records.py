@@ -62,8 +62,7 @@ async def told(world: World) -> list[dict[str, Any]]:
     sequencer = world.sequencer()
     await sequencer.drain()
     sequencer.close()
-    bodies = world.rows("SELECT body FROM ledger.events WHERE code = 'BW5071' ORDER BY seq")
-    return [json.loads(bytes(body)) for body in bodies]
+    return [json.loads(body) for body in world.bodies("WHERE code = 'BW5071'")]
 
 
 async def test_the_same_content_is_one_record_and_each_recording_an_event(world: World) -> None:

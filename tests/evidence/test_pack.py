@@ -66,7 +66,7 @@ async def test_a_window_is_packed_and_holds(world: World, tmp_path: Path) -> Non
     assert report.first_bad == "" and report.signed_at and report.checkpoint_at
     with zipfile.ZipFile(path) as archive:
         lines = archive.read("events/events.jsonl").splitlines()
-    assert lines == [bytes(body) for body in world.rows("SELECT body FROM ledger.events ORDER BY seq")]
+    assert lines == world.bodies()
 
 
 async def test_a_request_is_packed_with_receipts(world: World, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ async def test_decision_inputs_are_packed_when_asked_for(world: World, tmp_path:
 
 async def test_a_damaged_ledger_is_packed_and_the_verifier_says_where(world: World, tmp_path: Path) -> None:
     await world.filled(600)
-    world.do("UPDATE ledger.events SET body = overlay(body placing 'X'::bytea from 300) WHERE seq = 300")
+    world.do("UPDATE ledger.events SET server = 'elsewhere' WHERE seq = 300")
     report = await check(world, await packed(world, tmp_path / "a.zip", ALL))
     assert (report.verdict, report.first_bad) == ("FAIL", "events/events.jsonl")
     assert "position 300" in report.findings[0]

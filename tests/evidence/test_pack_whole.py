@@ -230,13 +230,13 @@ def _many(world: World, count: int) -> None:
 
     edge, leaves = Edge(), []
     with psycopg.connect(world.url) as connection, connection.cursor() as cursor:
-        columns = "zone, seq, id, at, recorded_at, code, outcome, principal, source, position, body"
+        columns = "zone, seq, id, at, recorded_at, code, outcome, principal, rest"
         at = datetime.now(UTC)
         with cursor.copy(f"COPY ledger.events ({columns}) FROM STDIN") as copy:
             for seq in range(count):
                 one = body.replace(b'"user":"jane"', b'"user":"u%05d"' % seq)
                 leaves.append(leaf_hash(one))
-                copy.write_row(("default", seq, world.ids(), at, at, "BW4001", "allow", "jane", "s", seq, one))
+                copy.write_row(("default", seq, world.ids(), at, at, "BW4001", "allow", "jane", b"\n" + one))
         levels: list[list[bytes]] = [[], [], []]
         levels[0] = leaves
         for tile in edge.extend(leaves):

@@ -13,6 +13,7 @@ from bailiwick.evidence.evidence_records import EvidenceRecord, decode
 from bailiwick.evidence.inputs import DETAIL, input_aad
 from bailiwick.evidence.pack import Outcome, Pack, Section
 from bailiwick.evidence.receipts import receipt
+from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.evidence.tree import prove, read_hashes
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick_verify.merkle import TILE_WIDTH, consistency_path
@@ -48,13 +49,14 @@ async def _events(pack: Pack) -> Outcome:
     matched = pack.matched
     where, values = pack.selection.where()
     found = pack.rows(
-        f"SELECT seq, body FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {where} ORDER BY seq",  # noqa: S608
+        f"SELECT seq, {COLUMNS} FROM ledger.events"  # noqa: S608
+        f" WHERE zone = %(zone)s AND seq < %(size)s AND {where} ORDER BY seq",
         {"zone": pack.zone, "size": pack.head.size, **values},
     )
     count, positions = 0, bytearray()
     async with pack.file("events.jsonl", large=True) as stream:
         async for row in found:
-            await stream.write(row["body"] + b"\n")
+            await stream.write(body_of(row) + b"\n")
             positions += b"%d\n" % row["seq"]
             tile = row["seq"] // TILE_WIDTH
             if not matched.tiles or matched.tiles[-1] != tile:
@@ -218,11 +220,11 @@ def _inputs(sealer: Callable[[], Sealer] | None) -> Callable[[Pack], Any]:
             where, values = pack.selection.where()
             async for row in pack.rows(
                 "SELECT w.digest, d.sealed FROM"  # noqa: S608
-                " (SELECT DISTINCT convert_from(body, 'UTF8')::jsonb #>> %(path)s AS digest"
+                " (SELECT DISTINCT substring(encode(rest, 'escape') FROM %(pattern)s) AS digest"
                 f" FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {where}) w"
                 " LEFT JOIN decision_inputs d ON d.zone = %(zone)s AND d.digest = w.digest"
                 " WHERE w.digest IS NOT NULL ORDER BY w.digest",
-                {"zone": pack.zone, "size": pack.head.size, "path": ["details", DETAIL], **values},
+                {"zone": pack.zone, "size": pack.head.size, "pattern": f'"{DETAIL}":"([0-9a-f]{{64}})"', **values},
             ):
                 state, body = _opened(opener, pack.zone, row["digest"], row["sealed"])
                 states[state] += 1
