@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class ApiClient:
     async def get(self, path: str, **options: Mapping[str, str] | None) -> Answer:
         return await self._call("GET", path, **options)
 
-    async def post(self, path: str, **options: Mapping[str, str] | None) -> Answer:
+    async def post(self, path: str, **options: Any) -> Answer:
         return await self._call("POST", path, **options)
 
     async def _call(
@@ -41,7 +42,9 @@ class ApiClient:
         path: str,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        body: Any = None,
     ) -> Answer:
+        content = b"" if body is None else json.dumps(body).encode()
         sent: list[dict[str, Any]] = []
         scope = {
             "type": "http",
@@ -53,17 +56,23 @@ class ApiClient:
             "raw_path": path.encode(),
             "root_path": "",
             "query_string": urlencode(params or {}).encode(),
-            "headers": [(n.encode(), v.encode()) for n, v in {**self.headers, **(headers or {})}.items()],
+            "headers": [(n.encode(), v.encode()) for n, v in {**self._headers(body), **(headers or {})}.items()],
             "client": ("192.0.2.1", 1234),
             "server": ("api", 80),
         }
 
+        left = [{"type": "http.request", "body": content, "more_body": False}]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            if not left:
+                await asyncio.Event().wait()  # the caller stays
+            return left.pop()
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
         await self._app(scope, receive, send)
-        body = b"".join(message.get("body", b"") for message in sent)
-        return Answer(sent[0]["status"], body)
+        return Answer(sent[0]["status"], b"".join(message.get("body", b"") for message in sent))
+
+    def _headers(self, body: Any) -> dict[str, str]:
+        return self.headers if body is None else {**self.headers, "content-type": "application/json"}

@@ -134,6 +134,23 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
             {"current_password": user["password"], "new_password": "another long enough one"},
             {"as": "walker"},
         ),
+        "POST /api/v1/evidence/records": (
+            "/api/v1/evidence/records",
+            {
+                "kind": "probe",
+                "check": "walk",
+                "output": "ok",
+                "exit": 0,
+                "since": "2026-01-05T09:00:00Z",
+                "until": "2026-01-05T09:00:01Z",
+            },
+            {},
+        ),
+        "POST /api/v1/evidence/packs": (
+            "/api/v1/evidence/packs",
+            {"windows": [{"since": "2026-01-05T09:00:00Z", "until": "2026-01-05T10:00:00Z"}]},
+            {},
+        ),
         "DELETE /api/v1/sessions/{identifier}": ("SESSION", None, {}),
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),

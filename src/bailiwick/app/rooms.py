@@ -9,13 +9,16 @@ from datetime import timedelta
 
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
+from bailiwick.app.packs import pack_requests
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.issuer import Issuer
 from bailiwick.authority.revocation import Revocations, Settlement
 from bailiwick.evidence.drained import drained
+from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.evidence.recording import WorkerEvidence
 from bailiwick.evidence.search import Search
 from bailiwick.evidence.spool import Spool
@@ -59,6 +62,8 @@ class Rooms:
     credentials: Credentials
     policies: Policies
     known_good: KnownGood
+    evidence_records: EvidenceRecords
+    packs: PackRequests
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
@@ -146,6 +151,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
             on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
         ),
         known_good=KnownGood(database, recorder, clock),
+        evidence_records=EvidenceRecords(clock, recorder),
+        packs=pack_requests(base),
     )
 
 

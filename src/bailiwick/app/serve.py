@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Scope
 
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
+import bailiwick.evidence.evidence_records_api as evidence_records_api
+import bailiwick.evidence.pack_api as pack_api
 import bailiwick.identity.api as identity_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -29,7 +31,7 @@ from bailiwick.app.rooms import Rooms, build
 from bailiwick.app.running import Background
 from bailiwick.app.servers import Listener, serve_until
 from bailiwick.app.settled import Settled
-from bailiwick.app.worker_state import WorkerState
+from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
 from bailiwick.evidence.spool import Spool
@@ -182,6 +184,8 @@ def compose(
         )
     )
     app.include_router(evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files))
+    app.include_router(evidence_records_api.routes(base.database, rooms.evidence_records, base.recorder, base.clock))
+    app.include_router(pack_api.routes(base.database, rooms.packs, base.recorder))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.session,
@@ -206,7 +210,7 @@ def compose(
         identify=_identify(rooms),
         per_minute=_per_minute(base, state),
     )
-    sealer = _Current(base.sealer)
+    sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
         Idempotency(Settled(app, rooms.revocations.applied), base.database, base.clock, sealer, _authenticate(rooms)),
@@ -374,19 +378,6 @@ def _access_writer(access_log: AccessLog) -> Any:
         )
 
     return write
-
-
-class _Current:
-    """The sealer as it is now."""
-
-    def __init__(self, sealer: Any) -> None:
-        self._sealer = sealer
-
-    def replace(self, sealer: Any) -> None:
-        self._sealer = sealer
-
-    def __call__(self) -> Any:
-        return self._sealer
 
 
 async def _database_state(base: Foundations) -> str:

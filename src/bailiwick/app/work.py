@@ -12,10 +12,11 @@ import structlog
 
 from bailiwick.app import health
 from bailiwick.app.foundations import Foundations, lay
+from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
-from bailiwick.app.worker_state import WorkerState
+from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
@@ -72,8 +73,15 @@ async def run(settings: Settings, layout: Layout) -> int:
         base.recorder,
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
+<<<<<<< HEAD
     witnessing = witnesses(base)
     jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
+=======
+    sealer = CurrentSealer(base.sealer)
+    state.on_sealer.append(sealer.replace)
+    definitions = [*scheduled(base, state), *swept(sweep), packing(base, signer, sealer)]
+    jobs = Jobs(base.database, base.clock, base.metrics, definitions)
+>>>>>>> packs
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())

@@ -17,6 +17,20 @@ from bailiwick.policy.loader import Loaded, load_decider
 log = structlog.get_logger(__name__)
 
 
+class CurrentSealer:
+    """The sealer as it is now: a rotation of the key-encryption key replaces it."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def replace(self, sealer: Sealer) -> None:
+        """Use this one from now on."""
+        self._sealer = sealer
+
+    def __call__(self) -> Sealer:
+        return self._sealer
+
+
 class WorkerState:
     """The snapshot store, a decider per zone, and the reader that keeps them current.
 

@@ -75,14 +75,14 @@ def changes(
     return 0 if found else NO_DATA
 
 
-def instant(text: str) -> datetime:
+def instant(text: str, option: str = "--since") -> datetime:
     """The instant that ``90m``, ``24h``, ``7d`` ago or an ISO 8601 text means; ends the command for anything else."""
     if found := re.fullmatch(r"(\d{1,6})([mhd])", text):
         return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise CommandFailed(USAGE, f"--since {text}: say 90m, 24h, 7d or an ISO 8601 instant") from None
+        raise CommandFailed(USAGE, f"{option} {text}: say 90m, 24h, 7d or an ISO 8601 instant") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from bailiwick.cli.failure import NO_DATA, CommandFailed
+from bailiwick.kernel.clock import SystemClock
 from bailiwick.kernel.db import APP_ROLE
 from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
 from bailiwick.kernel.paths import Layout
+
+
+def clock_of(layout: Layout) -> SystemClock:
+    """The clock of the installation that runs there: evidence made under a simulated one has to say so."""
+    try:
+        return SystemClock(float(json.loads(layout.settings_file.read_text())["clock_factor"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return SystemClock()
 
 
 def database_url(data_dir: Path) -> str:

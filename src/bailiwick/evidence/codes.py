@@ -88,6 +88,10 @@ WITNESS_REFUSED = EventType("BW5041", "ledger.witness.refused", mutation=False)
 WITNESS_RECOVERED = EventType("BW5042", "ledger.witness.recovered", mutation=False)
 EVIDENCE_REPLAYED = EventType("BW5012", "evidence.replayed")
 EVIDENCE_LOSS_ACKNOWLEDGED = EventType("BW5011", "evidence.loss.acknowledged")
+EVIDENCE_RECORDED = EventType("BW5071", "evidence.recorded")
+EVIDENCE_PACK_REQUESTED = EventType("BW5081", "evidence.pack.requested")
+EVIDENCE_PACK_BUILT = EventType("BW5082", "evidence.pack.built")
+EVIDENCE_PACK_FAILED = EventType("BW5083", "evidence.pack.failed")
 
 # 60xx operation
 INSTALLATION_BOOTSTRAPPED = EventType("BW6001", "installation.bootstrapped")

@@ -9,7 +9,9 @@ Bytes that could not be put together exactly (another writer's spelling) are kep
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -71,7 +73,7 @@ def _told_by_columns(event: Event, event_id: UUID, at: datetime, request_id: UUI
     )
 
 
-def body_of(row: Row) -> bytes:
+def body_of(row: Mapping[str, Any] | Row) -> bytes:
     """The bytes of the event in a row with :data:`COLUMNS`. A row that was tampered with gives other bytes than were
     hashed, and never raises."""
     return body_from(

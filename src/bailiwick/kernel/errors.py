@@ -77,6 +77,12 @@ REASONS: dict[str, Reason] = {
     "upstream_forbidden": Reason(422, "The address is link-local, metadata, or private and not allowed."),
     "upstream_unavailable": Reason(502, "The upstream could not be reached."),
     "upstream_timeout": Reason(504, "The upstream did not answer in time."),
+    # --- evidence packs
+    "no_incident_register": Reason(
+        409, "This installation keeps no register of incidents yet: name the requests and windows instead."
+    ),
+    "pack_not_built": Reason(409, "The evidence pack is not built yet, or building it failed."),
+    "pack_elsewhere": Reason(409, "The evidence pack is kept on another machine of this installation."),
     # --- why a policy is refused, or fails at run time: the `findings` of `policy_refused`, the `fault` of a decision
     "policy_syntax_error": Reason(422, "The policy is not valid Rego, in v0 or in v1."),
     "policy_too_deep": Reason(422, "Literals, brackets or expressions nest deeper than can be parsed in bounded time."),

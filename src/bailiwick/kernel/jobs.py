@@ -149,12 +149,7 @@ class Jobs:
             raise NotFound("There is no job by that name.")
         now = self._clock.now()
         async with self._database.begin() as tx:
-            await tx.run(
-                "INSERT INTO job_occurrences (job, due_at, scheduled) VALUES (:job, :now, false)"
-                " ON CONFLICT DO NOTHING",
-                job=job,
-                now=now,
-            )
+            await make_due(tx, job, now)
         self._wake.set()
         return now
 
@@ -345,6 +340,15 @@ class Jobs:
                 " WHERE job = :job AND due_at = :due_at AND holder = :holder AND state = 'running'",
                 **claimed.key,
             )
+
+
+async def make_due(tx: Transaction, job: str, now: datetime) -> None:
+    """Make ``job`` due with the caller's commit; whichever process has it among its definitions runs it."""
+    await tx.run(
+        "INSERT INTO job_occurrences (job, due_at, scheduled) VALUES (:job, :now, false) ON CONFLICT DO NOTHING",
+        job=job,
+        now=now,
+    )
 
 
 @dataclass(slots=True)

@@ -112,6 +112,11 @@ class Layout:
         """The newest signed head of every zone's ledger, kept apart from the database."""
         return self.data_dir / "heads"
 
+    @property
+    def packs(self) -> Path:
+        """Evidence packs that were asked for over the API, until they expire."""
+        return self.data_dir / "packs"
+
     def __repr__(self) -> str:
         return f"Layout({str(self.data_dir)!r})"
 

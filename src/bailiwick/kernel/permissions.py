@@ -36,6 +36,9 @@ class Permission(StrEnum):
     DECISIONS_READ = "decisions:read"
     EVALUATE_OTHERS = "decisions:evaluate-others"
     AUDIT_READ = "audit:read"
+    EVIDENCE_READ = "evidence:read"  # records of probes and attestations
+    EVIDENCE_RECORD = "evidence:record"
+    EVIDENCE_PACK = "evidence:pack"  # have evidence packs built, and take them away
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
@@ -53,6 +56,8 @@ _AUDITOR = _VIEWER | {
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,
     Permission.AUDIT_READ,
+    Permission.EVIDENCE_READ,
+    Permission.EVIDENCE_PACK,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -67,6 +72,8 @@ _OPERATOR = _VIEWER | {
     Permission.POLICIES_TEST,
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,
+    Permission.EVIDENCE_READ,
+    Permission.EVIDENCE_RECORD,
     Permission.REVOKE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,

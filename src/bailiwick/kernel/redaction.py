@@ -140,6 +140,16 @@ def redact_text(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
+def scrub(text: str) -> tuple[str, int]:
+    """``text`` of any length without what has the form of a secret, and how many places were taken out."""
+    taken = 0
+    if _SUSPECT.search(text):
+        for rule, replacement in _RULES:
+            text, count = rule.subn(replacement, text)
+            taken += count
+    return text, taken
+
+
 def redact(value: Any, _depth: int = 0) -> Any:
     """``value`` with secrets taken out at every depth, as JSON types; what is none becomes its text."""
     if value is None or isinstance(value, bool):

@@ -18,12 +18,17 @@ from bailiwick_verify.check import MAX_GAP_S, simulated
 from bailiwick_verify.db import NoDriver, verify_database
 from bailiwick_verify.log import verify_log
 from bailiwick_verify.note import COSIGNATURE, NoteError, VerifierKey
+from bailiwick_verify.pack import PackReport, verify_pack
 from bailiwick_verify.receipt import Receipt, ReceiptError
 from bailiwick_verify.report import LogReport, Progress
 from bailiwick_verify.source import Folder, Server, Source
 
+<<<<<<< HEAD
 EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 1, "NO_DATA": 3}
 _USAGE = 2
+=======
+_EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 1, "NO_DATA": 3}
+>>>>>>> packs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _misused(f"--quorum {given.quorum} needs as many --witness keys")
     if given.verb == "receipt":
         return _receipt(given, keys, witnesses)
+    if given.verb == "pack":
+        return _pack(given, keys, witnesses)
     return _log(given, keys, witnesses)
 
 
@@ -57,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     receipt = verbs.add_parser("receipt", parents=[common], help="check one event's receipt (.tlog-proof)")
     receipt.add_argument("file", type=Path)
+    pack = verbs.add_parser("pack", parents=[common], help="check an evidence pack (.zip)")
+    pack.add_argument("file", type=Path)
     for verb, meaning, what in (
         ("export", "check a log exported into a folder", "folder"),
         ("live", "check a log at its address, for example https://host/evidence/default", "url"),
@@ -116,6 +125,35 @@ def _receipt(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list
         print(f"      signed {_when(opened.time)}; {len(opened.witnesses)} known witnesses")
         print(_printable(entry))
     return EXITS[verdict]
+
+
+def _pack(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[VerifierKey]) -> int:
+    try:
+        report = verify_pack(given.file, keys, witnesses, quorum=given.quorum)
+    except OSError as error:
+        print(f"bailiwick-verify: {given.file}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(json.dumps(report.to_json()) if given.json else _told_of_pack(report))
+    return _EXITS[report.verdict]
+
+
+def _told_of_pack(report: PackReport) -> str:
+    lines = [f"{report.verdict:11}pack {report.pack or '?'} of zone {report.zone or '?'}"]
+    if report.signed_at:
+        lines.append(f"           signed {_when(report.signed_at)} by {report.origin}")
+    if report.tree_size:
+        lines.append(
+            f"           {report.files:,} files; {report.events:,} events of {report.tree_size:,} under a head of "
+            f"{_when(report.checkpoint_at)}; {len(report.witnesses)} known witnesses"
+        )
+    if report.gaps:
+        lines.append(f"           {report.gaps:,} events between the first and the last are not of what was asked for")
+    if report.verdict == "SIMULATED":
+        lines.append("           made under a simulated clock: it proves nothing about the world")
+    lines += [f"           {finding}" for finding in report.findings]
+    if report.first_bad:
+        lines.append(f"           first bad file: {report.first_bad}")
+    return "\n".join(lines)
 
 
 def _log(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[VerifierKey]) -> int:

@@ -405,6 +405,50 @@ END $$;
 ALTER FUNCTION ledger.ensure_partitions OWNER TO bailiwick_owner;
 """
 
+# Records of probes and attestations, addressed by their content: the database itself holds id and bytes together.
+# `evidence_packs` is the list of packs asked for; what they hold is in their files.
+EVIDENCE = """
+CREATE TABLE ledger.evidence_outputs (
+  sha256 text PRIMARY KEY CHECK (sha256 = encode(sha256(data), 'hex')),
+  data bytea NOT NULL CHECK (octet_length(data) <= 1048576)
+);
+CREATE TABLE ledger.evidence_records (
+  id text PRIMARY KEY CHECK (id = encode(sha256(body), 'hex')),
+  zone text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('probe', 'attestation')),
+  subject text NOT NULL,
+  since timestamptz NOT NULL,
+  until timestamptz NOT NULL CHECK (until >= since),
+  expires_at timestamptz,
+  output text NOT NULL REFERENCES ledger.evidence_outputs,
+  recorded_at timestamptz NOT NULL,
+  number bigint GENERATED ALWAYS AS IDENTITY,
+  body bytea NOT NULL
+);
+CREATE INDEX ON ledger.evidence_records (zone, number);
+CREATE INDEX ON ledger.evidence_records (zone, subject, number);
+CREATE INDEX ON ledger.evidence_records (zone, until);
+CREATE TABLE evidence_packs (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  selection jsonb NOT NULL,
+  context jsonb NOT NULL,
+  requested_by text NOT NULL,
+  requested_at timestamptz NOT NULL,
+  state text NOT NULL DEFAULT 'requested' CHECK (state IN ('requested', 'building', 'built', 'failed', 'expired')),
+  attempts int NOT NULL DEFAULT 0,
+  host text NOT NULL DEFAULT '',
+  events bigint,
+  bytes bigint,
+  sha256 text,
+  error text NOT NULL DEFAULT '',
+  finished_at timestamptz,
+  expires_at timestamptz
+);
+CREATE INDEX ON evidence_packs (zone, id);
+CREATE INDEX ON evidence_packs (requested_at) WHERE state IN ('requested', 'building');
+"""
+
 VIEWS = """
 CREATE VIEW public.users AS
   SELECT id, zone, username, email, full_name, role, is_active, mfa_enabled, last_login_at, created_at, updated_at
@@ -433,6 +477,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiw
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 GRANT USAGE ON SCHEMA ledger TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.events, ledger.hashes, ledger.heads TO bailiwick_app;
+GRANT SELECT ON public.alembic_version TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.evidence_outputs, ledger.evidence_records TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.dead_letters, ledger.replays TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.cosignatures, ledger.cosigned TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
@@ -448,7 +494,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, LEDGER):
+    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, LEDGER, EVIDENCE):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")

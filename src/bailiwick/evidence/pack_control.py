@@ -1,0 +1,66 @@
+"""Tables in a pack: only columns that were listed, so that a new one is left out until somebody has looked at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bailiwick.evidence.pack import Outcome, Pack, Section
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTable:
+    """A table of the schema ``bailiwick``: the columns that packs show, those they withhold, and the order of rows.
+
+    ``zoned``: the column that holds the zone, '' where the table is of the whole installation. ``at``: the column whose
+    time must lie within the pack's window, '' to take all rows.
+    """
+
+    name: str
+    shown: tuple[str, ...]
+    order: tuple[str, ...]
+    withheld: tuple[str, ...] = ()
+    zoned: str = "zone"
+    at: str = ""
+
+
+def control_section(tables: Sequence[ControlTable]) -> Section:
+    """The folder ``control/``: the tables as they stood in the pack's transaction, one JSON line a row."""
+
+    async def write(pack: Pack) -> Outcome:
+        rows = 0
+        columns = {}
+        for table in sorted(tables, key=lambda each: each.name):
+            columns[table.name] = {"shown": table.shown, "withheld": table.withheld}
+            conditions: list[str] = []
+            values: dict[str, object] = {}
+            if table.zoned:
+                conditions.append(f"{table.zoned} = %(zone)s")
+                values["zone"] = pack.zone
+            if table.at:
+                conditions.append(f"{table.at} >= %(since)s AND {table.at} <= %(until)s")
+                values |= {"since": pack.window.since, "until": pack.window.until}
+            sql = f"SELECT {', '.join(table.shown)} FROM bailiwick.{table.name}"  # noqa: S608 - names are our own
+            sql += f" WHERE {' AND '.join(conditions)}" if conditions else ""
+            found = pack.rows(f"{sql} ORDER BY {', '.join(table.order)}", values)
+            rows += await pack.put_rows(f"{table.name}.jsonl", found, windowed=bool(table.at))
+        await pack.put_json("columns.json", columns)
+        await pack.put_json("snapshot.json", await _snapshot(pack))
+        return Outcome(note=f"{rows:,} rows of {len(tables)} tables; no base backup is kept by this installation")
+
+    return Section("control", "The control tables in one consistent snapshot; secrets are not in it", "database", write)
+
+
+async def _snapshot(pack: Pack) -> dict[str, object]:
+    """Which instant of the database this is, for holding it against a backup or its write-ahead log."""
+    row = await pack.tx.one(
+        "SELECT pg_current_snapshot()::text AS snapshot, current_setting('server_version') AS server,"
+        " CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn()::text END AS lsn,"
+        " transaction_timestamp() AS began_at"
+    )
+    assert row is not None
+    return {
+        **row,
+        "isolation": "repeatable read, read only",
+        "base_backup": None,
+    }

@@ -1,0 +1,37 @@
+"""What evidence packs show of the identity room's tables."""
+
+from __future__ import annotations
+
+from bailiwick.evidence.pack_control import ControlTable
+
+TABLES = (
+    ControlTable(
+        "users",
+        (
+            "id", "zone", "username", "email", "full_name", "role", "is_active", "mfa_enabled",
+            "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at", "updated_at",
+        ),
+        ("username",),
+        withheld=("password_hash", "invitation_hash"),
+    ),
+    ControlTable(
+        "login_failures", ("zone", "username", "failures", "last_at", "locked_until"), ("username",)
+    ),
+    ControlTable(
+        "sessions",
+        (
+            "id", "zone", "username", "method", "ip", "user_agent", "created_at", "expires_at", "ended_at",
+            "end_reason",
+        ),
+        ("created_at", "id"),
+    ),
+    ControlTable(
+        "applications",
+        (
+            "id", "zone", "name", "description", "role", "grants", "rate_limit", "is_active", "version",
+            "secret_rotated_at", "created_at", "updated_at",
+        ),
+        ("name",),
+        withheld=("secret_hash",),
+    ),
+)  # fmt: skip
