@@ -83,6 +83,8 @@ STREAM_CUT = EventType("BW4003", "gateway.stream.cut", mutation=False)
 AUDIT_READ = EventType("BW5001", "audit.read", mutation=False)
 AUDIT_EXPORTED = EventType("BW5002", "audit.exported", mutation=False)
 AUDIT_VERIFIED = EventType("BW5003", "audit.verified", mutation=False)
+AUDIT_QUERY_SAVED = EventType("BW5006", "audit.query.saved")
+AUDIT_QUERY_DELETED = EventType("BW5007", "audit.query.deleted")
 EVIDENCE_REPLAYED = EventType("BW5012", "evidence.replayed")
 EVIDENCE_LOSS_ACKNOWLEDGED = EventType("BW5011", "evidence.loss.acknowledged")
 

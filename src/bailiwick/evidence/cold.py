@@ -12,46 +12,55 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bailiwick.evidence.query import Filter, Order, codes_named, contents, quoted
 from bailiwick.kernel.errors import BailiwickError
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+    from duckdb import DuckDBPyConnection
 
-_THREADS = 2
-_MEMORY = "512MB"
 T = TypeVar("T")
 
 
+class ColdPart(Protocol):
+    """A run of positions, none missing."""
+
+    @property
+    def first_seq(self) -> int: ...
+
+    @property
+    def last_seq(self) -> int: ...
+
+
 class ColdWindow(Protocol):
-    """A sealed stretch of a zone's ledger: the events ``first`` to ``first + count - 1``."""
+    """Sealed events of a zone that the table no longer has; its parts in the order of the ledger."""
 
     @property
-    def first(self) -> int:
-        """Number of its first event."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """How many events it has."""
-        ...
+    def objects(self) -> Sequence[ColdPart]: ...
 
 
 class ColdEvents(Protocol):
     """The archive as the search sees it."""
 
     async def list_windows(self, zone: str, since: datetime | None, until: datetime | None) -> Sequence[Any]:
-        """Windows that may hold events of the time asked for, in any order."""
+        """The :class:`ColdWindow`\\ s that may hold events of that time, in any order."""
         ...
 
-    def relation(self, connection: DuckDBPyConnection, windows: Sequence[Any]) -> DuckDBPyRelation:
-        """Their events: ``seq, id, at, recorded_at, code, outcome, principal, server, request_id, decision_id, body``.
-
-        Called in a thread; may block.
-        """
+    async def paths(self, windows: Sequence[Any]) -> Sequence[Path]:
+        """The parts of these windows as Parquet files that are what was sealed; raises ``BailiwickError``."""
         ...
+
+
+OpenParts = Callable[[Sequence[Path]], "DuckDBPyConnection"]
+"""Opens parts: a connection of its own with the view ``cold`` and its columns ``seq, id, at, recorded_at`` (UTC without
+a zone), ``code, outcome, principal, server, request_id, decision_id, body``. Called in a thread; may block."""
+
+
+def span_of(window: ColdWindow) -> tuple[int, int]:
+    """The first and the last position of a window that has any."""
+    return window.objects[0].first_seq, window.objects[-1].last_seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +75,9 @@ class ColdRow:
 class ColdSearch:
     """Runs queries over cold windows. ``slots``: how many at once in this process."""
 
-    def __init__(self, source: ColdEvents, *, slots: int = 2) -> None:
+    def __init__(self, source: ColdEvents, open_parts: OpenParts, *, slots: int = 2) -> None:
         self.source = source
+        self._open_parts = open_parts
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="cold-search")
 
     async def events(
@@ -106,6 +116,7 @@ class ColdSearch:
     async def _run(self, windows: Sequence[ColdWindow], ask: Callable[[DuckDBPyConnection], T], budget_s: float) -> T:
         started = time.monotonic()
         cancelled = threading.Event()
+        paths = await self.source.paths(windows)
         loop = asyncio.get_running_loop()
 
         def work() -> T:
@@ -114,16 +125,13 @@ class ColdSearch:
             left = budget_s - (time.monotonic() - started)
             if left <= 0 or cancelled.is_set():
                 raise too_expensive()
-            with duckdb.connect(config={"threads": _THREADS, "memory_limit": _MEMORY}) as connection:
+            with self._open_parts(paths) as connection:
                 alarm = threading.Timer(left, connection.interrupt)
                 alarm.daemon = True
                 alarm.start()
                 try:
-                    self.source.relation(connection, windows).create_view("cold")
                     return ask(connection)
-                except duckdb.InterruptException:
-                    raise too_expensive() from None
-                except duckdb.OutOfMemoryException:
+                except (duckdb.InterruptException, duckdb.OutOfMemoryException):
                     raise too_expensive() from None
                 finally:
                     alarm.cancel()
@@ -156,9 +164,9 @@ def conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
     if wanted.name:
         where.append(f"list_contains({put(codes_named(wanted.name) or [''])}, code)")
     if wanted.since:
-        where.append(f"at >= {put(wanted.since)}")
+        where.append(f'"at" >= {put(_naive(wanted.since))}')
     if wanted.until:
-        where.append(f"at < {put(wanted.until)}")
+        where.append(f'"at" < {put(_naive(wanted.until))}')
     body = "TRY(decode(CAST(body AS BLOB)))"
     for each in contents(wanted):
         part = body
@@ -182,6 +190,10 @@ def too_expensive() -> BailiwickError:
 
 def _instant(micros: int) -> datetime:
     return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _bytes(body: bytes | str) -> bytes:

@@ -191,16 +191,6 @@ async def leaves(tx: Transaction, zone: str, seqs: Sequence[int]) -> dict[int, b
     return {row["seq"]: bytes(row["leaf"] or b"") for row in rows}
 
 
-async def present(tx: Transaction, zone: str, seqs: Sequence[int]) -> set[int]:
-    """Which of these events stand in the table."""
-    rows = await tx.all(
-        "SELECT seq FROM ledger.events WHERE zone = :zone AND seq = ANY(CAST(:seqs AS bigint[]))",
-        zone=zone,
-        seqs=list(seqs),
-    )
-    return {row["seq"] for row in rows}
-
-
 async def behind(tx: Transaction, zones: Sequence[str], after: Sequence[int], limit: int) -> list[Row]:
     """The next events of each zone behind its place: ``zone, seq, recorded_at, body``, at most ``limit`` a zone."""
     rows = await tx.all(

@@ -1,7 +1,7 @@
 """Finding evidence, hot and cold alike: events by filter, counts of them, one event, one decision with its input.
 
-Events stand in the order of their sequence numbers, whether the table still has them or the archive. A window of the
-archive is read unless the table has its events (a sealed window stays in the table until it is purged).
+Events stand in the order of their sequence numbers, whether the table still has them or the archive. The archive tells
+which of its windows the table has no longer; only those are read, and only as far as a page needs them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from bailiwick.evidence import hot
-from bailiwick.evidence.cold import ColdSearch, ColdWindow
+from bailiwick.evidence.cold import ColdSearch, ColdWindow, span_of
 from bailiwick.evidence.events import Event, decode, leaf_hash
 from bailiwick.evidence.inputs import DETAIL, input_aad
 from bailiwick.evidence.query import Filter, Order, codes_named
@@ -155,7 +155,7 @@ class Search:
             rows = await hot.find(tx, zone, alternative, order, after, limit, budget)
             found |= {row["seq"]: (row["recorded_at"], bytes(row["body"])) for row in rows}
         if self._cold is not None:
-            await self._add_cold(tx, self._cold, zone, wanted, order, after, limit, found, budget)
+            await self._add_cold(self._cold, zone, wanted, order, after, limit, found, budget)
         page = sorted(found, reverse=order == "newest")[:limit]
         leaves = await hot.leaves(tx, zone, page) if page else {}
         return [Entry(seq, found[seq][0], leaves.get(seq, b""), found[seq][1]) for seq in page]
@@ -198,7 +198,7 @@ class Search:
                 add(await hot.counts(tx, zone, wanted, names, span, budget))
                 since = span.start
             if self._cold is not None:
-                windows = await self._cold_windows(tx, self._cold, zone, wanted)
+                windows = await self._cold_windows(self._cold, zone, wanted)
                 for first in range(0, len(windows), _COLD_STEP):
                     some = windows[first : first + _COLD_STEP]
                     add(await self._cold.counts(some, wanted, names, budget.left()))
@@ -298,7 +298,6 @@ class Search:
 
     async def _add_cold(
         self,
-        tx: Transaction,
         cold: ColdSearch,
         zone: str,
         wanted: Filter,
@@ -309,7 +308,7 @@ class Search:
         budget: hot.Budget,
     ) -> None:
         """Add what the archive has of the page to ``found``."""
-        windows = await self._cold_windows(tx, cold, zone, wanted)
+        windows = await self._cold_windows(cold, zone, wanted)
         if order == "oldest":
             windows.reverse()
         for first in range(0, len(windows), _COLD_STEP):
@@ -323,14 +322,10 @@ class Search:
                 for row in rows:
                     found.setdefault(row.seq, (row.recorded_at, row.body))
 
-    async def _cold_windows(self, tx: Transaction, cold: ColdSearch, zone: str, wanted: Filter) -> list[ColdWindow]:
+    async def _cold_windows(self, cold: ColdSearch, zone: str, wanted: Filter) -> list[ColdWindow]:
         """Windows that only the archive has, newest first."""
         windows = await cold.source.list_windows(zone, wanted.since, wanted.until)
-        windows = [window for window in windows if window.count]
-        if not windows:
-            return []
-        here = await hot.present(tx, zone, [window.first for window in windows])
-        return sorted((w for w in windows if w.first not in here), key=lambda w: -w.first)
+        return sorted((window for window in windows if window.objects), key=span_of, reverse=True)
 
 
 _MOST_OF_A_REQUEST = 10_000
@@ -338,7 +333,7 @@ _MOST_OF_A_REQUEST = 10_000
 
 def _reaches(window: ColdWindow, order: Order, after: int | None, last: int | None) -> bool:
     """Whether a window may hold events behind ``after`` and before ``last``, the end of a page that is full."""
-    first, end = window.first, window.first + window.count - 1
+    first, end = span_of(window)
     if order == "newest":
         return (after is None or first < after) and (last is None or end > last)
     return (after is None or end > after) and (last is None or first < last)

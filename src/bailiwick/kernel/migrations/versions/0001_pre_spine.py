@@ -288,6 +288,19 @@ CREATE UNIQUE INDEX job_occurrences_one_at_a_time ON job_occurrences (job) WHERE
 CREATE INDEX ON job_occurrences (job, finished_at) WHERE state = 'succeeded';
 """
 
+SEARCH = """
+CREATE TABLE saved_queries (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  owner text NOT NULL,
+  name text NOT NULL,
+  shared boolean NOT NULL,
+  query jsonb NOT NULL,
+  created_at timestamptz NOT NULL,
+  UNIQUE (zone, owner, name)
+);
+"""
+
 # Evidence stands in a schema of its own: the app may add and read, never change or remove (12 h partitions by
 # recorded_at, so a partition holds a contiguous run of every zone's sequence).
 LEDGER = """
@@ -426,7 +439,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, LEDGER):
+    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, SEARCH, LEDGER):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")
