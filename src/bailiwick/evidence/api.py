@@ -13,16 +13,21 @@ from fastapi.responses import PlainTextResponse
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.evidence.queries_api import query_routes
 from bailiwick.evidence.receipts import consistency, inclusion, receipt
 from bailiwick.evidence.requests import context_of
+from bailiwick.evidence.saved_queries import SavedQueries
 from bailiwick.evidence.search import Search
 from bailiwick.evidence.search_api import Reading, search_routes
+from bailiwick.evidence.stream_api import stream_routes
+from bailiwick.evidence.tail import Tails
 from bailiwick.evidence.timelines import OwnerOf, Timelines, nobody
 from bailiwick.evidence.tlog_tiles import routes as tile_routes
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, encode_cursor, require, zone_of
+from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.permissions import Permission
 
 MOST_VERIFIED = 1_000_000
@@ -34,9 +39,19 @@ Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 
 
 def routes(
-    database: Database, search: Search, recorder: Recorder, head_files: HeadFiles, *, owner_of: OwnerOf = nobody
+    database: Database,
+    search: Search,
+    recorder: Recorder,
+    head_files: HeadFiles,
+    *,
+    ids: Ids | None = None,
+    tails: Tails | None = None,
+    owner_of: OwnerOf = nobody,
 ) -> APIRouter:
-    """The routes under ``/api/v1/audit`` and ``/evidence``. ``owner_of``: see :class:`Timelines`."""
+    """The routes under ``/api/v1/audit`` and ``/evidence``.
+
+    ``tails`` are those of the process; ``owner_of``: see :class:`Timelines`.
+    """
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
     async def note(tx: Transaction, request: Request, caller: Caller, what: str, query: str, returned: int) -> None:
@@ -130,6 +145,9 @@ def routes(
     reading = Reading(database, search, recorder, note)
     whole = APIRouter()
     whole.include_router(search_routes(reading, Timelines(search, owner_of)))
+    # before the routes of one event: "stream" is no id
+    whole.include_router(stream_routes(reading, tails or Tails(database)))
+    whole.include_router(query_routes(reading, SavedQueries(database, recorder, ids or Ids())))
     whole.include_router(router)
     whole.include_router(tile_routes(database, note))
     return whole

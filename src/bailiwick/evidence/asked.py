@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from bailiwick.evidence.query import INSTANT_PATTERN, Filter, Order, instant
+from bailiwick.kernel.fields import Line
 from bailiwick.kernel.http import MAX_PAGE
 
 
@@ -99,3 +100,19 @@ class ExportParams(FilterParams):
     format: Literal["jsonl", "csv", "parquet"] = Field(
         "jsonl", description="`jsonl`: the canonical bytes of each event, verbatim"
     )
+
+
+class TailParams(FilterParams):
+    """A tail."""
+
+    seconds: int | None = Field(None, ge=1, le=86_400, description="End after so long; without it, when cut or left")
+
+
+class SavedParams(BaseModel):
+    """A query to be kept."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Line = Field(min_length=1, max_length=100, examples=["Refusals of the week"])
+    shared: bool = Field(False, description="Whether the other auditors of the zone see it")
+    query: FilterParams = Field(description="A filter; relative moments are counted from when it is run")

@@ -150,9 +150,7 @@ class SavedQueries:
 
 def _queries(rows: Sequence[Row]) -> list[SavedQuery]:
     return [
-        SavedQuery(
-            row["id"], row["zone"], row["owner"], row["name"], row["shared"], row["query"], row["created_at"]
-        )
+        SavedQuery(row["id"], row["zone"], row["owner"], row["name"], row["shared"], row["query"], row["created_at"])
         for row in rows
     ]
 
