@@ -50,7 +50,7 @@ COPY (
     {", ".join(f"'{name}': '{_TYPES.get(name, 'VARCHAR')}'" for name in (*COLUMNS, "body"))}
   }})
 ) TO '{{target}}' (FORMAT parquet, COMPRESSION zstd)
-"""
+"""  # noqa: S608 - fixed parts
 
 
 @dataclass(slots=True)

@@ -1,0 +1,250 @@
+"""Searching a large ledger: how long the questions of an analyst take at ten million events.
+
+The events are COPYed into a server of its own as the sequencer would have put them there, a week of them; each question
+is asked through the search of the product (statements, planning, decoding included) and its median told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Event, Network, Recorder, Subject, encode, leaf_hash
+from bailiwick.evidence.query import About, Filter
+from bailiwick.evidence.search import FACETS, Search
+from bailiwick.kernel.clock import FakeClock
+from bailiwick.kernel.db import Database
+from bailiwick.kernel.embedded_postgres import throwaway_postgres
+from bailiwick.kernel.errors import BailiwickError
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.migrate import migrate
+from bench.common import report
+
+DAYS = 7
+AGENTS, PEOPLE, SERVERS = 2000, 500, 40
+_COLUMNS = (
+    "zone",
+    "seq",
+    "id",
+    "at",
+    "recorded_at",
+    "code",
+    "outcome",
+    "request_id",
+    "decision_id",
+    "principal",
+    "server",
+)
+_AGAIN = 40
+_RUN = 4000
+
+
+class Maker:
+    """Makes the events of a week in order. One in fifty is an administrator's act and has a subject."""
+
+    def __init__(self, start: datetime, step: timedelta) -> None:
+        self.clock = FakeClock(start)
+        self.step = step
+        self.ids = Ids(now_ms=lambda: int(self.clock.time() * 1000))
+        self.recorder = Recorder(self.clock, self.ids)
+        self.random = random.Random(20261121)
+
+    def make(self, n: int) -> Event:
+        """The ``n``\\ th event."""
+        self.clock.advance(self.step.total_seconds())
+        pick = self.random.random
+        if n % 50 == 0:
+            actor = Actor(user=f"person-{int(pick() * PEOPLE)}", session=self.ids())
+            context = Context("default", actor, Network("192.0.2.9", "Mozilla/5.0"), self.ids())
+            subject = Subject(id=f"server-{int(pick() * SERVERS)}", type="server")
+            return self.recorder.make(codes.SERVER_CHANGED, "success", context, subject=subject, version=n % 7)
+        actor = Actor(application=f"agent-{int(pick() ** 2 * AGENTS)}", mandate=self.ids())
+        network = Network(f"192.0.2.{int(pick() * 200)}", "payments-client/2.4 (linux)")
+        context = Context("default", actor, network, self.ids())
+        refused = pick() < 0.03
+        return self.recorder.make(
+            codes.GATEWAY_DENIED if refused else codes.GATEWAY_ALLOWED,
+            "deny" if refused else "allow",
+            context,
+            server=f"server-{int(pick() * SERVERS)}",
+            decision_id=self.ids(),
+            policy_set="sha256:" + "a" * 64,
+            reasons=("policy_denied",) if refused else (),
+            input="b" * 64,
+            credential="payments-key",
+            method="GET",
+            path=f"/payments/{n}",
+            operation="GET /payments/{id}",
+            scope="payments:read",
+        )
+
+
+def fill(url: str, events: int, sample: list[Event]) -> None:
+    """COPY ``events`` events of the last week into the ledger; keeps some in ``sample``."""
+    end = datetime.now(UTC) - timedelta(minutes=1)
+    start = end - timedelta(days=DAYS)
+    maker = Maker(start, timedelta(days=DAYS) / events)
+    keep = max(100, events // 200)
+    with psycopg.connect(url, autocommit=True) as connection, psycopg.connect(url, autocommit=True) as beside:
+        leaves: list[bytes] = []
+        connection.execute("INSERT INTO bailiwick.zones (name, created_at) VALUES ('default', now())")
+        connection.execute("SELECT ledger.ensure_partitions(%s, %s)", (start, end + timedelta(days=1)))
+        found = connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'ledger' AND table_name = 'events'"
+        ).fetchall()
+        has = dict(found)
+        columns = [name for name in _COLUMNS if name in has]
+        fixed = [name for name in ("source", "position") if name in has]
+        names = ", ".join([*columns, *fixed, "body"])
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY ledger.events ({names}) FROM STDIN (FORMAT BINARY)") as copy,
+        ):
+            short = {"timestamp with time zone": "timestamptz", "bigint": "int8"}
+            copy.set_types([short.get(has[name], has[name]) for name in [*columns, *fixed, "body"]])
+            for seq in range(events):
+                event = maker.make(seq)
+                at = datetime.fromisoformat(event.at)
+                row: dict[str, Any] = {
+                    "zone": "default",
+                    "seq": seq,
+                    "id": UUID(event.id),
+                    "at": at,
+                    "recorded_at": at + timedelta(milliseconds=30),
+                    "code": event.code,
+                    "outcome": event.outcome,
+                    "request_id": UUID(event.request_id),
+                    "decision_id": UUID(event.decision_id) if event.decision_id else None,
+                    "principal": event.principal,
+                    "server": event.server or None,
+                    "source": "w0",
+                    "position": seq,
+                }
+                body = encode(event)
+                copy.write_row([*(row[name] for name in [*columns, *fixed]), body])
+                leaves.append(leaf_hash(body))
+                if len(leaves) == _RUN or seq + 1 == events:
+                    run = (seq + 1 - len(leaves), len(leaves), b"".join(leaves))
+                    beside.execute("INSERT INTO ledger.hashes VALUES ('default', 0, %s, %s, %s)", run)
+                    leaves.clear()
+                if seq % keep in {50, 51}:  # an administrator's act and an agent's
+                    sample.append(event)
+        connection.execute("VACUUM ANALYZE ledger.events, ledger.hashes")
+
+
+async def timed(ask: Callable[[Event], Awaitable[object]], sample: list[Event]) -> float:
+    """The median of asking about each, in milliseconds; -1 where it takes longer than a search may."""
+    took = []
+    for event in sample:
+        begun = time.perf_counter()
+        try:
+            await ask(event)
+        except BailiwickError:
+            return -1.0
+        took.append(time.perf_counter() - begun)
+    return round(statistics.median(took) * 1000, 2)
+
+
+async def ask(url: str, sample: list[Event]) -> dict[str, float]:
+    """Every question, through the search."""
+    database = Database(url, pool_size=2)
+    search = Search(database, None)
+
+    async def page(wanted: Filter, **more: Any) -> None:
+        async with database.begin() as tx:
+            await search.events(tx, "default", wanted, after=None, limit=100, **more)
+
+    def day(event: Event) -> dict[str, datetime]:
+        begin = datetime.fromisoformat(event.at).replace(hour=0, minute=0, second=0, microsecond=0)
+        return {"since": begin, "until": begin + timedelta(days=1)}
+
+    chosen = random.Random(1).sample(sample, min(_AGAIN, len(sample)))
+    agents = [event for event in chosen if event.actor.application]
+    people = [event for event in sample if event.actor.user][:_AGAIN] or chosen
+    few = chosen[:3]
+    try:
+        return {
+            "search_request_ms": await timed(lambda e: page(Filter(request_id=UUID(e.request_id))), chosen),
+            "search_event_ms": await timed(lambda e: page(Filter(event_id=UUID(e.id))), chosen),
+            "search_subject_day_ms": await timed(lambda e: page(Filter(principal=e.principal, **day(e))), agents),
+            "search_subject_ms": await timed(lambda e: page(Filter(principal=e.principal)), agents),
+            "search_rare_subject_day_ms": await timed(lambda e: page(Filter(principal=e.principal, **day(e))), people),
+            "search_nobody_day_ms": await timed(lambda e: page(Filter(principal="nobody", **day(e))), chosen),
+            "search_acted_upon_day_ms": await timed(
+                lambda e: page(Filter(about=About("server", "server-7"), **day(e))), few
+            ),
+            "search_server_denied_day_ms": await timed(
+                lambda e: page(Filter(server="server-7", outcome="deny", **day(e))), chosen[:10]
+            ),
+            "search_newest_ms": await timed(lambda e: page(Filter()), chosen[:10]),
+            "search_day_oldest_ms": await timed(lambda e: page(Filter(**day(e)), order="oldest"), chosen[:10]),
+            "search_session_ms": await timed(
+                lambda e: page(Filter(session=e.actor.session, since=datetime.fromisoformat(e.at))), people[:3]
+            ),
+            "search_text_hour_ms": await timed(
+                lambda e: page(Filter(text="nothing like it", since=at(e), until=at(e) + timedelta(hours=1))), few
+            ),
+            "facets_day_ms": await timed(lambda e: search.count("default", Filter(**day(e)), FACETS), few),
+        }
+    finally:
+        await database.close()
+
+
+def at(event: Event) -> datetime:
+    """When it happened."""
+    return datetime.fromisoformat(event.at)
+
+
+def sizes(url: str) -> dict[str, float]:
+    """Bytes per event: the rows, and each index."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute("SELECT count(*), sum(length(body)) FROM ledger.events").fetchone()
+        assert rows is not None
+        total = connection.execute(
+            "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'ledger.events'::regclass"
+        ).fetchone()
+        found = connection.execute(
+            "SELECT parent.relname, sum(pg_relation_size(i.inhrelid)) FROM pg_inherits i"
+            " JOIN pg_class parent ON parent.oid = i.inhparent JOIN pg_index x ON x.indexrelid = parent.oid"
+            " WHERE x.indrelid = 'ledger.events'::regclass GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    assert total is not None
+    figures = {
+        "bytes_per_event_hot": float(round(total[0] / rows[0], 1)),
+        "bytes_of_body": float(round(rows[1] / rows[0], 1)),
+    }
+    return figures | {f"bytes_{name}": float(round(size / rows[0], 1)) for name, size in found}
+
+
+async def measure(events: int) -> dict[str, float]:
+    """All figures."""
+    async with throwaway_postgres() as server:
+        url = await server.fresh()
+        await asyncio.to_thread(migrate, url)
+        sample: list[Event] = []
+        begun = time.perf_counter()
+        await asyncio.to_thread(fill, url, events, sample)
+        filled = time.perf_counter() - begun
+        return {**await ask(url, sample), **sizes(url), "filled_s": round(filled, 1)}
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m bench search``."""
+    parser = argparse.ArgumentParser(prog="python -m bench search")
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--json", metavar="FILE")
+    given = parser.parse_args(arguments)
+    figures = asyncio.run(measure(given.events))
+    method = f"{given.events} events of {DAYS} days; pages of 100; medians of {_AGAIN} or fewer different questions"
+    report("search", figures, given.json, path="search over PostgreSQL, no HTTP", method=method)
