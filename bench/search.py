@@ -103,7 +103,7 @@ def fill(url: str, events: int, sample: list[Event]) -> None:
             "SELECT column_name, data_type FROM information_schema.columns"
             " WHERE table_schema = 'ledger' AND table_name = 'events'"
         ).fetchall()
-        has = dict(found)
+        has: dict[str, str] = dict(found)
         columns = [name for name in _COLUMNS if name in has]
         fixed = [name for name in ("source", "position") if name in has]
         names = ", ".join([*columns, *fixed, "body"])
@@ -112,7 +112,8 @@ def fill(url: str, events: int, sample: list[Event]) -> None:
             cursor.copy(f"COPY ledger.events ({names}) FROM STDIN (FORMAT BINARY)") as copy,
         ):
             short = {"timestamp with time zone": "timestamptz", "bigint": "int8"}
-            copy.set_types([short.get(has[name], has[name]) for name in [*columns, *fixed, "body"]])
+            types: list[str | int] = [short.get(has[name], has[name]) for name in [*columns, *fixed, "body"]]
+            copy.set_types(types)
             for seq in range(events):
                 event = maker.make(seq)
                 at = datetime.fromisoformat(event.at)
@@ -165,7 +166,7 @@ async def ask(url: str, sample: list[Event]) -> dict[str, float]:
         async with database.begin() as tx:
             await search.events(tx, "default", wanted, after=None, limit=100, **more)
 
-    def day(event: Event) -> dict[str, datetime]:
+    def day(event: Event) -> dict[str, Any]:
         begin = datetime.fromisoformat(event.at).replace(hour=0, minute=0, second=0, microsecond=0)
         return {"since": begin, "until": begin + timedelta(days=1)}
 
