@@ -267,7 +267,7 @@ def _either(character: str) -> str:
             return "[\\\\]{2}"
         return character if character.isalnum() else f"\\x{ord(character):02x}" if character != " " else " "
     forms = dict.fromkeys((character, character.lower(), character.upper()))
-    octal = ("".join(f"[\\\\]{byte:03o}" for byte in form.encode()) for form in forms if form)
+    octal = ("".join(f"[\\\\]{byte:03o}" for byte in form.encode()) for form in forms if len(form) == 1)
     return f"(?:{'|'.join(octal)})"
 
 
