@@ -22,8 +22,9 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Event, Network, Recorder, Subject, encode, leaf_hash
 from bailiwick.evidence.query import About, Filter
 from bailiwick.evidence.search import FACETS, Search
+from bailiwick.evidence.timelines import Timelines
 from bailiwick.kernel.clock import FakeClock
-from bailiwick.kernel.db import Database
+from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.embedded_postgres import throwaway_postgres
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.ids import Ids
@@ -166,6 +167,14 @@ async def ask(url: str, sample: list[Event]) -> dict[str, float]:
         async with database.begin() as tx:
             await search.events(tx, "default", wanted, after=None, limit=100, **more)
 
+    async def tale(event: Event, wanted: Filter) -> None:
+        async def owner(tx: Transaction, zone: str, session: str) -> str | None:
+            return event.actor.user
+
+        async with database.begin() as tx:
+            timelines = Timelines(search, owner)
+            await timelines.page(tx, "default", wanted, order="oldest", after=None, limit=100)
+
     def day(event: Event) -> dict[str, Any]:
         begin = datetime.fromisoformat(event.at).replace(hour=0, minute=0, second=0, microsecond=0)
         return {"since": begin, "until": begin + timedelta(days=1)}
@@ -183,16 +192,16 @@ async def ask(url: str, sample: list[Event]) -> dict[str, float]:
             "search_rare_subject_day_ms": await timed(lambda e: page(Filter(principal=e.principal, **day(e))), people),
             "search_nobody_day_ms": await timed(lambda e: page(Filter(principal="nobody", **day(e))), chosen),
             "search_acted_upon_day_ms": await timed(
-                lambda e: page(Filter(about=About("server", "server-7"), **day(e))), few
+                lambda e: page(Filter(subject_type="server", subject_id="server-7", **day(e))), chosen
             ),
             "search_server_denied_day_ms": await timed(
                 lambda e: page(Filter(server="server-7", outcome="deny", **day(e))), chosen[:10]
             ),
             "search_newest_ms": await timed(lambda e: page(Filter()), chosen[:10]),
             "search_day_oldest_ms": await timed(lambda e: page(Filter(**day(e)), order="oldest"), chosen[:10]),
-            "search_session_ms": await timed(
-                lambda e: page(Filter(session=e.actor.session, since=datetime.fromisoformat(e.at))), people[:3]
-            ),
+            "search_session_ms": await timed(lambda e: tale(e, Filter(session=e.actor.session)), people[:10]),
+            "search_mandate_ms": await timed(lambda e: tale(e, Filter(mandate=e.actor.mandate)), agents[:3]),
+            "timeline_user_ms": await timed(lambda e: page(Filter(about=About("user", e.actor.user))), people[:10]),
             "search_text_hour_ms": await timed(
                 lambda e: page(Filter(text="nothing like it", since=at(e), until=at(e) + timedelta(hours=1))), few
             ),

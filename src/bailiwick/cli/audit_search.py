@@ -151,8 +151,10 @@ def timeline(
 
     Exits 3 when nothing is known.
     """
-    from bailiwick.evidence.timelines import Timelines, item, request_named
-    from bailiwick.identity.sessions import owner_of_session
+    from dataclasses import replace
+
+    from bailiwick.evidence.query import About
+    from bailiwick.evidence.timelines import item, request_named
     from bailiwick.kernel.errors import NotFound
 
     asked = {name: value for name, value in (("since", since), ("until", until)) if value}
@@ -169,9 +171,7 @@ def timeline(
                 await note(tx, zone, f"timelines/request/{identifier}", query="", returned=len(told))
             lines = [_told(each) for each in told]
         else:
-            tales = Timelines(finder, owner_of_session)
-            async with database.begin() as tx:
-                wanted = await tales.filter(tx, zone, kind, identifier, moments.since, moments.until)
+            wanted = replace(moments, about=About(kind, identifier))
             found = await find(database, finder, zone, wanted, "oldest", limit, f"timelines/{kind}/{identifier}")
             told, lines = [item(entry) for entry in found], [line_of(entry, dated=True) for entry in found]
         if json_:
@@ -439,15 +439,18 @@ async def find(
     database: Database, finder: Search, zone: str, wanted: Filter, order: Order, limit: int, what: str
 ) -> list[Entry]:
     """At most ``limit`` events, in pages, and the event that tells of the query; ends the command when it fails."""
+    from bailiwick.evidence.timelines import Timelines
+    from bailiwick.identity.sessions import owner_of_session
     from bailiwick.kernel.errors import BailiwickError
 
+    tales = Timelines(finder, owner_of_session)
     found: list[Entry] = []
     async with database.begin() as tx:
         try:
             while len(found) < limit:
                 size = min(_PAGE, limit - len(found))
                 after = found[-1].seq if found else None
-                page = await finder.events(tx, zone, wanted, order=order, after=after, limit=size)
+                page = await tales.page(tx, zone, wanted, order=order, after=after, limit=size)
                 found += page
                 if len(page) < size:
                     break

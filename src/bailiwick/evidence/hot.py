@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from bailiwick.evidence.cold import too_expensive
-from bailiwick.evidence.query import Contains, Filter, Order, codes_named, contents, quoted
+from bailiwick.evidence.query import Contains, Filter, Order, codes_named, contents, quoted, subject_key
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import InvalidRequest
 
@@ -157,9 +157,12 @@ async def _select(
         values["after"] = after
     direction = "DESC" if order == "newest" else "ASC"
     selected = f"SELECT seq, recorded_at, body FROM ledger.events WHERE {' AND '.join(['zone = :zone', *where])}"  # noqa: S608
-    if span.strays:  # the fence keeps the planner from walking along the sequence to reach the limit
+    # a fence keeps the planner from walking along the sequence to reach the limit; of how many events have a subject it
+    # knows nothing
+    fenced = span.strays or subject_key(wanted) is not None
+    if fenced:
         selected = f"SELECT * FROM ({selected} OFFSET 0) AS strays"  # noqa: S608
-    async with budget.within(tx, strays=span.strays):
+    async with budget.within(tx, strays=fenced):
         return list(await tx.all(f"{selected} ORDER BY seq {direction} LIMIT :limit", zone=zone, limit=limit, **values))
 
 
@@ -231,6 +234,9 @@ def conditions(wanted: Filter, span: Span) -> tuple[list[str], dict[str, Any]]:
         where.append(f"recorded_at >= {put(span.start)}")
     if span.end:
         where.append(f"recorded_at < {put(span.end)}")
+    if (key := subject_key(wanted)) is not None:
+        hashed = f"pg_catalog.hashtext(pg_catalog.encode(CAST({put(key.encode())} AS bytea), 'escape'))"
+        where.append(f"ledger.subject_hash(body) = {hashed}")
     for each in contents(wanted):
         where += _contains(each, put)
     if wanted.text:

@@ -139,6 +139,13 @@ def quoted(value: str) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def subject_key(wanted: Filter) -> str | None:
+    """What ``ledger.subject_hash`` hashes of an event with the wanted subject, None unless both its parts are."""
+    if not (wanted.subject_id and wanted.subject_type):
+        return None
+    return f'"subject":{{"id":{quoted(wanted.subject_id)},"type":{quoted(wanted.subject_type)}'
+
+
 def contents(wanted: Filter) -> list[Contains]:
     """What the event's bytes must contain for the parts of ``wanted`` that have no column."""
     found = [
@@ -147,8 +154,7 @@ def contents(wanted: Filter) -> list[Contains]:
         if (value := getattr(wanted, field))
     ]
     if wanted.subject_id and wanted.subject_type:
-        whole = f'"subject":{{"id":{quoted(wanted.subject_id)},"type":{quoted(wanted.subject_type)}}}'
-        found.append(Contains((whole,)))
+        found.append(Contains((f"{subject_key(wanted)}}}",)))
     elif wanted.subject_id:
         found.append(Contains((f'"subject":{{"id":{quoted(wanted.subject_id)},',)))
     elif wanted.subject_type:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from bailiwick.evidence import codes
 from bailiwick.evidence.asked import SearchParams, TimelineParams
 from bailiwick.evidence.events import Recorder, Subject
-from bailiwick.evidence.query import Filter, Order, Place, cursor_to_place, fingerprint, instant, place_to_cursor
+from bailiwick.evidence.query import About, Filter, Order, Place, cursor_to_place, fingerprint, instant, place_to_cursor
 from bailiwick.evidence.requests import context_of
 from bailiwick.evidence.search import Entry, Facets, Search
 from bailiwick.evidence.timelines import Timelines, item, request_named
@@ -127,7 +127,7 @@ def search_routes(reading: Reading, timelines: Timelines) -> APIRouter:
         zone = zone_of(request)
 
         async def find(tx: Transaction, wanted: Filter, after: int | None) -> list[Entry]:
-            return await reading.search.events(tx, zone, wanted, order=params.order, after=after, limit=params.limit)
+            return await timelines.page(tx, zone, wanted, order=params.order, after=after, limit=params.limit)
 
         found, following = await reading.page(
             request,
@@ -163,8 +163,7 @@ def search_routes(reading: Reading, timelines: Timelines) -> APIRouter:
         until = instant(params.until, now) if params.until else None
         if kind == "request":
             return await _request(request, caller, identifier, what)
-        async with reading.database.begin() as tx:
-            wanted = await timelines.filter(tx, zone, kind, identifier, since, until)
+        wanted = Filter(about=About(kind, identifier), since=since, until=until)
 
         async def find(tx: Transaction, wanted: Filter, after: int | None) -> list[Entry]:
             return await timelines.page(tx, zone, wanted, order=params.order, after=after, limit=params.limit)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from bailiwick.evidence.query import About, Filter, Order
+from bailiwick.evidence.query import Filter, Order
 from bailiwick.evidence.search import Entry, Search
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import NotFound
@@ -15,7 +16,7 @@ from bailiwick.kernel.errors import NotFound
 OwnerOf = Callable[[Transaction, str, str], Awaitable[str | None]]
 # clocks of two machines differ by less, and ids tell when they were made
 _BEFORE = timedelta(hours=1)
-_NAMED_BY_TIME = frozenset({"session", "delegation", "mandate"})
+_MANDATE_LIVES = timedelta(hours=1)  # a quarter of one at most, and again for the clocks
 
 
 class Timelines:
@@ -28,23 +29,35 @@ class Timelines:
         self._search = search
         self._owner_of = owner_of
 
-    async def filter(
-        self, tx: Transaction, zone: str, kind: str, identifier: str, since: datetime | None, until: datetime | None
-    ) -> Filter:
-        """What a timeline looks for, as narrow as the id allows."""
-        owner = ""
-        if kind == "session":
-            owner = await self._owner_of(tx, zone, identifier) or ""
-        if kind in _NAMED_BY_TIME and (made := made_at(identifier)) is not None:
-            earliest = made - _BEFORE
-            since = max(since, earliest) if since is not None else earliest
-        return Filter(about=About(kind, identifier, owner), since=since, until=until)
+    async def narrowed(self, tx: Transaction, zone: str, wanted: Filter) -> Filter:
+        """A filter that finds the same and reads less: sessions have an owner, and ids tell when they were made."""
+        about = wanted.about
+        named = {kind: getattr(wanted, kind) for kind in ("session", "delegation", "mandate")}
+        if about is not None and about.kind in named and not named[about.kind]:
+            named[about.kind] = about.id
+        if named["session"] and (owner := await self._owner_of(tx, zone, named["session"])):
+            if about is not None and about.kind == "session":
+                wanted = replace(wanted, about=replace(about, owner=owner))
+            elif not wanted.user:
+                wanted = replace(wanted, user=owner)
+        for kind, identifier in named.items():
+            made = made_at(identifier) if identifier else None
+            if made is None:
+                continue
+            if wanted.since is None or wanted.since < made - _BEFORE:
+                wanted = replace(wanted, since=made - _BEFORE)
+            # a mandate may be revoked long after; nothing is done under it by then
+            over = made + _BEFORE + _MANDATE_LIVES
+            if kind == "mandate" and wanted.mandate and (wanted.until is None or wanted.until > over):
+                wanted = replace(wanted, until=over)
+        return wanted
 
     async def page(
         self, tx: Transaction, zone: str, wanted: Filter, *, order: Order, after: int | None, limit: int
     ) -> list[Entry]:
-        """A page of a timeline; raises ``query_too_expensive``."""
-        return await self._search.events(tx, zone, wanted, order=order, after=after, limit=limit)
+        """A page of what is wanted; raises ``query_too_expensive``."""
+        narrow = await self.narrowed(tx, zone, wanted)
+        return await self._search.events(tx, zone, narrow, order=order, after=after, limit=limit)
 
 
 async def nobody(tx: Transaction, zone: str, session: str) -> str | None:
