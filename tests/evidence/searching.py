@@ -85,7 +85,7 @@ class Archive:
         path = self.home / f"{zone}-{first}.parquet"
         with duckdb.connect() as connection:
             connection.execute(
-                "CREATE TABLE part (seq BIGINT, id UUID, \"at\" TIMESTAMP, recorded_at TIMESTAMP, code VARCHAR,"
+                'CREATE TABLE part (seq BIGINT, id UUID, "at" TIMESTAMP, recorded_at TIMESTAMP, code VARCHAR,'
                 " outcome VARCHAR, principal VARCHAR, server VARCHAR, request_id UUID, decision_id UUID, body BLOB)"
             )
             connection.executemany("INSERT INTO part VALUES (?,?,?,?,?,?,?,?,?,?,?)", [list(row) for row in rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -294,7 +295,7 @@ def test_the_stretches_hold_every_event_once_and_in_order(
 ) -> None:
     oldest, newest = min(one, other), max(one, other)
     parts = spans_between(oldest, newest, since, until, order)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         met = (before.start, after.end) if order == "newest" else (before.end, after.start)
         assert met[0] == met[1]
     assert all(part.start is not None and part.end is not None and part.start < part.end for part in parts)

@@ -9,7 +9,6 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from bailiwick.evidence.query import INSTANT_PATTERN, Filter, Order, instant
-from bailiwick.kernel.fields import Line
 from bailiwick.kernel.http import MAX_PAGE
 
 
@@ -21,6 +20,9 @@ def _plain(value: str) -> str:
 
 Word = Annotated[str, StringConstraints(max_length=200), AfterValidator(_plain)]
 Moment = Annotated[str, StringConstraints(pattern=INSTANT_PATTERN.replace("^(", "^(|", 1), max_length=40)]
+Title = Annotated[
+    str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029]+$")
+]
 _MOMENT = "RFC 3339 with an offset, `now`, or relative: `-90m`, `-24h`, `-7d` (s, m, h, d, w)"
 
 
@@ -105,7 +107,7 @@ class ExportParams(FilterParams):
 class TailParams(FilterParams):
     """A tail."""
 
-    seconds: int | None = Field(None, ge=1, le=86_400, description="End after so long; without it, when cut or left")
+    seconds: float | None = Field(None, ge=0, le=86_400, description="End after so long; without it, when cut or left")
 
 
 class SavedParams(BaseModel):
@@ -113,6 +115,6 @@ class SavedParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    name: Line = Field(min_length=1, max_length=100, examples=["Refusals of the week"])
+    name: Title = Field(examples=["Refusals of the week"])
     shared: bool = Field(False, description="Whether the other auditors of the zone see it")
     query: FilterParams = Field(description="A filter; relative moments are counted from when it is run")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from bailiwick.evidence import codes, search_export
 from bailiwick.evidence.asked import ExportParams, TailParams
 from bailiwick.evidence.events import Subject
-from bailiwick.evidence.query import matcher
+from bailiwick.evidence.query import Filter, matcher
 from bailiwick.evidence.requests import context_of
 from bailiwick.evidence.search import Entry
 from bailiwick.evidence.search_api import TOO_EXPENSIVE, Auditor, Reading
 from bailiwick.evidence.tail import EventStream, Tails
 from bailiwick.kernel.errors import Denied, InvalidRequest, Unavailable
-from bailiwick.kernel.http import zone_of
+from bailiwick.kernel.http import Caller, zone_of
 from bailiwick.kernel.permissions import Permission, allowed
 
 _EXPORTS = 2
@@ -38,6 +39,22 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
+class _Export(StreamingResponse):
+    """An answer whose pieces are being made; ``over`` is called when it has ended, however it did."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], over: Callable[[], None], **more: Any) -> None:
+        super().__init__(pieces, **more)
+        self._pieces = pieces
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()
+            await self._pieces.aclose()
+
+
 def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
     """``/api/v1/audit/export`` and ``/api/v1/audit/events/stream``."""
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
@@ -53,6 +70,28 @@ def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
         zone, wanted = zone_of(request), params.filter(reading.now())
         if exports.locked():
             raise Unavailable("As many exports run as may.", reason="search_busy", headers={"Retry-After": "30"})
+        await exports.acquire()
+        try:
+            pieces, reach = await begin(request, caller, zone, wanted, params)
+        except BaseException:
+            exports.release()
+            raise
+        request.state.long_lived = True
+        return _Export(
+            pieces,
+            exports.release,
+            media_type=search_export.MEDIA_TYPES[params.format],
+            headers={
+                "Content-Disposition": f'attachment; filename="events.{params.format}"',
+                "Cache-Control": "no-store",
+                "X-Ledger-Size": str(reach.size),
+            },
+        )
+
+    async def begin(
+        request: Request, caller: Caller, zone: str, wanted: Filter, params: ExportParams
+    ) -> tuple[AsyncGenerator[bytes, None], search_export.Extent]:
+        """The file in pieces, the first of which is there: a search that fails at once is refused, not cut off."""
         async with reading.database.begin() as tx:
             reach = await search_export.extent(tx, zone)
             await reading.recorder.record(
@@ -67,32 +106,14 @@ def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
             )
         found = search_export.entries(reading.database, reading.search, zone, wanted, params.order, reach)
         pieces = search_export.written(found, params.format, search_export.Tally())
-        try:
-            # a search that fails at once is refused, not cut off
-            first = await anext(pieces, b"")
-        except BaseException:
-            await pieces.aclose()
-            raise
+        first = await anext(pieces, b"")
 
-        async def body() -> AsyncIterator[bytes]:
-            async with exports:
-                try:
-                    yield first
-                    async for piece in pieces:
-                        yield piece
-                finally:
-                    await pieces.aclose()
+        async def whole() -> AsyncGenerator[bytes, None]:
+            yield first
+            async for piece in pieces:
+                yield piece
 
-        request.state.long_lived = True
-        return StreamingResponse(
-            body(),
-            media_type=search_export.MEDIA_TYPES[params.format],
-            headers={
-                "Content-Disposition": f'attachment; filename="events.{params.format}"',
-                "Cache-Control": "no-store",
-                "X-Ledger-Size": str(reach.size),
-            },
-        )
+        return whole(), reach
 
     @router.get("/events/stream", summary="Follow the ledger live", response_class=Response, responses=_STREAM)
     async def stream(
