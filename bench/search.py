@@ -21,6 +21,7 @@ import psycopg
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Event, Network, Recorder, Subject, encode, leaf_hash
 from bailiwick.evidence.query import About, Filter
+from bailiwick.evidence.records import event_row
 from bailiwick.evidence.search import FACETS, Search
 from bailiwick.evidence.timelines import Timelines
 from bailiwick.kernel.clock import FakeClock
@@ -33,19 +34,10 @@ from bench.common import report
 
 DAYS = 7
 AGENTS, PEOPLE, SERVERS = 2000, 500, 40
-_COLUMNS = (
-    "zone",
-    "seq",
-    "id",
-    "at",
-    "recorded_at",
-    "code",
-    "outcome",
-    "request_id",
-    "decision_id",
-    "principal",
-    "server",
-)
+_TYPES = {
+    "zone": "text", "seq": "int8", "id": "uuid", "at": "timestamptz", "recorded_at": "timestamptz", "code": "text",
+    "outcome": "text", "request_id": "uuid", "principal": "text", "server": "text", "rest": "bytea",
+}  # fmt: skip
 _AGAIN = 40
 _RUN = 4000
 
@@ -78,7 +70,6 @@ class Maker:
             "deny" if refused else "allow",
             context,
             server=f"server-{int(pick() * SERVERS)}",
-            decision_id=self.ids(),
             policy_set="sha256:" + "a" * 64,
             reasons=("policy_denied",) if refused else (),
             input="b" * 64,
@@ -100,41 +91,18 @@ def fill(url: str, events: int, sample: list[Event]) -> None:
         leaves: list[bytes] = []
         connection.execute("INSERT INTO bailiwick.zones (name, created_at) VALUES ('default', now())")
         connection.execute("SELECT ledger.ensure_partitions(%s, %s)", (start, end + timedelta(days=1)))
-        found = connection.execute(
-            "SELECT column_name, data_type FROM information_schema.columns"
-            " WHERE table_schema = 'ledger' AND table_name = 'events'"
-        ).fetchall()
-        has: dict[str, str] = dict(found)
-        columns = [name for name in _COLUMNS if name in has]
-        fixed = [name for name in ("source", "position") if name in has]
-        names = ", ".join([*columns, *fixed, "body"])
         with (
             connection.cursor() as cursor,
-            cursor.copy(f"COPY ledger.events ({names}) FROM STDIN (FORMAT BINARY)") as copy,
+            cursor.copy(f"COPY ledger.events ({', '.join(_TYPES)}) FROM STDIN (FORMAT BINARY)") as copy,
         ):
-            short = {"timestamp with time zone": "timestamptz", "bigint": "int8"}
-            types: list[str | int] = [short.get(has[name], has[name]) for name in [*columns, *fixed, "body"]]
-            copy.set_types(types)
+            copy.set_types(list(_TYPES.values()))
             for seq in range(events):
                 event = maker.make(seq)
-                at = datetime.fromisoformat(event.at)
-                row: dict[str, Any] = {
-                    "zone": "default",
-                    "seq": seq,
-                    "id": UUID(event.id),
-                    "at": at,
-                    "recorded_at": at + timedelta(milliseconds=30),
-                    "code": event.code,
-                    "outcome": event.outcome,
-                    "request_id": UUID(event.request_id),
-                    "decision_id": UUID(event.decision_id) if event.decision_id else None,
-                    "principal": event.principal,
-                    "server": event.server or None,
-                    "source": "w0",
-                    "position": seq,
-                }
                 body = encode(event)
-                copy.write_row([*(row[name] for name in [*columns, *fixed]), body])
+                row = event_row("w0", 0, seq, "default", body)
+                recorded_at = row.at + timedelta(milliseconds=30)
+                values = {"seq": seq, "recorded_at": recorded_at}
+                copy.write_row([values[name] if name in values else getattr(row, name) for name in _TYPES])
                 leaves.append(leaf_hash(body))
                 if len(leaves) == _RUN or seq + 1 == events:
                     run = (seq + 1 - len(leaves), len(leaves), b"".join(leaves))
@@ -219,7 +187,7 @@ def at(event: Event) -> datetime:
 def sizes(url: str) -> dict[str, float]:
     """Bytes per event: the rows, and each index."""
     with psycopg.connect(url, autocommit=True) as connection:
-        rows = connection.execute("SELECT count(*), sum(length(body)) FROM ledger.events").fetchone()
+        rows = connection.execute("SELECT count(*), sum(length(rest)) FROM ledger.events").fetchone()
         assert rows is not None
         total = connection.execute(
             "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'ledger.events'::regclass"
@@ -232,7 +200,7 @@ def sizes(url: str) -> dict[str, float]:
     assert total is not None
     figures = {
         "bytes_per_event_hot": float(round(total[0] / rows[0], 1)),
-        "bytes_of_body": float(round(rows[1] / rows[0], 1)),
+        "bytes_of_rest": float(round(rows[1] / rows[0], 1)),
     }
     return figures | {f"bytes_{name}": float(round(size / rows[0], 1)) for name, size in found}
 

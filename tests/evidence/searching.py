@@ -30,6 +30,11 @@ async def ledgered(world: World, events: Sequence[Event], zone: str = "default")
     await sequenced(world)
 
 
+def bodies_of(world: World, code: str) -> list[dict[str, Any]]:
+    """The events in the ledger whose codes begin so, in order."""
+    return [json.loads(body) for body in world.bodies(f"WHERE code LIKE '{code}%'")]
+
+
 async def sequenced(world: World) -> None:
     sequencer = world.sequencer()
     await sequencer.drain()
@@ -76,19 +81,22 @@ class Archive:
         self.home.mkdir(exist_ok=True)
         rows = self.world.rows(
             "SELECT seq, id::text, at AT TIME ZONE 'UTC', recorded_at AT TIME ZONE 'UTC', code, outcome, principal,"
-            " server, request_id::text, decision_id::text, body FROM ledger.events"
+            " server, request_id::text, CASE WHEN code = ANY(%s) THEN id::text END FROM ledger.events"
             " WHERE zone = %s AND seq BETWEEN %s AND %s ORDER BY seq",
+            list(codes.DECISIONS),
             zone,
             first,
             last,
         )
+        bodies = self.world.bodies(f"WHERE zone = '{zone}' AND seq BETWEEN {first} AND {last}")
+        rows = [[*row, body] for row, body in zip(rows, bodies, strict=True)]
         path = self.home / f"{zone}-{first}.parquet"
         with duckdb.connect() as connection:
             connection.execute(
                 'CREATE TABLE part (seq BIGINT, id UUID, "at" TIMESTAMP, recorded_at TIMESTAMP, code VARCHAR,'
                 " outcome VARCHAR, principal VARCHAR, server VARCHAR, request_id UUID, decision_id UUID, body BLOB)"
             )
-            connection.executemany("INSERT INTO part VALUES (?,?,?,?,?,?,?,?,?,?,?)", [list(row) for row in rows])
+            connection.executemany("INSERT INTO part VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
             connection.execute(f"COPY part TO '{path}' (FORMAT parquet)")
         if not keep:
             self.world.do("DELETE FROM ledger.events WHERE zone = %s AND seq BETWEEN %s AND %s", zone, first, last)

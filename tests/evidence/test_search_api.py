@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from uuid import UUID
 import pytest
 from api_client import ApiClient
 from ledger_world import World
-from searching import Archive, Client, event, ledgered, sequenced
+from searching import Archive, Client, bodies_of, event, ledgered, sequenced
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.query import Filter
@@ -33,8 +32,7 @@ def seqs(found: dict[str, Any]) -> list[int]:
 async def reads(world: World) -> list[dict[str, Any]]:
     """The events that tell of queries, in order."""
     await sequenced(world)
-    rows = world.rows("SELECT body FROM ledger.events WHERE code IN ('BW5001', 'BW5002') ORDER BY seq")
-    return [json.loads(bytes(row)) for row in rows]
+    return bodies_of(world, "BW5001")
 
 
 # ---------------------------------------------------------------------- pages

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ledger_world import World
-from searching import event, ledgered, sequenced
+from searching import bodies_of, event, ledgered, sequenced
 from typer.testing import CliRunner
 
 from bailiwick.cli.audit import app
@@ -47,8 +47,7 @@ def cli(world: World) -> Cli:
 
 async def told(world: World) -> list[Any]:
     await sequenced(world)
-    rows = world.rows("SELECT body FROM ledger.events WHERE code IN ('BW5001', 'BW5002') ORDER BY seq")
-    return [json.loads(bytes(row)) for row in rows]
+    return bodies_of(world, "BW500")
 
 
 def test_the_terminal_filters_by_what_the_api_does() -> None:

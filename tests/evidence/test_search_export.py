@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from api_client import ApiClient
 from ledger_world import World
-from searching import Archive, Client, event, ledgered, sequenced
+from searching import Archive, Client, bodies_of, event, ledgered, sequenced
 
 from bailiwick.evidence import codes, search_export
 from bailiwick.evidence.events import leaf_hash
@@ -50,7 +50,7 @@ async def test_json_lines_are_the_bytes_that_were_hashed(world: World, client: C
     assert answer.headers["x-ledger-size"] == "1203" and "attachment" in answer.headers["content-disposition"]
     lines = answer.body.split(b"\n")
     assert lines.pop() == b""
-    assert lines == [bytes(body) for body in world.rows("SELECT body FROM ledger.events WHERE seq < 1203 ORDER BY seq")]
+    assert lines == world.bodies("WHERE seq < 1203")
     leaves = b"".join(bytes(h) for h in world.rows("SELECT hashes FROM ledger.hashes WHERE level = 0 ORDER BY first"))
     assert b"".join(leaf_hash(line) for line in lines) == leaves[: 1203 * 32]
     some = await client("GET", EXPORT, params={"user": "user-7", "order": "newest"})
@@ -63,10 +63,7 @@ async def test_an_export_ends_where_the_ledger_ended_and_is_one_event(world: Wor
     for _ in range(2):
         await client("GET", EXPORT, params={"format": "csv", "user": "jane"})
     await sequenced(world)
-    told = [
-        json.loads(bytes(body))
-        for body in world.rows("SELECT body FROM ledger.events WHERE code LIKE 'BW500%%' ORDER BY seq")
-    ]
+    told = bodies_of(world, "BW500")
     assert [each["name"] for each in told] == ["audit.exported"] * 2
     assert told[0]["details"] == {"query": "user=jane", "format": "csv", "reach": 3}
     newest = (await client("GET", EXPORT, params={"order": "newest"})).body
@@ -110,9 +107,7 @@ async def test_parquet_can_be_queried(world: World, client: Client, tmp_path: Pa
         ).fetchall()
     assert [row[0] for row in rows] == list(range(5))
     assert rows[0][1] == "=cmd|' /C calc'!A0" and all(row[3] and row[4] >= 2026 for row in rows)
-    assert [row[2].encode() for row in rows] == [
-        bytes(b) for b in world.rows("SELECT body FROM ledger.events WHERE seq < 5 ORDER BY seq")
-    ]
+    assert [row[2].encode() for row in rows] == world.bodies("WHERE seq < 5")
     nothing = await client("GET", EXPORT, params={"format": "parquet", "user": "nobody"})
     path.write_bytes(nothing.body)
     with duckdb.connect() as connection:
@@ -121,8 +116,8 @@ async def test_parquet_can_be_queried(world: World, client: Client, tmp_path: Pa
 
 async def test_altered_events_are_exported_as_such(world: World, tmp_path: Path) -> None:
     await ledgered(world, [event(world, user="jane") for _ in range(4)])
-    world.do("UPDATE ledger.events SET body = %s WHERE seq = 1", b"two\nlines")
-    world.do("UPDATE ledger.events SET body = %s WHERE seq = 2", b"\xff\xfe")
+    world.do("UPDATE ledger.events SET rest = %s WHERE seq = 1", b"two\nlines")
+    world.do("UPDATE ledger.events SET rest = %s WHERE seq = 2", b"\xff\xfe")
     search = Search(world.database, None)
     async with world.database.begin() as tx:
         reach = await search_export.extent(tx, "default")
@@ -163,9 +158,7 @@ async def test_a_manifest_names_a_head_that_holds(world: World) -> None:
 
 async def test_an_export_goes_through_the_archive(world: World, tmp_path: Path) -> None:
     await ledgered(world, [event(world, user=f"user-{n}") for n in range(30)])
-    expected = [
-        bytes(body) for body in world.rows("SELECT body FROM ledger.events WHERE zone = 'default' ORDER BY seq")
-    ]
+    expected = world.bodies("WHERE zone = 'default'")
     archive = Archive(world, tmp_path / "cold")
     archive.move(0, 9)
     archive.move(10, 19)

@@ -199,7 +199,7 @@ def test_no_value_passes_for_another(value: str, other: str) -> None:
 async def test_damaged_events_end_no_search(world: World) -> None:
     await ledgered(world, [event(world, user="jane", note=f"number {n}") for n in range(4)])
     for seq, body in ((0, b"\xff\x00not an event"), (1, b'{"actor":{"user":"jane"'), (2, b"")):
-        world.do("UPDATE ledger.events SET body = %s WHERE seq = %s", body, seq)
+        world.do("UPDATE ledger.events SET rest = %s WHERE seq = %s", body, seq)
     search = Search(world.database, None)
     for wanted, told in (
         (Filter(), [0, 1, 2, 3]),

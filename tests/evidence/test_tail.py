@@ -258,7 +258,7 @@ async def test_damaged_events_do_not_stop_the_reader(world: World) -> None:
     async with tails.listen("default", lambda event, body: True) as listener:
         await tails.poll()
         await ledgered(world, [event(world, user="jane") for _ in range(3)])
-        world.do("UPDATE ledger.events SET body = %s WHERE seq = 2", b"\xff\x00")
+        world.do("UPDATE ledger.events SET rest = %s WHERE seq = 2", b"\xff\x00")
         assert await tails.poll() is False
         assert [listener.queue.get_nowait()[0] for _ in range(listener.queue.qsize())] == [1, 3]
         assert listener.seen == 3

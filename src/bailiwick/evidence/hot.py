@@ -18,15 +18,19 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from bailiwick.evidence.codes import DECISIONS
 from bailiwick.evidence.cold import too_expensive
 from bailiwick.evidence.query import Contains, Filter, Order, codes_named, contents, quoted, subject_key
+from bailiwick.evidence.stored import COLUMNS
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import InvalidRequest
 
 _SKEW = timedelta(days=1)
 _STEP = timedelta(hours=12)
-_COLUMNS = ("code", "outcome", "principal", "server", "request_id", "decision_id")
+_EQUAL = ("code", "outcome", "principal", "server", "request_id")
+_ROW = f"seq, recorded_at, {COLUMNS}"
 _QUERY_CANCELED = "57014"
+_SAID = "concat_ws(' ', encode(rest, 'escape'), zone, id, code, outcome, request_id, server)"
 _LEAF = (
     "(SELECT substring(h.hashes FROM CAST((found.seq - h.first) * 32 + 1 AS int) FOR 32) FROM ledger.hashes h"
     " WHERE h.zone = :zone AND h.level = 0 AND h.first <= found.seq ORDER BY h.first DESC LIMIT 1)"
@@ -74,7 +78,7 @@ class Span:
 async def find(
     tx: Transaction, zone: str, wanted: Filter, order: Order, after: int | None, limit: int, budget: Budget
 ) -> list[Row]:
-    """Rows with ``seq, recorded_at, body`` of at most ``limit`` events behind ``after``, in order."""
+    """Rows (``seq, recorded_at`` and what ``body_of`` takes) of at most ``limit`` events behind ``after``, in order."""
     if wanted.request_id or wanted.decision_id or wanted.event_id:
         return await _select(tx, zone, wanted, order, after, limit, Span(None, None, strays=True), budget)
     found: list[Row] = []
@@ -156,7 +160,7 @@ async def _select(
         where.append("seq < :after" if order == "newest" else "seq > :after")
         values["after"] = after
     direction = "DESC" if order == "newest" else "ASC"
-    selected = f"SELECT seq, recorded_at, body FROM ledger.events WHERE {' AND '.join(['zone = :zone', *where])}"  # noqa: S608
+    selected = f"SELECT {_ROW} FROM ledger.events WHERE {' AND '.join(['zone = :zone', *where])}"  # noqa: S608
     # a fence keeps the planner from walking along the sequence to reach the limit; of how many events have a subject it
     # knows nothing
     fenced = span.strays or subject_key(wanted) is not None
@@ -195,12 +199,11 @@ async def leaves(tx: Transaction, zone: str, seqs: Sequence[int]) -> dict[int, b
 
 
 async def behind(tx: Transaction, zones: Sequence[str], after: Sequence[int], limit: int) -> list[Row]:
-    """The next events of each zone behind its place: ``zone, seq, recorded_at, body``, at most ``limit`` a zone."""
+    """The next events of each zone behind its place, rows as :func:`find` has them, at most ``limit`` a zone."""
     rows = await tx.all(
-        "SELECT wanted.zone, e.seq, e.recorded_at, e.body"
-        " FROM unnest(CAST(:zones AS text[]), CAST(:after AS bigint[])) AS wanted (zone, after)"
-        " CROSS JOIN LATERAL (SELECT seq, recorded_at, body FROM ledger.events"
-        "  WHERE zone = wanted.zone AND seq > wanted.after ORDER BY seq LIMIT :limit) e ORDER BY wanted.zone, e.seq",
+        "SELECT e.* FROM unnest(CAST(:zones AS text[]), CAST(:after AS bigint[])) AS wanted (zone, after)"
+        f" CROSS JOIN LATERAL (SELECT {_ROW} FROM ledger.events"
+        "  WHERE zone = wanted.zone AND seq > wanted.after ORDER BY seq LIMIT :limit) e ORDER BY e.zone, e.seq",  # noqa: S608
         zones=list(zones),
         after=list(after),
         limit=limit,
@@ -220,8 +223,10 @@ def conditions(wanted: Filter, span: Span) -> tuple[list[str], dict[str, Any]]:
         values[f"v{len(values)}"] = value
         return f":v{len(values) - 1}"
 
-    columns = {key: getattr(wanted, key) for key in _COLUMNS} | {"id": wanted.event_id}
+    columns = {key: getattr(wanted, key) for key in _EQUAL} | {"id": wanted.event_id}
     where += [f"{column} = {put(value)}" for column, value in columns.items() if value]
+    if wanted.decision_id:
+        where.append(f"id = {put(wanted.decision_id)} AND code = ANY({put(list(DECISIONS))})")
     if wanted.user and not wanted.principal:
         where.append(f"principal = {put(wanted.user)}")  # the user comes first in it, and it has an index
     if wanted.name:
@@ -236,7 +241,7 @@ def conditions(wanted: Filter, span: Span) -> tuple[list[str], dict[str, Any]]:
         where.append(f"recorded_at < {put(span.end)}")
     if (key := subject_key(wanted)) is not None:
         hashed = f"pg_catalog.hashtext(pg_catalog.encode(CAST({put(key.encode())} AS bytea), 'escape'))"
-        where.append(f"ledger.subject_hash(body) = {hashed}")
+        where.append(f"ledger.subject_hash(rest) = {hashed}")
     for each in contents(wanted):
         where += _contains(each, put)
     if wanted.text:
@@ -246,24 +251,24 @@ def conditions(wanted: Filter, span: Span) -> tuple[list[str], dict[str, Any]]:
 
 def _contains(each: Contains, put: Any) -> list[str]:
     needles = [f"CAST({put(needle.encode())} AS bytea)" for needle in each.needles]
-    anywhere = " OR ".join(f"position({needle} IN body) > 0" for needle in needles)
+    anywhere = " OR ".join(f"position({needle} IN rest) > 0" for needle in needles)
     if not each.start:
         return [f"({anywhere})"]
     start, end = (f"CAST({put(mark.encode())} AS bytea)" for mark in (each.start, each.end))
-    tail = f"substring(body FROM nullif(position({start} IN body), 0))"
+    tail = f"substring(rest FROM nullif(position({start} IN rest), 0))"
     part = f"substring({tail} FROM 1 FOR position({end} IN {tail}))"
     inside = " OR ".join(f"position({needle} IN {part}) > 0" for needle in needles)
     return [f"({anywhere})", f"({inside})"]
 
 
 def _text(wanted: str, put: Any) -> str:
-    """Text in the escaped form of the bytes, which any bytes have: damaged ones end no search."""
+    """Text in what an event says, its bytes in their escaped form, which any have: damaged ones end no search."""
     spelled = quoted(wanted)[1:-1]
     if spelled.isascii():
         escaped = spelled.replace("\\", "\\\\")  # as encode() writes a backslash
         pattern = escaped.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        return f"encode(body, 'escape') COLLATE \"C\" ILIKE {put(f'%{pattern}%')}"
-    return f"encode(body, 'escape') COLLATE \"C\" ~* {put(''.join(_either(character) for character in spelled))}"
+        return f'{_SAID} COLLATE "C" ILIKE {put(f"%{pattern}%")}'
+    return f'{_SAID} COLLATE "C" ~* {put("".join(_either(character) for character in spelled))}'
 
 
 def _either(character: str) -> str:

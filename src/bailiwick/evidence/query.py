@@ -1,8 +1,9 @@
 """What a search asks: the filter, moments in time, and cursors. Nothing here reads anything.
 
-An event's fields that are no columns are looked for in its canonical bytes. Canonical JSON has one spelling of every
-event and escapes each quote inside a string, so ``"session":"…"`` within the part that is the actor is the actor's
-session and nothing else: no JSON needs to be parsed in the database, and a damaged event cannot break a search.
+An event's fields that are no columns are looked for in its canonical bytes, whole (the archive, a tail) or without the
+members that have columns (the table, ``evidence/stored.py``). Canonical JSON has one spelling of every event and
+escapes each quote inside a string, so ``"session":"…"`` within the part that is the actor is the actor's session and
+nothing else: no JSON needs to be parsed in the database, and a damaged event cannot break a search.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def codes_named(pattern: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Contains:
-    """One of ``needles`` stands in the event's bytes; with ``start``, between it and the next ``end``."""
+    """One of ``needles`` stands in the event's bytes; with ``start``, from there to the first character of the next
+    ``end``."""
 
     needles: tuple[str, ...]
     start: str = ""
@@ -130,7 +132,7 @@ class Contains:
             at = body.find(self.start)
             if at < 0:
                 return False
-            body = body[at : body.find(self.end, at)]
+            body = body[at : body.find(self.end, at) + 1]
         return any(needle in body for needle in self.needles)
 
 
@@ -149,7 +151,7 @@ def subject_key(wanted: Filter) -> str | None:
 def contents(wanted: Filter) -> list[Contains]:
     """What the event's bytes must contain for the parts of ``wanted`` that have no column."""
     found = [
-        Contains((f'"{field}":{quoted(value)}',), '{"actor":{', '},"at":"')
+        Contains((f'"{field}":{quoted(value)}',), '{"actor":{"', '"},"')
         for field in ("application", "delegation", "mandate", "session", "user")
         if (value := getattr(wanted, field))
     ]
@@ -167,7 +169,8 @@ def contents(wanted: Filter) -> list[Contains]:
     if wanted.trace_id:
         found.append(Contains((f',"trace_id":{quoted(wanted.trace_id)},"v":',)))
     if wanted.client_request_id:
-        found.append(Contains((f',"client_request_id":{quoted(wanted.client_request_id)},"code":"',)))
+        member = f'"client_request_id":{quoted(wanted.client_request_id)},'
+        found.append(Contains((f"}},{member}", f',{member}"code":"BW')))  # behind the actor, or the time
     return found
 
 

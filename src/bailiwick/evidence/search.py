@@ -23,6 +23,7 @@ from bailiwick.evidence.cold import ColdSearch, ColdWindow, span_of
 from bailiwick.evidence.events import Event, decode, leaf_hash
 from bailiwick.evidence.inputs import DETAIL, input_aad
 from bailiwick.evidence.query import Filter, Order, codes_named
+from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound, Unavailable
@@ -153,7 +154,7 @@ class Search:
         found: dict[int, tuple[datetime, bytes]] = {}
         for alternative in wanted.alternatives():
             rows = await hot.find(tx, zone, alternative, order, after, limit, budget)
-            found |= {row["seq"]: (row["recorded_at"], bytes(row["body"])) for row in rows}
+            found |= {row["seq"]: (row["recorded_at"], body_of(row)) for row in rows}
         if self._cold is not None:
             await self._add_cold(self._cold, zone, wanted, order, after, limit, found, budget)
         page = sorted(found, reverse=order == "newest")[:limit]
@@ -271,12 +272,13 @@ class Search:
         """Events of ``code`` whose details name ``kid``, not older than ``since`` (epoch seconds), oldest first."""
         async with self._database.begin() as tx:
             rows = await tx.all(
-                "SELECT body FROM ledger.events WHERE zone = :zone AND code = :code AND at >= :since ORDER BY seq",
+                f"SELECT {COLUMNS} FROM ledger.events WHERE zone = :zone AND code = :code AND at >= :since"  # noqa: S608
+                " ORDER BY seq",
                 zone=zone,
                 code=code,
                 since=datetime.fromtimestamp(since, UTC),
             )
-        events = [decode(bytes(row["body"])) for row in rows]
+        events = [decode(body_of(row)) for row in rows]
         return [event for event in events if event.details.get("kid") == kid]
 
     async def dead_letters(self, tx: Transaction, zone: str, *, after: int | None, limit: int) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bailiwick.evidence import hot
 from bailiwick.evidence.events import Event, decode
 from bailiwick.evidence.search import Entry
+from bailiwick.evidence.stored import body_of
 from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.errors import BailiwickError, Unavailable
 
@@ -139,7 +140,7 @@ class Tails:
                     leaves = await hot.leaves(tx, zone, [row["seq"] for row in mine]) if mine else {}
                     for row in mine:
                         seq = row["seq"]
-                        entry = Entry(seq, row["recorded_at"], leaves.get(seq, b""), bytes(row["body"]))
+                        entry = Entry(seq, row["recorded_at"], leaves.get(seq, b""), body_of(row))
                         entries[zone, seq] = message(entry)
             for row, listeners in wanted:
                 for listener in listeners:
@@ -151,7 +152,7 @@ class Tails:
         return len(rows) >= _BATCH
 
     def _concerned(self, row: Row) -> list[Listener]:
-        body = bytes(row["body"])
+        body = body_of(row)
         try:
             event = decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -339,16 +339,16 @@ CREATE INDEX events_id ON ledger.events (id);
 CREATE INDEX events_at ON ledger.events USING brin (at) WITH (pages_per_range = 16);
 CREATE INDEX events_request ON ledger.events (request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX events_principal ON ledger.events (zone, principal, at);
--- An event's subject, from its canonical bytes; few events have one, so the index is small (9 bytes for each of those).
+-- An event's subject, from the rest of its bytes. Few events have one, so the index is small (9 bytes for each).
 -- The expression fails for no bytes. It is written so that it is inlined, and is looked for by the same function.
-CREATE FUNCTION ledger.subject_hash(body bytea) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+CREATE FUNCTION ledger.subject_hash(rest bytea) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT pg_catalog.hashtext(pg_catalog.encode(
     substring(
-      substring(body FROM nullif(position('"subject":{"id":"'::bytea IN body), 0))
-      FROM 1 FOR position('"},"'::bytea IN substring(body FROM nullif(position('"subject":{"id":"'::bytea IN body), 0)))
+      substring(rest FROM nullif(position('"subject":{"id":"'::bytea IN rest), 0))
+      FROM 1 FOR position('"},"'::bytea IN substring(rest FROM nullif(position('"subject":{"id":"'::bytea IN rest), 0)))
     ), 'escape'))
 $$;
-CREATE INDEX events_subject ON ledger.events (ledger.subject_hash(body)) WHERE ledger.subject_hash(body) IS NOT NULL;
+CREATE INDEX events_subject ON ledger.events (ledger.subject_hash(rest)) WHERE ledger.subject_hash(rest) IS NOT NULL;
 CREATE TABLE ledger.events_default PARTITION OF ledger.events DEFAULT;
 -- The tree of each zone: at level 0 the leaf hash of every event, at level n the root of every full tile of 256 hashes
 -- of level n - 1, in runs as they came about. Only ever added to.
