@@ -200,10 +200,10 @@ async def leaves(tx: Transaction, zone: str, seqs: Sequence[int]) -> dict[int, b
 
 async def behind(tx: Transaction, zones: Sequence[str], after: Sequence[int], limit: int) -> list[Row]:
     """The next events of each zone behind its place, rows as :func:`find` has them, at most ``limit`` a zone."""
+    following = f"SELECT {_ROW} FROM ledger.events WHERE zone = w.zone AND seq > w.after ORDER BY seq LIMIT :limit"  # noqa: S608
     rows = await tx.all(
-        "SELECT e.* FROM unnest(CAST(:zones AS text[]), CAST(:after AS bigint[])) AS wanted (zone, after)"
-        f" CROSS JOIN LATERAL (SELECT {_ROW} FROM ledger.events"
-        "  WHERE zone = wanted.zone AND seq > wanted.after ORDER BY seq LIMIT :limit) e ORDER BY e.zone, e.seq",  # noqa: S608
+        "SELECT e.* FROM unnest(CAST(:zones AS text[]), CAST(:after AS bigint[])) AS w (zone, after)"
+        f" CROSS JOIN LATERAL ({following}) e ORDER BY e.zone, e.seq",
         zones=list(zones),
         after=list(after),
         limit=limit,
