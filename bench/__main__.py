@@ -1,11 +1,11 @@
-"""``python -m bench governed|decision|evidence|sustained|soak``: programs that measure and print one JSON object."""
+"""``python -m bench NAME``: programs that measure and print one JSON object. Without a name it tells the names."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-NAMES = ("governed", "decision", "evidence", "sustained", "soak")
+NAMES = ("governed", "decision", "evidence", "search", "sustained", "soak")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:

@@ -51,12 +51,9 @@ class World:
         """Empty every table the ledger uses and start anew."""
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
-<<<<<<< HEAD
-                "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.cosignatures, ledger.cosigned, ledger.dead_letters, ledger.replays, bailiwick.outbox,"
-=======
-                "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.dead_letters, ledger.replays, bailiwick.outbox,"
+                "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.cosignatures, ledger.cosigned,"
+                " ledger.dead_letters, ledger.replays, bailiwick.outbox,"
                 " ledger.evidence_records, ledger.evidence_outputs, bailiwick.evidence_packs,"
->>>>>>> packs
                 " bailiwick.spool_positions, bailiwick.decision_inputs, bailiwick.api_requests,"
                 " bailiwick.zones, bailiwick.zone_keys CASCADE"
             )

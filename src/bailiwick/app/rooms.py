@@ -22,6 +22,7 @@ from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.evidence.recording import WorkerEvidence
 from bailiwick.evidence.search import Search
 from bailiwick.evidence.spool import Spool
+from bailiwick.evidence.tail import Tails
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.local import LocalLogin
@@ -52,6 +53,7 @@ class Rooms:
     rotation: EmergencyRotation
     evidence: WorkerEvidence
     search: Search
+    tails: Tails
     head_files: HeadFiles
     login: LocalLogin
     users: Users
@@ -131,6 +133,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         ),
         evidence=evidence,
         search=search,
+        tails=Tails(database),
         head_files=HeadFiles(base.layout.heads),
         login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),

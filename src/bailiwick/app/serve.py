@@ -35,7 +35,9 @@ from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
 from bailiwick.evidence.spool import Spool
+from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
+from bailiwick.identity.sessions import owner_of_session
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
 from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated, Unavailable
@@ -108,6 +110,7 @@ class _Worker:
             background.start("policy marks", _report_policies(state, rooms))
             background.start("access log", access_log.run())
             background.start("metrics", base.metrics.run())
+            background.start("tails", _end_tails(background, rooms.tails))
             base.metrics.watch_feed(state.reader.age)
             limiter = Limiter(counters, redis)
             api = compose(base, state, rooms, spool, redis, access_log, limiter, hot_limits)
@@ -183,9 +186,19 @@ def compose(
             base.database, state.store, rooms.authenticator, rooms.issuer, rooms.revocations, rooms.rotation
         )
     )
-    app.include_router(evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files))
     app.include_router(evidence_records_api.routes(base.database, rooms.evidence_records, base.recorder, base.clock))
     app.include_router(pack_api.routes(base.database, rooms.packs, base.recorder))
+    app.include_router(
+        evidence_api.routes(
+            base.database,
+            rooms.search,
+            base.recorder,
+            rooms.head_files,
+            ids=base.ids,
+            tails=rooms.tails,
+            owner_of=owner_of_session,
+        )
+    )
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.session,
@@ -409,6 +422,12 @@ async def _figures(base: Foundations) -> Mapping[str, int]:
     except (Unavailable, TimeoutError):
         return {}
     return {"active_sessions": row["sessions"], "total_servers": row["servers"]} if row else {}
+
+
+async def _end_tails(background: Background, tails: Tails) -> None:
+    """A worker that stops ends its tails: they would keep it for as long as somebody listens."""
+    await background.stopping.wait()
+    tails.close()
 
 
 async def _beat(register: WorkerRegister, state: WorkerState) -> None:

@@ -73,15 +73,11 @@ async def run(settings: Settings, layout: Layout) -> int:
         base.recorder,
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
-<<<<<<< HEAD
     witnessing = witnesses(base)
-    jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
-=======
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     definitions = [*scheduled(base, state), *swept(sweep), packing(base, signer, sealer)]
     jobs = Jobs(base.database, base.clock, base.metrics, definitions)
->>>>>>> packs
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())

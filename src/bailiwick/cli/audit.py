@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bailiwick.cli.audit_search import register
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
+from bailiwick.cli.ledger import Json, Zone, as_json, line_of, note, on_database, printable, record
 from bailiwick.cli.options import DataDir, existing_layout, small_app
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from bailiwick.evidence.codes import EventType
-    from bailiwick.evidence.events import Outcome
-    from bailiwick.evidence.search import Entry
     from bailiwick.evidence.verify import VerifyReport
     from bailiwick.kernel.db import Database, Transaction
 
 app = small_app()
 
-WIDTH = 80
 _FOLLOW_S = 0.5
-
-Zone = Annotated[str, typer.Option("--zone", help="The zone whose ledger is read.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-T = TypeVar("T")
 
 
 @app.callback()
@@ -62,9 +55,9 @@ def tail(
         async with database.begin() as tx:
             found = await search.events(tx, zone, wanted, after=None, limit=lines) if lines else []
             last = await tx.value("SELECT max(seq) FROM ledger.events WHERE zone = :zone", zone=zone)
-            await _note(tx, zone, "tail", query=wanted.described(), returned=len(found), follow=follow)
+            await note(tx, zone, "tail", query=wanted.described(), returned=len(found), follow=follow)
         for entry in reversed(found):
-            print(_as_json(entry.to_json()) if json_ else line_of(entry))
+            print(as_json(entry.to_json()) if json_ else line_of(entry))
         if not follow:
             return 0 if found else NO_DATA
         after = int(last) if last is not None else -1
@@ -74,10 +67,10 @@ def tail(
             async with database.begin() as tx:
                 news = await search.events(tx, zone, wanted, order="oldest", after=after, limit=1000)
             for entry in news:
-                print(_as_json(entry.to_json()) if json_ else line_of(entry))
+                print(as_json(entry.to_json()) if json_ else line_of(entry))
                 after = entry.seq
 
-    return _on_database(data_dir, run)
+    return on_database(data_dir, run)
 
 
 @app.command()
@@ -102,16 +95,16 @@ def show(
     async def run(database: Database) -> int:
         async with database.begin() as tx:
             items = await _find(database, tx, zone, wanted)
-            await _note(tx, zone, str(wanted), query="", returned=len(items))
+            await note(tx, zone, str(wanted), query="", returned=len(items))
         if not items:
             raise CommandFailed(NO_DATA, f"nothing is known by {what} in zone {zone}")
         if json_:
-            print(_as_json(items[0] if isinstance(wanted, int) or len(items) == 1 else items))
+            print(as_json(items[0] if isinstance(wanted, int) or len(items) == 1 else items))
         else:
             print("\n\n".join(_block(item) for item in items))
         return 0
 
-    return _on_database(data_dir, run)
+    return on_database(data_dir, run)
 
 
 @app.command()
@@ -151,7 +144,7 @@ def verify(
         if database_url is None:  # a copy is not written to
             for report in reports:
                 async with database.begin() as tx:
-                    await _record(
+                    await record(
                         tx,
                         codes.AUDIT_VERIFIED,
                         "failure" if report.verdict == "FAIL" else "success",
@@ -162,12 +155,12 @@ def verify(
                         findings=report.findings_total,
                     )
         if json_:
-            print(_as_json({"verdict": _overall(reports), "zones": [report.to_json() for report in reports]}))
+            print(as_json({"verdict": _overall(reports), "zones": [report.to_json() for report in reports]}))
         else:
             print("\n".join(_verdict(report) for report in reports))
         return {"PASS": 0, "NO_DATA": NO_DATA}.get(_overall(reports), FAILED)
 
-    return _on_database(data_dir, run, database_url)
+    return on_database(data_dir, run, database_url)
 
 
 @app.command()
@@ -197,7 +190,7 @@ def receipt(
         try:
             async with database.begin() as tx:
                 made = await make(tx, zone, wanted)
-                await _note(tx, zone, f"receipt of {wanted}", query="", returned=1)
+                await note(tx, zone, f"receipt of {wanted}", query="", returned=1)
         except NotFound as error:
             raise CommandFailed(NO_DATA, error.detail) from None
         except Conflict as error:
@@ -206,7 +199,7 @@ def receipt(
         print(f"{path}: event {made.index} of zone {zone}; check it with bailiwick-verify receipt")
         return 0
 
-    return _on_database(data_dir, run)
+    return on_database(data_dir, run)
 
 
 @app.command()
@@ -244,15 +237,15 @@ def export(
         if sys.stderr.isatty():
             print(file=sys.stderr)
         async with database.begin() as tx:
-            await _record(tx, codes.AUDIT_EXPORTED, "success", zone, "ledger", events=done.events, files=done.files)
+            await record(tx, codes.AUDIT_EXPORTED, "success", zone, "ledger", events=done.events, files=done.files)
         if json_:
-            print(_as_json({"zone": zone, "events": done.events, "files": done.files, "folder": str(directory)}))
+            print(as_json({"zone": zone, "events": done.events, "files": done.files, "folder": str(directory)}))
         else:
             print(f"{done.events:,} events of zone {zone} in {directory}; {done.files:,} files written")
             print(f"check: bailiwick-verify export {directory} --key {directory / 'verifier-keys'}")
         return 0
 
-    return _on_database(data_dir, run)
+    return on_database(data_dir, run)
 
 
 @app.command("dead-letters")
@@ -278,22 +271,20 @@ def dead_letters(
                     raise CommandFailed(NO_DATA, error.detail) from None
                 shown = {name: getattr(found, name) for name in found.__slots__ if name != "data"}
                 shown["text"] = found.data.decode("utf-8", "backslashreplace")
-                print(
-                    _as_json(shown) if json_ else "\n".join(f"{k:<12} {_printable(str(v))}" for k, v in shown.items())
-                )
-                await _note(tx, zone, f"dead letter {letter}", query="", returned=1)
+                print(as_json(shown) if json_ else "\n".join(f"{k:<12} {printable(str(v))}" for k, v in shown.items()))
+                await note(tx, zone, f"dead letter {letter}", query="", returned=1)
                 return 0
             letters = await Search(database, None).dead_letters(tx, zone, after=None, limit=500)
-            await _note(tx, zone, "dead-letters", query="", returned=len(letters))
+            await note(tx, zone, "dead-letters", query="", returned=len(letters))
         if json_:
-            print(_as_json(letters))
+            print(as_json(letters))
         else:
             for each in letters:
-                named, reason = _printable(each["zone"])[:12], _printable(each["reason"])[:39]
+                named, reason = printable(each["zone"])[:12], printable(each["reason"])[:39]
                 print(f"{each['id']:>6} {each['at'][:19]} {named:<12} {reason}")
         return 0 if letters else NO_DATA
 
-    return _on_database(data_dir, run)
+    return on_database(data_dir, run)
 
 
 @app.command()
@@ -319,13 +310,13 @@ def replay(
                 raise CommandFailed(NO_DATA, error.detail) from None
             except Conflict as error:
                 raise CommandFailed(FAILED, error.detail) from None
-            await _record(
+            await record(
                 tx, codes.EVIDENCE_REPLAYED, "success", found.zone, "ledger", dead_letter=letter, event=event_id
             )
         print(f"event {event_id} of zone {found.zone} is on its way into the ledger")
         return 0
 
-    return _on_database(data_dir, run)
+    return on_database(data_dir, run)
 
 
 @app.command("acknowledge-loss")
@@ -345,27 +336,12 @@ def acknowledge(data_dir: DataDir = None, json_: Json = False) -> int:
 
     async def run(database: Database) -> int:
         async with database.begin() as tx:
-            await _record(tx, codes.EVIDENCE_LOSS_ACKNOWLEDGED, "success", "default", "spool", lost=lost[:50])
+            await record(tx, codes.EVIDENCE_LOSS_ACKNOWLEDGED, "success", "default", "spool", lost=lost[:50])
         acknowledge_loss(spool)
-        print(_as_json({"lost": lost}) if json_ else "\n".join(lost))
+        print(as_json({"lost": lost}) if json_ else "\n".join(lost))
         return 0
 
-    return _on_database(data_dir, run)
-
-
-def line_of(entry: Entry) -> str:
-    """An event in one line of at most 80 columns: number, time, name, outcome, who, where."""
-    shown = entry.to_json()
-    event = shown["event"] or {}
-    actor = event.get("actor", {})
-    who = _printable(actor.get("user") or actor.get("application") or "-")
-    where = _printable(event.get("server") or event.get("subject", {}).get("id", ""))
-    flag = "" if shown["intact"] else " ALTERED"
-    text = (
-        f"{entry.seq:>8} {event.get('at', '?' * 27)[11:19]} {event.get('name', 'unreadable'):<24.24}"
-        f" {event.get('outcome', '?'):<7}{flag} {who}{' > ' + where if where else ''}"
-    )
-    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+    return on_database(data_dir, run)
 
 
 def _overall(reports: list[VerifyReport]) -> str:
@@ -396,13 +372,8 @@ def _block(item: dict[str, Any]) -> str:
         else:
             flat[key] = value
     title = (event or {}).get("name") or f"{item.get('method', '')} {item.get('route', '')}".strip()
-    rows = [f"  {key:<20} {_printable(str(value))}" for key, value in sorted(flat.items()) if key != "name"]
+    rows = [f"  {key:<20} {printable(str(value))}" for key, value in sorted(flat.items()) if key != "name"]
     return "\n".join([title or "unreadable event", *rows])
-
-
-def _printable(text: str) -> str:
-    """What is recorded came from callers: no control character of theirs reaches the terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 async def _find(database: Database, tx: Transaction, zone: str, wanted: UUID | int) -> list[dict[str, Any]]:
@@ -424,45 +395,4 @@ async def _find(database: Database, tx: Transaction, zone: str, wanted: UUID | i
     return timeline
 
 
-async def _note(tx: Transaction, zone: str, what: str, **details: Any) -> None:
-    from bailiwick.evidence import codes
-
-    await _record(tx, codes.AUDIT_READ, "success", zone, "audit", what=what, **details)
-
-
-async def _record(tx: Transaction, kind: EventType, outcome: Outcome, zone: str, subject: str, **details: Any) -> None:
-    """Leave the event of this command: whoever reads the evidence on the machine is named by his system account."""
-    from bailiwick.cli.recorded import by_operator
-    from bailiwick.evidence.events import Subject
-
-    recorder, context = by_operator(zone)
-    await recorder.record(tx, kind, outcome, context, subject=Subject(id=zone, type=subject), **details)
-
-
-def _on_database(
-    data_dir: Path | None, run: Callable[[Database], Awaitable[int]], database_url: str | None = None
-) -> int:
-    import asyncio
-
-    from bailiwick.cli import local
-    from bailiwick.kernel.db import Database
-    from bailiwick.kernel.errors import Unavailable
-
-    url = database_url or local.database_url(existing_layout(data_dir).data_dir)
-
-    async def connected() -> int:
-        database = Database(url, pool_size=2)
-        try:
-            return await run(database)
-        except Unavailable:
-            raise CommandFailed(FAILED, "the database does not answer; is the installation running?") from None
-        finally:
-            await database.close()
-
-    return asyncio.run(connected())
-
-
-def _as_json(value: object) -> str:
-    import json
-
-    return json.dumps(value, default=str, ensure_ascii=False)
+register(app)

@@ -4,52 +4,54 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import AfterValidator, AwareDatetime
-from sqlalchemy.exc import DBAPIError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.evidence.queries_api import query_routes
 from bailiwick.evidence.receipts import consistency, inclusion, receipt
 from bailiwick.evidence.requests import context_of
-from bailiwick.evidence.search import Filter, Search
+from bailiwick.evidence.saved_queries import SavedQueries
+from bailiwick.evidence.search import Search
+from bailiwick.evidence.search_api import Reading, search_routes
+from bailiwick.evidence.stream_api import stream_routes
+from bailiwick.evidence.tail import Tails
+from bailiwick.evidence.timelines import OwnerOf, Timelines, nobody
 from bailiwick.evidence.tlog_tiles import routes as tile_routes
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, encode_cursor, require, zone_of
+from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.permissions import Permission
 
 MOST_VERIFIED = 1_000_000
 
 
-def _plain(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("must not contain NUL")
-    return value
-
-
-def _in_range(value: datetime | None) -> datetime | None:
-    if value is not None and not 1970 <= value.year <= 9000:
-        raise ValueError("is out of range")
-    return value
-
-
-Word = Annotated[str, Query(max_length=200), AfterValidator(_plain)]
-Moment = Annotated[AwareDatetime | None, Query(), AfterValidator(_in_range)]
 TreeSize = Annotated[int, Query(ge=0, lt=1 << 62)]
 _RECEIPT: dict[int | str, dict[str, Any]] = {409: {"description": "No signed head covers the event yet"}}
 Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 
 
-def routes(database: Database, search: Search, recorder: Recorder, head_files: HeadFiles) -> APIRouter:
-    """The routes under ``/api/v1/audit`` and ``/evidence``."""
+def routes(
+    database: Database,
+    search: Search,
+    recorder: Recorder,
+    head_files: HeadFiles,
+    *,
+    ids: Ids | None = None,
+    tails: Tails | None = None,
+    owner_of: OwnerOf = nobody,
+) -> APIRouter:
+    """The routes under ``/api/v1/audit`` and ``/evidence``.
+
+    ``tails`` are those of the process; ``owner_of``: see :class:`Timelines`.
+    """
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
     async def note(tx: Transaction, request: Request, caller: Caller, what: str, query: str, returned: int) -> None:
@@ -63,37 +65,6 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
             query=query,
             returned=returned,
         )
-
-    @router.get("/events", summary="Search events")
-    async def list_events(
-        request: Request,
-        caller: Auditor,
-        code: Word = "",
-        name: Annotated[Word, Query(description="Name of the event; may end in `*`")] = "",
-        outcome: Literal["", "success", "failure", "allow", "deny", "error"] = "",
-        principal: Word = "",
-        server: Word = "",
-        request_id: UUID | None = None,
-        decision_id: UUID | None = None,
-        since: Moment = None,
-        until: Moment = None,
-        text: Annotated[Word, Query(description="Anywhere in the event, whatever its case")] = "",
-        order: Literal["newest", "oldest"] = "newest",
-        limit: Limit = 100,
-        cursor: Cursor = None,
-    ) -> dict[str, Any]:
-        wanted = Filter(code, name, outcome, principal, server, request_id, decision_id, since, until, text)
-        after = _position(cursor, order)
-        try:
-            async with database.begin() as tx:
-                found = await search.events(tx, zone_of(request), wanted, order=order, after=after, limit=limit)
-                await note(tx, request, caller, "events", wanted.described(), len(found))
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == "57014":  # query_canceled
-                raise InvalidRequest("The search takes too long: narrow it, for example by time.") from error
-            raise
-        following = encode_cursor(order, found[-1].seq) if len(found) == limit else None
-        return {"events": [entry.to_json() for entry in found], "next": following}
 
     @router.get("/events/{event_id}", summary="One event")
     async def get_event(request: Request, event_id: UUID, caller: Auditor) -> dict[str, Any]:
@@ -171,7 +142,12 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
             )
         return report.to_json()
 
+    reading = Reading(database, search, recorder, note)
     whole = APIRouter()
+    whole.include_router(search_routes(reading, Timelines(search, owner_of)))
+    # before the routes of one event: "stream" is no id
+    whole.include_router(stream_routes(reading, tails or Tails(database)))
+    whole.include_router(query_routes(reading, SavedQueries(database, recorder, ids or Ids())))
     whole.include_router(router)
     whole.include_router(tile_routes(database, note))
     return whole

@@ -1,67 +1,46 @@
-"""Finding evidence: events by filter, the story of one request, one decision with its input, dead letters."""
+"""Finding evidence, hot and cold alike: events by filter, counts of them, one event, one decision with its input.
+
+Events stand in the order of their sequence numbers, whether the table still has them or the archive. The archive tells
+which of its windows the table has no longer; only those are read, and only as far as a page needs them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.exc import DBAPIError
 
-from bailiwick.evidence.codes import DECISIONS, EVENT_TYPES
+from bailiwick.evidence import hot
+from bailiwick.evidence.cold import ColdSearch, ColdWindow, span_of
 from bailiwick.evidence.events import Event, decode, leaf_hash
 from bailiwick.evidence.inputs import DETAIL, input_aad
+from bailiwick.evidence.query import Filter, Order, codes_named
 from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.kernel.crypto import Sealer, SealError
-from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import NotFound
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound, Unavailable
 
-Order = Literal["newest", "oldest"]
-# the leaf hash as the tree has it, which is what the body is held against
-_ROW = (
-    f"seq, recorded_at, {COLUMNS},"  # noqa: S608 - fixed parts
-    " (SELECT substring(h.hashes FROM CAST((events.seq - h.first) * 32 + 1 AS int) FOR 32)"
-    " FROM ledger.hashes h WHERE h.zone = events.zone AND h.level = 0 AND h.first <= events.seq"
-    " ORDER BY h.first DESC LIMIT 1) AS leaf"
-)
-# all that an event says, wherever it stands
-_TEXT = "concat_ws(' ', convert_from(rest, 'UTF8'), zone, id, code, outcome, request_id, server)"
+__all__ = ["FACETS", "Decision", "Entry", "Facets", "Filter", "Order", "Search", "codes_named"]
 
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """What is looked for; an empty or missing part does not restrict.
-
-    ``name`` may end in ``*`` (``auth.*``). ``since`` is inclusive, ``until`` exclusive, both against the time of the
-    event. ``text`` is looked for anywhere in the event, whatever its case.
-    """
-
-    code: str = ""
-    name: str = ""
-    outcome: str = ""
-    principal: str = ""
-    server: str = ""
-    request_id: UUID | None = None
-    decision_id: UUID | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    text: str = ""
-
-    def described(self) -> str:
-        """The filter as the event of the query names it."""
-        parts = []
-        for key in self.__slots__:
-            value = getattr(self, key)
-            if value:
-                parts.append(f"{key}={value.isoformat() if isinstance(value, datetime) else value}")
-        return " ".join(parts)
+QUERY_S = 10.0
+FACETS_S = 3.0
+FACETS = ("code", "outcome", "server", "principal")
+_MOST_VALUES = 50
+_COLD_STEP = 14
+_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event in its place in the ledger."""
+    """An event in its place in the ledger. ``leaf``: the hash the tree has for that place."""
 
     seq: int
     recorded_at: datetime
@@ -73,18 +52,23 @@ class Entry:
         """The event; raises ``msgspec.MsgspecError`` when the stored bytes were damaged."""
         return decode(self.body)
 
+    @property
+    def intact(self) -> bool:
+        """Whether the bytes are those that were hashed."""
+        return leaf_hash(self.body) == self.leaf
+
     def to_json(self) -> dict[str, Any]:
         """The entry as plain values. ``intact`` says whether the bytes are those that were hashed."""
         try:
             event: Any = msgspec.json.decode(self.body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             event = None
         return {
             "seq": self.seq,
             "recorded_at": self.recorded_at.astimezone(UTC).isoformat(),
             "leaf": self.leaf.hex(),
-            "intact": leaf_hash(self.body) == self.leaf,
-            "event": event,
+            "intact": self.intact,
+            "event": event if isinstance(event, dict) else None,
         }
 
 
@@ -98,59 +82,148 @@ class Decision:
     input_state: Literal["present", "expired", "sealed", "none"]
 
 
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """How often each value occurs, most frequent first. ``complete`` is False where the time did not suffice for all
+    events: then the counts are of the newest ones only, those recorded since ``counted_since``."""
+
+    counts: dict[str, list[tuple[str, int]]]
+    complete: bool
+    counted_since: datetime | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        values = {
+            name: [{"value": value, "count": count} for value, count in counted]
+            for name, counted in self.counts.items()
+        }
+        since = self.counted_since.isoformat() if self.counted_since else None
+        return {"complete": self.complete, "counted_since": since, "values": values}
+
+
 class Search:
     """Reads the ledger. Callers record that they did (``audit.read``) in the same transaction.
 
-    Without a ``sealer`` decision inputs stay sealed.
+    Without a ``sealer`` decision inputs stay sealed; without ``cold`` there is only the table. ``slots``: how many
+    searches may run at once, so that they leave the database to others.
     """
 
-    def __init__(self, database: Database, sealer: Sealer | None) -> None:
+    def __init__(
+        self, database: Database, sealer: Sealer | None, cold: ColdSearch | None = None, *, slots: int = 3
+    ) -> None:
         self._database = database
         self._sealer = sealer
+        self._cold = cold
+        self._slots = asyncio.Semaphore(slots)
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Use the KEKs as they are after a rotation."""
         self._sealer = sealer
 
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """One of the searches that may run now; raises ``search_busy`` when none comes free in time."""
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                "Too many searches run at once.", reason="search_busy", headers={"Retry-After": "5"}
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def events(
-        self, tx: Transaction, zone: str, wanted: Filter, *, order: Order = "newest", after: int | None, limit: int
+        self,
+        tx: Transaction,
+        zone: str,
+        wanted: Filter,
+        *,
+        order: Order = "newest",
+        after: int | None,
+        limit: int,
+        budget_s: float = QUERY_S,
     ) -> list[Entry]:
-        """Events in ledger order, from behind sequence number ``after`` on, at most ``limit``."""
-        where, values = _conditions(wanted)
-        if after is not None:
-            where.append("seq < :after" if order == "newest" else "seq > :after")
-            values["after"] = after
-        # without bounds a text nobody wrote would be looked for in every event there is
-        await tx.run("SET LOCAL statement_timeout = '10s'")
-        rows = await tx.all(
-            f"SELECT {_ROW} FROM ledger.events WHERE {' AND '.join(['zone = :zone', *where])}"  # noqa: S608 - fixed parts
-            f" ORDER BY seq {'DESC' if order == 'newest' else 'ASC'} LIMIT :limit",
-            zone=zone,
-            limit=limit,
-            **values,
-        )
-        return [_entry(row) for row in rows]
+        """Events in ledger order, from behind sequence number ``after`` on, at most ``limit``.
+
+        Raises ``query_too_expensive`` when ``budget_s`` seconds do not suffice.
+        """
+        budget = hot.Budget(budget_s)
+        found: dict[int, tuple[datetime, bytes]] = {}
+        for alternative in wanted.alternatives():
+            rows = await hot.find(tx, zone, alternative, order, after, limit, budget)
+            found |= {row["seq"]: (row["recorded_at"], body_of(row)) for row in rows}
+        if self._cold is not None:
+            await self._add_cold(self._cold, zone, wanted, order, after, limit, found, budget)
+        page = sorted(found, reverse=order == "newest")[:limit]
+        leaves = await hot.leaves(tx, zone, page) if page else {}
+        return [Entry(seq, found[seq][0], leaves.get(seq, b""), found[seq][1]) for seq in page]
+
+    async def count(self, zone: str, wanted: Filter, names: Sequence[str], budget_s: float = FACETS_S) -> Facets:
+        """:meth:`facets` in a transaction that is given up where the time does not suffice."""
+        counted: Facets | None = None
+        try:
+            async with self._database.begin() as tx:
+                counted = await self.facets(tx, zone, wanted, names, budget_s)
+        except DBAPIError:
+            if counted is None:  # an aborted transaction cannot be committed, and nothing was written in it
+                raise
+        assert counted is not None
+        return counted
+
+    async def facets(
+        self, tx: Transaction, zone: str, wanted: Filter, names: Sequence[str], budget_s: float = FACETS_S
+    ) -> Facets:
+        """Counts by ``names`` (of :data:`FACETS`) of what a search would find, the newest first while time lasts.
+
+        A transaction of its own: the statement that runs out of time ends it.
+        """
+        unknown = [name for name in names if name not in FACETS]
+        if unknown or not names:
+            raise InvalidRequest(f"A facet is one of {', '.join(FACETS)}.")
+        if wanted.about is not None:
+            raise InvalidRequest("Timelines have no facets.")
+        budget = hot.Budget(budget_s)
+        counts: list[Counter[str]] = [Counter() for _ in names]
+        since: datetime | None = None
+        complete = False
+
+        def add(rows: Sequence[tuple[int, str | None, int]]) -> None:
+            for facet, value, count in rows:
+                counts[facet][value or ""] += count
+
+        try:
+            for span in await hot.spans(tx, zone, wanted, "newest", None, budget):
+                add(await hot.counts(tx, zone, wanted, names, span, budget))
+                since = span.start
+            if self._cold is not None:
+                windows = await self._cold_windows(self._cold, zone, wanted)
+                for first in range(0, len(windows), _COLD_STEP):
+                    some = windows[first : first + _COLD_STEP]
+                    add(await self._cold.counts(some, wanted, names, budget.left()))
+            complete = True
+        except BailiwickError as error:
+            if error.reason != "query_too_expensive":
+                raise
+        ranked = {name: counted.most_common(_MOST_VALUES) for name, counted in zip(names, counts, strict=True)}
+        return Facets(ranked, complete, None if complete else since)
 
     async def event(self, tx: Transaction, zone: str, event_id: UUID) -> Entry:
         """One event; raises :class:`NotFound`."""
-        row = await tx.one(
-            f"SELECT {_ROW} FROM ledger.events WHERE id = :id AND zone = :zone ORDER BY seq LIMIT 1",  # noqa: S608
-            id=event_id,
-            zone=zone,
-        )
-        if row is None:
+        found = await self.events(tx, zone, Filter(event_id=event_id), order="oldest", after=None, limit=1)
+        if not found:
             raise NotFound("There is no event by that id.")
-        return _entry(row)
+        return found[0]
 
     async def request(self, tx: Transaction, zone: str, request_id: UUID) -> dict[str, Any]:
         """Everything known about one request, in the order it happened; raises :class:`NotFound` for nothing.
 
         ``timeline`` holds ``{"at", "kind": "event", …}`` and ``{"at", "kind": "answer", …}`` entries.
         """
-        events = await tx.all(
-            f"SELECT {_ROW} FROM ledger.events WHERE request_id = :id AND zone = :zone ORDER BY at, seq",  # noqa: S608
-            id=request_id,
-            zone=zone,
+        events = await self.events(
+            tx, zone, Filter(request_id=request_id), order="oldest", after=None, limit=_MOST_OF_A_REQUEST
         )
         answers = await tx.all(
             "SELECT at, caller, method, route, status, duration_us, ip FROM api_requests"
@@ -161,9 +234,9 @@ class Search:
         if not events and not answers:
             raise NotFound("Nothing is known about a request by that id.")
         timeline: list[dict[str, Any]] = []
-        for row in events:
-            entry = _entry(row).to_json()
-            at = entry["event"]["at"] if entry["event"] else entry["recorded_at"]
+        for found in events:
+            entry = found.to_json()
+            at = (entry["event"] or {}).get("at") or entry["recorded_at"]
             timeline.append({"at": at, "kind": "event", **entry})
         for row in answers:
             at = row["at"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -175,16 +248,11 @@ class Search:
     async def find_decision(self, zone: str, decision_id: UUID) -> Decision | None:
         """The event of a decision and the input it was made from, None when the ledger has no such decision."""
         async with self._database.begin() as tx:
-            row = await tx.one(
-                f"SELECT {_ROW} FROM ledger.events WHERE id = :id AND zone = :zone AND code = ANY(:codes)"  # noqa: S608
-                " ORDER BY seq LIMIT 1",
-                id=decision_id,
-                zone=zone,
-                codes=list(DECISIONS),
-            )
-            if row is None:
+            wanted = Filter(decision_id=decision_id)
+            found = await self.events(tx, zone, wanted, order="oldest", after=None, limit=1)
+            if not found:
                 return None
-            entry = _entry(row)
+            entry = found[0]
             digest = str(entry.event.details.get(DETAIL, ""))
             if not digest:
                 return Decision(entry, None, "none")
@@ -204,12 +272,13 @@ class Search:
         """Events of ``code`` whose details name ``kid``, not older than ``since`` (epoch seconds), oldest first."""
         async with self._database.begin() as tx:
             rows = await tx.all(
-                f"SELECT {_ROW} FROM ledger.events WHERE zone = :zone AND code = :code AND at >= :since ORDER BY seq",  # noqa: S608
+                f"SELECT {COLUMNS} FROM ledger.events WHERE zone = :zone AND code = :code AND at >= :since"  # noqa: S608
+                " ORDER BY seq",
                 zone=zone,
                 code=code,
                 since=datetime.fromtimestamp(since, UTC),
             )
-        events = [_entry(row).event for row in rows]
+        events = [decode(body_of(row)) for row in rows]
         return [event for event in events if event.details.get("kid") == kid]
 
     async def dead_letters(self, tx: Transaction, zone: str, *, after: int | None, limit: int) -> list[dict[str, Any]]:
@@ -227,41 +296,46 @@ class Search:
         )
         return [{**row, "at": row["at"].astimezone(UTC).isoformat()} for row in rows]
 
+    # ------------------------------------------------------------------ the archive
 
-def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
-    where: list[str] = []
-    values: dict[str, Any] = {}
-    for key in ("code", "outcome", "principal", "server", "request_id"):
-        value = getattr(wanted, key)
-        if value:
-            where.append(f"{key} = :{key}")
-            values[key] = value
-    if wanted.decision_id:
-        where.append("id = :decision AND code = ANY(:decisions)")
-        values |= {"decision": wanted.decision_id, "decisions": list(DECISIONS)}
-    if wanted.name:
-        codes = codes_named(wanted.name)
-        where.append("code = ANY(:codes)")
-        values["codes"] = codes
-    if wanted.since:
-        where.append("at >= :since")
-        values["since"] = wanted.since
-    if wanted.until:
-        where.append("at < :until")
-        values["until"] = wanted.until
-    if wanted.text:
-        where.append(_TEXT + " ILIKE :text")
-        escaped = wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        values["text"] = f"%{escaped}%"
-    return where, values
+    async def _add_cold(
+        self,
+        cold: ColdSearch,
+        zone: str,
+        wanted: Filter,
+        order: Order,
+        after: int | None,
+        limit: int,
+        found: dict[int, tuple[datetime, bytes]],
+        budget: hot.Budget,
+    ) -> None:
+        """Add what the archive has of the page to ``found``."""
+        windows = await self._cold_windows(cold, zone, wanted)
+        if order == "oldest":
+            windows.reverse()
+        for first in range(0, len(windows), _COLD_STEP):
+            page = sorted(found, reverse=order == "newest")[:limit]
+            last = page[-1] if len(page) == limit else None
+            some = [w for w in windows[first : first + _COLD_STEP] if _reaches(w, order, after, last)]
+            if not some:
+                continue
+            for alternative in wanted.alternatives():
+                rows = await cold.events(some, alternative, order, after, limit, budget.left())
+                for row in rows:
+                    found.setdefault(row.seq, (row.recorded_at, row.body))
 
-
-def codes_named(pattern: str) -> list[str]:
-    """The codes of the events called ``pattern``, which may end in ``*``."""
-    if pattern.endswith("*"):
-        return [kind.code for kind in EVENT_TYPES.values() if kind.name.startswith(pattern[:-1])]
-    return [kind.code for kind in EVENT_TYPES.values() if kind.name == pattern]
+    async def _cold_windows(self, cold: ColdSearch, zone: str, wanted: Filter) -> list[ColdWindow]:
+        """Windows that only the archive has, newest first."""
+        windows = await cold.source.list_windows(zone, wanted.since, wanted.until)
+        return sorted((window for window in windows if window.objects), key=span_of, reverse=True)
 
 
-def _entry(row: Row) -> Entry:
-    return Entry(row["seq"], row["recorded_at"], bytes(row["leaf"] or b""), body_of(row))
+_MOST_OF_A_REQUEST = 10_000
+
+
+def _reaches(window: ColdWindow, order: Order, after: int | None, last: int | None) -> bool:
+    """Whether a window may hold events behind ``after`` and before ``last``, the end of a page that is full."""
+    first, end = span_of(window)
+    if order == "newest":
+        return (after is None or first < after) and (last is None or end > last)
+    return (after is None or end > after) and (last is None or first < last)

@@ -71,6 +71,12 @@ async def open_session(
     )
 
 
+async def owner_of_session(tx: Transaction, zone: str, identifier: str) -> str | None:
+    """The user whose session it is or was, None when it is not known any more."""
+    owner = await tx.value("SELECT username FROM sessions WHERE zone = :zone AND id = :id", zone=zone, id=identifier)
+    return None if owner is None else str(owner)
+
+
 async def end_sessions(
     tx: Transaction, zone: str, username: str, *, now: datetime, reason: str, but: str = ""
 ) -> Sequence[str]:

@@ -31,6 +31,7 @@ REASONS: dict[str, Reason] = {
     "in_use": Reason(409, "Something else still refers to this; it must be changed first."),
     "version_mismatch": Reason(412, "If-Match names another version: read again, then change."),
     "unsupported_grant_type": Reason(400, "The token endpoint does not know this grant type."),
+    "query_too_expensive": Reason(422, "The search would take longer than one may; narrow it, by time above all."),
     "idempotency_conflict": Reason(422, "The Idempotency-Key was used with a different request."),
     "rate_limited": Reason(429, "Too many requests; Retry-After says when to come back."),
     # --- who are you
@@ -121,6 +122,9 @@ REASONS: dict[str, Reason] = {
     "check_unavailable": Reason(503, "No worker could check the request."),
     "guard_unavailable": Reason(503, "The part that ends long-lived requests in time is away, so none is begun."),
     "database_unavailable": Reason(503, "The database does not answer."),
+    "search_busy": Reason(
+        503, "As many searches, exports or tails run as may at once; Retry-After says when to try again."
+    ),
     "not_ready": Reason(503, "The part is starting or a part it needs is down."),
     "internal_error": Reason(500, "A fault on our side; the request id finds it in the log."),
 }

@@ -6,7 +6,8 @@ counts, times and logs; turns an exception nobody caught into a problem. Hot end
 and pay a few microseconds.
 
 ``scope["state"]`` holds ``zone``, ``request_id``, ``client_request_id``, ``trace_id``, ``ip`` and ``path`` (as asked
-for, before the zone was stripped); routes add ``caller``.
+for, before the zone was stripped); routes add ``caller``, and ``long_lived`` where the answer lasts as long as somebody
+listens.
 """
 
 from __future__ import annotations
@@ -220,8 +221,11 @@ class Front:
         else:
             method, route = method_label(scope["method"]), route_of(scope)
         self._metrics.http_requests.inc(method, route, _STATUS[status])
-        self._metrics.http_request_seconds.observe(seconds)
-        if seconds >= self._slow_s:
+        # a stream that was followed for an hour was not slow
+        long_lived = state.get("long_lived", False)
+        if not long_lived:
+            self._metrics.http_request_seconds.observe(seconds)
+        if seconds >= self._slow_s and not long_lived:
             log.warning(
                 SLOW_REQUEST,
                 duration=duration_text(seconds),

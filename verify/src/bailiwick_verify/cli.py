@@ -23,12 +23,8 @@ from bailiwick_verify.receipt import Receipt, ReceiptError
 from bailiwick_verify.report import LogReport, Progress
 from bailiwick_verify.source import Folder, Server, Source
 
-<<<<<<< HEAD
 EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 1, "NO_DATA": 3}
 _USAGE = 2
-=======
-_EXITS = {"PASS": 0, "FAIL": 1, "SIMULATED": 1, "NO_DATA": 3}
->>>>>>> packs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +130,7 @@ def _pack(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[Ve
         print(f"bailiwick-verify: {given.file}: {error.strerror}", file=sys.stderr)
         return 2
     print(json.dumps(report.to_json()) if given.json else _told_of_pack(report))
-    return _EXITS[report.verdict]
+    return EXITS[report.verdict]
 
 
 def _told_of_pack(report: PackReport) -> str:

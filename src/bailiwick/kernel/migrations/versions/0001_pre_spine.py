@@ -288,6 +288,19 @@ CREATE UNIQUE INDEX job_occurrences_one_at_a_time ON job_occurrences (job) WHERE
 CREATE INDEX ON job_occurrences (job, finished_at) WHERE state = 'succeeded';
 """
 
+SEARCH = """
+CREATE TABLE saved_queries (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  owner text NOT NULL,
+  name text NOT NULL,
+  shared boolean NOT NULL,
+  query jsonb NOT NULL,
+  created_at timestamptz NOT NULL,
+  UNIQUE (zone, owner, name)
+);
+"""
+
 # Evidence stands in a schema of its own: the app may add and read, never change or remove (12 h partitions by
 # recorded_at, so a partition holds a contiguous run of every zone's sequence).
 LEDGER = """
@@ -327,6 +340,16 @@ CREATE INDEX events_id ON ledger.events (id);
 CREATE INDEX events_at ON ledger.events USING brin (at) WITH (pages_per_range = 16);
 CREATE INDEX events_request ON ledger.events (request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX events_principal ON ledger.events (zone, principal, at);
+-- An event's subject, from the rest of its bytes. Few events have one, so the index is small (9 bytes for each).
+-- The expression fails for no bytes. It is written so that it is inlined, and is looked for by the same function.
+CREATE FUNCTION ledger.subject_hash(rest bytea) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT pg_catalog.hashtext(pg_catalog.encode(
+    substring(
+      substring(rest FROM nullif(position('"subject":{"id":"'::bytea IN rest), 0))
+      FROM 1 FOR position('"},"'::bytea IN substring(rest FROM nullif(position('"subject":{"id":"'::bytea IN rest), 0)))
+    ), 'escape'))
+$$;
+CREATE INDEX events_subject ON ledger.events (ledger.subject_hash(rest)) WHERE ledger.subject_hash(rest) IS NOT NULL;
 CREATE TABLE ledger.events_default PARTITION OF ledger.events DEFAULT;
 -- The tree of each zone: at level 0 the leaf hash of every event, at level n the root of every full tile of 256 hashes
 -- of level n - 1, in runs as they came about. Only ever added to.
@@ -494,7 +517,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, LEDGER, EVIDENCE):
+    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, SEARCH, LEDGER, EVIDENCE):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")
