@@ -86,6 +86,16 @@ AUDIT_VERIFIED = EventType("BW5003", "audit.verified", mutation=False)
 EVIDENCE_REPLAYED = EventType("BW5012", "evidence.replayed")
 EVIDENCE_LOSS_ACKNOWLEDGED = EventType("BW5011", "evidence.loss.acknowledged")
 
+# 52xx evidence on its way to a SIEM
+SIEM_SINK_CREATED = EventType("BW5201", "siem.sink.created")
+SIEM_SINK_CHANGED = EventType("BW5202", "siem.sink.changed")
+SIEM_SINK_DELETED = EventType("BW5203", "siem.sink.deleted")
+SIEM_DRAINED = EventType("BW5204", "siem.drained")
+SIEM_REPLAYED = EventType("BW5205", "siem.replayed")
+SIEM_DEAD_LETTERS_RETRIED = EventType("BW5206", "siem.dead-letters.retried")
+SIEM_STOPPED = EventType("BW5211", "siem.stopped", mutation=False)
+SIEM_RESUMED = EventType("BW5212", "siem.resumed", mutation=False)
+
 # 60xx operation
 INSTALLATION_BOOTSTRAPPED = EventType("BW6001", "installation.bootstrapped")
 WORKERS_CHANGED = EventType("BW6002", "workers.changed")

@@ -36,6 +36,9 @@ class Permission(StrEnum):
     DECISIONS_READ = "decisions:read"
     EVALUATE_OTHERS = "decisions:evaluate-others"
     AUDIT_READ = "audit:read"
+    SIEM_READ = "siem:read"
+    SIEM_OPERATE = "siem:operate"  # drain, replay, send dead letters again: to where evidence goes already
+    SIEM_WRITE = "siem:write"  # decides where all evidence goes, so an administrator's
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
@@ -53,6 +56,7 @@ _AUDITOR = _VIEWER | {
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,
     Permission.AUDIT_READ,
+    Permission.SIEM_READ,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -67,6 +71,8 @@ _OPERATOR = _VIEWER | {
     Permission.POLICIES_TEST,
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,
+    Permission.SIEM_READ,
+    Permission.SIEM_OPERATE,
     Permission.REVOKE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
