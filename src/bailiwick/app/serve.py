@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Scope
 
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
+import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -177,6 +178,7 @@ def compose(
         )
     )
     app.include_router(evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files))
+    app.include_router(siem_api.routes(rooms.sinks, rooms.siem))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.session,

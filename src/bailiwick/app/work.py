@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,11 +15,14 @@ from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
+from bailiwick.app.siem import reach_of
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
+from bailiwick.evidence.siem.delivery import Delivery
+from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.sweep import ALERT, Sweep
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
@@ -69,10 +74,13 @@ async def run(settings: Settings, layout: Layout) -> int:
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
     jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
+    delivery = siem_delivery(base)
+    state.on_sealer.append(delivery.replace_sealer)
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())
         background.start("sequencer", sequencer.run())
+        background.start("siem", delivery.run())
         background.start("routes", routes.run())
         background.start("jobs", jobs.run())
         background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
@@ -83,6 +91,8 @@ async def run(settings: Settings, layout: Layout) -> int:
             facts=lambda: {
                 "lag_s": round(sequencer.figures.lag_s, 2),
                 "backlog_bytes": sequencer.figures.backlog_bytes,
+                # a destination that is away must not keep the ledger from being called ready
+                "siem": {"trouble": delivery.trouble(), "sinks": delivery.facts()},
             },
         )
         await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
@@ -97,6 +107,20 @@ async def run(settings: Settings, layout: Layout) -> int:
         sequencer.close()
         await base.database.close()
     return 1 if background.failed else 0
+
+
+def siem_delivery(base: Foundations) -> Delivery:
+    """What sends the ledger on to the sinks."""
+    reach = reach_of(Resolver(base.database, base.clock, base.recorder, base.settings))
+    return Delivery(
+        base.database,
+        base.direct_url,
+        base.sealer,
+        base.recorder,
+        base.metrics,
+        Means(reach, base.clock, base.ids, socket.gethostname()),
+        random=random.SystemRandom().random,
+    )
 
 
 def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:

@@ -117,7 +117,7 @@ class Delivery:
             now = sinks.get(identifier)
             if now is None or not now.enabled or now.version != led.sink.version or led.task.done():
                 await self._leave(led)
-                if now is None:
+                if now is None or not now.enabled:
                     self._forget(led.sink)
             else:
                 led.runner.asked(now.drain_at, now.drain_batch)

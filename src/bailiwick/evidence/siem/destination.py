@@ -100,3 +100,8 @@ def enveloped(envelope: Mapping[str, Any], key: str, body: bytes) -> bytes:
 def epoch(moment: datetime) -> float:
     """Seconds since the epoch, to the microsecond."""
     return math.floor(moment.timestamp() * 1e6 + 0.5) / 1e6
+
+
+def severity(outcome: str) -> str:
+    """How much an event of that outcome asks for attention: ``info``, ``warning`` or ``error``."""
+    return {"success": "info", "allow": "info", "failure": "warning", "deny": "warning"}.get(outcome, "error")

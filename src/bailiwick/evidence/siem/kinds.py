@@ -8,9 +8,14 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
+from bailiwick.evidence.siem.datadog import Datadog, DatadogOptions, DatadogSecrets
 from bailiwick.evidence.siem.destination import Destination
+from bailiwick.evidence.siem.otlp import Otlp, OtlpOptions, OtlpSecrets
 from bailiwick.evidence.siem.outgoing import Means
+from bailiwick.evidence.siem.s3 import S3, S3Options, S3Secrets
 from bailiwick.evidence.siem.splunk import Splunk, SplunkOptions, SplunkSecrets
+from bailiwick.evidence.siem.syslog import Syslog, SyslogOptions, SyslogSecrets
+from bailiwick.evidence.siem.webhook import Webhook, WebhookOptions, WebhookSecrets
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.fields import Body
 
@@ -28,6 +33,11 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "splunk": Kind(SplunkOptions, SplunkSecrets, Splunk),
+    "datadog": Kind(DatadogOptions, DatadogSecrets, Datadog),
+    "syslog": Kind(SyslogOptions, SyslogSecrets, Syslog),
+    "otlp": Kind(OtlpOptions, OtlpSecrets, Otlp),
+    "webhook": Kind(WebhookOptions, WebhookSecrets, Webhook, batch_size=100),
+    "s3": Kind(S3Options, S3Secrets, S3, batch_size=5000, linger_s=60.0),
 }
 
 

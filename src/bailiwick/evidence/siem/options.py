@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@%-]*)*")
+_PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -59,8 +60,17 @@ def _header_value(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def printable(secret: SecretStr) -> SecretStr:
+    """A secret that may hold spaces inside, as header values do; raises ``ValueError``."""
+    if not _PRINTABLE.fullmatch(secret.get_secret_value()):
+        raise ValueError("must be printable ASCII and not begin or end with a space")
+    return secret
+
+
 def _certificates(text: str) -> str:
     if text:
+        if not re.fullmatch(r"[\x20-\x7e\r\n\t]*", text):
+            raise ValueError("must be PEM certificates")
         try:
             ssl.create_default_context(cadata=text)
         except (ssl.SSLError, ValueError):
