@@ -1,17 +1,23 @@
 """Syslog (RFC 5424) over TLS (RFC 5425), octet-counted.
 
 Syslog has no acknowledgement. What can be had is this: each batch has a connection of its own, at whose end we close
-our side and wait until the receiver, having read everything, closes his. A receiver that dies with bytes unread resets
-the connection, and the batch is sent again. What he read and lost afterwards is his; let him queue to disk.
+our side and wait until the receiver, having read everything, closes his. A receiver that dies or turns us away with
+bytes unread resets the connection, and the batch is sent again. With TLS 1.3 our handshake is over before he has looked
+at our certificate, so an end of his alone says nothing: every byte must have been acknowledged, and he must not have
+ended before we did. What he read and lost afterwards is his; let him queue to disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import socket
 import ssl
+import struct
+import termios
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -25,6 +31,7 @@ from bailiwick.kernel.fields import Body
 
 _SEVERITY = {"info": 6, "warning": 4, "error": 3}  # RFC 5424 table 2
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
+_TCP_CLOSE = 7  # tcp(7): TCP_INFO's first byte is the state
 
 AppName = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,48}$")]
 SdId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,20}@[0-9.]{1,11}$")]
@@ -94,7 +101,7 @@ class Syslog:
             raw.settimeout(options.timeout_s)
             with self._context.wrap_socket(raw, server_hostname=options.server_name or options.host) as secured:
                 secured.sendall(frames)
-                _finish(secured)
+                _finish(secured, options.timeout_s)
         except ssl.SSLCertVerificationError as error:
             raise Stop(f"the certificate of {where} is not trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
@@ -129,12 +136,43 @@ def _connect(addresses: Sequence[str], port: int, timeout_s: float) -> socket.so
     raise failure
 
 
-def _finish(secured: ssl.SSLSocket) -> None:
-    """Say that no more comes and wait until the receiver has read it all: until he closes, with or without a word."""
+def _finish(secured: ssl.SSLSocket, timeout_s: float) -> None:
+    """Say that no more comes and wait until the receiver has read it all; raises ``OSError`` when he did not."""
+    _all_acknowledged(secured, timeout_s)
+    if _ended(secured):
+        raise ConnectionError("the receiver closed before everything was sent")
     try:
         secured.unwrap()
     except ssl.SSLEOFError:
         pass  # many close without TLS's own farewell
+    _all_acknowledged(secured, timeout_s)
+
+
+def _ended(secured: ssl.SSLSocket) -> bool:
+    """Whether the receiver has closed already. What he says otherwise (session tickets) is read and forgotten."""
+    timeout = secured.gettimeout()
+    secured.settimeout(0)
+    try:
+        return not secured.recv(1)
+    except ssl.SSLWantReadError:
+        return False
+    finally:
+        secured.settimeout(timeout)
+
+
+def _all_acknowledged(connection: socket.socket, timeout_s: float) -> None:
+    """Wait until his kernel has every byte; raises ``OSError`` when the connection was reset before."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        waiting = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == _TCP_CLOSE:
+            raise ConnectionResetError("the receiver closed without having read everything")
+        if waiting == 0:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.001)
 
 
 def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
