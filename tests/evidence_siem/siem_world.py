@@ -9,9 +9,11 @@ from typing import Any
 from ledger_world import World
 from prometheus_client import CollectorRegistry
 
+from bailiwick.evidence.codes import EVENT_TYPES
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.evidence.siem.breaker import Pace
 from bailiwick.evidence.siem.delivery import Delivery
+from bailiwick.evidence.siem.operations import Operations
 from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.siem.sinks import Draft, Sink, Sinks
 from bailiwick.kernel.errors import BailiwickError
@@ -37,6 +39,7 @@ class SiemWorld:
         self.world = world
         self.metrics = Metrics(CollectorRegistry())
         self.sinks = Sinks(world.database, world.clock, world.ids, world.recorder, world.sealer, self._check)
+        self.operations = Operations(world.database, world.clock, world.recorder)
         self._running: list[tuple[Delivery, asyncio.Task[None]]] = []
 
     async def _check(self, host: str, port: int) -> None:
@@ -71,6 +74,17 @@ class SiemWorld:
     async def close(self) -> None:
         for delivery, _ in list(self._running):
             await self.stop(delivery)
+
+    async def drain_outbox(self) -> None:
+        """Put what was recorded of the sinks themselves into the ledger."""
+        sequencer = self.world.sequencer()
+        await sequencer.drain()
+        sequencer.close()
+
+    def recorded(self) -> list[str]:
+        """Names of the events of the sinks themselves in the ledger, in order."""
+        rows = self.world.rows("SELECT code FROM ledger.events WHERE code LIKE 'BW52%%' ORDER BY zone, seq")
+        return [EVENT_TYPES[code].name for code in rows]
 
     def cursor(self, zone: str = "default", sink: str = "out") -> int:
         (found,) = self.world.rows(

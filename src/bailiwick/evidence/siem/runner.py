@@ -28,6 +28,7 @@ from bailiwick.evidence.siem.cursors import Cursor, CursorMoved
 from bailiwick.evidence.siem.destination import Batch, Destination, Item, Refused, Retry, Stop
 from bailiwick.evidence.siem.selection import redact
 from bailiwick.evidence.siem.sinks import Sink, mapping_of
+from bailiwick.evidence.tree import tree_size
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Unavailable
@@ -160,7 +161,11 @@ class Runner:
             if sink.all_zones:
                 await cursors.add_zones(tx, sink.id, self._clock.now())
             found = await cursors.cursors(tx, sink.id)
-            waiting = [cursor for cursor in found if cursor.lag and await self._due(tx, cursor)]
+            waiting = [
+                cursor
+                for cursor in found
+                if cursor.lag and await self._due(tx, cursor.zone, cursor.next_seq, cursor.size)
+            ]
         moved = await self._dead_letters()
         for cursor in waiting:
             await self._zone(cursor)
@@ -169,14 +174,12 @@ class Runner:
             await self._drained()
         return moved
 
-    async def _due(self, tx: Transaction, cursor: Cursor) -> bool:
-        """Whether a batch is full or its oldest event was kept back long enough."""
-        if self._drain_at is not None or cursor.lag >= self._sink.batch_size or not self._sink.linger_s:
+    async def _due(self, tx: Transaction, zone: str, first: int, size: int) -> bool:
+        """Whether a batch is full or its oldest event, ``first``, was kept back long enough."""
+        if self._drain_at is not None or size - first >= self._sink.batch_size or not self._sink.linger_s:
             return True
         since = await tx.value(
-            "SELECT recorded_at FROM ledger.events WHERE zone = :zone AND seq = :seq",
-            zone=cursor.zone,
-            seq=cursor.next_seq,
+            "SELECT recorded_at FROM ledger.events WHERE zone = :zone AND seq = :seq", zone=zone, seq=first
         )
         return since is None or (self._clock.now() - since).total_seconds() >= self._sink.linger_s
 
@@ -193,11 +196,11 @@ class Runner:
 
     async def _zone(self, cursor: Cursor) -> None:
         flying: deque[_Flight] = deque()
-        position, turns = cursor.next_seq, 0
+        position, size, turns = cursor.next_seq, cursor.size, 0
         try:
             while True:
                 window = self._destination.window if self._breaker.state == "closed" else 1
-                while len(flying) < window and position < cursor.size and turns < _TURN:
+                while len(flying) < window and position < size and turns < _TURN:
                     batch = await self._read(cursor, position)
                     position, turns = batch.end, turns + 1
                     try:
@@ -208,9 +211,24 @@ class Runner:
                         await self._take_apart(cursor, batch, refused)
                 if not flying:
                     return
-                await self._land(cursor, flying.popleft())
+                if await self._over(flying[0]):
+                    await self._land(cursor, flying.popleft())
+                elif position == size:
+                    size = await self._grown(cursor.zone, size)
         finally:
             await _abandon(flying)
+
+    async def _over(self, flight: _Flight) -> bool:
+        """Whether a flight has ended, after waiting for it a while: others may leave meanwhile."""
+        if flight.acknowledged is not None:
+            await asyncio.wait([flight.acknowledged], timeout=self._work.pace.poll_s)
+        return flight.acknowledged is None or flight.acknowledged.done()
+
+    async def _grown(self, zone: str, known: int) -> int:
+        """The size of the zone's ledger, as soon as there is another batch to be sent from ``known`` on."""
+        async with self._work.database.begin() as tx:
+            size = await tree_size(tx, zone)
+            return size if size > known and await self._due(tx, zone, known, size) else known
 
     async def _launch(self, cursor: Cursor, batch: Batch) -> _Flight:
         started = self._clock.monotonic()
