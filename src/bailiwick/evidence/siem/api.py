@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AwareDatetime, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, StringConstraints
 
 from bailiwick.evidence.requests import context_of
 from bailiwick.evidence.siem.datadog import DatadogOptions, DatadogSecrets
@@ -33,8 +34,22 @@ Redaction = Literal["remove", "mask", "hash"]
 BatchSize = Annotated[int, Field(ge=1, le=MOST_BATCH)]
 Linger = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, description="Seconds a batch waits to be filled")]
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Place = Annotated[int, Field(ge=0, lt=1 << 62)]
+Place = Annotated[int, Field(ge=0, lt=1 << 62, strict=True)]
 
+
+def _written(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be written as RFC 3339 has it")
+    return value
+
+
+def _in_range(value: datetime) -> datetime:
+    if not 1970 <= value.year <= 9000:
+        raise ValueError("is out of range")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_range)]
 Reader = Annotated[Caller, Depends(require(Permission.SIEM_READ))]
 Operator = Annotated[Caller, Depends(require(Permission.SIEM_OPERATE))]
 Writer = Annotated[Caller, Depends(require(Permission.SIEM_WRITE))]
@@ -169,7 +184,7 @@ class DrainBody(Body):
 class ReplayBody(Body):
     """From where on to send again: a place in the ledger (then with its zone, if the sink sends several) or a time."""
 
-    from_: Place | AwareDatetime | Literal["beginning"] = Field(alias="from")
+    from_: Place | Moment | Literal["beginning"] = Field(alias="from")
     zone: ZoneName | None = None
 
 
