@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +20,7 @@ from bailiwick.evidence.siem import operations as operations_module
 from bailiwick.evidence.siem.breaker import Pace
 from bailiwick.evidence.siem.cursors import oldest_needed
 from bailiwick.evidence.siem.selection import Selection
-from bailiwick.kernel.errors import Conflict, Denied, InvalidRequest
+from bailiwick.kernel.errors import Conflict, InvalidRequest
 
 
 @pytest.fixture
@@ -291,18 +293,42 @@ async def test_whoever_removes_events_can_ask_what_is_still_needed(siem: SiemWor
         assert await oldest_needed(tx, "default") == 0
 
 
-async def test_a_form_that_cannot_be_made_is_refused(siem: SiemWorld, plain: HecServer) -> None:
-    with pytest.raises(Denied):
-        await siem.sinks.create(
-            ADMIN.__class__("acme"),
-            (await _draft(plain, all_zones=True)),
-        )
+@pytest.mark.parametrize("form", ["ocsf", "ecs"])
+async def test_other_forms_are_sent_where_there_is_a_mapping_and_refused_where_not(
+    siem: SiemWorld, plain: HecServer, monkeypatch: pytest.MonkeyPatch, form: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "bailiwick.evidence.mapping", None)  # as where it is not installed
+    with pytest.raises(InvalidRequest):
+        await splunk(siem, plain, format=form)
+    stand_in = types.ModuleType("mapping")
+    stand_in.to_ocsf = lambda event: {"id": event.id, "class_uid": 6003}  # type: ignore[attr-defined]
+    stand_in.to_ecs = lambda event: {"id": event.id, "event": {"kind": "event"}}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bailiwick.evidence.mapping", stand_in)
+    ids = await siem.world.filled(3)
+    await splunk(siem, plain, format=form, redact={"network.ip": "remove"})
+    siem.run()
+    await siem.until(lambda: siem.cursor() >= 3)
+    assert plain.ids[:3] == ids
+    assert plain.indexed[0]["event"].keys() == ({"id", "class_uid"} if form == "ocsf" else {"id", "event"})
 
 
-async def _draft(hec: HecServer, **more: Any) -> Any:
-    from bailiwick.evidence.siem.sinks import Draft
+async def test_an_event_that_cannot_be_put_into_a_form_does_not_hold_up_the_others(
+    siem: SiemWorld, plain: HecServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await siem.world.filled(7)
 
-    return Draft("x", "splunk", {"url": hec.url}, {"token": TOKEN}, **more)
+    def to_ecs(event: Any) -> dict[str, Any]:
+        if event.id == ids[3]:
+            raise KeyError("no such thing")
+        return {"id": event.id}
+
+    stand_in = types.ModuleType("mapping")
+    stand_in.to_ecs = to_ecs  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bailiwick.evidence.mapping", stand_in)
+    await splunk(siem, plain, format="ecs")
+    siem.run()
+    await siem.until(lambda: siem.cursor() >= 7)
+    assert plain.ids[:6] == ids[:3] + ids[4:] and siem.dead() == [ids[3]]
 
 
 async def test_secrets_that_cannot_be_opened_stop_the_sink(siem: SiemWorld, plain: HecServer) -> None:
