@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bailiwick.evidence.siem.outgoing import Reach
-from bailiwick.evidence.siem.sinks import CheckAddress
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.errors import BailiwickError
+
+if TYPE_CHECKING:  # commands need the check and not the client
+    from bailiwick.evidence.siem.outgoing import Reach
+    from bailiwick.evidence.siem.sinks import CheckAddress
 
 
 def reach_of(resolver: Resolver) -> Reach:

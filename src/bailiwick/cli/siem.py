@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from bailiwick.evidence.events import Context
-    from bailiwick.evidence.siem.operations import Operations, SinkStatus, Start
+    from bailiwick.evidence.siem.operations import SinkStatus, Start
     from bailiwick.evidence.siem.sinks import Sinks
+    from bailiwick.kernel.db import Database
     from bailiwick.kernel.paths import Layout
 
 app = small_app()
@@ -263,12 +265,35 @@ def remove_sink(sink: SinkName, zone: Zone = "default", data_dir: DataDir = None
 class _Using:
     """The services, on the machine of the installation. Whoever uses them here is named by his system account."""
 
-    def __init__(self, sinks: Sinks, operations: Operations) -> None:
-        self.sinks = sinks
-        self.operations = operations
+    def __init__(self, layout: Layout, database: Database) -> None:
+        from bailiwick.evidence.events import Recorder
+        from bailiwick.evidence.siem.operations import Operations
+        from bailiwick.kernel.clock import SystemClock
+        from bailiwick.kernel.ids import Ids
+
+        self._layout = layout
+        self._database = database
+        self._clock, self._ids = SystemClock(), Ids()
+        self._recorder = Recorder(self._clock, self._ids)
+        self.operations = Operations(database, self._clock, self._recorder)
+
+    @cached_property
+    def sinks(self) -> Sinks:
+        """Made when it is needed: it loads what checks addresses, and the key-encryption key."""
+        from bailiwick.app.foundations import kek_file
+        from bailiwick.app.siem import address_check
+        from bailiwick.evidence.siem.sinks import Sinks
+        from bailiwick.inventory.resolver import Resolver
+        from bailiwick.kernel.settings import Settings
+
+        settings = Settings(data_dir=self._layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
+        check = address_check(Resolver(self._database, self._clock, self._recorder, settings))
+        sealer = kek_file(settings, self._layout).load()
+        return Sinks(self._database, self._clock, self._ids, self._recorder, sealer, check)
 
     @staticmethod
     def context(zone: str) -> Context:
+        """The context of what is done here."""
         import getpass
 
         from bailiwick.evidence.events import Actor, Context
@@ -283,27 +308,14 @@ def _with(data_dir: Path | None, run: Callable[[_Using], Awaitable[int]]) -> int
 
 
 async def _connected(layout: Layout, run: Callable[[_Using], Awaitable[int]]) -> int:
-    from bailiwick.app.foundations import kek_file
-    from bailiwick.app.siem import address_check
     from bailiwick.cli.local import database_url
-    from bailiwick.evidence.events import Recorder
-    from bailiwick.evidence.siem.operations import Operations
-    from bailiwick.evidence.siem.sinks import Sinks
-    from bailiwick.inventory.resolver import Resolver
-    from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.crypto import SealError
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.errors import BailiwickError, Unavailable
-    from bailiwick.kernel.ids import Ids
-    from bailiwick.kernel.settings import Settings
 
-    settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
-    clock, ids, database = SystemClock(), Ids(), Database(database_url(layout.data_dir), pool_size=2)
-    recorder = Recorder(clock, ids)
+    database = Database(database_url(layout.data_dir), pool_size=2)
     try:
-        check = address_check(Resolver(database, clock, recorder, settings))
-        sinks = Sinks(database, clock, ids, recorder, kek_file(settings, layout).load(), check)
-        return await run(_Using(sinks, Operations(database, clock, recorder)))
+        return await run(_Using(layout, database))
     except Unavailable:
         raise CommandFailed(FAILED, "the database does not answer; is the installation running?") from None
     except SealError as error:

@@ -23,6 +23,7 @@ from bailiwick.evidence.siem import cursors
 from bailiwick.evidence.siem.breaker import Pace
 from bailiwick.evidence.siem.destination import Batch, Destination, Stop
 from bailiwick.evidence.siem.kinds import build
+from bailiwick.evidence.siem.operations import FULL_EVENTS, NEAR_CAPACITY_EVENTS
 from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.siem.runner import Cold, Figures, Runner, Work
 from bailiwick.evidence.siem.sinks import Sink, all_sinks, unseal
@@ -33,8 +34,6 @@ from bailiwick.kernel.metrics import Metrics
 
 NEAR_CAPACITY = "SIEMQueueNearCapacity"
 FULL = "SIEMQueueFull"
-NEAR_CAPACITY_EVENTS = 10_000
-FULL_EVENTS = 50_000
 _LOCK = 0x7369656D  # "siem": first half of the advisory lock of a sink
 _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
 

@@ -1,23 +1,24 @@
-"""The kinds of destinations: what each is told, how it is built, and what is usual for it."""
+"""The kinds of destinations: what each is told, how it is built, and what is usual for it.
+
+A kind's module is imported when a sink of it is met: commands start in a fraction of the time that all clients take.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr, ValidationError
 
-from bailiwick.evidence.siem.datadog import Datadog, DatadogOptions, DatadogSecrets
 from bailiwick.evidence.siem.destination import Destination
-from bailiwick.evidence.siem.otlp import Otlp, OtlpOptions, OtlpSecrets
-from bailiwick.evidence.siem.outgoing import Means
-from bailiwick.evidence.siem.s3 import S3, S3Options, S3Secrets
-from bailiwick.evidence.siem.splunk import Splunk, SplunkOptions, SplunkSecrets
-from bailiwick.evidence.siem.syslog import Syslog, SyslogOptions, SyslogSecrets
-from bailiwick.evidence.siem.webhook import Webhook, WebhookOptions, WebhookSecrets
 from bailiwick.kernel.errors import InvalidRequest
-from bailiwick.kernel.fields import Body
+
+if TYPE_CHECKING:
+    from bailiwick.evidence.siem.outgoing import Means
+    from bailiwick.kernel.fields import Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +32,38 @@ class Kind:
     linger_s: float = 1.0
 
 
-KINDS: dict[str, Kind] = {
-    "splunk": Kind(SplunkOptions, SplunkSecrets, Splunk),
-    "datadog": Kind(DatadogOptions, DatadogSecrets, Datadog),
-    "syslog": Kind(SyslogOptions, SyslogSecrets, Syslog),
-    "otlp": Kind(OtlpOptions, OtlpSecrets, Otlp),
-    "webhook": Kind(WebhookOptions, WebhookSecrets, Webhook, batch_size=100),
-    "s3": Kind(S3Options, S3Secrets, S3, batch_size=5000, linger_s=60.0),
+# the class of each kind's module; its options and secrets are named after it
+KINDS: dict[str, str] = {
+    "splunk": "Splunk",
+    "datadog": "Datadog",
+    "syslog": "Syslog",
+    "otlp": "Otlp",
+    "webhook": "Webhook",
+    "s3": "S3",
 }
+_USUAL: dict[str, dict[str, Any]] = {
+    "webhook": {"batch_size": 100},
+    "s3": {"batch_size": 5000, "linger_s": 60.0},
+}
+
+
+@cache
+def kind_of(name: str) -> Kind:
+    """The kind by its name; raises ``KeyError``."""
+    known = KINDS[name]
+    module = import_module(f"bailiwick.evidence.siem.{name}")
+    parts = (getattr(module, f"{known}{part}") for part in ("Options", "Secrets", ""))
+    return Kind(*parts, **_USUAL.get(name, {}))
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> Body:
     """The options of ``kind`` as its model; raises ``invalid_request`` naming the field, never a value."""
-    return _checked(KINDS[kind].options, options, "options")
+    return _checked(kind_of(kind).options, options, "options")
 
 
 def check_secrets(kind: str, secrets: Mapping[str, Any]) -> Body:
     """The secrets of ``kind`` as its model; raises ``invalid_request`` naming the field, never a value."""
-    return _checked(KINDS[kind].secrets, secrets, "secrets")
+    return _checked(kind_of(kind).secrets, secrets, "secrets")
 
 
 def revealed(secrets: Body) -> dict[str, str]:
@@ -62,7 +77,7 @@ def revealed(secrets: Body) -> dict[str, str]:
 
 def build(kind: str, options: Mapping[str, Any], secrets: Mapping[str, str], means: Means) -> Destination:
     """The destination of a stored sink."""
-    known = KINDS[kind]
+    known = kind_of(kind)
     return known.make(known.options.model_validate(options), known.secrets.model_validate(secrets), means)
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.siem import cursors
-from bailiwick.evidence.siem.delivery import NEAR_CAPACITY_EVENTS
 from bailiwick.evidence.siem.sinks import Sink, all_sinks, find
 from bailiwick.evidence.tree import tree_size
 from bailiwick.kernel.clock import Clock
@@ -17,7 +16,8 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, InvalidRequest
 
 UNATTENDED_AFTER = timedelta(seconds=15)
-MOST_LISTED = 500
+NEAR_CAPACITY_EVENTS = 10_000
+FULL_EVENTS = 50_000
 
 State = Literal["delivering", "behind", "failing", "stopped", "unattended", "disabled"]
 Start = int | datetime | Literal["beginning"]

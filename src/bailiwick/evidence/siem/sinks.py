@@ -20,7 +20,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EVENT_TYPES
 from bailiwick.evidence.events import Context, Event, Recorder, Subject
 from bailiwick.evidence.siem import cursors
-from bailiwick.evidence.siem.kinds import KINDS, check_options, check_secrets, revealed
+from bailiwick.evidence.siem.kinds import KINDS, check_options, check_secrets, kind_of, revealed
 from bailiwick.evidence.siem.selection import KEPT, Redactions, Selection
 from bailiwick.evidence.tree import tree_size
 from bailiwick.kernel.clock import Clock
@@ -266,7 +266,7 @@ class Sinks:
         """Store a new sink and its cursors; raises ``Conflict`` (``already_exists``), ``InvalidRequest`` and others."""
         if draft.kind not in KINDS:
             raise InvalidRequest(f"There is no kind of sink {draft.kind}.")
-        kind = KINDS[draft.kind]
+        kind = kind_of(draft.kind)
         options, secrets = check_options(draft.kind, draft.options), check_secrets(draft.kind, draft.secrets)
         if draft.all_zones and context.zone != DEFAULT_ZONE:
             raise Denied("Only a sink of the default zone may send all zones.")
