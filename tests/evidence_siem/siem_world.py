@@ -16,6 +16,7 @@ from bailiwick.evidence.siem.delivery import Delivery
 from bailiwick.evidence.siem.operations import Operations
 from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.siem.sinks import Draft, Sink, Sinks
+from bailiwick.evidence.stored import read_bodies
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.metrics import Metrics
 
@@ -80,6 +81,11 @@ class SiemWorld:
         sequencer = self.world.sequencer()
         await sequencer.drain()
         sequencer.close()
+
+    async def bodies(self, zone: str = "default") -> list[bytes]:
+        """The canonical bytes of a zone's events, in order."""
+        async with self.world.database.begin() as tx:
+            return await read_bodies(tx, zone, 0, 1 << 40)
 
     def recorded(self) -> list[str]:
         """Names of the events of the sinks themselves in the ledger, in order."""

@@ -18,7 +18,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.siem import delivery as delivery_module
 from bailiwick.evidence.siem import operations as operations_module
 from bailiwick.evidence.siem.breaker import Pace
-from bailiwick.evidence.siem.cursors import oldest_needed
+from bailiwick.evidence.siem.cursors import Entry, oldest_needed, read_events
 from bailiwick.evidence.siem.selection import Selection
 from bailiwick.kernel.errors import Conflict, InvalidRequest
 
@@ -65,8 +65,8 @@ async def test_native_events_go_out_byte_for_byte(siem: SiemWorld, plain: HecSer
     await splunk(siem, plain)
     siem.run()
     await siem.until(lambda: siem.cursor() >= 3)
-    bodies = siem.world.rows("SELECT body FROM ledger.events WHERE zone = 'default' ORDER BY seq LIMIT 3")
-    assert [each["event"] for each in plain.indexed[:3]] == [json.loads(bytes(body)) for body in bodies]
+    bodies = (await siem.bodies())[:3]
+    assert [each["event"] for each in plain.indexed[:3]] == [json.loads(body) for body in bodies]
 
 
 async def test_a_sink_of_all_zones_gets_them_each_in_order(siem: SiemWorld, plain: HecServer) -> None:
@@ -252,8 +252,8 @@ async def test_two_leaders_by_mistake_lose_nothing(
 async def test_events_that_are_gone_are_told_and_not_skipped(siem: SiemWorld, plain: HecServer) -> None:
     await siem.world.filled(10)
     await splunk(siem, plain, batch_size=4)
-    siem.world.do("CREATE TABLE IF NOT EXISTS public.kept AS SELECT * FROM ledger.events WHERE false")
-    siem.world.do("INSERT INTO public.kept SELECT * FROM ledger.events WHERE seq < 6")
+    async with siem.world.database.begin() as tx:
+        kept = await read_events(tx, "default", 0, 6)
     siem.world.do("DELETE FROM ledger.events WHERE seq < 6")
     delivery = siem.run()
     await siem.until(lambda: delivery.trouble() is not None)
@@ -263,25 +263,13 @@ async def test_events_that_are_gone_are_told_and_not_skipped(siem: SiemWorld, pl
     with pytest.raises(Conflict):
         await siem.operations.replay(ADMIN, "out", 0)
 
-    async def cold(zone: str, first: int, limit: int) -> Any:
-        async with siem.world.database.begin() as tx:
-            return await tx.all(
-                "SELECT seq, id, at, code, outcome, body FROM ledger.events WHERE zone = :zone AND seq >= :first"
-                " ORDER BY seq LIMIT :limit",
-                zone=zone, first=max(first, 6), limit=limit,
-            ) if first >= 6 else kept(first)  # fmt: skip
-
-    def kept(first: int) -> list[dict[str, Any]]:
-        rows = siem.world.rows(
-            "SELECT seq, id, at, code, outcome, body FROM public.kept WHERE seq >= %s ORDER BY seq", first
-        )
-        return [dict(zip(("seq", "id", "at", "code", "outcome", "body"), row, strict=True)) for row in rows]
+    async def cold(zone: str, first: int, limit: int) -> list[Entry]:
+        return kept[first : first + limit]
 
     siem.run(siem.delivery(cold=cold))
     await siem.operations.drain(ADMIN, "out")
     await siem.until(lambda: siem.cursor() >= 10)
     assert [each["fields"]["seq"] for each in plain.indexed[:10]] == list(range(10))
-    siem.world.do("DROP TABLE public.kept")
 
 
 async def test_whoever_removes_events_can_ask_what_is_still_needed(siem: SiemWorld, plain: HecServer) -> None:

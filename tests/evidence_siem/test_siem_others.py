@@ -129,8 +129,8 @@ async def test_log_records_hold_the_canonical_event(siem: SiemWorld, server: Otl
     await siem.sink("otlp", *told("otlp", server))
     siem.run()
     await siem.until(lambda: siem.cursor() >= 3)
-    bodies = siem.world.rows("SELECT body FROM ledger.events WHERE zone = 'default' ORDER BY seq LIMIT 3")
-    assert [record["body"]["stringValue"].encode() for record in server.records[:3]] == [bytes(body) for body in bodies]
+    bodies = (await siem.bodies())[:3]
+    assert [record["body"]["stringValue"].encode() for record in server.records[:3]] == bodies
     assert server.records[0]["severityText"] == "INFO"
 
 

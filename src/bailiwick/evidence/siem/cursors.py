@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from bailiwick.evidence.siem.destination import Item
+from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.kernel.db import Row, Transaction
 
 
@@ -90,15 +90,20 @@ async def mark_sent(tx: Transaction, sink: str, cursor: Cursor, first: int, end:
         raise CursorMoved
     again = int(min(row["before"], end)) - first
     if again > 0:
-        await tx.run(
-            "INSERT INTO siem_repeats (sink, zone, first_seq, end_seq, at) VALUES (:sink, :zone, :first, :end, :now)",
-            sink=sink,
-            zone=cursor.zone,
-            first=first,
-            end=first + again,
-            now=now,
-        )
+        await note_repeat(tx, sink, cursor.zone, first, first + again, now)
     return max(0, again)
+
+
+async def note_repeat(tx: Transaction, sink: str, zone: str, first: int, end: int, now: datetime) -> None:
+    """Say in the delivery report that events ``first`` to ``end - 1`` may arrive more than once."""
+    await tx.run(
+        "INSERT INTO siem_repeats (sink, zone, first_seq, end_seq, at) VALUES (:sink, :zone, :first, :end, :now)",
+        sink=sink,
+        zone=zone,
+        first=first,
+        end=end,
+        now=now,
+    )
 
 
 async def advance(
@@ -180,15 +185,45 @@ async def repeats(tx: Transaction, sink: str, *, after: int, limit: int) -> list
     return [dict(row) for row in rows]
 
 
-async def read_events(tx: Transaction, zone: str, first: int, limit: int) -> Sequence[Row]:
-    """Events of a zone from ``first`` on."""
-    return await tx.all(
-        "SELECT seq, id, at, code, outcome, body FROM ledger.events WHERE zone = :zone AND seq >= :first"
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event as it was stored. ``body``: its canonical bytes."""
+
+    seq: int
+    id: str
+    at: datetime
+    code: str
+    outcome: str
+    body: bytes
+
+
+async def read_events(tx: Transaction, zone: str, first: int, limit: int) -> list[Entry]:
+    """Events of a zone from ``first`` on, those there are."""
+    rows = await tx.all(
+        f"SELECT seq, {COLUMNS} FROM ledger.events WHERE zone = :zone AND seq >= :first"  # noqa: S608 - fixed parts
         " ORDER BY seq LIMIT :limit",
         zone=zone,
         first=first,
         limit=limit,
     )
+    return [entry_of(row) for row in rows]
+
+
+async def wanted_again(tx: Transaction, sink: str, limit: int) -> list[tuple[int, str, Entry]]:
+    """Dead letters that somebody wants sent once more: their numbers, zones and events."""
+    rows = await tx.all(
+        "SELECT d.id AS letter, e.* FROM siem_dead_letters d CROSS JOIN LATERAL"
+        f" (SELECT seq, {COLUMNS} FROM ledger.events WHERE zone = d.zone AND seq = d.seq) e"
+        " WHERE d.sink = :sink AND d.retry_at IS NOT NULL AND d.delivered_at IS NULL ORDER BY d.id LIMIT :limit",
+        sink=sink,
+        limit=limit,
+    )
+    return [(row["letter"], row["zone"], entry_of(row)) for row in rows]
+
+
+def entry_of(row: Row) -> Entry:
+    """The event of a row with ``seq`` and the columns that make an event."""
+    return Entry(row["seq"], str(row["id"]), row["at"], row["code"], row["outcome"], body_of(row))
 
 
 async def oldest_needed(tx: Transaction, zone: str) -> int | None:

@@ -24,7 +24,7 @@ from bailiwick.evidence.codes import EVENT_TYPES
 from bailiwick.evidence.events import Context, Outcome, Recorder, Subject, decode
 from bailiwick.evidence.siem import cursors
 from bailiwick.evidence.siem.breaker import Breaker, Pace
-from bailiwick.evidence.siem.cursors import Cursor, CursorMoved
+from bailiwick.evidence.siem.cursors import Cursor, CursorMoved, Entry
 from bailiwick.evidence.siem.destination import Batch, Destination, Item, Refused, Retry, Stop
 from bailiwick.evidence.siem.selection import redact
 from bailiwick.evidence.siem.sinks import Sink, mapping_of
@@ -40,9 +40,8 @@ _SUSPECT = 10  # so many refused in a row, and none taken: it is not the events
 _TURN = 50  # batches of one zone before the next has its turn
 _RETRIED = 100
 
-Row = Any
-Cold = Callable[[str, int, int], Awaitable[Sequence[Row]]]
-"""Events that left the hot ledger: (zone, first, limit) answers rows as :func:`cursors.read_events` does."""
+Cold = Callable[[str, int, int], Awaitable[Sequence[Entry]]]
+"""Events that left the hot ledger: (zone, first, limit) answers those from ``first`` on without a gap, or fewer."""
 
 log = structlog.get_logger(__name__)
 
@@ -301,15 +300,15 @@ class Runner:
         sink, destination = self._sink, self._destination
         limit = min(self._drain_batch or sink.batch_size, destination.max_events)
         async with self._work.database.begin() as tx:
-            rows = await cursors.read_events(tx, cursor.zone, first, limit)
-        if (not rows or rows[0]["seq"] != first) and self._work.cold is not None:
-            rows = await self._work.cold(cursor.zone, first, limit)
+            entries: Sequence[Entry] = await cursors.read_events(tx, cursor.zone, first, limit)
+        if (not entries or entries[0].seq != first) and self._work.cold is not None:
+            entries = await self._work.cold(cursor.zone, first, limit)
         items: list[Item] = []
         position, size = first, 0
-        for row in rows:
-            if row["seq"] != position:
+        for entry in entries:
+            if entry.seq != position:
                 break
-            item = self._item(cursor.zone, row)
+            item = self._item(cursor.zone, entry)
             if item is not None:
                 if items and (item.defect or size + len(item.body) > destination.max_bytes):
                     break  # too much for this batch; what cannot be sent stands in one of its own
@@ -322,20 +321,19 @@ class Runner:
             raise Stop(f"event {first} of zone {cursor.zone} is not in the ledger: it was archived or taken away")
         return Batch(cursor.zone, first, position, tuple(items))
 
-    def _item(self, zone: str, row: Row) -> Item | None:
+    def _item(self, zone: str, entry: Entry) -> Item | None:
         """The event as the sink wants it, None when it does not."""
-        code, outcome = row["code"], row["outcome"]
-        kind = EVENT_TYPES.get(code)
+        kind = EVENT_TYPES.get(entry.code)
         name = kind.name if kind is not None else ""
-        if not self._sink.selection.takes(code, name, outcome):
+        if not self._sink.selection.takes(entry.code, name, entry.outcome):
             return None
-        body, defect = bytes(row["body"]), ""
+        body, defect = entry.body, ""
         if self._sink.redact or self._mapping is not None:
             try:
                 body = self._changed(body)
             except Exception as error:  # noqa: BLE001 - one event that cannot be told must not hold up the others
                 body, defect = b"", f"cannot be put into the sink's form: {type(error).__name__}"
-        return Item(zone, row["seq"], str(row["id"]), row["at"], code, name, outcome, body, defect)
+        return Item(zone, entry.seq, entry.id, entry.at, entry.code, name, entry.outcome, body, defect)
 
     def _changed(self, body: bytes) -> bytes:
         event = msgspec.json.decode(body)
@@ -350,29 +348,24 @@ class Runner:
     async def _dead_letters(self) -> bool:
         """Send the dead letters again that somebody asked for; True when there were any."""
         async with self._work.database.begin() as tx:
-            rows = await tx.all(
-                "SELECT d.id AS letter, d.zone, e.seq, e.id, e.at, e.code, e.outcome, e.body"
-                " FROM siem_dead_letters d JOIN ledger.events e ON e.zone = d.zone AND e.seq = d.seq"
-                " WHERE d.sink = :sink AND d.retry_at IS NOT NULL AND d.delivered_at IS NULL"
-                " ORDER BY d.id LIMIT :limit",
-                sink=self._sink.id,
-                limit=_RETRIED,
-            )
-        for row in rows:
-            item = self._item(row["zone"], row)
+            wanted = await cursors.wanted_again(tx, self._sink.id, _RETRIED)
+        for letter, zone, entry in wanted:
+            item = self._item(zone, entry)
             try:
                 if item is not None:
                     if item.defect:
                         raise Refused(item.defect)
-                    pending = await self._destination.send(Batch(item.zone, item.seq, item.seq + 1, (item,)))
+                    async with self._work.database.begin() as tx:  # a refusal may have been of others beside it
+                        await cursors.note_repeat(tx, self._sink.id, zone, item.seq, item.seq + 1, self._clock.now())
+                    pending = await self._destination.send(Batch(zone, item.seq, item.seq + 1, (item,)))
                     if pending is not None:
                         await pending
                     await self._succeeded(1)
             except Refused as refused:
-                await self._letter(row["letter"], str(refused))
+                await self._letter(letter, str(refused))
             else:
-                await self._letter(row["letter"], None)
-        return bool(rows)
+                await self._letter(letter, None)
+        return bool(wanted)
 
     async def _letter(self, letter: int, refused: str | None) -> None:
         async with self._work.database.begin() as tx:
