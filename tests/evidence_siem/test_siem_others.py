@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from http_server import Fault, HttpServer
 from other_servers import API_KEY, BEARER, WEBHOOK_SECRET, DatadogServer, OtlpServer, WebhookServer
-from siem_world import ADMIN, SiemWorld, once_each
+from siem_world import ADMIN, FORBIDDEN, SiemWorld, once_each
 
 KINDS = ("datadog", "otlp", "webhook")
 
@@ -100,13 +100,49 @@ async def test_a_wrong_credential_stops_the_sink_and_loses_nothing(siem: SiemWor
 
 
 @each_kind
-async def test_an_address_that_takes_no_events_stops_the_sink(siem: SiemWorld, server: Any) -> None:
-    await siem.world.filled(5)
-    server.always = Fault(status=302, headers={"Location": server.url})
-    await siem.sink(server.kind, *told(server.kind, server))
+async def test_a_redirection_is_not_followed_with_the_credential(siem: SiemWorld, server: Any) -> None:
+    other = type(server)()
+    await other.start()
+    try:
+        await siem.world.filled(5)
+        path = {"datadog": "/api/v2/logs", "otlp": "/v1/logs", "webhook": "/hook"}[server.kind]
+        server.always = Fault(status=307, headers={"Location": other.url + path})
+        await siem.sink(server.kind, *told(server.kind, server))
+        delivery = siem.run()
+        await siem.until(lambda: delivery.trouble() is not None)
+        assert other.heard == 0 and siem.cursor() == 0 and siem.dead() == []
+    finally:
+        await other.stop()
+
+
+@pytest.mark.parametrize("host", [FORBIDDEN, "rebound.example"], ids=["an address", "a name"])
+@pytest.mark.parametrize("kind", ["splunk", "datadog", "otlp", "webhook", "s3", "syslog"])
+async def test_an_address_is_checked_again_where_the_connection_is_made(
+    siem: SiemWorld, kind: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def passes(_host: str, _port: int) -> None:
+        return
+
+    def connect(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(siem.sinks, "_check", passes)  # what was allowed when the sink was made
+    monkeypatch.setattr("bailiwick.evidence.siem.syslog._connect", connect)
+    monkeypatch.setattr("aiohttp.connector.TCPConnector._wrap_create_connection", connect)
+    options: dict[str, Any] = {"url": f"https://{host}"}
+    secrets = {
+        "splunk": {"token": "t"}, "datadog": {"api_key": "k"}, "webhook": {"secret": WEBHOOK_SECRET},
+        "s3": {"access_key_id": "abc", "secret_access_key": "x"},
+    }  # fmt: skip
+    if kind == "s3":
+        options = {"bucket": "evidence", "endpoint": f"https://{host}"}
+    if kind == "syslog":
+        options = {"host": host}
+    await siem.world.filled(1)
+    await siem.sink(kind, options, secrets.get(kind, {}))
     delivery = siem.run()
     await siem.until(lambda: delivery.trouble() is not None)
-    assert siem.cursor() == 0 and siem.dead() == []
+    assert "not allowed" in str(delivery.trouble())
 
 
 @pytest.mark.parametrize("server", ["datadog"], indirect=True)

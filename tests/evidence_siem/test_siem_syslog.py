@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +117,40 @@ async def test_who_has_no_certificate_where_one_is_asked_for_has_delivered_nothi
         assert server.ids[:5] == ids and siem.cursor(sink="without") == 0
     finally:
         await server.stop()
+
+
+async def test_a_receiver_that_ends_before_we_do_has_read_nothing(
+    siem: SiemWorld, tmp_path: Path, authority: Authority
+) -> None:
+    """It says farewell at once and keeps the connection, so that its kernel goes on acknowledging our bytes."""
+    certificate, key = authority.issue("siem.example.com")
+    (tmp_path / "both.pem").write_text(key + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    kept: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                secured = context.wrap_socket(connection, server_side=True)
+                secured.shutdown(socket.SHUT_RDWR)
+                kept.append(secured)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        await siem.world.filled(3)
+        where = {"host": "127.0.0.1", "port": listener.getsockname()[1], "ca": authority.pem, "timeout_s": 2}
+        await siem.sink("syslog", where, {})
+        siem.run()
+        failed = siem.metrics.siem_failed.labels("default/out")
+        await siem.until(lambda: failed._value.get() > 3)
+        assert siem.cursor() == 0
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        await asyncio.to_thread(thread.join, 5)
+        for each in kept:
+            each.close()

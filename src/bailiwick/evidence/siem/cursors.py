@@ -212,8 +212,8 @@ async def read_events(tx: Transaction, zone: str, first: int, limit: int) -> lis
 async def wanted_again(tx: Transaction, sink: str, limit: int) -> list[tuple[int, str, Entry]]:
     """Dead letters that somebody wants sent once more: their numbers, zones and events."""
     rows = await tx.all(
-        "SELECT d.id AS letter, e.* FROM siem_dead_letters d CROSS JOIN LATERAL"
-        f" (SELECT seq, {COLUMNS} FROM ledger.events WHERE zone = d.zone AND seq = d.seq) e"
+        f"SELECT d.id AS letter, e.* FROM (SELECT seq, {COLUMNS} FROM ledger.events) e"  # noqa: S608 - fixed parts
+        " JOIN siem_dead_letters d ON d.zone = e.zone AND d.seq = e.seq"
         " WHERE d.sink = :sink AND d.retry_at IS NOT NULL AND d.delivered_at IS NULL ORDER BY d.id LIMIT :limit",
         sink=sink,
         limit=limit,
