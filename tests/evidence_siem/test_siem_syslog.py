@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from rsyslog import Authority, Rsyslog
 from siem_world import SiemWorld, once_each
+
+from bailiwick.evidence.siem import syslog
 
 
 @pytest.fixture
@@ -120,9 +123,9 @@ async def test_who_has_no_certificate_where_one_is_asked_for_has_delivered_nothi
 
 
 async def test_a_receiver_that_ends_before_we_do_has_read_nothing(
-    siem: SiemWorld, tmp_path: Path, authority: Authority
+    siem: SiemWorld, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says farewell at once and keeps the connection, so that its kernel goes on acknowledging our bytes."""
+    """It ends its side at once and reads nothing, while its kernel goes on acknowledging our bytes."""
     certificate, key = authority.issue("siem.example.com")
     (tmp_path / "both.pem").write_text(key + certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -135,9 +138,16 @@ async def test_a_receiver_that_ends_before_we_do_has_read_nothing(
             while True:
                 connection, _ = listener.accept()
                 secured = context.wrap_socket(connection, server_side=True)
-                secured.shutdown(socket.SHUT_RDWR)
+                secured.shutdown(socket.SHUT_WR)
                 kept.append(secured)
 
+    acknowledged = syslog._all_acknowledged
+
+    def later(connection: socket.socket, timeout_s: float) -> None:
+        time.sleep(0.1)  # until his end has come to us
+        acknowledged(connection, timeout_s)
+
+    monkeypatch.setattr(syslog, "_all_acknowledged", later)
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
