@@ -93,6 +93,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
     client = {"client_id": agent["client_id"], "client_secret": agent["client_secret"]}
     wanted = {"grant_type": "client_credentials", "audience": "pay", "scope": "items:read"}
     revoked = stack.token_for("pay-agent", "pay")
+    sink = {"name": "walk", "kind": "otlp", "options": {"url": "https://collector.invalid"}, "secrets": {}}
     return {
         "POST /api/v1/users": ("/api/v1/users", user, {}),
         "PATCH /api/v1/users/{username}": ("/api/v1/users/walker", {"full_name": "Walker"}, {}),
@@ -114,6 +115,12 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/zones": ("/api/v1/zones", {"name": "walked"}, {}),
         "PATCH /api/v1/zones/{name}": ("/api/v1/zones/walked", {"description": "x"}, {}),
         "POST /api/v1/zones/{name}/archive": ("/api/v1/zones/walked/archive", None, {}),
+        "POST /api/v1/siem/sinks": ("/api/v1/siem/sinks", sink, {}),
+        "PATCH /api/v1/siem/sinks/{name}": ("/api/v1/siem/sinks/walk", {"batch_size": 10}, {}),
+        "POST /api/v1/siem/sinks/{name}/drain": ("/api/v1/siem/sinks/walk/drain", None, {}),
+        "POST /api/v1/siem/sinks/{name}/replay": ("/api/v1/siem/sinks/walk/replay", {"from": "beginning"}, {}),
+        "POST /api/v1/siem/sinks/{name}/dead-letters/retry": ("/api/v1/siem/sinks/walk/dead-letters/retry", None, {}),
+        "DELETE /api/v1/siem/sinks/{name}": ("/api/v1/siem/sinks/walk", None, {}),
         "POST /api/v1/policies": ("/api/v1/policies", upload, multipart),
         "POST /api/v1/policies/{name}/activate": ("/api/v1/policies/extra/activate", None, {}),
         "POST /api/v1/policies/{name}/deactivate": ("/api/v1/policies/extra/deactivate", None, {}),

@@ -10,6 +10,7 @@ from datetime import timedelta
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
+from bailiwick.app.siem import address_check
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
@@ -21,6 +22,8 @@ from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.evidence.recording import WorkerEvidence
 from bailiwick.evidence.search import Search
+from bailiwick.evidence.siem.operations import Operations
+from bailiwick.evidence.siem.sinks import Sinks
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.identity.applications import Applications
@@ -55,6 +58,8 @@ class Rooms:
     search: Search
     tails: Tails
     head_files: HeadFiles
+    sinks: Sinks
+    siem: Operations
     login: LocalLogin
     users: Users
     sessions: Sessions
@@ -69,7 +74,7 @@ class Rooms:
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
-        for holder in (self.evidence, self.search, self.credentials, self.policies):
+        for holder in (self.evidence, self.search, self.sinks, self.credentials, self.policies):
             holder.replace_sealer(sealer)
 
 
@@ -135,6 +140,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         search=search,
         tails=Tails(database),
         head_files=HeadFiles(base.layout.heads),
+        sinks=Sinks(database, clock, ids, recorder, base.sealer, address_check(resolver)),
+        siem=Operations(database, clock, recorder),
         login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),

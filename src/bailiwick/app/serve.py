@@ -20,6 +20,7 @@ import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
 import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
+import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -199,6 +200,7 @@ def compose(
             owner_of=owner_of_session,
         )
     )
+    app.include_router(siem_api.routes(rooms.sinks, rooms.siem))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.session,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 import ssl
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,10 +19,13 @@ from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
 from bailiwick.app.worker_state import CurrentSealer, WorkerState
+from bailiwick.app.siem import reach_of
 from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
+from bailiwick.evidence.siem.delivery import Delivery
+from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.sweep import ALERT, Sweep
 from bailiwick.evidence.troubles import Trouble
 from bailiwick.evidence.witnessing import KnownWitness, Witnessing
@@ -78,11 +83,14 @@ async def run(settings: Settings, layout: Layout) -> int:
     state.on_sealer.append(sealer.replace)
     definitions = [*scheduled(base, state), *swept(sweep), packing(base, signer, sealer)]
     jobs = Jobs(base.database, base.clock, base.metrics, definitions)
+    delivery = siem_delivery(base)
+    state.on_sealer.append(delivery.replace_sealer)
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())
         background.start("sequencer", sequencer.run())
         background.start("witnesses", witnessing.run())
+        background.start("siem", delivery.run())
         background.start("routes", routes.run())
         background.start("jobs", jobs.run())
         background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
@@ -91,7 +99,12 @@ async def run(settings: Settings, layout: Layout) -> int:
             base.clock,
             ready={"ledger": lambda: _trouble(sequencer, sweep, witnessing)},
             refusing={"ledger"},
-            facts=lambda: {**_facts(sequencer), "witnesses": witnessing.facts()},
+            facts=lambda: {
+                **_facts(sequencer),
+                "witnesses": witnessing.facts(),
+                # a destination that is away must not keep the ledger from being called ready
+                "siem": {"trouble": delivery.trouble(), "sinks": delivery.facts()},
+            },
         )
         await serve_until([sidecar(checks, layout.slot("work"))], background.stopping)
         # what the workers acknowledged before they stopped belongs in the ledger before the database stops
@@ -105,6 +118,20 @@ async def run(settings: Settings, layout: Layout) -> int:
         sequencer.close()
         await base.database.close()
     return 1 if background.failed else 0
+
+
+def siem_delivery(base: Foundations) -> Delivery:
+    """What sends the ledger on to the sinks."""
+    reach = reach_of(Resolver(base.database, base.clock, base.recorder, base.settings))
+    return Delivery(
+        base.database,
+        base.direct_url,
+        base.sealer,
+        base.recorder,
+        base.metrics,
+        Means(reach, base.clock, base.ids, socket.gethostname()),
+        random=random.SystemRandom().random,
+    )
 
 
 def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:

@@ -95,6 +95,16 @@ EVIDENCE_PACK_REQUESTED = EventType("BW5081", "evidence.pack.requested")
 EVIDENCE_PACK_BUILT = EventType("BW5082", "evidence.pack.built")
 EVIDENCE_PACK_FAILED = EventType("BW5083", "evidence.pack.failed")
 
+# 52xx evidence on its way to a SIEM
+SIEM_SINK_CREATED = EventType("BW5201", "siem.sink.created")
+SIEM_SINK_CHANGED = EventType("BW5202", "siem.sink.changed")
+SIEM_SINK_DELETED = EventType("BW5203", "siem.sink.deleted")
+SIEM_DRAINED = EventType("BW5204", "siem.drained")
+SIEM_REPLAYED = EventType("BW5205", "siem.replayed")
+SIEM_DEAD_LETTERS_RETRIED = EventType("BW5206", "siem.dead-letters.retried")
+SIEM_STOPPED = EventType("BW5211", "siem.stopped", mutation=False)
+SIEM_RESUMED = EventType("BW5212", "siem.resumed", mutation=False)
+
 # 60xx operation
 INSTALLATION_BOOTSTRAPPED = EventType("BW6001", "installation.bootstrapped")
 WORKERS_CHANGED = EventType("BW6002", "workers.changed")

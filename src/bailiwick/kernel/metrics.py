@@ -157,6 +157,7 @@ class Metrics:
         self._decisions()
         self._authority()
         self._evidence()
+        self._siem()
         self._surroundings()
 
     def _requests(self) -> None:
@@ -250,6 +251,30 @@ class Metrics:
             "bailiwick_witness_answers_total", "What witnesses answered", ("witness", "result")
         )
         self.ledger_events = self._counter("bailiwick_ledger_events_total", "Events sequenced into the ledger")
+
+    def _siem(self) -> None:
+        sink = ("sink",)
+        self.siem_lag_events = self._gauge("bailiwick_siem_lag_events", "Events a sink has not taken yet", labels=sink)
+        self.siem_lag_seconds = self._gauge(
+            "bailiwick_siem_lag_seconds", "Age of the oldest event a sink has not taken yet", labels=sink
+        )
+        self.siem_delivered = self._counter("bailiwick_siem_delivered_total", "Events a sink acknowledged", sink)
+        self.siem_failed = self._counter("bailiwick_siem_failed_total", "Attempts to deliver that failed", sink)
+        self.siem_repeated = self._counter(
+            "bailiwick_siem_repeated_total", "Events sent again because nobody knows whether they arrived", sink
+        )
+        self.siem_send_seconds = self._histogram(
+            "bailiwick_siem_send_duration_seconds", "Time from sending a batch to its acknowledgement", REQUEST_SECONDS
+        )
+        self.siem_breaker = self._gauge(
+            "bailiwick_siem_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open", labels=sink
+        )
+        self.siem_stopped = self._gauge(
+            "bailiwick_siem_stopped", "1 when a sink waits for somebody to mend it", labels=sink
+        )
+        self.siem_dead_letters = self._gauge(
+            "bailiwick_siem_dead_letters", "Events a sink refused for good", labels=sink
+        )
 
     def _surroundings(self) -> None:
         self.database_up = self._gauge("bailiwick_database_up", "1 when the database answers")

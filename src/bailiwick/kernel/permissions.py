@@ -39,6 +39,9 @@ class Permission(StrEnum):
     EVIDENCE_READ = "evidence:read"  # records of probes and attestations
     EVIDENCE_RECORD = "evidence:record"
     EVIDENCE_PACK = "evidence:pack"  # have evidence packs built, and take them away
+    SIEM_READ = "siem:read"
+    SIEM_OPERATE = "siem:operate"  # drain, replay, send dead letters again: to where evidence goes already
+    SIEM_WRITE = "siem:write"  # decides where all evidence goes, so an administrator's
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
@@ -58,6 +61,7 @@ _AUDITOR = _VIEWER | {
     Permission.AUDIT_READ,
     Permission.EVIDENCE_READ,
     Permission.EVIDENCE_PACK,
+    Permission.SIEM_READ,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -74,6 +78,8 @@ _OPERATOR = _VIEWER | {
     Permission.EVALUATE_OTHERS,
     Permission.EVIDENCE_READ,
     Permission.EVIDENCE_RECORD,
+    Permission.SIEM_READ,
+    Permission.SIEM_OPERATE,
     Permission.REVOKE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,

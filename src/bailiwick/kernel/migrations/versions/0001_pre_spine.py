@@ -472,6 +472,77 @@ CREATE INDEX ON evidence_packs (zone, id);
 CREATE INDEX ON evidence_packs (requested_at) WHERE state IN ('requested', 'building');
 """
 
+# Where evidence is sent. A cursor is a place in the ledger, so nothing is kept twice: what waits for a sink is what
+# stands in the ledger from `next_seq` on. `sent_seq` is written before events leave and tells after a death which of
+# them may have arrived already.
+SIEM = """
+CREATE TABLE siem_sinks (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('splunk', 'datadog', 'syslog', 'otlp', 'webhook', 's3')),
+  options jsonb NOT NULL,
+  sealed bytea NOT NULL,
+  format text NOT NULL CHECK (format IN ('native', 'ocsf', 'ecs')),
+  filter jsonb NOT NULL,
+  redact jsonb NOT NULL,
+  batch_size int NOT NULL CHECK (batch_size > 0),
+  linger_s double precision NOT NULL CHECK (linger_s >= 0),
+  all_zones boolean NOT NULL,
+  enabled boolean NOT NULL,
+  stopped text,
+  stopped_at timestamptz,
+  drain_at timestamptz,
+  drain_batch int,
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  UNIQUE (zone, name)
+);
+CREATE TABLE siem_cursors (
+  sink text NOT NULL REFERENCES siem_sinks ON DELETE CASCADE,
+  zone text NOT NULL REFERENCES zones,
+  next_seq bigint NOT NULL CHECK (next_seq >= 0),
+  sent_seq bigint NOT NULL,
+  generation int NOT NULL DEFAULT 0,
+  delivered bigint NOT NULL DEFAULT 0,
+  filtered bigint NOT NULL DEFAULT 0,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (sink, zone)
+);
+CREATE TABLE siem_state (
+  sink text PRIMARY KEY REFERENCES siem_sinks ON DELETE CASCADE,
+  holder text NOT NULL,
+  breaker text NOT NULL,
+  failures int NOT NULL,
+  last_error text,
+  last_error_at timestamptz,
+  delivered_at timestamptz,
+  seen_at timestamptz NOT NULL
+);
+CREATE TABLE siem_dead_letters (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  sink text NOT NULL REFERENCES siem_sinks ON DELETE CASCADE,
+  zone text NOT NULL,
+  seq bigint NOT NULL,
+  event uuid NOT NULL,
+  reason text NOT NULL,
+  at timestamptz NOT NULL,
+  retry_at timestamptz,
+  delivered_at timestamptz,
+  UNIQUE (sink, zone, seq)
+);
+CREATE TABLE siem_repeats (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  sink text NOT NULL REFERENCES siem_sinks ON DELETE CASCADE,
+  zone text NOT NULL,
+  first_seq bigint NOT NULL,
+  end_seq bigint NOT NULL,
+  at timestamptz NOT NULL
+);
+CREATE INDEX ON siem_repeats (sink, zone, id);
+"""
+
 VIEWS = """
 CREATE VIEW public.users AS
   SELECT id, zone, username, email, full_name, role, is_active, mfa_enabled, last_login_at, created_at, updated_at
@@ -517,7 +588,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, SEARCH, LEDGER, EVIDENCE):
+    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, SEARCH, LEDGER, EVIDENCE, SIEM):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")

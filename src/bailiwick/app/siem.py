@@ -1,0 +1,41 @@
+"""Where sinks may send to: the check of addresses that upstreams have, handed to a room below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bailiwick.inventory.endpoints import Upstream
+from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.errors import BailiwickError
+
+if TYPE_CHECKING:  # commands need the check and not the client
+    from bailiwick.evidence.siem.outgoing import Reach
+    from bailiwick.evidence.siem.sinks import CheckAddress
+
+
+def reach_of(resolver: Resolver) -> Reach:
+    """Resolve a host and answer its addresses, every one of them checked, or raise why there is none."""
+
+    async def reach(host: str, port: int) -> Sequence[str]:
+        found = await resolver.resolve(Upstream("https", host.lower(), port))
+        if found.error is not None:
+            reason, _, told = found.error.partition(": ")
+            raise BailiwickError(told, reason=reason)
+        return found.addresses
+
+    return reach
+
+
+def address_check(resolver: Resolver) -> CheckAddress:
+    """Refuse an address that we may never connect to; a name that does not resolve now may do so later."""
+    reach = reach_of(resolver)
+
+    async def check(host: str, port: int) -> None:
+        try:
+            await reach(host, port)
+        except BailiwickError as error:
+            if error.reason == "upstream_forbidden":
+                raise
+
+    return check
