@@ -432,7 +432,7 @@ def test_the_verifier_puts_any_event_together_as_the_service_does(
     )
     body = encode(event)
     if verbatim:
-        body = body.replace(b",", b" ,", 1)
+        body = body.replace(b',"at"', b' ,"at"', 1)
     row = event_row("w1", 0, 0, "default", body)
     rest = row.rest
     request_id = str(row.request_id) if row.request_id else None
