@@ -373,10 +373,13 @@ async def test_witnesses(hours: World, audit: Auditor, tmp_path: Path) -> None:
         await party.go_away()
 
 
-async def test_events_of_a_simulated_clock(hours: World, audit: Auditor) -> None:
+async def test_events_of_a_simulated_clock(hours: World, audit: Auditor, tmp_path: Path) -> None:
     hours.clock.simulated = True  # type: ignore[misc]
     await hours.filled(3)
     code, report = await audit()
+    assert (code, report["verdict"], report["simulated"]) == (1, "SIMULATED", 900)
+    await export_log(hours.database, "default", tmp_path / "export")
+    code, report = await audit(verb="export", place=str(tmp_path / "export"))
     assert (code, report["verdict"], report["simulated"]) == (1, "SIMULATED", 900)
 
 
@@ -432,7 +435,7 @@ def test_the_verifier_puts_any_event_together_as_the_service_does(
     )
     body = encode(event)
     if verbatim:
-        body = body.replace(b",", b" ,", 1)
+        body = body.replace(b',"at"', b' ,"at"', 1)
     row = event_row("w1", 0, 0, "default", body)
     rest = row.rest
     request_id = str(row.request_id) if row.request_id else None

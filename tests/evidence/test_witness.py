@@ -193,7 +193,7 @@ def test_no_changed_byte_is_cosigned_as_if_it_were_not(data: st.DataObject) -> N
     assert bytes(parsed) == bytes(body), "there is one form for a request"
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_whatever_is_sent_is_answered(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:

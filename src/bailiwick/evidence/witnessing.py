@@ -247,6 +247,8 @@ class Witnessing:
                 seen = parse_conflict(body)
             except Malformed:
                 raise _Said("refused", "it answers 409 without a size") from None
+            if seen < standing.size:
+                log.warning("witness has forgotten what it cosigned", witness=witness.name, zone=head.zone, size=seen)
             if seen == old == head.size > 0:
                 raise _Said("conflict", f"it saw other events than these {seen}", tampered=True)
             if seen == old:

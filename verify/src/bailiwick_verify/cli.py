@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         log.add_argument("--token", default=os.environ.get("BAILIWICK_TOKEN", ""), help="for reading entries at a URL")
         if verb == "db":
+            log.add_argument(
+                "--archived",
+                action="store_true",
+                help="rows said to be in the archive may be absent; they are not read",
+            )
             log.add_argument("--zone", default="", help="default: the one the key's name ends in")
     return parser
 
@@ -165,7 +170,7 @@ def _log(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[Ver
         options["remembered"] = [path.read_bytes() for path in given.head]
         options["against"] = _source(given.against, given.token) if given.against else None
         if given.verb == "db":
-            options["zone"] = given.zone
+            options["zone"], options["archived"] = given.zone, given.archived
             report, progress = verify_database(given.place, keys, witnesses, **options)
         else:
             source = Server(given.place, given.token) if given.verb == "live" else Folder(Path(given.place))

@@ -62,11 +62,13 @@ def verify_database(
     remembered: Sequence[bytes] = (),
     against: Source | None = None,
     keep: Callable[[Progress], None] = lambda progress: None,
+    archived: bool = False,
 ) -> tuple[LogReport, Progress | None]:
     """Check the ledger of a zone in the database ``dsn`` (libpq), read only, in one snapshot.
 
-    ``zone``: by default the one that the keys' name ends in. The other arguments are those of ``verify_log``. Raises
-    :class:`NoDriver`, and ValueError for what is no address.
+    ``zone``: by default the one that the keys' name ends in. ``archived``: rows that the database says are in the
+    archive, or were ended by decision, may be absent; they are counted and not read. The other arguments are those of
+    ``verify_log``. Raises :class:`NoDriver`, and ValueError for what is no address.
     """
     try:
         import psycopg
@@ -80,7 +82,7 @@ def verify_database(
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             where = zone or report.origin.rpartition("/")[2]
-            check = _DatabaseCheck(report, connection, where, keys, witness_keys, known, keep)
+            check = _DatabaseCheck(report, connection, where, keys, witness_keys, known, keep, archived)
             progress = check.run(quorum, not_before, max_gap, remembered, against)
     except psycopg.ProgrammingError as error:
         if error.sqlstate is None:  # the address could not be read
@@ -109,7 +111,9 @@ class _DatabaseCheck:
         witness_keys: Sequence[VerifierKey],
         known: Progress | None,
         keep: Callable[[Progress], None],
+        archived: bool,
     ) -> None:
+        self._archived = archived
         self._report = report
         self._connection = connection
         self._zone = zone
@@ -118,6 +122,7 @@ class _DatabaseCheck:
         self._known = known
         self._keep = keep
         self._stored = _Stored(connection, zone)
+        self._elsewhere = _elsewhere(connection, zone)
         self._recorded_at: Any = None
         self._rows_are_bad = False
 
@@ -269,7 +274,17 @@ class _DatabaseCheck:
                 self._rows_are_bad = self._rows_are_bad or report.findings_total > told
                 self._tiles(check.add(pending))
                 pending.clear()
-        report.checked += check.size - first
+        if self._elsewhere and self._elsewhere[-1][1] >= check.size:  # every row left
+            told = report.findings_total
+            self._absent(check.size, min(self._elsewhere[-1][1] + 1, self._stored.size), pending)
+            self._rows_are_bad = self._rows_are_bad or report.findings_total > told
+            self._tiles(check.add(pending))
+        report.checked += check.size - first - report.elsewhere
+        if report.elsewhere:
+            report.remarks.append(
+                f"{report.elsewhere} events are not here: the archive holds them, or their end was decided. The heads"
+                " hold their hashes; what they say was not read"
+            )
 
     def _row(self, row: tuple[Any, ...], size: int, leaves: list[bytes]) -> int:
         """Judge a row that should be entry ``size``; how many leaves were added."""
@@ -280,11 +295,8 @@ class _DatabaseCheck:
             return 0
         added = 0
         if seq > size:
-            last = seq - 1
-            report.fail(f"removed: entries {size} to {last}" if last > size else f"removed: entry {size}", size)
-            for missing in range(size, seq):  # the tree goes on with what was recorded
-                leaves.append(self._stored.leaf(missing) or bytes(HASH_BYTES))
-                added += 1
+            self._absent(size, seq, leaves)
+            added = seq - size
         leaf = leaf_hash(body)
         recorded = self._stored.leaf(seq)
         if recorded is None:
@@ -298,6 +310,25 @@ class _DatabaseCheck:
         self._recorded_at = row[1]
         leaves.append(leaf)
         return added + 1
+
+    def _absent(self, first: int, end: int, leaves: list[bytes]) -> None:
+        """Judge that the rows ``first`` to ``end - 1`` are not there. The tree goes on with what was recorded."""
+        at = first
+        for start, last in [*self._elsewhere, (end, end)]:
+            if last < at or at >= end:
+                continue
+            if min(start, end) > at:
+                self._report.fail(f"removed: {_entries(at, min(start, end) - 1)}", at)
+                at = min(start, end)
+            stop = min(last + 1, end)
+            if stop > at:
+                if self._archived:
+                    self._report.elsewhere += stop - at
+                else:
+                    said = "the archive is said to hold them; --archived lets them be absent"
+                    self._report.fail(f"removed: {_entries(at, stop - 1)}; {said}", at)
+                at = stop
+        leaves += [self._stored.leaf(missing) or bytes(HASH_BYTES) for missing in range(first, end)]
 
     def _look_into(self, seq: int, principal: str, members: dict[str, Any]) -> None:
         """Judge what the hash does not: the one column that repeats the event, and which clock made it."""
@@ -378,6 +409,21 @@ def _members(text: str) -> tuple[dict[str, str], dict[str, Any]]:
         texts[name] = text[start + 1 : end]
         position = end
     return texts, values
+
+
+def _elsewhere(connection: psycopg.Connection[Any], zone: str) -> list[tuple[int, int]]:
+    """The stretches of entries that the database says are in the archive, or whose end was decided."""
+    found: list[tuple[int, int]] = []
+    for table, condition in (("archive_objects", "void_at IS NULL"), ("tombstones", "first_seq IS NOT NULL")):
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (f"ledger.{table}",)).fetchone()
+        if row is not None and row[0]:
+            sql = f"SELECT first_seq, last_seq FROM ledger.{table} WHERE zone = %s AND {condition}"  # noqa: S608
+            found += [(first, last) for first, last in connection.execute(sql.encode(), (zone,)).fetchall()]
+    return sorted(found)
+
+
+def _entries(first: int, last: int) -> str:
+    return f"entries {first} to {last}" if last > first else f"entry {first}"
 
 
 class _Stored:

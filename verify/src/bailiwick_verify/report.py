@@ -20,8 +20,9 @@ class LogReport:
     """What was found. ``first_bad``: the first entry that is not what was logged; -1 for none or unknown.
 
     ``cosigned_size``: how much of the log enough witnesses signed, -1 where that was not asked. ``simulated``: the
-    first entry that was made under a simulated clock, -1 for none. ``remarks``: no contradiction, but worth knowing.
-    ``missing_hours``: stretches in which nothing was signed, as two POSIX times and the size at the first.
+    first entry that was made under a simulated clock, -1 for none. ``elsewhere``: entries of a database that were let
+    be absent. ``missing_hours``: stretches in which nothing was signed, as two POSIX times and the size at the first.
+    ``remarks``: no contradiction, but worth knowing.
     """
 
     verdict: Verdict = "PASS"
@@ -34,6 +35,7 @@ class LogReport:
     cosigned_size: int = -1
     first_bad: int = -1
     simulated: int = -1
+    elsewhere: int = 0
     findings: list[str] = field(default_factory=list)
     findings_total: int = 0
     missing_hours: list[tuple[int, int, int]] = field(default_factory=list)
