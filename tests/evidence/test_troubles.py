@@ -23,7 +23,7 @@ from bailiwick.evidence.ledger import Head, HeadFiles
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.sources import Portion
 from bailiwick.evidence.spool import acknowledge_loss, latch_loss, loss_of
-from bailiwick.evidence.troubles import MEANINGS, Trouble
+from bailiwick.evidence.troubles import HARMLESS, MEANINGS, Trouble
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.db import Database
@@ -417,3 +417,10 @@ async def test_a_zone_made_later_is_compared_before_anything_is_added_to_it(worl
     assert "late" in sequencer.figures.contradictions
     assert world.ledgered("late") == [] and "zone late" in loss_of(world.spool_root)[0]
     assert world.rows("SELECT count(*) FROM ledger.heads WHERE zone = 'late'") == [0]
+
+
+def test_every_trouble_is_explained_to_operators() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs/how-to/evidence-troubles.md").read_text()
+    assert [trouble for trouble in Trouble if f"| `{trouble.value}`" not in page] == []
+    told = {name: "(ready)" in line for line in page.splitlines() for name in Trouble if f"| `{name.value}`" in line}
+    assert {name for name, harmless in told.items() if harmless} == HARMLESS
