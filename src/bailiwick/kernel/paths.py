@@ -112,6 +112,11 @@ class Layout:
         """The newest signed head of every zone's ledger, kept apart from the database."""
         return self.data_dir / "heads"
 
+    @property
+    def archive(self) -> Path:
+        """Sealed evidence, unless a setting puts it elsewhere."""
+        return self.data_dir / "archive"
+
     def __repr__(self) -> str:
         return f"Layout({str(self.data_dir)!r})"
 

@@ -36,6 +36,9 @@ class Permission(StrEnum):
     DECISIONS_READ = "decisions:read"
     EVALUATE_OTHERS = "decisions:evaluate-others"
     AUDIT_READ = "audit:read"
+    ARCHIVE_HOLD = "archive:hold"  # keep evidence past its life, and let it go again
+    ARCHIVE_OPERATE = "archive:operate"  # seal, prove and restore, change lives
+    ARCHIVE_PURGE = "archive:purge"  # ask for, and approve, the end of evidence: two persons
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
@@ -53,6 +56,7 @@ _AUDITOR = _VIEWER | {
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,
     Permission.AUDIT_READ,
+    Permission.ARCHIVE_HOLD,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -67,6 +71,7 @@ _OPERATOR = _VIEWER | {
     Permission.POLICIES_TEST,
     Permission.DECISIONS_READ,
     Permission.EVALUATE_OTHERS,
+    Permission.ARCHIVE_OPERATE,
     Permission.REVOKE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,

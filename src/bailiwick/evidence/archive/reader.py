@@ -1,0 +1,223 @@
+"""Reading what was sealed: which windows there are, their parts as local files, their events by SQL.
+
+A search over old evidence asks :meth:`ColdEvents.list_windows`, fetches with :meth:`ColdEvents.paths` (objects that are
+only in the bucket are copied into a cache, and every file is held against its manifest's SHA-256), and queries
+:meth:`ColdEvents.duckdb_relation`, whose columns are those of ``ledger.events``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+
+from bailiwick.evidence.archive import parquet
+from bailiwick.evidence.archive.parquet import Row
+from bailiwick.evidence.archive.store import Digest, FolderStore, ObjectMissing, ObjectStore, digest_of
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.db import Row as DatabaseRow
+from bailiwick.kernel.errors import BailiwickError, Conflict
+
+_OBJECTS = (
+    "SELECT zone, name, window_start, version, first_seq, last_seq, first_at, last_at, events, size, sha256, local,"
+    " remote FROM ledger.archive_objects WHERE zone = :zone AND version IS NOT NULL AND void_at IS NULL"
+    " AND NOT EXISTS (SELECT FROM ledger.tombstones t WHERE t.zone = archive_objects.zone"
+    " AND t.window_start = archive_objects.window_start)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ColdObject:
+    """One sealed part: a run of positions ``first_seq`` to ``last_seq``, none missing."""
+
+    zone: str
+    name: str
+    window_start: datetime
+    version: int
+    first_seq: int
+    last_seq: int
+    first_at: datetime
+    last_at: datetime
+    events: int
+    digest: Digest
+    local: bool
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ColdWindow:
+    """Twelve hours of a zone (by the time of recording) that are sealed and not purged.
+
+    ``hot``: its rows stand in ``ledger.events`` too, so that whoever reads both must not count them twice.
+    """
+
+    zone: str
+    start: datetime
+    objects: tuple[ColdObject, ...]
+    hot: bool
+
+    @property
+    def events(self) -> int:
+        """How many there are."""
+        return sum(part.events for part in self.objects)
+
+
+class ColdDamaged(Exception):
+    """An object is missing or is not what its manifest says. ``name`` is which, the text says why."""
+
+    def __init__(self, part: ColdObject, why: str) -> None:
+        self.part = part
+        super().__init__(f"{part.name}: {why}")
+
+
+class ColdEvents:
+    """Sealed evidence. ``local`` is this machine's folder, ``remote`` the object storage if there is one; ``cache``
+    holds what was fetched from there and may be emptied at any time."""
+
+    def __init__(
+        self, database: Database, local: FolderStore, remote: ObjectStore | None = None, cache: Path | None = None
+    ) -> None:
+        self._database = database
+        self.local = local
+        self.remote = remote
+        self.cache = cache if cache is not None else local.root / ".cache"
+
+    async def list_windows(
+        self, zone: str, since: datetime | None, until: datetime | None, *, include_hot: bool = False
+    ) -> list[ColdWindow]:
+        """The sealed windows with events whose own time lies in ``since`` (inclusive) to ``until`` (exclusive).
+
+        Oldest first. Windows whose rows are in the hot table are left out unless ``include_hot``.
+        """
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                f"{_OBJECTS} AND (CAST(:since AS timestamptz) IS NULL OR last_at >= :since)"
+                " AND (CAST(:until AS timestamptz) IS NULL OR first_at < :until) ORDER BY window_start, first_seq",
+                zone=zone,
+                since=since,
+                until=until,
+            )
+            cold = await cold_windows(tx, zone)
+        return [
+            window for window in _grouped(zone, [_object(row) for row in rows], cold) if include_hot or not window.hot
+        ]
+
+    async def covering(self, zone: str, first: int, last: int) -> list[ColdObject]:
+        """The objects that hold any of the positions ``first`` to ``last``, in order."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                f"{_OBJECTS} AND last_seq >= :first AND first_seq <= :last ORDER BY first_seq",
+                zone=zone,
+                first=first,
+                last=last,
+            )
+        return [_object(row) for row in rows]
+
+    async def paths(self, windows: Sequence[ColdWindow]) -> list[Path]:
+        """The parts of these windows as files, each checked; raises ``archive_unproven``, ``archive_unavailable``."""
+        try:
+            return [await self.path(part) for window in windows for part in window.objects]
+        except ColdDamaged as error:
+            raise Conflict(str(error), reason="archive_unproven") from error
+
+    async def path(self, part: ColdObject, *, check: bool = True) -> Path:
+        """One part as a file; raises :class:`ColdDamaged`, ``archive_unavailable``."""
+        if part.local:
+            path = self.local.path(part.name)
+            why = await asyncio.to_thread(_wrong, path, part.digest if check else None)
+            if why is None:
+                return path
+            if self.remote is None or not part.remote:
+                raise ColdDamaged(part, why)
+        if self.remote is None:
+            raise ColdDamaged(part, "it is in object storage only, and none is configured")
+        cached = self.cache / f"{part.digest.sha256.hex()}.parquet"
+        if await asyncio.to_thread(_wrong, cached, part.digest) is None:
+            return cached
+        self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = cached.with_suffix(".new")
+        try:
+            got = await self.remote.fetch(part.name, fresh)
+        except ObjectMissing:
+            raise ColdDamaged(part, "the object is missing") from None
+        if got != part.digest:
+            fresh.unlink(missing_ok=True)
+            raise ColdDamaged(part, "the object is not the one in its manifest (SHA-256)")
+        fresh.replace(cached)
+        return cached
+
+    async def rows(self, part: ColdObject) -> AsyncIterator[Row]:
+        """Every event of a part with its exact bytes; raises :class:`ColdDamaged`, ``archive_unavailable``."""
+        reading = parquet.rows(await self.path(part))
+        try:
+            while portion := await asyncio.to_thread(_take, reading):
+                for row in portion:
+                    yield row
+        except parquet.PartError as error:
+            raise ColdDamaged(part, str(error)) from error
+
+    @staticmethod
+    def duckdb_relation(paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+        """The events of several parts with the columns ``seq, id, at, recorded_at, code, outcome, principal, server,
+        request_id, decision_id, body`` as in ``ledger.events``.
+
+        Times are UTC without a zone, ``body`` is the event's exact bytes, rebuilt only where it is asked for. The
+        connection behind it reads these files alone. Raises ``duckdb.Error``.
+        """
+        return parquet.relation(parquet.connect(*{path.parent for path in paths}), paths)
+
+
+async def cold_windows(tx: Transaction, zone: str) -> set[datetime]:
+    """The windows of ``zone`` whose partition was dropped and whose rows are not back: those that are cold only."""
+    rows = await tx.all(
+        "SELECT d.window_start, max(d.dropped_at) AS dropped_at FROM ledger.dropped_partitions d"
+        " GROUP BY d.window_start HAVING NOT EXISTS (SELECT FROM ledger.restores r WHERE r.zone = :zone"
+        "  AND r.window_start = d.window_start AND r.restored_at > max(d.dropped_at))",
+        zone=zone,
+    )
+    return {row["window_start"] for row in rows}
+
+
+def _grouped(zone: str, parts: Sequence[ColdObject], cold: set[datetime]) -> list[ColdWindow]:
+    grouped: dict[datetime, list[ColdObject]] = {}
+    for part in parts:
+        grouped.setdefault(part.window_start, []).append(part)
+    return [ColdWindow(zone, start, tuple(group), start not in cold) for start, group in grouped.items()]
+
+
+def _object(values: DatabaseRow) -> ColdObject:
+    return ColdObject(
+        values["zone"],
+        values["name"],
+        values["window_start"],
+        values["version"],
+        values["first_seq"],
+        values["last_seq"],
+        values["first_at"],
+        values["last_at"],
+        values["events"],
+        Digest(values["size"], bytes(values["sha256"])),
+        values["local"],
+        values["remote"],
+    )
+
+
+def _wrong(path: Path, digest: Digest | None) -> str | None:
+    try:
+        if digest is None:
+            return None if path.is_file() else "the object is missing"
+        found = digest_of(path)
+    except FileNotFoundError:
+        return "the object is missing"
+    except OSError as error:
+        raise BailiwickError(f"{path} cannot be read: {error.strerror}.", reason="archive_unavailable") from error
+    return None if found == digest else "the object is not the one in its manifest (SHA-256)"
+
+
+def _take(reading: Iterator[Row]) -> list[Row]:
+    return list(islice(reading, 2000))
