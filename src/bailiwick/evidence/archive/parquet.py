@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import msgspec
@@ -60,6 +61,13 @@ _COLUMNS = f"""
        ELSE nullif(CAST(e.details AS VARCHAR), 'null') END AS details,
   leaf, body
 """
+
+
+_READ_LINES = f"""CREATE TABLE source AS SELECT * FROM read_json($lines, format = 'newline_delimited',
+  columns = {{seq: 'BIGINT', recorded: 'VARCHAR', leaf: 'VARCHAR', e: '{_EVENT}', body: 'VARCHAR'}})"""  # noqa: S608
+_KEPT = """* EXCLUDE (leaf, body, details, input, reasons), CASE WHEN body IS NULL THEN details END AS details,
+  CASE WHEN body IS NULL THEN input END AS input, CASE WHEN body IS NULL THEN reasons END AS reasons, body"""
+_FORM = f"FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL {_LEVEL}, ROW_GROUP_SIZE {_GROUP}"
 
 
 def _text(key: str, column: str) -> str:
@@ -186,11 +194,7 @@ def write(lines: Path, target: Path) -> Written:
     """
     connection = connect(lines.parent, target.parent)
     try:
-        connection.execute(
-            "CREATE TABLE source AS SELECT * FROM read_json($lines, format = 'newline_delimited', columns ="
-            f" {{seq: 'BIGINT', recorded: 'VARCHAR', leaf: 'VARCHAR', e: '{_EVENT}', body: 'VARCHAR'}})",
-            {"lines": str(lines)},
-        )
+        connection.execute(_READ_LINES, {"lines": str(lines)})
         connection.execute(f"CREATE TABLE part AS SELECT {_COLUMNS} FROM source")  # noqa: S608 - fixed parts
         connection.execute("DROP TABLE source")
         wrong = {
@@ -201,13 +205,8 @@ def write(lines: Path, target: Path) -> Written:
         }
         if wrong:
             _keep_verbatim(connection, lines, wrong)
-        connection.execute(
-            "COPY (SELECT * EXCLUDE (leaf, body, details, input, reasons),"
-            " CASE WHEN body IS NULL THEN details END AS details, CASE WHEN body IS NULL THEN input END AS input,"
-            " CASE WHEN body IS NULL THEN reasons END AS reasons, body FROM part ORDER BY seq) TO"
-            f" '{str(target).replace(chr(39), chr(39) * 2)}' (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd,"
-            f" COMPRESSION_LEVEL {_LEVEL}, ROW_GROUP_SIZE {_GROUP})"
-        )
+        quoted = str(target).replace("'", "''")  # COPY takes no parameters
+        connection.execute(f"COPY (SELECT {_KEPT} FROM part ORDER BY seq) TO '{quoted}' ({_FORM})")  # noqa: S608
         row = connection.execute(
             'SELECT count(*), min(seq), max(seq), min("at"), max("at"), count(body) FROM part'
         ).fetchone()
@@ -222,10 +221,9 @@ def write(lines: Path, target: Path) -> Written:
     return Written(events, first, last, _utc(first_at), _utc(last_at), verbatim)
 
 
-def leaves(part: Path) -> Iterator[tuple[int, str]]:
+def leaves(part: Path) -> Iterator[tuple[Any, ...]]:
     """Position and leaf hash (hexadecimal) of every event of a part, as rebuilt; raises :class:`PartError`."""
-    for seq, leaf in _select(part, f"seq, {_LEAF}"):
-        yield seq, leaf
+    yield from _select(part, f"seq, {_LEAF}")
 
 
 def rows(part: Path) -> Iterator[Row]:
@@ -239,7 +237,7 @@ def relation(connection: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -> du
     return connection.read_parquet([str(part) for part in parts]).project(HOT_COLUMNS)
 
 
-def _select(part: Path, what: str) -> Iterator[tuple[object, ...]]:
+def _select(part: Path, what: str) -> Iterator[tuple[Any, ...]]:
     connection = connect(part.parent)
     try:
         found = connection.execute(f"SELECT {what} FROM read_parquet($part) ORDER BY seq", {"part": str(part)})  # noqa: S608

@@ -19,6 +19,7 @@ import duckdb
 from bailiwick.evidence.archive import parquet
 from bailiwick.evidence.archive.parquet import Row
 from bailiwick.evidence.archive.store import Digest, FolderStore, ObjectMissing, ObjectStore, digest_of
+from bailiwick.evidence.archive.windows import Window
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.db import Row as DatabaseRow
 from bailiwick.kernel.errors import BailiwickError, Conflict
@@ -115,6 +116,14 @@ class ColdEvents:
                 zone=zone,
                 first=first,
                 last=last,
+            )
+        return [_object(row) for row in rows]
+
+    async def window(self, zone: str, window: Window) -> list[ColdObject]:
+        """The objects of one window, in order."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                f"{_OBJECTS} AND window_start = :start ORDER BY first_seq", zone=zone, start=window.start
             )
         return [_object(row) for row in rows]
 

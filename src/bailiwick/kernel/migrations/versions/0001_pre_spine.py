@@ -504,7 +504,7 @@ CREATE TABLE ledger.tombstones (
   PRIMARY KEY (zone, window_start)
 );
 
--- Drops the partition of the twelve hours from start_at on, if the archive holds every event in it, proven within a day.
+-- Drops the partition of the twelve hours from start_at on, if the archive was proven within a day to hold all of it.
 CREATE FUNCTION ledger.drop_archived_partition(start_at timestamptz) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
