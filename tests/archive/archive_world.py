@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from ledger_world import World
 
 from bailiwick.evidence.archive.places import Places
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.archive.seal import Archivist, Bounds
 from bailiwick.evidence.archive.store import FolderStore, ObjectStore
 from bailiwick.evidence.archive.windows import Window
-from bailiwick.evidence.records import event_row
+from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.kernel.clock import FakeClock
-from ledger_world import World
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 ARCHIVE_TABLES = (
@@ -78,10 +78,8 @@ class ArchiveWorld(World):
 
     def bodies(self, zone: str = "default") -> dict[int, bytes]:
         """The events in the table by position."""
-        return {
-            seq: bytes(body)
-            for seq, body in self.rows("SELECT seq, body FROM ledger.events WHERE zone = %s ORDER BY seq", zone)
-        }
+        rows = self.rows(f"SELECT seq, {COLUMNS} FROM ledger.events WHERE zone = %s ORDER BY seq", zone)
+        return {row[0]: body_from(*row[1:]) for row in rows}
 
     async def archived(self, zone: str = "default") -> dict[int, bytes]:
         """The events in the archive by position, as rebuilt."""
@@ -93,9 +91,7 @@ class ArchiveWorld(World):
         }
 
     def objects(self, suffix: str = ".parquet") -> list[Path]:
-        return sorted(
-            path for path in (self.root / "archive").rglob(f"*{suffix}") if ".work" not in path.parts
-        )
+        return sorted(path for path in (self.root / "archive").rglob(f"*{suffix}") if ".work" not in path.parts)
 
     def late(self, recorded_at: datetime, count: int = 1, zone: str = "default") -> Sequence[str]:
         """Move the newest events of a zone to an earlier time of recording, as a clock that was wrong would have."""
@@ -116,4 +112,4 @@ def window(days: float = 0) -> Window:
     return Window.holding(START + timedelta(days=days))
 
 
-__all__ = ["START", "ArchiveWorld", "Died", "event_row", "window"]
+__all__ = ["START", "ArchiveWorld", "Died", "window"]

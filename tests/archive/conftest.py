@@ -10,10 +10,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))
 
-from archive_world import ArchiveWorld  # noqa: E402
+from archive_world import ArchiveWorld
 
-from bailiwick.kernel.migrate import migrate  # noqa: E402
-from databases import url_of  # noqa: E402
+from bailiwick.kernel.migrate import migrate
+from databases import url_of
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ async def test_late_events_go_into_a_further_version(world: ArchiveWorld) -> Non
 async def test_what_does_not_hold_is_not_sealed(world: ArchiveWorld) -> None:
     await world.day(50)
     world.wait(days=7)
-    world.do("UPDATE ledger.events SET body = overlay(body placing 'X'::bytea from 30) WHERE seq = 20")
+    world.do("UPDATE ledger.events SET outcome = 'deny' WHERE seq = 20")
     with pytest.raises(SealFailed, match="event 20 is not the one"):
         await world.archivist().run("default")
     assert not world.rows("SELECT FROM ledger.archives WHERE zone = 'default'")
@@ -129,7 +129,9 @@ async def test_damage_is_found(world: ArchiveWorld) -> None:
     part.write_bytes(good)
     assert (await verify_archive(world.database, world.cold, "default")).verdict == "PASS"
     note = bytes(world.rows("SELECT note FROM ledger.archives WHERE zone = 'default'")[0])
-    world.do("UPDATE ledger.archives SET note = %s WHERE zone = 'default'", note.replace(b'"events":60', b'"events":61'))
+    world.do(
+        "UPDATE ledger.archives SET note = %s WHERE zone = 'default'", note.replace(b'"events":60', b'"events":61')
+    )
     assert "not genuine" in (await verify_archive(world.database, world.cold, "default")).findings[0].why
     foreign = bytes(world.rows("SELECT note FROM ledger.archives WHERE zone = 'default'")[0])
     assert foreign != note

@@ -39,6 +39,7 @@ class Permission(StrEnum):
     ARCHIVE_HOLD = "archive:hold"  # keep evidence past its life, and let it go again
     ARCHIVE_OPERATE = "archive:operate"  # seal, prove and restore, change lives
     ARCHIVE_PURGE = "archive:purge"  # ask for, and approve, the end of evidence: two persons
+    APPROVALS_READ = "approvals:read"
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
@@ -57,6 +58,7 @@ _AUDITOR = _VIEWER | {
     Permission.EVALUATE_OTHERS,
     Permission.AUDIT_READ,
     Permission.ARCHIVE_HOLD,
+    Permission.APPROVALS_READ,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -73,6 +75,7 @@ _OPERATOR = _VIEWER | {
     Permission.EVALUATE_OTHERS,
     Permission.ARCHIVE_OPERATE,
     Permission.REVOKE,
+    Permission.APPROVALS_READ,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
     Permission.OPERATE,

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
 import msgspec
 
+from bailiwick.evidence.codes import DECISIONS
 from bailiwick.evidence.events import decode, leaf_hash
 
 ROWS = 250_000
@@ -31,7 +33,7 @@ _GROUP = 122_880
 
 _EVENT = (
     'STRUCT(actor STRUCT(application VARCHAR, delegation VARCHAR, mandate VARCHAR, session VARCHAR, "user" VARCHAR),'
-    ' "at" VARCHAR, client_request_id VARCHAR, code VARCHAR, decision_id VARCHAR, details JSON, id VARCHAR,'
+    ' "at" VARCHAR, client_request_id VARCHAR, code VARCHAR, details JSON, id VARCHAR,'
     " name VARCHAR, network STRUCT(ip VARCHAR, user_agent VARCHAR), outcome VARCHAR, policy_set VARCHAR, reasons JSON,"
     " request_id VARCHAR, server VARCHAR, simulated_clock BOOLEAN, subject STRUCT(id VARCHAR, type VARCHAR),"
     " trace_id VARCHAR, v INTEGER, zone VARCHAR)"
@@ -49,7 +51,7 @@ def _or_text(column: str) -> str:
 _COLUMNS = f"""
   seq, try_cast(e."at" AS TIMESTAMP) AS "at", try_cast(recorded AS TIMESTAMP) AS recorded_at,
   try_cast(e.id AS UUID) AS id, try_cast(e.request_id AS UUID) AS request_id,
-  try_cast(e.decision_id AS UUID) AS decision_id, e.code, e.name, e.outcome, e.zone, e.v,
+  e.code, e.name, e.outcome, e.zone, e.v,
   e.actor."user" AS "user", e.actor.application AS application,
   {_or_text("session")}, {_or_text("mandate")}, {_or_text("delegation")},
   e.server, e.network IS NOT NULL AS network, e.network.ip AS ip, e.network.user_agent AS user_agent, e.policy_set,
@@ -97,7 +99,6 @@ _MEMBERS = ",\n".join(
         _text("at", _AT),
         _text("client_request_id", "client_request_id"),
         _text("code", "code"),
-        _text("decision_id", "CAST(decision_id AS VARCHAR)"),
         f"""'"details":' || {_DETAILS}""",
         _text("id", "CAST(id AS VARCHAR)"),
         _text("name", "name"),
@@ -124,8 +125,9 @@ BODY = f"coalesce(body, {REBUILT})"
 
 _LEAF = f"sha256('\\x00'::BLOB || encode({BODY}))"
 
+_DECISIONS = ", ".join(f"'{code}'" for code in DECISIONS)
 HOT_COLUMNS = f"""seq, id, "at", recorded_at, code, outcome, coalesce("user", application) AS principal, server,
-  request_id, decision_id, encode({BODY}) AS body"""
+  request_id, CASE WHEN code IN ({_DECISIONS}) THEN id END AS decision_id, encode({BODY}) AS body"""
 """SQL: what a row of ``ledger.events`` has, from a part. Times are UTC without a zone; ``body`` is a BLOB."""
 
 
@@ -232,15 +234,31 @@ def rows(part: Path) -> Iterator[Row]:
         yield Row(seq, _utc(recorded_at), body.encode())
 
 
+def bodies(part: Path, first: int, end: int) -> dict[int, bytes]:
+    """The exact bytes of the events ``first`` to ``end - 1`` of a part; raises :class:`PartError`."""
+    where = f"seq >= {int(first)} AND seq < {int(end)}"
+    return {seq: body.encode() for seq, body in _select(part, f"seq, {BODY}", where)}
+
+
+def find(part: Path, event_id: UUID) -> bytes | None:
+    """The exact bytes of the event by that id, None where the part has none; raises :class:`PartError`."""
+    for (body,) in _select(part, BODY, f"id = '{event_id}'::UUID"):
+        return bytes(body.encode())
+    return None
+
+
 def relation(connection: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -> duckdb.DuckDBPyRelation:
     """The events of several parts with the columns of the hot table (:data:`HOT_COLUMNS`)."""
     return connection.read_parquet([str(part) for part in parts]).project(HOT_COLUMNS)
 
 
-def _select(part: Path, what: str) -> Iterator[tuple[Any, ...]]:
+def _select(part: Path, what: str, where: str = "true") -> Iterator[tuple[Any, ...]]:
     connection = connect(part.parent)
     try:
-        found = connection.execute(f"SELECT {what} FROM read_parquet($part) ORDER BY seq", {"part": str(part)})  # noqa: S608
+        found = connection.execute(
+            f"SELECT {what} FROM read_parquet($part) WHERE {where} ORDER BY seq",  # noqa: S608 - fixed parts
+            {"part": str(part)},
+        )
         while portion := found.fetchmany(_FETCH):
             yield from portion
     except duckdb.Error as error:

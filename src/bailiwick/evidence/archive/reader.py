@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from uuid import UUID
 
 import duckdb
 
@@ -127,6 +128,38 @@ class ColdEvents:
             )
         return [_object(row) for row in rows]
 
+    async def bodies(self, zone: str, first: int, end: int) -> dict[int, bytes]:
+        """The exact bytes of the events ``first`` to ``end - 1`` that are sealed, by position.
+
+        Raises ``archive_unproven`` when an object is not what was sealed, ``archive_unavailable``.
+        """
+        found: dict[int, bytes] = {}
+        try:
+            for part in await self.covering(zone, first, end - 1):
+                path = await self.path(part)
+                found |= await asyncio.to_thread(parquet.bodies, path, first, end)
+        except (ColdDamaged, parquet.PartError) as error:
+            raise Conflict(str(error), reason="archive_unproven") from error
+        return found
+
+    async def find(self, zone: str, event_id: str) -> bytes | None:
+        """The exact bytes of one sealed event, None when it is not sealed.
+
+        An id tells when it was made (UUIDv7), so that only the windows of that time are opened. Raises
+        ``archive_unproven``, ``archive_unavailable``.
+        """
+        try:
+            at = datetime.fromtimestamp(int(UUID(event_id).hex[:12], 16) / 1000, UTC)
+        except ValueError:  # no UUIDv7 of this age of the world
+            return None
+        nearby = timedelta(minutes=5)
+        windows = await self.list_windows(zone, at - nearby, at + nearby, include_hot=True)
+        for path in await self.paths(windows):
+            body = await asyncio.to_thread(parquet.find, path, UUID(event_id))
+            if body is not None:
+                return body
+        return None
+
     async def paths(self, windows: Sequence[ColdWindow]) -> list[Path]:
         """The parts of these windows as files, each checked; raises ``archive_unproven``, ``archive_unavailable``."""
         try:
@@ -179,6 +212,13 @@ class ColdEvents:
         connection behind it reads these files alone. Raises ``duckdb.Error``.
         """
         return parquet.relation(parquet.connect(*{path.parent for path in paths}), paths)
+
+    @staticmethod
+    def open_parts(paths: Sequence[Path]) -> duckdb.DuckDBPyConnection:
+        """The same as a connection of its own with the view ``cold``, for whoever writes SQL."""
+        connection = parquet.connect(*{path.parent for path in paths})
+        parquet.relation(connection, paths).create_view("cold")
+        return connection
 
 
 async def cold_windows(tx: Transaction, zone: str) -> set[datetime]:

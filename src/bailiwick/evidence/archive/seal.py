@@ -43,6 +43,7 @@ from bailiwick.evidence.archive.windows import Window, windows_between
 from bailiwick.evidence.events import Context, Recorder, Subject, leaf_hash, rfc3339
 from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadSigner, NoLedgerKey, ledger_keys
+from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.evidence.tree import MissingHashes, read_hashes
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
@@ -469,10 +470,10 @@ async def _rows_without_part(tx: Transaction, zone: str, window: Window, after: 
     connection = await driver(tx)
     async with connection.cursor(name="archive_rows", binary=True) as cursor:
         await cursor.execute(
-            "SELECT seq, recorded_at, body FROM ledger.events e WHERE zone = %s AND seq > %s"
+            f"SELECT seq, recorded_at, {COLUMNS} FROM ledger.events e WHERE zone = %s AND seq > %s"  # noqa: S608
             " AND recorded_at >= %s AND recorded_at < %s AND NOT EXISTS (SELECT FROM ledger.archive_objects o"
             " WHERE o.zone = e.zone AND o.void_at IS NULL AND e.seq BETWEEN o.first_seq AND o.last_seq) ORDER BY seq",
             (zone, after, window.start, window.end),
         )
         while rows := await cursor.fetchmany(_FETCH):
-            yield [Row(*row) for row in rows]  # type: ignore[arg-type]
+            yield [Row(row[0], row[1], body_from(*row[2:])) for row in rows]  # type: ignore[arg-type]
