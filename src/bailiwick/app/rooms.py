@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.worker_state import WorkerState
@@ -50,6 +51,7 @@ class Rooms:
     evidence: WorkerEvidence
     search: Search
     head_files: HeadFiles
+    archive: Archive
     login: LocalLogin
     users: Users
     sessions: Sessions
@@ -127,6 +129,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         evidence=evidence,
         search=search,
         head_files=HeadFiles(base.layout.heads),
+        archive=build_archive(base.settings, base.layout, base.database, base.clock, base.ids, base.recorder),
         login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),

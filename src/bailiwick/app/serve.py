@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Scope
 
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
+import bailiwick.evidence.archive.api as archive_api
 import bailiwick.identity.api as identity_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -31,6 +32,7 @@ from bailiwick.app.settled import Settled
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
+from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.spool import Spool
 from bailiwick.gateway.check import Check
 from bailiwick.kernel import docs_page, problems
@@ -176,7 +178,11 @@ def compose(
             base.database, state.store, rooms.authenticator, rooms.issuer, rooms.revocations, rooms.rotation
         )
     )
-    app.include_router(evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files))
+    app.include_router(
+        evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files, rooms.archive.cold)
+    )
+    app.include_router(archive_api.routes(base.database, rooms.archive.services, base.recorder, base.clock))
+    app.include_router(approval_routes(rooms.archive.quorum))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.session,

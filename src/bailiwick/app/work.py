@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from bailiwick.app import health
+from bailiwick.app.archive import archive_jobs, build_archive
 from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
@@ -62,13 +63,20 @@ async def run(settings: Settings, layout: Layout) -> int:
     state.store.on_swap(lambda snapshot: _forget_first_password(snapshot, layout))
     await state.load()
     routes.write()
+    archive = build_archive(base.settings, base.layout, base.database, base.clock, base.ids, base.recorder)
     sweep = Sweep(
         base.database,
         HeadFiles(layout.heads),
         base.recorder,
+        cold=archive.cold,
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
-    jobs = Jobs(base.database, base.clock, base.metrics, [*scheduled(base, state), *swept(sweep)])
+    jobs = Jobs(
+        base.database,
+        base.clock,
+        base.metrics,
+        [*scheduled(base, state), *swept(sweep), *archive_jobs(base, archive, signer)],
+    )
     base.metrics.before_flush(lambda: _show(base, sequencer))
     try:
         background.start("feed", state.reader.run())

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, AwareDatetime
 from sqlalchemy.exc import DBAPIError
 
 from bailiwick.evidence import codes
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.receipts import consistency, inclusion, receipt
@@ -48,8 +49,10 @@ _RECEIPT: dict[int | str, dict[str, Any]] = {409: {"description": "No signed hea
 Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 
 
-def routes(database: Database, search: Search, recorder: Recorder, head_files: HeadFiles) -> APIRouter:
-    """The routes under ``/api/v1/audit`` and ``/evidence``."""
+def routes(
+    database: Database, search: Search, recorder: Recorder, head_files: HeadFiles, cold: ColdEvents | None = None
+) -> APIRouter:
+    """The routes under ``/api/v1/audit`` and ``/evidence``. ``cold`` is the archive, where older events are."""
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
     async def note(tx: Transaction, request: Request, caller: Caller, what: str, query: str, returned: int) -> None:
@@ -110,7 +113,7 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
     )
     async def get_receipt(request: Request, event_id: UUID, caller: Auditor) -> Response:
         async with database.begin() as tx:
-            made = await receipt(tx, zone_of(request), event_id)
+            made = await receipt(tx, zone_of(request), event_id, cold)
             await note(tx, request, caller, f"events/{event_id}/receipt", "", 1)
         named = {"Content-Disposition": f'attachment; filename="{event_id}.tlog-proof"'}
         return Response(bytes(made), media_type="text/plain; charset=utf-8", headers=named)
@@ -157,7 +160,7 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
         caller: Auditor,
         newest: Annotated[int, Query(ge=1, le=MOST_VERIFIED, description="How many of the newest events")] = 100_000,
     ) -> dict[str, Any]:
-        report = await verify(database, zone_of(request), head_files, newest=newest)
+        report = await verify(database, zone_of(request), head_files, newest=newest, cold=cold)
         async with database.begin() as tx:
             await recorder.record(
                 tx,
@@ -173,7 +176,7 @@ def routes(database: Database, search: Search, recorder: Recorder, head_files: H
 
     whole = APIRouter()
     whole.include_router(router)
-    whole.include_router(tile_routes(database, note))
+    whole.include_router(tile_routes(database, note, cold))
     return whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.evidence.tree import prove
 from bailiwick.kernel.db import Transaction
@@ -31,8 +32,8 @@ async def newest_head(tx: Transaction, zone: str) -> SignedTree:
     return SignedTree(row["size"], bytes(row["note"]))
 
 
-async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
-    """The receipt of an event under the newest head.
+async def receipt(tx: Transaction, zone: str, event_id: UUID, cold: ColdEvents | None = None) -> Receipt:
+    """The receipt of an event under the newest head. ``cold``: the archive, where an older event is.
 
     Raises :class:`NotFound`, and :class:`Conflict` for an event so new that no head covers it yet.
     """
@@ -41,14 +42,17 @@ async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
         id=event_id,
         zone=zone,
     )
-    if row is None:
+    if row is not None:
+        seq, body = row["seq"], body_of(row)
+    elif cold is not None and (sealed := await cold.find(zone, str(event_id))) is not None:
+        seq, body = sealed.seq, sealed.body
+    else:
         raise NotFound("There is no event by that id.")
     head = await newest_head(tx, zone)
-    seq = row["seq"]
     if seq >= head.size:
         raise Conflict("No signed head covers the event yet; one does within a second.")
     path = await prove(tx, zone, head.size, lambda nodes: inclusion_path(seq, head.size, nodes))
-    return Receipt(body_of(row), seq, tuple(path), head.note)
+    return Receipt(body, seq, tuple(path), head.note)
 
 
 async def inclusion(tx: Transaction, zone: str, index: int, size: int | None) -> tuple[int, list[bytes]]:

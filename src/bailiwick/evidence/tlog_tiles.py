@@ -13,9 +13,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from bailiwick.evidence.archive.reader import ColdEvents, kept_bodies
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import newest_head
-from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import MissingHashes, read_tile
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Denied, NotFound
@@ -40,8 +40,8 @@ Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 Note = Callable[[Transaction, Request, Caller, str, str, int], Awaitable[None]]
 
 
-def routes(database: Database, note: Note) -> APIRouter:
-    """The routes under ``/evidence``. ``note`` records that somebody read events."""
+def routes(database: Database, note: Note, cold: ColdEvents | None = None) -> APIRouter:
+    """The routes under ``/evidence``. ``note`` records that somebody read events; ``cold`` is the archive."""
     router = APIRouter(prefix="/evidence", tags=["evidence"])
 
     @router.get("/{zone}/checkpoint", summary="The newest signed tree head", response_class=PlainTextResponse)
@@ -71,7 +71,7 @@ def routes(database: Database, note: Note) -> APIRouter:
         start = tile.index * TILE_WIDTH
         async with database.begin() as tx:
             await _require_signed(tx, zone, tile)
-            bodies = await read_bodies(tx, zone, start, start + tile.width)
+            bodies = await kept_bodies(tx, cold, zone, start, start + tile.width)
             if len(bodies) != tile.width:
                 raise NotFound("Not all events of this bundle are kept any more.")
             await note(tx, request, caller, f"evidence/{tile.path}", "", len(bodies))

@@ -108,6 +108,15 @@ class Occurrence:
     detail: dict[str, Any]
 
 
+async def ask(tx: Transaction, job: str, now: datetime) -> None:
+    """Make ``job`` due now, beside its schedule, for whichever process runs it."""
+    await tx.run(
+        "INSERT INTO job_occurrences (job, due_at, scheduled) VALUES (:job, :now, false) ON CONFLICT DO NOTHING",
+        job=job,
+        now=now,
+    )
+
+
 class Jobs:
     """Schedules and runs ``definitions`` in one process. ``lease_s`` is how long a killed process blocks its job."""
 
@@ -149,12 +158,7 @@ class Jobs:
             raise NotFound("There is no job by that name.")
         now = self._clock.now()
         async with self._database.begin() as tx:
-            await tx.run(
-                "INSERT INTO job_occurrences (job, due_at, scheduled) VALUES (:job, :now, false)"
-                " ON CONFLICT DO NOTHING",
-                job=job,
-                now=now,
-            )
+            await ask(tx, job, now)
         self._wake.set()
         return now
 

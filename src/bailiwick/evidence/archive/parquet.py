@@ -240,10 +240,10 @@ def bodies(part: Path, first: int, end: int) -> dict[int, bytes]:
     return {seq: body.encode() for seq, body in _select(part, f"seq, {BODY}", where)}
 
 
-def find(part: Path, event_id: UUID) -> bytes | None:
-    """The exact bytes of the event by that id, None where the part has none; raises :class:`PartError`."""
-    for (body,) in _select(part, BODY, f"id = '{event_id}'::UUID"):
-        return bytes(body.encode())
+def find(part: Path, event_id: UUID) -> Row | None:
+    """The event by that id, None where the part has none; raises :class:`PartError`."""
+    for seq, recorded_at, body in _select(part, f"seq, recorded_at, {BODY}", f"id = '{event_id}'::UUID"):
+        return Row(seq, _utc(recorded_at), body.encode())
     return None
 
 

@@ -129,7 +129,8 @@ class Presence:
                 text=f'"id":"{event_id}"'.encode(),
             )
         if body is None:
-            body = await self._cold.find(self._zone, event_id)
+            sealed = await self._cold.find(self._zone, event_id)
+            body = sealed.body if sealed is not None else None
         try:
             event = decode(bytes(body)) if body is not None else None
         except msgspec.MsgspecError:

@@ -21,6 +21,7 @@ from bailiwick.evidence.archive import parquet
 from bailiwick.evidence.archive.parquet import Row
 from bailiwick.evidence.archive.store import Digest, FolderStore, ObjectMissing, ObjectStore, digest_of
 from bailiwick.evidence.archive.windows import Window
+from bailiwick.evidence.stored import read_bodies
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.db import Row as DatabaseRow
 from bailiwick.kernel.errors import BailiwickError, Conflict
@@ -142,8 +143,8 @@ class ColdEvents:
             raise Conflict(str(error), reason="archive_unproven") from error
         return found
 
-    async def find(self, zone: str, event_id: str) -> bytes | None:
-        """The exact bytes of one sealed event, None when it is not sealed.
+    async def find(self, zone: str, event_id: str) -> Row | None:
+        """One sealed event with its exact bytes, None when it is not sealed.
 
         An id tells when it was made (UUIDv7), so that only the windows of that time are opened. Raises
         ``archive_unproven``, ``archive_unavailable``.
@@ -155,9 +156,9 @@ class ColdEvents:
         nearby = timedelta(minutes=5)
         windows = await self.list_windows(zone, at - nearby, at + nearby, include_hot=True)
         for path in await self.paths(windows):
-            body = await asyncio.to_thread(parquet.find, path, UUID(event_id))
-            if body is not None:
-                return body
+            row = await asyncio.to_thread(parquet.find, path, UUID(event_id))
+            if row is not None:
+                return row
         return None
 
     async def paths(self, windows: Sequence[ColdWindow]) -> list[Path]:
@@ -219,6 +220,22 @@ class ColdEvents:
         connection = parquet.connect(*{path.parent for path in paths})
         parquet.relation(connection, paths).create_view("cold")
         return connection
+
+
+async def kept_bodies(tx: Transaction, cold: ColdEvents | None, zone: str, start: int, end: int) -> list[bytes]:
+    """The bytes of the events ``start`` to ``end - 1`` from the table and the archive, in ledger order; fewer when some
+    are not kept. Raises as :meth:`ColdEvents.bodies` does."""
+    hot = await read_bodies(tx, zone, start, end)
+    if cold is None or len(hot) == end - start:
+        return hot
+    rows = await tx.all(
+        "SELECT seq FROM ledger.events WHERE zone = :zone AND seq >= :start AND seq < :end ORDER BY seq",
+        zone=zone,
+        start=start,
+        end=end,
+    )
+    found = await cold.bodies(zone, start, end) | {row["seq"]: body for row, body in zip(rows, hot, strict=True)}
+    return [found[seq] for seq in sorted(found)]
 
 
 async def cold_windows(tx: Transaction, zone: str) -> set[datetime]:
