@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive import status as standing
@@ -44,7 +44,7 @@ def _in_range(value: datetime | None) -> datetime | None:
 Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
 Since = Annotated[AwareDatetime | None, Query(), AfterValidator(_in_range)]
 Days = Annotated[int, Field(ge=1, le=LONGEST_DAYS)]
-Reason = Annotated[Text, Field(min_length=3)]
+Reason = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=3)]
 Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 Keeper = Annotated[Caller, Depends(require(Permission.ARCHIVE_HOLD))]
 Operator = Annotated[Caller, Depends(require(Permission.ARCHIVE_OPERATE))]

@@ -49,7 +49,8 @@ def _or_text(column: str) -> str:
 
 
 _COLUMNS = f"""
-  seq, try_cast(e."at" AS TIMESTAMP) AS "at", try_cast(recorded AS TIMESTAMP) AS recorded_at,
+  seq, coalesce(try_cast(e."at" AS TIMESTAMP), CAST(recorded AS TIMESTAMP)) AS "at",
+  CAST(recorded AS TIMESTAMP) AS recorded_at,
   try_cast(e.id AS UUID) AS id, try_cast(e.request_id AS UUID) AS request_id,
   e.code, e.name, e.outcome, e.zone, e.v,
   e.actor."user" AS "user", e.actor.application AS application,
@@ -240,9 +241,9 @@ def bodies(part: Path, first: int, end: int) -> dict[int, bytes]:
     return {seq: body.encode() for seq, body in _select(part, f"seq, {BODY}", where)}
 
 
-def find(part: Path, event_id: UUID) -> Row | None:
-    """The event by that id, None where the part has none; raises :class:`PartError`."""
-    for seq, recorded_at, body in _select(part, f"seq, recorded_at, {BODY}", f"id = '{event_id}'::UUID"):
+def find(parts: Sequence[Path], event_id: UUID) -> Row | None:
+    """The event by that id, None where no part has it; raises :class:`PartError`."""
+    for seq, recorded_at, body in _select(parts, f"seq, recorded_at, {BODY}", f"id = '{event_id}'::UUID"):
         return Row(seq, _utc(recorded_at), body.encode())
     return None
 
@@ -252,12 +253,13 @@ def relation(connection: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -> du
     return connection.read_parquet([str(part) for part in parts]).project(HOT_COLUMNS)
 
 
-def _select(part: Path, what: str, where: str = "true") -> Iterator[tuple[Any, ...]]:
-    connection = connect(part.parent)
+def _select(parts: Path | Sequence[Path], what: str, where: str = "true") -> Iterator[tuple[Any, ...]]:
+    listed = [parts] if isinstance(parts, Path) else parts
+    connection = connect(*{part.parent for part in listed})
     try:
         found = connection.execute(
-            f"SELECT {what} FROM read_parquet($part) WHERE {where} ORDER BY seq",  # noqa: S608 - fixed parts
-            {"part": str(part)},
+            f"SELECT {what} FROM read_parquet($parts) WHERE {where} ORDER BY seq",  # noqa: S608 - fixed parts
+            {"parts": [str(part) for part in listed]},
         )
         while portion := found.fetchmany(_FETCH):
             yield from portion

@@ -161,9 +161,11 @@ async def prove_window(
 async def prove_part(database: Database, cold: ColdEvents, part: ColdObject, *, everywhere: bool = False) -> int:
     """Compare an object's bytes with its digest and its events with the tree; raises :class:`Unproven`."""
     try:
-        path = await cold.path(part)
-        if everywhere and part.local and part.remote and cold.remote is not None:
+        if everywhere and part.local:
+            await check_digest(cold.local, part)
+        if everywhere and part.remote and cold.remote is not None:
             await check_digest(cold.remote, part)
+        path = await cold.path(part, fresh=True)
     except ColdDamaged as error:
         raise Unproven(str(error)) from error
     return await check_leaves(database, part.zone, path, part.first_seq, part.last_seq)

@@ -26,6 +26,7 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.db import Row as DatabaseRow
 from bailiwick.kernel.errors import BailiwickError, Conflict
 
+CACHE_BYTES = 5_000_000_000
 _OBJECTS = (
     "SELECT zone, name, window_start, version, first_seq, last_seq, first_at, last_at, events, size, sha256, local,"
     " remote FROM ledger.archive_objects WHERE zone = :zone AND version IS NOT NULL AND void_at IS NULL"
@@ -89,6 +90,7 @@ class ColdEvents:
         self.local = local
         self.remote = remote
         self.cache = cache if cache is not None else local.root / ".cache"
+        self._seen: dict[Path, tuple[int, int, int, bytes]] = {}
 
     async def list_windows(
         self, zone: str, since: datetime | None, until: datetime | None, *, include_hot: bool = False
@@ -146,17 +148,25 @@ class ColdEvents:
     async def find(self, zone: str, event_id: str) -> Row | None:
         """One sealed event with its exact bytes, None when it is not sealed.
 
-        An id tells when it was made (UUIDv7), so that only the windows of that time are opened. Raises
-        ``archive_unproven``, ``archive_unavailable``.
+        An id tells when it was made (UUIDv7), so the windows of that time are looked through first, then what else is
+        on this machine. Raises ``archive_unproven``, ``archive_unavailable``.
         """
+        wanted = UUID(event_id)
         try:
-            at = datetime.fromtimestamp(int(UUID(event_id).hex[:12], 16) / 1000, UTC)
+            at = datetime.fromtimestamp(int(wanted.hex[:12], 16) / 1000, UTC)
         except ValueError:  # no UUIDv7 of this age of the world
-            return None
+            at = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
         nearby = timedelta(minutes=5)
-        windows = await self.list_windows(zone, at - nearby, at + nearby, include_hot=True)
-        for path in await self.paths(windows):
-            row = await asyncio.to_thread(parquet.find, path, UUID(event_id))
+        everything = [
+            part for window in await self.list_windows(zone, None, None, include_hot=True) for part in window.objects
+        ]
+        near = [part for part in everything if part.first_at <= at + nearby and part.last_at >= at - nearby]
+        for parts in (near, [part for part in everything if part.local and part not in near]):
+            try:
+                paths = [await self.path(part) for part in parts]
+                row = await asyncio.to_thread(parquet.find, paths, wanted) if paths else None
+            except (ColdDamaged, parquet.PartError) as error:
+                raise Conflict(str(error), reason="archive_unproven") from error
             if row is not None:
                 return row
         return None
@@ -168,11 +178,14 @@ class ColdEvents:
         except ColdDamaged as error:
             raise Conflict(str(error), reason="archive_unproven") from error
 
-    async def path(self, part: ColdObject, *, check: bool = True) -> Path:
-        """One part as a file; raises :class:`ColdDamaged`, ``archive_unavailable``."""
+    async def path(self, part: ColdObject, *, fresh: bool = False) -> Path:
+        """One part as a file; raises :class:`ColdDamaged`, ``archive_unavailable``.
+
+        A file that was compared with its digest is not read again while it stays the same file; ``fresh`` reads it.
+        """
         if part.local:
             path = self.local.path(part.name)
-            why = await asyncio.to_thread(_wrong, path, part.digest if check else None)
+            why = await asyncio.to_thread(self._wrong, path, part.digest, fresh)
             if why is None:
                 return path
             if self.remote is None or not part.remote:
@@ -180,19 +193,37 @@ class ColdEvents:
         if self.remote is None:
             raise ColdDamaged(part, "it is in object storage only, and none is configured")
         cached = self.cache / f"{part.digest.sha256.hex()}.parquet"
-        if await asyncio.to_thread(_wrong, cached, part.digest) is None:
+        if await asyncio.to_thread(self._wrong, cached, part.digest, fresh) is None:
             return cached
         self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = cached.with_suffix(".new")
+        new = cached.with_suffix(".new")
         try:
-            got = await self.remote.fetch(part.name, fresh)
+            got = await self.remote.fetch(part.name, new)
         except ObjectMissing:
             raise ColdDamaged(part, "the object is missing") from None
         if got != part.digest:
-            fresh.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise ColdDamaged(part, "the object is not the one in its manifest (SHA-256)")
-        fresh.replace(cached)
+        new.replace(cached)
+        await asyncio.to_thread(_prune, self.cache, cached)
         return cached
+
+    def _wrong(self, path: Path, digest: Digest, fresh: bool) -> str | None:
+        """Why a file is not the object, None when it is."""
+        try:
+            status = path.stat()
+            # the time of a change of the inode cannot be set back by whoever writes the file
+            seen = (status.st_ino, status.st_size, status.st_ctime_ns, digest.sha256)
+            if fresh or self._seen.get(path) != seen:
+                self._seen.pop(path, None)
+                if digest_of(path) != digest:
+                    return "the object is not the one in its manifest (SHA-256)"
+                self._seen[path] = seen
+        except FileNotFoundError:
+            return "the object is missing"
+        except OSError as error:
+            raise BailiwickError(f"{path} cannot be read: {error.strerror}.", reason="archive_unavailable") from error
+        return None
 
     async def rows(self, part: ColdObject) -> AsyncIterator[Row]:
         """Every event of a part with its exact bytes; raises :class:`ColdDamaged`, ``archive_unavailable``."""
@@ -273,16 +304,15 @@ def _object(values: DatabaseRow) -> ColdObject:
     )
 
 
-def _wrong(path: Path, digest: Digest | None) -> str | None:
-    try:
-        if digest is None:
-            return None if path.is_file() else "the object is missing"
-        found = digest_of(path)
-    except FileNotFoundError:
-        return "the object is missing"
-    except OSError as error:
-        raise BailiwickError(f"{path} cannot be read: {error.strerror}.", reason="archive_unavailable") from error
-    return None if found == digest else "the object is not the one in its manifest (SHA-256)"
+def _prune(cache: Path, newest: Path) -> None:
+    """Let the files longest not fetched go while there are too many bytes of them."""
+    files = sorted((path for path in cache.glob("*.parquet") if path != newest), key=lambda path: path.stat().st_mtime)
+    left = sum(path.stat().st_size for path in files)
+    for path in files:
+        if left <= CACHE_BYTES:
+            return
+        left -= path.stat().st_size
+        path.unlink(missing_ok=True)
 
 
 def _take(reading: Iterator[Row]) -> list[Row]:

@@ -264,6 +264,8 @@ class S3Store:
 
     def _put(self, key: str, source: Path, digest: Digest, replace: bool) -> None:
         condition = {} if replace else {"IfNoneMatch": "*"}
+        if digest_of(source) != digest:  # not every server compares what arrives with the checksum that is sent
+            raise _away(self.place, OSError(f"{source} is not what was to be stored"))
         with source.open("rb") as body:
             try:
                 self._call(
