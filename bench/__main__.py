@@ -1,11 +1,11 @@
-"""``python -m bench governed|decision|evidence|sustained``: programs that measure and print one JSON object."""
+"""``python -m bench governed|decision|evidence|archive|sustained``: programs that measure and print one JSON object."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-NAMES = ("governed", "decision", "evidence", "sustained")
+NAMES = ("governed", "decision", "evidence", "archive", "sustained")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:

@@ -22,7 +22,7 @@ import duckdb
 import msgspec
 
 from bailiwick.evidence.codes import DECISIONS
-from bailiwick.evidence.events import decode, leaf_hash
+from bailiwick.evidence.events import decode, encode, leaf_hash
 
 ROWS = 250_000
 """Most events of one part: about 20 MB, and as much as fits into the memory of a background process at once."""
@@ -74,6 +74,11 @@ _FORM = f"FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVE
 
 
 def _text(key: str, column: str) -> str:
+    return f"""'"{key}":"' || replace(replace({column}, '\\', '\\\\'), '"', '\\"') || '"'"""
+
+
+def _plain(key: str, column: str) -> str:
+    """A value in which JSON has nothing to escape."""
     return f"""'"{key}":"' || {column} || '"'"""
 
 
@@ -97,25 +102,25 @@ _DETAILS = """CASE WHEN input IS NULL THEN details
 _MEMBERS = ",\n".join(
     [
         f"""'"actor":{{' || concat_ws(',', {_ACTOR}) || '}}'""",
-        _text("at", _AT),
+        _plain("at", _AT),
         _text("client_request_id", "client_request_id"),
-        _text("code", "code"),
+        _plain("code", "code"),
         f"""'"details":' || {_DETAILS}""",
-        _text("id", "CAST(id AS VARCHAR)"),
-        _text("name", "name"),
+        _plain("id", "CAST(id AS VARCHAR)"),
+        _plain("name", "name"),
         f"""CASE WHEN network THEN
   '"network":{{' || concat_ws(',', {_text("ip", "ip")}, {_text("user_agent", "user_agent")}) || '}}' END""",
-        _text("outcome", "outcome"),
+        _plain("outcome", "outcome"),
         _text("policy_set", "policy_set"),
         """'"reasons":' || reasons""",
-        _text("request_id", "CAST(request_id AS VARCHAR)"),
+        _plain("request_id", "CAST(request_id AS VARCHAR)"),
         _text("server", "server"),
         """CASE WHEN simulated_clock THEN '"simulated_clock":true' END""",
         f"""CASE WHEN subject_id IS NOT NULL OR subject_type IS NOT NULL THEN
   '"subject":{{' || concat_ws(',', {_text("id", "subject_id")}, {_text("type", "subject_type")}) || '}}' END""",
-        _text("trace_id", "lower(hex(trace_id))"),
+        _plain("trace_id", "lower(hex(trace_id))"),
         """'"v":' || CAST(v AS VARCHAR)""",
-        _text("zone", "zone"),
+        _plain("zone", "zone"),
     ]
 )
 REBUILT = f"'{{' || concat_ws(',', {_MEMBERS}) || '}}'"
@@ -153,8 +158,10 @@ class Row:
         )
         if b"\\" not in self.body:
             return head + b',"e":' + self.body + b"}\n"
-        # escapes have more than one form: such a row is kept as it is, and its values go past us in a form we know
-        event = msgspec.json.encode(decode(self.body))
+        # escapes have more than one form: what another wrote is kept as it is, and its values go on in a form we know
+        event = encode(decode(self.body))
+        if event == self.body:
+            return head + b',"e":' + event + b"}\n"
         return head + b',"e":' + event + b',"body":' + msgspec.json.encode(self.body.decode()) + b"}\n"
 
 
