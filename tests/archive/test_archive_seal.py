@@ -65,6 +65,8 @@ async def test_a_run_that_dies_is_taken_up(world: ArchiveWorld, step: str) -> No
     assert {seq: body for seq, body in (await world.archived()).items() if seq in before} == before
     assert (await verify_archive(world.database, world.cold, "default")).verdict == "PASS"
     assert world.rows("SELECT count(*) FROM ledger.archive_objects WHERE version IS NULL AND void_at IS NULL") == [0]
+    left = [path for path in (world.root / "archive").rglob("*") if path.is_file()]
+    assert len(left) == 3, "two parts, one manifest, and nothing of the runs that died"
 
 
 async def test_a_run_keeps_to_its_bounds_and_the_next_goes_on(world: ArchiveWorld) -> None:

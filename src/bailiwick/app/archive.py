@@ -122,7 +122,8 @@ def archive_jobs(base: Foundations, archive: Archive, signer: HeadSigner) -> lis
         JobDefinition("drop-archived-rows", "53 * * * *", drop, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
         JobDefinition("expire-archive-copies", "11 4 * * *", expire, grace=timedelta(hours=12), timeout_s=3 * 3600.0),
         JobDefinition("end-archives", timedelta(minutes=1), end, timeout_s=6 * 3600.0),
-        JobDefinition("verify-archive", "17 5 * * 0", prove, grace=timedelta(days=2), timeout_s=24 * 3600.0),
+        # reads everything, object storage included; the nightly check of the ledger asks that for its checksums
+        JobDefinition("verify-archive", "17 5 1 * *", prove, grace=timedelta(days=2), timeout_s=24 * 3600.0),
     ]
 
 

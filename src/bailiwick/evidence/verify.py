@@ -22,7 +22,7 @@ from typing import Any, Literal
 import msgspec
 import psycopg
 
-from bailiwick.evidence.archive.presence import Gone, Presence
+from bailiwick.evidence.archive.presence import Attested, Gone, Presence
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import decode, leaf_hash
 from bailiwick.evidence.intake import driver
@@ -38,6 +38,7 @@ MAX_FINDINGS = 50
 _PORTION = 5000
 _NEVER = 1 << 62
 _GONE: Any = object()
+_ATTESTED: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +217,9 @@ class _Check:
         async for found in self._presence.between(first, end):
             if isinstance(found, str):
                 self._report.add("archive", first, found)
-            elif isinstance(found, Gone):
+            elif isinstance(found, Gone | Attested):
                 for seq in range(max(first, found.first), min(end, found.last + 1)):
-                    yield seq, _GONE
+                    yield seq, _GONE if isinstance(found, Gone) else _ATTESTED
             else:
                 yield found.seq, found.body
 
@@ -228,10 +229,11 @@ class _Check:
         report = self._report
         if body is _GONE:
             report.purged += 1
-            body = None
         else:
             report.checked += 1
             report.archived += len(row) == 2
+        if body is _GONE or body is _ATTESTED:
+            body = None
         if seq < size:
             report.add("inserted", seq, f"sequence number {seq} stands more than once")
             return size

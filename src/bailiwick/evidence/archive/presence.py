@@ -9,7 +9,7 @@ import msgspec
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.parquet import Row
-from bailiwick.evidence.archive.proof import Sealed, Unproven, load_manifests
+from bailiwick.evidence.archive.proof import Sealed, Unproven, check_digest, load_manifests
 from bailiwick.evidence.archive.reader import ColdDamaged, ColdEvents, ColdObject
 from bailiwick.evidence.archive.windows import Window
 from bailiwick.evidence.events import decode
@@ -26,6 +26,14 @@ class Gone:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """Positions ``first`` to ``last`` lie in object storage alone, which holds the very object of a signed manifest."""
+
+    first: int
+    last: int
+
+
 class Presence:
     """Tells it for one zone. ``keys`` are the keys that manifests must be signed with."""
 
@@ -36,9 +44,12 @@ class Presence:
         self._keys = keys
         self._manifests: dict[Window, list[Sealed]] | None = None
 
-    async def between(self, first: int, end: int) -> AsyncIterator[Row | Gone | str]:
+    async def between(self, first: int, end: int) -> AsyncIterator[Row | Gone | Attested | str]:
         """What stands for the positions ``first`` to ``end - 1``, in order: events with their exact bytes, stretches
         that are gone, and sentences about what does not hold. What is in none of these is missing.
+
+        What is only in object storage is not fetched: its checksum there is compared with the signed manifest, whose
+        events were compared with the tree when they were sealed. ``verify_archive`` reads all of it again.
 
         Raises ``archive_unavailable``.
         """
@@ -56,10 +67,14 @@ class Presence:
                 yield why
                 continue
             try:
+                if not item.local and self._cold.remote is not None:
+                    await check_digest(self._cold.remote, item)
+                    yield Attested(item.first_seq, item.last_seq)
+                    continue
                 async for row in self._cold.rows(item):
                     if first <= row.seq < end:
                         yield row
-            except ColdDamaged as error:
+            except (ColdDamaged, Unproven) as error:
                 yield str(error)
 
     async def _unsigned(self, window: Window, name: str, sha256: str) -> str | None:

@@ -182,14 +182,22 @@ class _Run:
         if first_unsealed is None:
             return
         async with self._s._database.begin() as tx:
-            rows = await tx.all(
-                "SELECT DISTINCT date_bin('12 hours', recorded_at, '2000-01-01 00:00:00+00') AS start"
-                " FROM ledger.events e WHERE zone = :zone AND recorded_at < :until AND NOT EXISTS ("
-                "  SELECT FROM ledger.archive_objects o WHERE o.zone = e.zone AND o.version IS NOT NULL"
-                "  AND o.void_at IS NULL AND e.seq BETWEEN o.first_seq AND o.last_seq)"
-                " AND EXISTS (SELECT FROM ledger.archives a WHERE a.zone = e.zone AND a.window_start ="
-                "  date_bin('12 hours', e.recorded_at, '2000-01-01 00:00:00+00'))",
+            # up to the first position that no part has nothing can be late
+            base = await tx.value(
+                "SELECT min(last_seq) + 1 FROM ledger.archive_objects o WHERE zone = :zone AND version IS NOT NULL"
+                " AND void_at IS NULL AND NOT EXISTS (SELECT FROM ledger.archive_objects n WHERE n.zone = o.zone"
+                "  AND n.version IS NOT NULL AND n.void_at IS NULL AND n.first_seq = o.last_seq + 1)",
                 zone=zone,
+            )
+            rows = await tx.all(
+                "WITH late AS (SELECT seq, date_bin('12 hours', recorded_at, '2000-01-01 00:00:00+00') AS start"
+                "  FROM ledger.events WHERE zone = :zone AND seq >= :base AND recorded_at < :until)"
+                " SELECT DISTINCT start FROM late l WHERE NOT EXISTS (SELECT FROM ledger.archive_objects o"
+                "  WHERE o.zone = :zone AND o.window_start = l.start AND o.version IS NOT NULL AND o.void_at IS NULL"
+                "  AND l.seq BETWEEN o.first_seq AND o.last_seq) AND EXISTS (SELECT FROM ledger.archives a"
+                "  WHERE a.zone = :zone AND a.window_start = l.start)",
+                zone=zone,
+                base=base or 0,
                 until=first_unsealed.start,
             )
         for row in rows:
@@ -382,6 +390,24 @@ class _Run:
         s._fault("manifest")
         await self._commit(zone, window, open_manifest(note, keys), note)
         s._fault("committed")
+        await self._tidy(zone, window)
+
+    async def _tidy(self, zone: str, window: Window) -> None:
+        """Remove what runs that died left beside the objects of a window."""
+        async with self._s._database.begin() as tx:
+            parts = await tx.all(
+                "SELECT name FROM ledger.archive_objects WHERE zone = :zone AND window_start = :start"
+                " AND void_at IS NULL",
+                zone=zone,
+                start=window.start,
+            )
+            versions = await tx.all(
+                "SELECT version FROM ledger.archives WHERE zone = :zone AND window_start = :start",
+                zone=zone,
+                start=window.start,
+            )
+        known = {row["name"] for row in parts} | {manifest_name(zone, window, row["version"]) for row in versions}
+        await self._s._places.local.tidy(f"{zone}/{window.folder}", known)
 
     async def _put_manifest(
         self, window: Window, manifest: Manifest, note: bytes, keys: Sequence[VerifierKey]
@@ -472,8 +498,9 @@ async def _rows_without_part(tx: Transaction, zone: str, window: Window, after: 
         await cursor.execute(
             f"SELECT seq, recorded_at, {COLUMNS} FROM ledger.events e WHERE zone = %s AND seq > %s"  # noqa: S608
             " AND recorded_at >= %s AND recorded_at < %s AND NOT EXISTS (SELECT FROM ledger.archive_objects o"
-            " WHERE o.zone = e.zone AND o.void_at IS NULL AND e.seq BETWEEN o.first_seq AND o.last_seq) ORDER BY seq",
-            (zone, after, window.start, window.end),
+            " WHERE o.zone = e.zone AND o.window_start = %s AND o.void_at IS NULL"
+            " AND e.seq BETWEEN o.first_seq AND o.last_seq) ORDER BY seq",
+            (zone, after, window.start, window.end, window.start),
         )
         while rows := await cursor.fetchmany(_FETCH):
             yield [Row(row[0], row[1], body_from(*row[2:])) for row in rows]  # type: ignore[arg-type]

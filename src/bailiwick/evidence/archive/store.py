@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,6 +133,20 @@ class FolderStore:
         path = self.path(name)
         try:
             await asyncio.to_thread(self._delete, path)
+        except OSError as error:
+            raise _away(self.place, error) from error
+
+    async def tidy(self, folder: str, known: Collection[str]) -> None:
+        """Remove the files of one folder that are not among the names ``known``."""
+
+        def remove() -> None:
+            directory = self.path(folder)
+            for path in directory.iterdir() if directory.is_dir() else ():
+                if path.is_file() and f"{folder}/{path.name}" not in known:
+                    path.unlink(missing_ok=True)
+
+        try:
+            await asyncio.to_thread(remove)
         except OSError as error:
             raise _away(self.place, error) from error
 
