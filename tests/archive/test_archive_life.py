@@ -16,6 +16,7 @@ from bailiwick.evidence.archive.restore import Restorer
 from bailiwick.evidence.events import Context
 from bailiwick.evidence.verify import verify
 from bailiwick.identity.holders import holders
+from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.quorum import Quorum
 
@@ -138,6 +139,16 @@ async def test_a_drop_that_dies_changes_nothing(world: ArchiveWorld, step: str) 
     assert default_rows(world) == 20
     await hot(world).drop_due()
     assert default_rows(world) == 0
+
+
+async def test_a_clock_that_jumps_back_does_not_reach_into_what_is_sealed(world: ArchiveWorld) -> None:
+    await sealed(world, 3)
+    await hot(world).drop_due()
+    world.do("DELETE FROM ledger.events WHERE zone = 'acme'")
+    (end,) = world.rows("SELECT max(window_start) + interval '12 hours' FROM ledger.archives WHERE zone = 'acme'")
+    world.clock = FakeClock(START)
+    await world.filled(1, zone="acme")
+    assert world.rows("SELECT min(recorded_at) FROM ledger.events WHERE zone = 'acme'") == [end]
 
 
 async def test_restored_rows_are_the_bytes_that_left(world: ArchiveWorld) -> None:

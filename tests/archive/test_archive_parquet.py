@@ -48,7 +48,7 @@ events = st.builds(
 def written(directory: Path, bodies: list[bytes]) -> tuple[Path, list[Row], parquet.Written]:
     rows = [Row(7 + n, datetime(2026, 1, 1, tzinfo=UTC), body) for n, body in enumerate(bodies)]
     lines, part = directory / "lines", directory / "part.parquet"
-    lines.write_bytes(b"".join(row.line() for row in rows))
+    lines.write_bytes(b"".join(row.line(leaf_hash(row.body)) for row in rows))
     return part, rows, parquet.write(lines, part)
 
 

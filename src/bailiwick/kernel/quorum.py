@@ -162,7 +162,7 @@ class Quorum:
         if standing is not None and standing["expires_at"] > now:
             return await self._load(tx, zone, standing["id"])
         if standing is not None:
-            await self._end(tx, standing["id"], "withdrawn", by, now)
+            await self._end(tx, standing["id"], "expired", by, now)
         identifier = self._ids()
         await tx.run(
             "INSERT INTO approvals (id, zone, action, payload, payload_sha256, reason, needed, requested_by,"

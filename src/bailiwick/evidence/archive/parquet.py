@@ -22,7 +22,7 @@ import duckdb
 import msgspec
 
 from bailiwick.evidence.codes import DECISIONS
-from bailiwick.evidence.events import decode, encode, leaf_hash
+from bailiwick.evidence.events import decode, encode
 
 ROWS = 250_000
 """Most events of one part: about 20 MB, and as much as fits into the memory of a background process at once."""
@@ -149,12 +149,12 @@ class Row:
     recorded_at: datetime
     body: bytes
 
-    def line(self) -> bytes:
-        """The row as the line of JSON that DuckDB reads."""
+    def line(self, leaf: bytes) -> bytes:
+        """The row as the line of JSON that DuckDB reads. ``leaf``: the hash that the tree has for it."""
         head = b'{"seq":%d,"recorded":"%s","leaf":"%s"' % (
             self.seq,
             self.recorded_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f").encode(),
-            leaf_hash(self.body).hex().encode(),
+            leaf.hex().encode(),
         )
         if b"\\" not in self.body:
             return head + b',"e":' + self.body + b"}\n"
@@ -177,7 +177,7 @@ class Written:
     verbatim: int
 
 
-def connect(*directories: Path, memory: str = "1GB", threads: int = 1) -> duckdb.DuckDBPyConnection:
+def connect(*directories: Path, memory: str = "1GB", threads: int = 2) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that reads and writes below ``directories`` alone and loads no extension."""
     connection = duckdb.connect(
         config={

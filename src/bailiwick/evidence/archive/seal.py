@@ -274,9 +274,10 @@ class _Run:
                     for row in rows:
                         if count >= self._s._bounds.rows or (expected is not None and row.seq != expected):
                             return count
-                        if leaf_hash(row.body) != leaves[row.seq - rows[0].seq]:
+                        leaf = leaves[row.seq - rows[0].seq]
+                        if leaf_hash(row.body) != leaf:
                             raise CannotSeal(f"event {row.seq} is not the one that was recorded in its place")
-                        stream.write(row.line())
+                        stream.write(row.line(leaf))
                         self.done.read += len(row.body)
                         count, expected = count + 1, row.seq + 1
         return count

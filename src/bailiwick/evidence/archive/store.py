@@ -168,12 +168,15 @@ class FolderStore:
             sync_directory(directory)
 
     def _make(self, directory: Path) -> list[Path]:
-        """Make a directory below the root; those whose entries must be flushed, innermost first."""
+        """Make a directory, private, with those above it; whose entries must be flushed, innermost first."""
+        missing = []
         flushed = [directory]
-        while directory != self.root and not directory.exists():
+        while not directory.exists():
+            missing.append(directory)
             directory = directory.parent
             flushed.append(directory)
-        flushed[0].mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True, mode=0o700)
         return flushed
 
     def _delete(self, path: Path) -> None:
@@ -184,7 +187,9 @@ class FolderStore:
 
 def _copy(source: Path, target: Path) -> Digest:
     hashed, size = hashlib.sha256(), 0
-    with source.open("rb") as reading, target.open("wb") as writing:
+    # evidence is for nobody else on the machine
+    private = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with source.open("rb") as reading, os.fdopen(private, "wb") as writing:
         while portion := reading.read(_PORTION):
             writing.write(portion)
             hashed.update(portion)

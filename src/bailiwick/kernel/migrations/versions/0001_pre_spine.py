@@ -399,7 +399,7 @@ CREATE TABLE bailiwick.approvals (
   requested_by text NOT NULL,
   requested_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
-  ended text CHECK (ended IN ('executed', 'rejected', 'withdrawn')),
+  ended text CHECK (ended IN ('executed', 'rejected', 'withdrawn', 'expired')),
   ended_at timestamptz,
   ended_by text,
   CHECK ((ended IS NULL) = (ended_at IS NULL))
