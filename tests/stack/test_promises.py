@@ -77,6 +77,14 @@ _NO_MUTATION = {
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
+    "POST /api/v1/audit/archive/verify": "reads; leaves archive.verified",
+    # tried where the clock can be moved (tests/archive): a new installation has nothing to restore or to end
+    "POST /api/v1/audit/archive/restore": "leaves archive.restored",
+    "POST /api/v1/audit/archive/purge": "leaves approval.requested",
+    "POST /api/v1/audit/archive/holds/{hold_id}/release": "leaves archive.hold.released",
+    "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
+    "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
+    "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",
 }
 
 
@@ -129,6 +137,9 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/policies/sets/{set_hash}/known-good": ("SET/known-good", None, {}),
         "POST /api/v1/keys/rotate": ("/api/v1/keys/rotate", {"purpose": "mandate", "reason": "walk"}, {}),
         "POST /api/v1/revocations": ("/api/v1/revocations", {"application": "walk-agent", "reason": "walk"}, {}),
+        "POST /api/v1/audit/archive/seal": ("/api/v1/audit/archive/seal", None, {}),
+        "PUT /api/v1/audit/archive/lives": ("/api/v1/audit/archive/lives", {"archive_days": 400}, {}),
+        "POST /api/v1/audit/archive/holds": ("/api/v1/audit/archive/holds", {"reason": "walk"}, {}),
         "POST /oauth/token": ("/oauth/token", None, {"form": {**wanted, **client}}),
         "POST /oauth/revoke": ("/oauth/revoke", None, {"form": {"token": revoked, **client}}),
         "POST /api/v1/auth/login/local": (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
@@ -16,6 +17,8 @@ from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.issuer import Issuer
 from bailiwick.authority.revocation import Revocations, Settlement
+from bailiwick.evidence.archive.reader import ColdEvents
+from bailiwick.evidence.cold import ColdSearch
 from bailiwick.evidence.drained import drained
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.ledger import HeadFiles
@@ -60,6 +63,7 @@ class Rooms:
     head_files: HeadFiles
     sinks: Sinks
     siem: Operations
+    archive: Archive
     login: LocalLogin
     users: Users
     sessions: Sessions
@@ -116,7 +120,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         observe=lambda outcome, reason: base.metrics.mandates_issued.inc() if outcome == "issued" else None,
         limit=lambda application: limits.require("token", application.id, application.rate_limit),
     )
-    search = Search(database, base.sealer)
+    archive = build_archive(settings, base.layout, database, clock, ids, recorder)
+    search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
     resolver = Resolver(database, clock, recorder, settings)
 
     async def administrator(tx: Transaction, zone: str) -> str:
@@ -142,6 +147,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         head_files=HeadFiles(base.layout.heads),
         sinks=Sinks(database, clock, ids, recorder, base.sealer, address_check(resolver)),
         siem=Operations(database, clock, recorder),
+        archive=archive,
         login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),

@@ -21,6 +21,7 @@ import bailiwick.evidence.api as evidence_api
 import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
+import bailiwick.evidence.archive.api as archive_api
 import bailiwick.identity.api as identity_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -35,6 +36,7 @@ from bailiwick.app.settled import Settled
 from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
+from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
@@ -198,9 +200,12 @@ def compose(
             ids=base.ids,
             tails=rooms.tails,
             owner_of=owner_of_session,
+            cold=rooms.archive.cold,
         )
     )
     app.include_router(siem_api.routes(rooms.sinks, rooms.siem))
+    app.include_router(archive_api.routes(base.database, rooms.archive.services, base.recorder, base.clock))
+    app.include_router(approval_routes(rooms.archive.quorum))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.session,

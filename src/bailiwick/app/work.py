@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from bailiwick.app import health
+from bailiwick.app.archive import archive_jobs, build_archive
 from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
@@ -72,16 +73,23 @@ async def run(settings: Settings, layout: Layout) -> int:
     state.store.on_swap(lambda snapshot: _forget_first_password(snapshot, layout))
     await state.load()
     routes.write()
+    archive = build_archive(base.settings, base.layout, base.database, base.clock, base.ids, base.recorder)
     sweep = Sweep(
         base.database,
         HeadFiles(layout.heads),
         base.recorder,
+        cold=archive.cold,
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
     witnessing = witnesses(base)
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
-    definitions = [*scheduled(base, state), *swept(sweep), packing(base, signer, sealer)]
+    definitions = [
+        *scheduled(base, state),
+        *swept(sweep),
+        packing(base, signer, sealer),
+        *archive_jobs(base, archive, signer),
+    ]
     jobs = Jobs(base.database, base.clock, base.metrics, definitions)
     delivery = siem_delivery(base)
     state.on_sealer.append(delivery.replace_sealer)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bailiwick.cli.archive import app as archive_app
+from bailiwick.cli.archive import cold_events
 from bailiwick.cli.audit_search import register
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, Zone, as_json, line_of, note, on_database, printable, record
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bailiwick.kernel.db import Database, Transaction
 
 app = small_app()
+app.add_typer(archive_app, name="archive")
 
 _FOLLOW_S = 0.5
 
@@ -140,7 +143,8 @@ def verify(
             known = [row["name"] for row in await tx.all("SELECT name FROM zones ORDER BY name")]
         if zone is not None and zone not in known:
             raise CommandFailed(USAGE, f"there is no zone {zone!r}")
-        reports = [await check(database, name, files) for name in ([zone] if zone else known)]
+        cold = cold_events(data_dir, database) if database_url is None else None
+        reports = [await check(database, name, files, cold=cold) for name in ([zone] if zone else known)]
         if database_url is None:  # a copy is not written to
             for report in reports:
                 async with database.begin() as tx:
@@ -189,7 +193,7 @@ def receipt(
     async def run(database: Database) -> int:
         try:
             async with database.begin() as tx:
-                made = await make(tx, zone, wanted)
+                made = await make(tx, zone, wanted, cold_events(data_dir, database))
                 await note(tx, zone, f"receipt of {wanted}", query="", returned=1)
         except NotFound as error:
             raise CommandFailed(NO_DATA, error.detail) from None
@@ -227,7 +231,8 @@ def export(
 
     async def run(database: Database) -> int:
         try:
-            done = await export_log(database, zone, directory, progress)
+            cold = cold_events(data_dir, database)
+            done = await export_log(database, zone, directory, progress, cold=cold)
         except NotFound as error:
             raise CommandFailed(NO_DATA, error.detail) from None
         except Conflict as error:
@@ -350,8 +355,10 @@ def _overall(reports: list[VerifyReport]) -> str:
 
 
 def _verdict(report: VerifyReport) -> str:
+    kept = f", {report.archived:,} of them archived" if report.archived else ""
+    kept += f", {report.purged:,} purged" if report.purged else ""
     rate = f", {report.checked / report.seconds:,.0f}/s" if report.seconds and report.checked > 1000 else ""
-    lines = [f"{report.verdict:<8}{report.zone}: {report.checked:,} events, {report.heads:,} heads{rate}"]
+    lines = [f"{report.verdict:<8}{report.zone}: {report.checked:,} events{kept}, {report.heads:,} heads{rate}"]
     if report.unsigned:
         lines.append(f"        {report.unsigned:,} events wait for their head")
     lines += [f"        {finding.seq:>8} {finding.kind}: {finding.why}" for finding in report.findings[:10]]

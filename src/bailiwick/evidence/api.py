@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from bailiwick.evidence import codes
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.queries_api import query_routes
@@ -47,10 +48,12 @@ def routes(
     ids: Ids | None = None,
     tails: Tails | None = None,
     owner_of: OwnerOf = nobody,
+    cold: ColdEvents | None = None,
 ) -> APIRouter:
     """The routes under ``/api/v1/audit`` and ``/evidence``.
 
-    ``tails`` are those of the process; ``owner_of``: see :class:`Timelines`.
+    ``tails`` are those of the process; ``owner_of``: see :class:`Timelines`; ``cold`` is the archive, where older events
+    are.
     """
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
@@ -81,7 +84,7 @@ def routes(
     )
     async def get_receipt(request: Request, event_id: UUID, caller: Auditor) -> Response:
         async with database.begin() as tx:
-            made = await receipt(tx, zone_of(request), event_id)
+            made = await receipt(tx, zone_of(request), event_id, cold)
             await note(tx, request, caller, f"events/{event_id}/receipt", "", 1)
         named = {"Content-Disposition": f'attachment; filename="{event_id}.tlog-proof"'}
         return Response(bytes(made), media_type="text/plain; charset=utf-8", headers=named)
@@ -128,7 +131,7 @@ def routes(
         caller: Auditor,
         newest: Annotated[int, Query(ge=1, le=MOST_VERIFIED, description="How many of the newest events")] = 100_000,
     ) -> dict[str, Any]:
-        report = await verify(database, zone_of(request), head_files, newest=newest)
+        report = await verify(database, zone_of(request), head_files, newest=newest, cold=cold)
         async with database.begin() as tx:
             await recorder.record(
                 tx,
@@ -149,7 +152,7 @@ def routes(
     whole.include_router(stream_routes(reading, tails or Tails(database)))
     whole.include_router(query_routes(reading, SavedQueries(database, recorder, ids or Ids())))
     whole.include_router(router)
-    whole.include_router(tile_routes(database, note))
+    whole.include_router(tile_routes(database, note, cold))
     return whole
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bailiwick.evidence.archive.reader import ColdEvents, kept_bodies
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head
-from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import read_tile
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict
@@ -31,9 +31,16 @@ class Exported:
 
 
 async def export_log(
-    database: Database, zone: str, directory: Path, progress: Callable[[int, int], None] = lambda done, of: None
+    database: Database,
+    zone: str,
+    directory: Path,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    cold: ColdEvents | None = None,
 ) -> Exported:
     """Write the signed log of ``zone`` into ``directory``; ``progress(done, of)`` counts events.
+
+    ``cold`` is the archive, where older events are.
 
     Raises ``NotFound`` where nothing is signed, ``Conflict`` where events are not kept any more, and OSError.
     """
@@ -47,7 +54,9 @@ async def export_log(
         for tile in [*tiles_of(head.size, entries=True), *tiles_of(head.size)]:
             path = directory / tile.path
             if not path.exists():
-                data = await _entries(tx, zone, tile) if tile.level == ENTRIES else await read_tile(tx, zone, tile)
+                data = (
+                    await _entries(tx, cold, zone, tile) if tile.level == ENTRIES else await read_tile(tx, zone, tile)
+                )
                 _put(path, data)
                 written += 1
             if tile.level == ENTRIES:
@@ -60,9 +69,9 @@ async def export_log(
     return Exported(zone, head.size, written + (3 if cosigned is None else 4))
 
 
-async def _entries(tx: Transaction, zone: str, tile: Tile) -> bytes:
+async def _entries(tx: Transaction, cold: ColdEvents | None, zone: str, tile: Tile) -> bytes:
     start = tile.index * TILE_WIDTH
-    bodies = await read_bodies(tx, zone, start, start + tile.width)
+    bodies = await kept_bodies(tx, cold, zone, start, start + tile.width)
     if len(bodies) != tile.width:
         raise Conflict(f"Events {start} to {start + tile.width - 1} are not all kept any more.")
     return encode_bundle(bodies)

@@ -235,7 +235,10 @@ async def lock_tree(tx: Transaction, zone: str, known: Edge | None) -> TreeState
     await tx.run("SELECT pg_advisory_xact_lock(CAST(:lock AS int), hashtext(:zone))", lock=ZONE_LOCK, zone=zone)
     size = await tree_size(tx, zone)
     recorded_at = await tx.value(
-        "SELECT recorded_at FROM ledger.events WHERE zone = :zone ORDER BY seq DESC LIMIT 1", zone=zone
+        # rows that left for the archive count too: no later event may be recorded in a window that is sealed
+        "SELECT coalesce((SELECT recorded_at FROM ledger.events WHERE zone = :zone ORDER BY seq DESC LIMIT 1),"
+        " (SELECT max(window_start) + interval '12 hours' FROM ledger.archives WHERE zone = :zone))",
+        zone=zone,
     )
     head = await tx.one(
         "SELECT size, at FROM ledger.heads WHERE zone = :zone ORDER BY size DESC, at DESC LIMIT 1", zone=zone

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.evidence.tree import prove
 from bailiwick.kernel.db import Row, Transaction
@@ -92,8 +93,10 @@ async def _with_cosignatures(tx: Transaction, zone: str, head: Row) -> SignedTre
     return SignedTree(head["size"], note)
 
 
-async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
+async def receipt(tx: Transaction, zone: str, event_id: UUID, cold: ColdEvents | None = None) -> Receipt:
     """The receipt of an event under the newest head that witnesses cosigned, or else under the newest.
+
+    ``cold``: the archive, where an older event is.
 
     Raises :class:`NotFound`, and :class:`Conflict` for an event so new that no head covers it yet.
     """
@@ -102,16 +105,19 @@ async def receipt(tx: Transaction, zone: str, event_id: UUID) -> Receipt:
         id=event_id,
         zone=zone,
     )
-    if row is None:
+    if row is not None:
+        seq, body = row["seq"], body_of(row)
+    elif cold is not None and (sealed := await cold.find(zone, str(event_id))) is not None:
+        seq, body = sealed.seq, sealed.body
+    else:
         raise NotFound("There is no event by that id.")
-    seq = row["seq"]
     head = await cosigned_head(tx, zone)
     if head is None or seq >= head.size:
         head = await newest_head(tx, zone)
     if seq >= head.size:
         raise Conflict("No signed head covers the event yet; one does within a second.")
     path = await prove(tx, zone, head.size, lambda nodes: inclusion_path(seq, head.size, nodes))
-    return Receipt(body_of(row), seq, tuple(path), head.note)
+    return Receipt(body, seq, tuple(path), head.note)
 
 
 async def inclusion(tx: Transaction, zone: str, index: int, size: int | None) -> tuple[int, list[bytes]]:

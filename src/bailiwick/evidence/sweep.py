@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from bailiwick.evidence import codes
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.verify import VerifyReport, verify
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Checks every zone. ``observe(zone, holds)`` feeds the metrics."""
+    """Checks every zone. ``cold`` is the archive; ``observe(zone, holds)`` feeds the metrics."""
 
     def __init__(
         self,
@@ -31,8 +32,10 @@ class Sweep:
         head_files: HeadFiles,
         recorder: Recorder,
         *,
+        cold: ColdEvents | None = None,
         observe: Callable[[str, bool], None] = lambda zone, holds: None,
     ) -> None:
+        self._cold = cold
         self._database = database
         self._head_files = head_files
         self._recorder = recorder
@@ -48,7 +51,8 @@ class Sweep:
             zones = [row["name"] for row in await tx.all("SELECT name FROM zones ORDER BY name")]
         checked = findings = 0
         for zone in zones:
-            report = await verify(self._database, zone, self._head_files, newest=None if whole else NEWEST)
+            newest = None if whole else NEWEST
+            report = await verify(self._database, zone, self._head_files, newest=newest, cold=self._cold)
             checked += report.checked
             findings += report.findings_total
             self._judge(report)

@@ -14,9 +14,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from bailiwick.evidence.archive.reader import ColdEvents, kept_bodies
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head, signed_size
-from bailiwick.evidence.stored import read_bodies
 from bailiwick.evidence.tree import MissingHashes, read_tile
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Denied, NotFound
@@ -44,8 +44,8 @@ Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
 Note = Callable[[Transaction, Request, Caller, str, str, int], Awaitable[None]]
 
 
-def routes(database: Database, note: Note) -> APIRouter:
-    """The routes under ``/evidence``. ``note`` records that somebody read events."""
+def routes(database: Database, note: Note, cold: ColdEvents | None = None) -> APIRouter:
+    """The routes under ``/evidence``. ``note`` records that somebody read events; ``cold`` is the archive."""
     router = APIRouter(prefix="/evidence", tags=["evidence"])
 
     @router.get("/{zone}/checkpoint", summary="The newest signed tree head", response_class=PlainTextResponse)
@@ -98,7 +98,7 @@ def routes(database: Database, note: Note) -> APIRouter:
         start = tile.index * TILE_WIDTH
         async with database.begin() as tx:
             await _require_signed(tx, zone, tile)
-            bodies = await read_bodies(tx, zone, start, start + tile.width)
+            bodies = await kept_bodies(tx, cold, zone, start, start + tile.width)
             if len(bodies) != tile.width:
                 raise NotFound("Not all events of this bundle are kept any more.")
             await note(tx, request, caller, f"evidence/{tile.path}", "", len(bodies))

@@ -5,7 +5,10 @@ Reads the rows in order and recomputes the tree from them. What it finds, by kin
 - ``changed``: the row is not the event recorded there   - ``column``: the column ``principal`` says other than it
 - ``removed``: sequence numbers are missing              - ``inserted``: a sequence number stands twice
 - ``hash``: the stored tree is damaged                   - ``head``: a head does not fit the rows, or is not genuine
-- ``truncated``: a head covers more events than there are
+- ``truncated``: a head covers more events than there are     - ``archive``: sealed events are not what was sealed
+
+Events whose rows have gone into the archive are read from there and count as present when the archive proves them;
+those whose end two persons decided count as purged when the ledger itself holds the event of that.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from typing import Any, Literal
 import msgspec
 import psycopg
 
+from bailiwick.evidence.archive.presence import Attested, Gone, Presence
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import decode, leaf_hash
 from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import Head, HeadFiles, ledger_keys
@@ -28,10 +33,12 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick_verify.merkle import TILE_WIDTH, Edge
 from bailiwick_verify.note import VerifierKey
 
-Kind = Literal["changed", "column", "removed", "inserted", "hash", "head", "truncated"]
+Kind = Literal["changed", "column", "removed", "inserted", "hash", "head", "truncated", "archive"]
 MAX_FINDINGS = 50
 _PORTION = 5000
 _NEVER = 1 << 62
+_GONE: Any = object()
+_ATTESTED: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +56,15 @@ class VerifyReport:
 
     Events ``first_seq`` to ``events - 1`` were read; ``complete`` says that this is all of them. ``unsigned`` counts
     events behind the newest head, whose removal could not be noticed yet. ``head_file`` is ``present``, ``absent`` or
-    ``not_checked``.
+    ``not_checked``. Of those ``checked``, ``archived`` were read from the archive; ``purged`` are gone by decision.
     """
 
     zone: str
     verdict: Literal["PASS", "FAIL", "NO_DATA"] = "PASS"
     events: int = 0
     checked: int = 0
+    archived: int = 0
+    purged: int = 0
     first_seq: int = 0
     complete: bool = True
     heads: int = 0
@@ -93,11 +102,14 @@ async def verify(
     keys: Mapping[str, VerifierKey] | None = None,
     *,
     newest: int | None = None,
+    cold: ColdEvents | None = None,
 ) -> VerifyReport:
     """Check the ledger of ``zone``.
 
     ``keys`` verify heads, by key id; by default those the database holds, which someone who rewrote the database could
     have rewritten too. ``newest``: check only about that many of the newest events, from a full tile on.
+    ``cold``: the archive, where rows that are gone may be; without it they are missing. Raises
+    ``archive_unavailable`` when it does not answer.
     """
     started = time.monotonic()
     report = VerifyReport(zone)
@@ -105,7 +117,8 @@ async def verify(
     async with database.begin() as tx:
         await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         known = keys if keys is not None else await ledger_keys(tx, zone)
-        await _Check(tx, zone, known, published, report).run(newest)
+        presence = Presence(database, cold, zone, list(known.values())) if cold is not None else None
+        await _Check(tx, zone, known, published, report, presence).run(newest)
     if report.verdict == "PASS" and report.events == 0 and report.heads == 0:
         report.verdict = "NO_DATA"
     report.seconds = time.monotonic() - started
@@ -135,7 +148,9 @@ class _Check:
         keys: Mapping[str, VerifierKey],
         published: Head | None,
         report: VerifyReport,
+        presence: Presence | None = None,
     ) -> None:
+        self._presence = presence
         self._tx = tx
         self._zone = zone
         self._keys = list(keys.values())
@@ -158,7 +173,7 @@ class _Check:
         await heads.open()
         while heads.next_size <= size:
             self._fit(await heads.take(), size)
-        async for row in self._rows(connection, size):
+        async for row in self._present(connection, size):
             size = await self._row(row, size)
             while heads.next_size <= size:
                 self._fit(await heads.take(), size)
@@ -184,11 +199,41 @@ class _Check:
             self._report.complete = False
         return size
 
+    async def _present(self, connection: psycopg.AsyncConnection[Any], first: int) -> AsyncIterator[tuple[Any, ...]]:
+        """The rows there are, and where some are gone what the archive proves was there."""
+        expected = first
+        async for row in self._rows(connection, first):
+            if row[0] > expected:
+                async for cold in self._archived(expected, row[0]):
+                    yield cold
+            yield row
+            expected = max(expected, row[0] + 1)
+        async for cold in self._archived(expected, self._tree_size):
+            yield cold
+
+    async def _archived(self, first: int, end: int) -> AsyncIterator[tuple[Any, ...]]:
+        if self._presence is None or first >= end:
+            return
+        async for found in self._presence.between(first, end):
+            if isinstance(found, str):
+                self._report.add("archive", first, found)
+            elif isinstance(found, Gone | Attested):
+                for seq in range(max(first, found.first), min(end, found.last + 1)):
+                    yield seq, _GONE if isinstance(found, Gone) else _ATTESTED
+            else:
+                yield found.seq, found.body
+
     async def _row(self, row: tuple[Any, ...], size: int) -> int:
         seq: int = row[0]
-        body = body_from(*row[2:])
+        body: bytes | None = row[1] if len(row) == 2 else body_from(*row[2:])
         report = self._report
-        report.checked += 1
+        if body is _GONE:
+            report.purged += 1
+        else:
+            report.checked += 1
+            report.archived += len(row) == 2
+        if body is _GONE or body is _ATTESTED:
+            body = None
         if seq < size:
             report.add("inserted", seq, f"sequence number {seq} stands more than once")
             return size
@@ -197,13 +242,13 @@ class _Check:
             report.add("removed", size, f"events {size} to {last} are missing" if last > size else "it is missing")
             for missing in range(size, seq):  # the tree goes on with what was recorded
                 self._leaves.append(await self._leaf(missing) or b"")
-        leaf = leaf_hash(body)
         recorded = await self._leaf(seq)
+        leaf = leaf_hash(body) if body is not None else recorded or b""
         if recorded is None:
             report.add("hash", seq, "the stored tree does not hold the event's hash")
         elif leaf != recorded:
             report.add("changed", seq, "the event is not the one that was recorded in this place")
-        elif (wrong := _wrong_principal(row[1], body)) is not None:
+        elif body is not None and len(row) > 2 and (wrong := _wrong_principal(row[1], body)) is not None:
             report.add("column", seq, wrong)
         self._leaves.append(leaf)
         return seq + 1

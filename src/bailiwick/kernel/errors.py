@@ -33,6 +33,12 @@ REASONS: dict[str, Reason] = {
     "unsupported_grant_type": Reason(400, "The token endpoint does not know this grant type."),
     "query_too_expensive": Reason(422, "The search would take longer than one may; narrow it, by time above all."),
     "idempotency_conflict": Reason(422, "The Idempotency-Key was used with a different request."),
+    "approval_required": Reason(409, "Another person must approve this first; the approval is named."),
+    "approval_own_request": Reason(403, "Nobody approves what he asked for himself."),
+    "approval_ended": Reason(409, "The approval was executed, rejected or withdrawn, or its time has run out."),
+    "approval_changed": Reason(409, "What would be done now is not what was approved; ask again."),
+    "legal_hold": Reason(409, "A legal hold keeps this evidence."),
+    "archive_unproven": Reason(409, "The archive does not prove that it holds this evidence, so nothing is removed."),
     "rate_limited": Reason(429, "Too many requests; Retry-After says when to come back."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
@@ -121,6 +127,7 @@ REASONS: dict[str, Reason] = {
     "revocation_stale": Reason(503, "This worker has not heard about revocations for too long to be sure."),
     "check_unavailable": Reason(503, "No worker could check the request."),
     "guard_unavailable": Reason(503, "The part that ends long-lived requests in time is away, so none is begun."),
+    "archive_unavailable": Reason(503, "The store of the archive does not answer or refuses."),
     "database_unavailable": Reason(503, "The database does not answer."),
     "search_busy": Reason(
         503, "As many searches, exports or tails run as may at once; Retry-After says when to try again."

@@ -251,6 +251,16 @@ class Metrics:
             "bailiwick_witness_answers_total", "What witnesses answered", ("witness", "result")
         )
         self.ledger_events = self._counter("bailiwick_ledger_events_total", "Events sequenced into the ledger")
+        self.archive_overdue = self._gauge(
+            "bailiwick_archive_overdue_seconds",
+            "How long the oldest window of a zone that should be sealed is overdue",
+            labels=("zone",),
+        )
+        self.archive_unproven = self._gauge(
+            "bailiwick_archive_unproven", "1 when the archive of a zone was found not to hold", labels=("zone",)
+        )
+        self.archive_events = self._counter("bailiwick_archive_events_total", "Events sealed into the archive")
+        self.archive_bytes = self._counter("bailiwick_archive_bytes_total", "Bytes stored in the archive")
 
     def _siem(self) -> None:
         sink = ("sink",)

@@ -117,6 +117,11 @@ class Layout:
         """Evidence packs that were asked for over the API, until they expire."""
         return self.data_dir / "packs"
 
+    @property
+    def archive(self) -> Path:
+        """Sealed evidence, unless a setting puts it elsewhere."""
+        return self.data_dir / "archive"
+
     def __repr__(self) -> str:
         return f"Layout({str(self.data_dir)!r})"
 

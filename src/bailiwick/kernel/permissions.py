@@ -42,6 +42,10 @@ class Permission(StrEnum):
     SIEM_READ = "siem:read"
     SIEM_OPERATE = "siem:operate"  # drain, replay, send dead letters again: to where evidence goes already
     SIEM_WRITE = "siem:write"  # decides where all evidence goes, so an administrator's
+    ARCHIVE_HOLD = "archive:hold"  # keep evidence past its life, and let it go again
+    ARCHIVE_OPERATE = "archive:operate"  # seal, prove and restore, change lives
+    ARCHIVE_PURGE = "archive:purge"  # ask for, and approve, the end of evidence: two persons
+    APPROVALS_READ = "approvals:read"
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
@@ -62,6 +66,8 @@ _AUDITOR = _VIEWER | {
     Permission.EVIDENCE_READ,
     Permission.EVIDENCE_PACK,
     Permission.SIEM_READ,
+    Permission.ARCHIVE_HOLD,
+    Permission.APPROVALS_READ,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -80,7 +86,9 @@ _OPERATOR = _VIEWER | {
     Permission.EVIDENCE_RECORD,
     Permission.SIEM_READ,
     Permission.SIEM_OPERATE,
+    Permission.ARCHIVE_OPERATE,
     Permission.REVOKE,
+    Permission.APPROVALS_READ,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
     Permission.OPERATE,

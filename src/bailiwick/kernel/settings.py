@@ -6,6 +6,7 @@ authentication off. ``docs/reference/settings.md`` lists every field; a test kee
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -82,6 +83,22 @@ class Settings(BaseSettings):
     )
     witness_quorum: int = Field(1, ge=1, le=32, description="How many witnesses make a tree head a cosigned one.")
     witness_ca: Path | None = Field(None, description="PEM certificates that witnesses' TLS is trusted by, alone.")
+    archive_dir: Path | None = Field(
+        None, description="Folder of sealed evidence on this machine; default: archive in the data directory."
+    )
+    archive_url: str | None = Field(
+        None,
+        description="Where sealed evidence is kept beside that folder: `s3://bucket/prefix`, or `file:///…` for a"
+        " folder elsewhere. Without it the folder keeps everything.",
+    )
+    archive_s3_endpoint: str | None = Field(None, description="Address of an S3 server other than Amazon's.")
+    archive_s3_region: str | None = Field(None, description="Region of the bucket.")
+    archive_s3_access_key: SecretStr | None = Field(
+        None, description="Access key id; without one, credentials are found as AWS tools find them."
+    )
+    archive_s3_secret_key: SecretStr | None = Field(None, description="Secret access key.")
+    archive_seal_gb: float = Field(10.0, gt=0, description="Most evidence one run seals, in GB of event bytes.")
+    archive_seal_hours: float = Field(2.0, gt=0, le=12, description="Longest time one run of sealing takes.")
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
 
@@ -105,6 +122,12 @@ class Settings(BaseSettings):
             problems.append("development mode listens on loopback only")
         if self.clock_factor != 1.0 and not self.dev:
             problems.append("clock_factor needs development mode")
+        if (self.archive_s3_access_key is None) != (self.archive_s3_secret_key is None):
+            problems.append("archive_s3_access_key and archive_s3_secret_key go together")
+        if self.archive_url is not None and not re.fullmatch(
+            r"s3://[a-z0-9][a-z0-9.-]+(/.*)?|file:///.+", self.archive_url
+        ):
+            problems.append("archive_url is neither s3://bucket/prefix nor file:///folder")
         if self.api_port == self.gateway_port:
             problems.append("api_port and gateway_port must differ")
         if self.witness_ca is not None and not self.witness_ca.is_file():

@@ -543,6 +543,175 @@ CREATE TABLE siem_repeats (
 CREATE INDEX ON siem_repeats (sink, zone, id);
 """
 
+# What is kept of the ledger beside its rows. The app adds manifests and tombstones and never changes them; of an object
+# it may note where copies are and when they were proven; rows it can only have dropped, by partition, once the archive
+# holds every one of them.
+ARCHIVE = """
+CREATE TABLE bailiwick.approvals (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES bailiwick.zones,
+  action text NOT NULL,
+  payload jsonb NOT NULL,
+  payload_sha256 text NOT NULL,
+  reason text NOT NULL,
+  needed int NOT NULL CHECK (needed >= 1),
+  requested_by text NOT NULL,
+  requested_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  ended text CHECK (ended IN ('executed', 'rejected', 'withdrawn', 'expired')),
+  ended_at timestamptz,
+  ended_by text,
+  CHECK ((ended IS NULL) = (ended_at IS NULL))
+);
+CREATE INDEX ON bailiwick.approvals (zone, id);
+CREATE INDEX ON bailiwick.approvals (action) WHERE ended IS NULL;
+CREATE UNIQUE INDEX approvals_one_open ON bailiwick.approvals (zone, action, payload_sha256) WHERE ended IS NULL;
+CREATE TABLE bailiwick.approval_votes (
+  approval text NOT NULL REFERENCES bailiwick.approvals,
+  person text NOT NULL,
+  approves boolean NOT NULL,
+  comment text NOT NULL DEFAULT '',
+  at timestamptz NOT NULL,
+  PRIMARY KEY (approval, person)
+);
+
+CREATE TABLE ledger.archive_lives (
+  zone text PRIMARY KEY,
+  seal_days int NOT NULL CHECK (seal_days >= 1),
+  hot_days int NOT NULL CHECK (hot_days >= seal_days),
+  local_days int NOT NULL CHECK (local_days >= hot_days),
+  archive_days int NOT NULL CHECK (archive_days >= local_days),
+  version int NOT NULL DEFAULT 1,
+  changed_by text NOT NULL,
+  changed_at timestamptz NOT NULL
+);
+CREATE TABLE ledger.archives (
+  zone text NOT NULL,
+  ordinal bigint NOT NULL,
+  window_start timestamptz NOT NULL,
+  version int NOT NULL,
+  first_seq bigint,
+  last_seq bigint,
+  events bigint NOT NULL,
+  tree_size bigint NOT NULL,
+  root bytea NOT NULL,
+  note bytea NOT NULL,
+  sha256 bytea NOT NULL,
+  sealed_at timestamptz NOT NULL,
+  remote boolean NOT NULL DEFAULT false,
+  PRIMARY KEY (zone, ordinal),
+  UNIQUE (zone, window_start, version)
+);
+CREATE TABLE ledger.archive_objects (
+  zone text NOT NULL,
+  name text NOT NULL,
+  window_start timestamptz NOT NULL,
+  version int,
+  first_seq bigint NOT NULL,
+  last_seq bigint NOT NULL,
+  first_at timestamptz NOT NULL,
+  last_at timestamptz NOT NULL,
+  events bigint NOT NULL CHECK (events = last_seq - first_seq + 1),
+  size bigint NOT NULL,
+  sha256 bytea NOT NULL,
+  local boolean NOT NULL DEFAULT true,
+  remote boolean NOT NULL DEFAULT false,
+  proven_at timestamptz,
+  void_at timestamptz,
+  PRIMARY KEY (zone, name)
+);
+CREATE INDEX ON ledger.archive_objects (zone, first_seq);
+CREATE INDEX ON ledger.archive_objects (zone, window_start);
+CREATE TABLE ledger.dropped_partitions (
+  window_start timestamptz NOT NULL,
+  events bigint NOT NULL,
+  dropped_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON ledger.dropped_partitions (window_start);
+CREATE TABLE ledger.restores (
+  zone text NOT NULL,
+  window_start timestamptz NOT NULL,
+  events bigint NOT NULL,
+  restored_by text NOT NULL,
+  restored_at timestamptz NOT NULL,
+  until timestamptz NOT NULL,
+  PRIMARY KEY (zone, window_start, restored_at)
+);
+CREATE TABLE ledger.holds (
+  id text PRIMARY KEY,
+  zone text NOT NULL,
+  since timestamptz,
+  until timestamptz,
+  reason text NOT NULL,
+  placed_by text NOT NULL,
+  placed_at timestamptz NOT NULL,
+  released_by text,
+  released_at timestamptz
+);
+CREATE INDEX ON ledger.holds (zone) WHERE released_at IS NULL;
+CREATE TABLE ledger.tombstones (
+  zone text NOT NULL,
+  window_start timestamptz NOT NULL,
+  first_seq bigint,
+  last_seq bigint,
+  events bigint NOT NULL,
+  manifest_sha256 bytea NOT NULL,
+  approval text NOT NULL,
+  event_id uuid NOT NULL,
+  purged_at timestamptz NOT NULL,
+  removed_at timestamptz,
+  PRIMARY KEY (zone, window_start)
+);
+
+-- Drops the partition of the twelve hours from start_at on, if the archive was proven within a day to hold all of it.
+CREATE FUNCTION ledger.drop_archived_partition(start_at timestamptz) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+  part text := 'events_' || to_char(start_at AT TIME ZONE 'UTC', 'YYYYMMDD_HH24');
+  total bigint;
+  missing text;
+BEGIN
+  IF start_at <> date_bin('12 hours', start_at, '2000-01-01 00:00:00+00') THEN
+    RAISE EXCEPTION 'no partition begins at %', start_at USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF to_regclass('ledger.' || part) IS NULL THEN
+    RETURN -1;
+  END IF;
+  EXECUTE format('LOCK TABLE ledger.%I IN SHARE MODE', part);
+  EXECUTE format('SELECT count(*) FROM ledger.%I', part) INTO total;
+  -- an object is an unbroken run of positions, and no two of a window share one
+  EXECUTE format($q$
+    SELECT string_agg(rows.zone, ', ' ORDER BY rows.zone)
+    FROM (SELECT zone, count(*) AS there FROM ledger.%1$I GROUP BY zone) rows
+    WHERE rows.there <> (
+      SELECT coalesce(sum((SELECT count(*) FROM ledger.%1$I e
+                           WHERE e.zone = o.zone AND e.seq BETWEEN o.first_seq AND o.last_seq)), 0)
+      FROM ledger.archive_objects o
+      WHERE o.zone = rows.zone AND o.window_start = $1
+        AND o.version IS NOT NULL AND o.void_at IS NULL AND o.proven_at > now() - interval '1 day')$q$, part)
+    INTO missing USING start_at;
+  IF missing IS NOT NULL THEN
+    RAISE EXCEPTION 'the archive does not hold every event from % on of: %', start_at, missing
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  LOCK TABLE ONLY ledger.events IN ACCESS EXCLUSIVE MODE;
+  EXECUTE format('DROP TABLE ledger.%I', part);
+  INSERT INTO ledger.dropped_partitions (window_start, events) VALUES (start_at, total);
+  RETURN total;
+END $$;
+ALTER FUNCTION ledger.drop_archived_partition OWNER TO bailiwick_owner;
+REVOKE ALL ON FUNCTION ledger.drop_archived_partition FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.drop_archived_partition TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.archives, ledger.archive_objects, ledger.restores, ledger.holds, ledger.tombstones
+  TO bailiwick_app;
+GRANT SELECT ON ledger.dropped_partitions TO bailiwick_app;
+GRANT SELECT, INSERT, UPDATE ON ledger.archive_lives TO bailiwick_app;
+GRANT UPDATE (remote) ON ledger.archives TO bailiwick_app;
+GRANT UPDATE (version, local, remote, proven_at, void_at) ON ledger.archive_objects TO bailiwick_app;
+GRANT UPDATE (released_by, released_at) ON ledger.holds TO bailiwick_app;
+GRANT UPDATE (removed_at) ON ledger.tombstones TO bailiwick_app;
+"""
+
 VIEWS = """
 CREATE VIEW public.users AS
   SELECT id, zone, username, email, full_name, role, is_active, mfa_enabled, last_login_at, created_at, updated_at
@@ -588,7 +757,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, SEARCH, LEDGER, EVIDENCE, SIEM):
+    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY, SEARCH, LEDGER, EVIDENCE, SIEM, ARCHIVE):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")

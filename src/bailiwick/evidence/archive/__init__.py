@@ -1,0 +1,1 @@
+"""The archive: what the ledger keeps once its rows are too old for the database."""

@@ -1,0 +1,362 @@
+"""The two-person rule, once: somebody asks for one exact thing, others approve it, and it is done once.
+
+A request is bound to the SHA-256 of what is to be done (action, zone and payload as canonical JSON): whoever approves
+names that hash, and whoever does it must come with a payload that has it. Approvals count by person. The person who
+asked never approves; somebody who asked without signing in (at the machine's own command line) could be any of them, so
+one more person is needed. A request dies with its time. What is done is done in the transaction that marks it done.
+
+Development mode changes nothing here. Where nobody else could approve, the request says so and stays open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import Conflict, Denied, NotFound
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.permissions import Permission, Role, allowed
+
+State = Literal["open", "approved", "executed", "rejected", "withdrawn", "expired"]
+Change = Literal["requested", "voted", "withdrawn", "executed"]
+_MOST_PAYLOAD = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that takes more than one person. ``needed``: approvals beside the person who asks; ``life``: how long
+    a request may wait. Who approves must hold ``permission``."""
+
+    name: str
+    permission: Permission
+    needed: int = 1
+    life: timedelta = timedelta(hours=24)
+
+    def __post_init__(self) -> None:
+        if self.needed < 1:
+            raise ValueError("one person alone is not two")
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one person said."""
+
+    person: str
+    approves: bool
+    comment: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A request and what was said to it. ``candidates``: who else could approve it now."""
+
+    id: str
+    zone: str
+    action: str
+    payload: Mapping[str, Any]
+    payload_sha256: str
+    reason: str
+    needed: int
+    requested_by: str
+    requested_at: datetime
+    expires_at: datetime
+    state: State
+    ended_at: datetime | None
+    ended_by: str | None
+    votes: tuple[Vote, ...]
+    candidates: tuple[str, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many approvals it still needs."""
+        return max(0, self.needed - sum(vote.approves for vote in self.votes))
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form. ``blocked`` says that nobody is there who could complete it, and whom to invite."""
+        answer: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "votes"}
+        answer["payload"] = dict(self.payload)
+        answer["candidates"] = list(self.candidates)
+        answer["missing"] = self.missing
+        answer["votes"] = [
+            {"person": vote.person, "approves": vote.approves, "comment": vote.comment, "at": vote.at}
+            for vote in self.votes
+        ]
+        if self.state == "open" and len(self.candidates) < self.missing:
+            answer["blocked"] = (
+                f"{self.missing} more must approve and {len(self.candidates)} can:"
+                " invite somebody whose role allows it."
+            )
+        return answer
+
+
+Note = Callable[[Transaction, Change, Approval, Any], Awaitable[None]]
+"""Records what happened to a request, in its transaction; the last argument is what the caller gave as context."""
+
+Holders = Callable[[Transaction, str, Sequence[Role]], Awaitable[Sequence[str]]]
+"""The active persons of a zone who have one of the roles."""
+
+
+def payload_hash(action: str, zone: str, payload: Mapping[str, Any]) -> str:
+    """What a request is bound to, in hexadecimal."""
+    form = {"action": action, "payload": payload, "zone": zone}
+    text = json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Quorum:
+    """Keeps requests. Rooms register their actions in the composition root."""
+
+    def __init__(
+        self, database: Database, clock: Clock, ids: Ids, note: Note, holders: Holders, actions: Sequence[Action]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._note = note
+        self._holders = holders
+        self._actions: dict[str, Action] = {}
+        for action in actions:
+            if self._actions.setdefault(action.name, action) is not action:
+                raise ValueError(f"two actions are called {action.name!r}")
+
+    def action(self, name: str) -> Action:
+        """The action by that name; raises :class:`LookupError`."""
+        return self._actions[name]
+
+    async def request(
+        self,
+        tx: Transaction,
+        context: Any,
+        zone: str,
+        action: str,
+        payload: Mapping[str, Any],
+        *,
+        by: str,
+        reason: str,
+        signed_in: bool = True,
+    ) -> Approval:
+        """Ask for ``payload`` to be done; the same thing asked for again is the request that stands.
+
+        ``signed_in`` is False for who asks at the machine's own command line.
+        """
+        kind, now = self._actions[action], self._clock.now()
+        digest = payload_hash(action, zone, payload)
+        encoded = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        if len(encoded) > _MOST_PAYLOAD:
+            raise ValueError("a payload to be approved must be small enough to be read")
+        await tx.run("SELECT pg_advisory_xact_lock(CAST(:lock AS int), hashtext(:digest))", lock=_LOCK, digest=digest)
+        standing = await tx.one(
+            "SELECT id, expires_at FROM approvals WHERE zone = :zone AND action = :action"
+            " AND payload_sha256 = :digest AND ended IS NULL FOR UPDATE",
+            zone=zone,
+            action=action,
+            digest=digest,
+        )
+        if standing is not None and standing["expires_at"] > now:
+            return await self._load(tx, zone, standing["id"])
+        if standing is not None:
+            await self._end(tx, standing["id"], "expired", by, now)
+        identifier = self._ids()
+        await tx.run(
+            "INSERT INTO approvals (id, zone, action, payload, payload_sha256, reason, needed, requested_by,"
+            " requested_at, expires_at) VALUES (:id, :zone, :action, CAST(:payload AS jsonb), :digest, :reason,"
+            " :needed, :by, :now, :expires_at)",
+            id=identifier,
+            zone=zone,
+            action=action,
+            payload=encoded,
+            digest=digest,
+            reason=reason,
+            needed=kind.needed if signed_in else kind.needed + 1,
+            by=by,
+            now=now,
+            expires_at=now + kind.life,
+        )
+        approval = await self._load(tx, zone, identifier)
+        await self._note(tx, "requested", approval, context)
+        return approval
+
+    async def vote(
+        self,
+        context: Any,
+        zone: str,
+        identifier: str,
+        *,
+        person: str,
+        role: str,
+        approves: bool,
+        payload_sha256: str,
+        comment: str = "",
+    ) -> Approval:
+        """Approve or reject a request; one rejection ends it. A person has one vote and may not take it back.
+
+        Raises ``not_found``, ``permission_denied``, ``approval_own_request``, ``approval_changed`` when another hash is
+        named than the request's, ``approval_ended``, ``conflict`` for a second vote.
+        """
+        async with self._database.begin() as tx:
+            approval = await self._locked(tx, zone, identifier)
+            permission = self._actions[approval.action].permission
+            if not allowed(role, permission):
+                raise Denied(f"This needs the permission {permission}.", permission=str(permission))
+            if person.casefold() == approval.requested_by.casefold():
+                raise Denied(reason="approval_own_request")
+            if payload_sha256 != approval.payload_sha256:
+                raise Conflict("The hash is not that of this request.", reason="approval_changed")
+            self._refuse_ended(approval)
+            if any(vote.person.casefold() == person.casefold() for vote in approval.votes):
+                raise Conflict("You have voted on this already.")
+            now = self._clock.now()
+            await tx.run(
+                "INSERT INTO approval_votes (approval, person, approves, comment, at)"
+                " VALUES (:id, :person, :approves, :comment, :now)",
+                id=identifier,
+                person=person,
+                approves=approves,
+                comment=comment,
+                now=now,
+            )
+            if not approves:
+                await self._end(tx, identifier, "rejected", person, now)
+            approval = await self._load(tx, zone, identifier)
+            await self._note(tx, "voted", approval, context)
+        return approval
+
+    async def withdraw(self, context: Any, zone: str, identifier: str, *, person: str, role: str) -> Approval:
+        """Take a request back: who asked, or anybody who could approve it."""
+        async with self._database.begin() as tx:
+            approval = await self._locked(tx, zone, identifier)
+            if person.casefold() != approval.requested_by.casefold() and not allowed(
+                role, self._actions[approval.action].permission
+            ):
+                raise Denied()
+            self._refuse_ended(approval)
+            await self._end(tx, identifier, "withdrawn", person, self._clock.now())
+            approval = await self._load(tx, zone, identifier)
+            await self._note(tx, "withdrawn", approval, context)
+        return approval
+
+    async def execute(
+        self,
+        tx: Transaction,
+        context: Any,
+        zone: str,
+        identifier: str,
+        action: str,
+        payload: Mapping[str, Any],
+        by: str,
+    ) -> Approval:
+        """Mark a request done, in the transaction that does it: once, and only what was approved.
+
+        Approvals count only of persons who could still give them. Raises ``approval_required`` when some are missing,
+        ``approval_changed`` when ``payload`` is not what was approved, ``approval_ended``, ``not_found``.
+        """
+        approval = await self._locked(tx, zone, identifier)
+        if approval.action != action:
+            raise NotFound("There is no such approval.")
+        self._refuse_ended(approval)
+        if payload_hash(action, zone, payload) != approval.payload_sha256:
+            raise Conflict(reason="approval_changed")
+        able = {name.casefold() for name in await self._able(tx, zone, self._actions[action])}
+        counted = {vote.person.casefold() for vote in approval.votes if vote.approves} & able
+        counted.discard(approval.requested_by.casefold())
+        if len(counted) < approval.needed:
+            raise Conflict(reason="approval_required", approval=identifier, missing=approval.needed - len(counted))
+        await self._end(tx, identifier, "executed", by, self._clock.now())
+        approval = await self._load(tx, zone, identifier)
+        await self._note(tx, "executed", approval, context)
+        return approval
+
+    async def ready(self, tx: Transaction, action: str) -> list[Approval]:
+        """The requests of an action, of every zone, that are approved and not done, oldest first."""
+        rows = await tx.all("SELECT id, zone FROM approvals WHERE action = :action AND ended IS NULL ORDER BY id",
+                            action=action)  # fmt: skip
+        found = [await self._load(tx, row["zone"], row["id"]) for row in rows]
+        return [approval for approval in found if approval.state == "approved"]
+
+    async def get(self, zone: str, identifier: str) -> Approval:
+        """One request; raises ``not_found``."""
+        async with self._database.begin() as tx:
+            return await self._load(tx, zone, identifier)
+
+    async def list(self, zone: str, before: str, limit: int) -> list[Approval]:
+        """The requests of a zone with ids before ``before``, newest first."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT id FROM approvals WHERE zone = :zone AND id < :before ORDER BY id DESC LIMIT :limit",
+                zone=zone,
+                before=before,
+                limit=limit,
+            )
+            return [await self._load(tx, zone, row["id"]) for row in rows]
+
+    # --- inside
+
+    async def _able(self, tx: Transaction, zone: str, action: Action) -> Sequence[str]:
+        return await self._holders(tx, zone, [role for role in Role if allowed(role, action.permission)])
+
+    async def _locked(self, tx: Transaction, zone: str, identifier: str) -> Approval:
+        await tx.run("SELECT id FROM approvals WHERE zone = :zone AND id = :id FOR UPDATE", zone=zone, id=identifier)
+        return await self._load(tx, zone, identifier)
+
+    async def _end(self, tx: Transaction, identifier: str, how: str, by: str, now: datetime) -> None:
+        await tx.run(
+            "UPDATE approvals SET ended = :how, ended_at = :now, ended_by = :by WHERE id = :id AND ended IS NULL",
+            how=how,
+            now=now,
+            by=by,
+            id=identifier,
+        )
+
+    def _refuse_ended(self, approval: Approval) -> None:
+        if approval.state not in {"open", "approved"}:
+            raise Conflict(f"The request is {approval.state}.", reason="approval_ended", state=approval.state)
+
+    async def _load(self, tx: Transaction, zone: str, identifier: str) -> Approval:
+        row = await tx.one("SELECT * FROM approvals WHERE zone = :zone AND id = :id", zone=zone, id=identifier)
+        if row is None:
+            raise NotFound("There is no such approval.")
+        votes = await tx.all(
+            "SELECT person, approves, comment, at FROM approval_votes WHERE approval = :id ORDER BY at, person",
+            id=identifier,
+        )
+        said = {vote["person"].casefold() for vote in votes} | {row["requested_by"].casefold()}
+        action = self._actions.get(row["action"])
+        able = await self._able(tx, zone, action) if action is not None else ()
+        return _approval(row, votes, [name for name in able if name.casefold() not in said], self._clock.now())
+
+
+def _approval(row: Row, votes: Sequence[Row], candidates: Sequence[str], now: datetime) -> Approval:
+    state: State
+    if row["ended"] is not None:
+        state = row["ended"]
+    elif row["expires_at"] <= now:
+        state = "expired"
+    else:
+        state = "approved" if sum(vote["approves"] for vote in votes) >= row["needed"] else "open"
+    return Approval(
+        row["id"],
+        row["zone"],
+        row["action"],
+        row["payload"],
+        row["payload_sha256"],
+        row["reason"],
+        row["needed"],
+        row["requested_by"],
+        row["requested_at"],
+        row["expires_at"],
+        state,
+        row["ended_at"],
+        row["ended_by"],
+        tuple(Vote(vote["person"], vote["approves"], vote["comment"], vote["at"]) for vote in votes),
+        tuple(candidates),
+    )
+
+
+_LOCK = 0x71756F72  # "quor"
