@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Scope
 
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
+import bailiwick.evidence.archive.api as archive_api
 import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
-import bailiwick.evidence.archive.api as archive_api
 import bailiwick.identity.api as identity_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api

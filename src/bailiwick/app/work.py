@@ -19,8 +19,8 @@ from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
-from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.app.siem import reach_of
+from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys

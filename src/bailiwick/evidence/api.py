@@ -52,8 +52,8 @@ def routes(
 ) -> APIRouter:
     """The routes under ``/api/v1/audit`` and ``/evidence``.
 
-    ``tails`` are those of the process; ``owner_of``: see :class:`Timelines`; ``cold`` is the archive, where older events
-    are.
+    ``tails`` are those of the process; ``owner_of``: see :class:`Timelines`; ``cold`` is the archive, where older
+    events are.
     """
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
