@@ -64,6 +64,24 @@ _VERDICT = (
     _always("checked", "int", "how many events were checked"),
     _always("findings", "int", "how many positions are wrong"),
 )
+_QUERY_NAME = _always("query_name", "str", "what its owner calls it")
+_SEALED_EVENTS = _always("events", "int", "how many events")
+_HOLD = _always("reason", "str", "why the evidence is held, in the words of who holds it")
+_WITNESS = (
+    _always("size", "int", "events under the head"),
+    _always("why", "str", "what the witness says against it; empty when nothing"),
+)
+_PACK_REQUESTS = _always("requests", "int", "how many requests were named")
+_PACK_INPUTS = _always("inputs", "bool", "whether the inputs of decisions are in it")
+_SENDS = _always("sends", "str", "to what kind of destination the sink sends")
+_BEHIND = _always("behind", "int", "how many events it had not taken yet")
+_APPROVAL = (
+    _always("action", "str", "what is to be done"),
+    _always("payload", "str", "SHA-256 of what exactly"),
+    _always("requested_by", "str", "who asked"),
+    _always("missing", "int", "how many approvals are still missing"),
+    _always("state", "str", "state of the request afterwards"),
+)
 
 DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.AUTH_LOGIN_SUCCESS: (_METHOD,),
@@ -171,8 +189,90 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     ),
     codes.AUDIT_EXPORTED: (
         _always("events", "int", "how many events the export holds"),
-        _always("files", "int", "how many files were written"),
+        _sometimes("files", "int", "how many files were written"),
+        _sometimes("query", "str", "filters of the search, where it was one"),
+        _sometimes("format", "str", "`csv`, `jsonl` or `parquet`"),
+        _sometimes("reach", "int", "how far the ledger went when the search was exported"),
     ),
+    codes.AUDIT_QUERY_SAVED: (_QUERY_NAME, _always("shared", "bool", "whether others may run it")),
+    codes.AUDIT_QUERY_DELETED: (_QUERY_NAME,),
+    codes.ARCHIVE_SEALED: (
+        _always("manifest", "str", "SHA-256 of the signed manifest"),
+        _always("version", "int", "1, or more where events came late to a window that was sealed"),
+        _SEALED_EVENTS,
+        _always("objects", "int", "how many objects were stored"),
+        _always("bytes", "int", "their size"),
+    ),
+    codes.ARCHIVE_HOT_DROPPED: (_SEALED_EVENTS,),
+    codes.ARCHIVE_RESTORED: (_SEALED_EVENTS,),
+    codes.ARCHIVE_PURGED: (
+        _always("approved_by", "list[str]", "who approved it beside the one who asked"),
+        _always("reason", "str", "why, in the words of the one who asked"),
+        _always("first", "int", "first position whose events ended; -1 for none"),
+        _always("last", "int", "last such position; -1 for none"),
+        _always("before", "str", "evidence recorded before this instant ended"),
+        _always("windows", "int", "how many windows ended"),
+        _always("first_window", "str", "the oldest of them"),
+        _always("last_window", "str", "the newest of them"),
+        _SEALED_EVENTS,
+        _always("manifests_sha256", "str", "digest over the digests of their manifests"),
+    ),
+    codes.ARCHIVE_HOLD_PLACED: (
+        _HOLD,
+        _sometimes("since", "str", "evidence recorded from then on is held"),
+        _sometimes("until", "str", "evidence recorded before then is held"),
+    ),
+    codes.ARCHIVE_HOLD_RELEASED: (_HOLD,),
+    codes.ARCHIVE_LIVES_CHANGED: (
+        _always("seal_days", "int", "age at which evidence is sealed"),
+        _always("hot_days", "int", "age until which rows stay in the database"),
+        _always("local_days", "int", "age until which sealed evidence stays on the machine"),
+        _always("archive_days", "int", "age at which evidence may end"),
+    ),
+    codes.ARCHIVE_VERIFIED: (
+        _always("verdict", "str", "`PASS`, `FAIL` or `NO_DATA`"),
+        _SEALED_EVENTS,
+        _always("findings", "int", "how many things are wrong"),
+    ),
+    codes.ARCHIVE_ASKED: (_always("job", "str", "job that was made due"),),
+    codes.WITNESS_REFUSED: _WITNESS,
+    codes.WITNESS_RECOVERED: _WITNESS,
+    codes.EVIDENCE_RECORDED: (
+        _always("record", "str", "id of the record: the SHA-256 of what it says"),
+        _always("kind", "str", "`probe` or `attestation`"),
+        _always("output", "str", "SHA-256 of the output"),
+        _always("verdict", "str", "what the record says, where it says a verdict"),
+        _always("redactions", "int", "how many secrets were taken out of the output"),
+        _always("new", "bool", "false when the same was recorded before"),
+    ),
+    codes.EVIDENCE_PACK_REQUESTED: (
+        _PACK_REQUESTS,
+        _always("windows", "int", "how many windows of time"),
+        _PACK_INPUTS,
+    ),
+    codes.EVIDENCE_PACK_BUILT: (
+        _always("sha256", "str", "digest of the file"),
+        _always("manifest", "str", "digest of its manifest"),
+        _always("size", "int", "bytes of the file"),
+        _always("files", "int", "how many files it holds"),
+        _always("events", "int", "how many events it holds"),
+        _PACK_REQUESTS,
+        _always("windows", "list[str]", "windows of time it covers"),
+        _PACK_INPUTS,
+    ),
+    codes.EVIDENCE_PACK_FAILED: (_always("why", "str", "what hindered it"),),
+    codes.SIEM_SINK_CREATED: (_SENDS, _always("start", "str", "from where on it sends")),
+    codes.SIEM_SINK_CHANGED: (_SENDS, _CHANGED),
+    codes.SIEM_SINK_DELETED: (_SENDS, _BEHIND),
+    codes.SIEM_DRAINED: (_SENDS, _BEHIND),
+    codes.SIEM_REPLAYED: (
+        _SENDS,
+        _always("events", "int", "how many events are sent again"),
+        _always("start", "str", "from where on"),
+    ),
+    codes.SIEM_DEAD_LETTERS_RETRIED: (_SENDS, _always("letters", "int", "how many are sent once more")),
+    codes.SIEM_STOPPED: (_SENDS, _always("why", "str", "what somebody must mend")),
+    codes.SIEM_RESUMED: (_SENDS,),
     codes.AUDIT_VERIFIED: _VERDICT,
     codes.EVIDENCE_LOSS_ACKNOWLEDGED: (_always("lost", "list[str]", "what was lost, at most 50 entries"),),
     codes.EVIDENCE_REPLAYED: (
@@ -189,6 +289,10 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("after", "str", "revision of the schema now"),
     ),
     codes.READER_ADDED: (),
+    codes.APPROVAL_REQUESTED: _APPROVAL,
+    codes.APPROVAL_VOTED: _APPROVAL,
+    codes.APPROVAL_WITHDRAWN: _APPROVAL,
+    codes.APPROVAL_EXECUTED: _APPROVAL,
     codes.ACCESS_REFUSED: (
         _always("route", "str", "path of the refused request"),
         _sometimes("method", "str", "HTTP method of the refused request"),
