@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import subprocess
 import sys
@@ -100,7 +99,3 @@ def running(
         served.process.wait(15)
         assert served.process.stdout is not None
         served.process.stdout.close()
-
-
-async def in_thread(call, *arguments):
-    return await asyncio.to_thread(call, *arguments)
