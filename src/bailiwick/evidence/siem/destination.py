@@ -7,12 +7,13 @@ a person, since neither time nor another event would help.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,9 @@ class Destination(Protocol):
 
 def enveloped(envelope: Mapping[str, Any], key: str, body: bytes) -> bytes:
     """JSON of ``envelope`` with ``body``, which is JSON already, as its last member ``key``: no byte of it changes."""
-    head = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
+    head = msgspec.json.encode(envelope)
     comma = "," if envelope else ""
-    return head[:-1].encode() + f'{comma}"{key}":'.encode() + body + b"}"
+    return head[:-1] + f'{comma}"{key}":'.encode() + body + b"}"
 
 
 def epoch(moment: datetime) -> float:

@@ -78,7 +78,7 @@ class Outgoing:
 
         ``url`` must be encoded already: it goes out as it stands.
         """
-        sent = {**headers, "User-Agent": "bailiwick"}
+        sent = {**headers, "User-Agent": "bailiwick", "Accept-Encoding": "identity"}
         if compress:
             # a batch of a megabyte takes some 20 ms: not on the event loop
             body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
