@@ -125,7 +125,7 @@ async def test_a_filter_means_the_same_everywhere(
     made, hot, both = shapes
     count = 0
 
-    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(filters)
     @example({"text": "ärGER"})
     @example({"text": "日本"})
@@ -151,7 +151,7 @@ async def test_a_filter_means_the_same_everywhere(
     assert count > 500
     # now two thirds are in the archive alone
     world.do("DELETE FROM ledger.events WHERE seq < %s", 2 * (len(made) // 3))
-    for each in wanted[::3]:
+    for each in wanted[::9]:
         told = [seq for seq, one in made if truly(each, one)]
         assert await seqs(world, both, each) == told, each
         assert await seqs(world, both, each, "newest") == told[::-1], each

@@ -314,6 +314,20 @@ async def test_slow_requests_are_logged(logged: io.StringIO) -> None:
     assert "duration=0.0" in logged.getvalue()
 
 
+async def test_an_answer_that_lasts_is_not_slow(logged: io.StringIO) -> None:
+    app = FastAPI()
+
+    @app.get("/follow")
+    async def follow(request: Request) -> str:
+        request.state.long_lived = True
+        return "over"
+
+    house = House(app=app, slow_ms=0)
+    assert (await house.call("GET", "/follow")).status == 200
+    assert "slow request" not in logged.getvalue()
+    assert house.records[-1].status == 200
+
+
 async def test_limits_apply_to_the_api_and_not_to_hot_routes() -> None:
     limits = Limits()
     house = House(limits=limits)
