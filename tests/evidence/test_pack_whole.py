@@ -261,10 +261,11 @@ def _many(world: World, count: int) -> None:
         for tile in edge.extend(leaves):
             levels[tile.level + 1].append(tile.root)
         for level, hashes in enumerate(levels):
-            if hashes:
+            for first in range(0, len(hashes), 5000):  # as long as the batches of a sequencer
+                run = hashes[first : first + 5000]
                 cursor.execute(
-                    "INSERT INTO ledger.hashes VALUES ('default', %s, 0, %s, %s)",
-                    (level, len(hashes), b"".join(hashes)),
+                    "INSERT INTO ledger.hashes VALUES ('default', %s, %s, %s, %s)",
+                    (level, first, len(run), b"".join(run)),
                 )
         kid, signer = asyncio.run(_signer(world))
         head = Head.sign("default", count, edge.root(), at, kid, signer)
