@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from bailiwick.evidence.pack import Outcome, Pack, Section
 
+DEFAULT_ZONE = "default"
+
 
 @dataclass(frozen=True, slots=True)
 class ControlTable:
     """A table of the schema ``bailiwick``: the columns that packs show, those they withhold, and the order of rows.
 
-    ``zoned``: the column that holds the zone, '' where the table is of the whole installation. ``at``: the column whose
+    ``zoned``: the column that holds the zone, '' where the table is of the whole installation, which packs of the
+    default zone alone show. ``at``: the column whose
     time must lie within the pack's window, '' to take all rows.
     """
 
@@ -30,7 +33,9 @@ def control_section(tables: Sequence[ControlTable]) -> Section:
     async def write(pack: Pack) -> Outcome:
         rows = 0
         columns = {}
-        for table in sorted(tables, key=lambda each: each.name):
+        # what tells of the whole installation is no other zone's business
+        shown = [table for table in tables if table.zoned or pack.zone == DEFAULT_ZONE]
+        for table in sorted(shown, key=lambda each: each.name):
             columns[table.name] = {"shown": table.shown, "withheld": table.withheld}
             conditions: list[str] = []
             values: dict[str, object] = {}
@@ -46,7 +51,7 @@ def control_section(tables: Sequence[ControlTable]) -> Section:
             rows += await pack.put_rows(f"{table.name}.jsonl", found, windowed=bool(table.at))
         await pack.put_json("columns.json", columns)
         await pack.put_json("snapshot.json", await _snapshot(pack))
-        return Outcome(note=f"{rows:,} rows of {len(tables)} tables; no base backup is kept by this installation")
+        return Outcome(note=f"{rows:,} rows of {len(shown)} tables; no base backup is kept by this installation")
 
     return Section("control", "The control tables in one consistent snapshot; secrets are not in it", "database", write)
 

@@ -281,7 +281,8 @@ async def _dead(pack: Pack) -> Outcome:
             "SELECT d.id, d.source, d.segment, d.position, d.zone, d.reason, d.size,"
             " encode(sha256(d.frame), 'hex') AS sha256, d.at, r.at AS replayed_at"
             " FROM ledger.dead_letters d LEFT JOIN ledger.replays r ON r.dead_letter = d.id"
-            " WHERE (d.zone = %(zone)s OR NOT EXISTS (SELECT FROM zones WHERE zones.name = d.zone))"
+            " WHERE (d.zone = %(zone)s"
+            "  OR %(zone)s = 'default' AND NOT EXISTS (SELECT FROM zones WHERE zones.name = d.zone))"
             " AND d.at >= %(since)s AND d.at <= %(until)s ORDER BY d.id",
             {"zone": pack.zone, "since": pack.window.since, "until": pack.now},
         ),
