@@ -103,9 +103,9 @@ def routes(health: Health) -> APIRouter:
         body["request_id"] = request.scope.get("state", {}).get("request_id", "")
         return JSONResponse(body, status_code=200 if good else 503, headers={"Cache-Control": "no-store"})
 
-    @router.get("/health/started", summary="Has the process started?", responses=_NOT_READY)
+    @router.get("/health/started", include_in_schema=False)
     async def started() -> Response:
-        """Whether it does its work. A process that refuses, for evidence was lost perhaps, has started all the same."""
+        """For the supervisor. A process that refuses, for evidence was lost perhaps, has started all the same."""
         good = health.started()
         return JSONResponse({"status": "started" if good else "starting"}, status_code=200 if good else 503)
 
