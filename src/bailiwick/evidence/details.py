@@ -188,7 +188,8 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _sometimes("follow", "bool", "whether the command went on with what came later"),
     ),
     codes.AUDIT_EXPORTED: (
-        _always("events", "int", "how many events the export holds"),
+        _sometimes("events", "int", "how many events the export holds, where it is known before it is read"),
+        _sometimes("sha256", "str", "digest of the file, where it was one"),
         _sometimes("files", "int", "how many files were written"),
         _sometimes("query", "str", "filters of the search, where it was one"),
         _sometimes("format", "str", "`csv`, `jsonl` or `parquet`"),
@@ -219,8 +220,8 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     ),
     codes.ARCHIVE_HOLD_PLACED: (
         _HOLD,
-        _sometimes("since", "str", "evidence recorded from then on is held"),
-        _sometimes("until", "str", "evidence recorded before then is held"),
+        _always("since", "str", "evidence recorded from then on is held; empty for all before"),
+        _always("until", "str", "evidence recorded before then is held; empty for all after"),
     ),
     codes.ARCHIVE_HOLD_RELEASED: (_HOLD,),
     codes.ARCHIVE_LIVES_CHANGED: (
@@ -264,15 +265,14 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.SIEM_SINK_CREATED: (_SENDS, _always("start", "str", "from where on it sends")),
     codes.SIEM_SINK_CHANGED: (_SENDS, _CHANGED),
     codes.SIEM_SINK_DELETED: (_SENDS, _BEHIND),
-    codes.SIEM_DRAINED: (_SENDS, _BEHIND),
+    codes.SIEM_DRAINED: (_BEHIND,),
     codes.SIEM_REPLAYED: (
-        _SENDS,
         _always("events", "int", "how many events are sent again"),
         _always("start", "str", "from where on"),
     ),
-    codes.SIEM_DEAD_LETTERS_RETRIED: (_SENDS, _always("letters", "int", "how many are sent once more")),
-    codes.SIEM_STOPPED: (_SENDS, _always("why", "str", "what somebody must mend")),
-    codes.SIEM_RESUMED: (_SENDS,),
+    codes.SIEM_DEAD_LETTERS_RETRIED: (_always("letters", "int", "how many are sent once more"),),
+    codes.SIEM_STOPPED: (_always("why", "str", "what somebody must mend"),),
+    codes.SIEM_RESUMED: (),
     codes.AUDIT_VERIFIED: _VERDICT,
     codes.EVIDENCE_LOSS_ACKNOWLEDGED: (_always("lost", "list[str]", "what was lost, at most 50 entries"),),
     codes.EVIDENCE_REPLAYED: (

@@ -95,6 +95,7 @@ def routes(database: Database, records: EvidenceRecords, recorder: Recorder, clo
             "success",
             context_of(request, caller),
             subject=Subject(id=what, type="evidence"),
+            query="",
             returned=returned,
         )
 

@@ -138,9 +138,16 @@ class Keeping:
                 " VALUES (:id, :zone, :since, :until, :reason, :placed_by, :placed_at)",
                 **{name: getattr(hold, name) for name in Hold.__slots__ if not name.startswith("released")},
             )
-            told = {"since": since, "until": until}
-            shown = {name: moment.isoformat() for name, moment in told.items() if moment is not None}
-            await self._record(tx, codes.ARCHIVE_HOLD_PLACED, context, hold.id, "hold", reason=reason, **shown)
+            await self._record(
+                tx,
+                codes.ARCHIVE_HOLD_PLACED,
+                context,
+                hold.id,
+                "hold",
+                reason=reason,
+                since=since.isoformat() if since is not None else "",
+                until=until.isoformat() if until is not None else "",
+            )
         return hold
 
     async def release(self, context: Context, hold_id: str, by: str) -> Hold:
