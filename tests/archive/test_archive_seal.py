@@ -4,10 +4,14 @@ from datetime import timedelta
 
 import pytest
 from archive_world import START, ArchiveWorld, Died, window
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bailiwick.evidence.archive.manifest import ManifestError, open_manifest
 from bailiwick.evidence.archive.proof import Unproven, prove_window, verify_archive
 from bailiwick.evidence.archive.seal import SealFailed
 from bailiwick.evidence.events import decode
+from bailiwick.evidence.ledger import ledger_keys
+from bailiwick_verify.note import Signer
 
 
 async def test_old_windows_are_sealed_and_hold(world: ArchiveWorld) -> None:
@@ -135,5 +139,26 @@ async def test_damage_is_found(world: ArchiveWorld) -> None:
         "UPDATE ledger.archives SET note = %s WHERE zone = 'default'", note.replace(b'"events":60', b'"events":61')
     )
     assert "not genuine" in (await verify_archive(world.database, world.cold, "default")).findings[0].why
-    foreign = bytes(world.rows("SELECT note FROM ledger.archives WHERE zone = 'default'")[0])
-    assert foreign != note
+
+
+async def test_a_manifest_counts_only_under_a_key_of_the_zone(world: ArchiveWorld) -> None:
+    await world.day(3)
+    world.wait(days=7)
+    await world.archivist().run()
+    note = bytes(world.rows("SELECT note FROM ledger.archives WHERE zone = 'default'")[0])
+    async with world.database.begin() as tx:
+        mine = list((await ledger_keys(tx, "default")).values())
+        others = list((await ledger_keys(tx, "acme")).values())
+        head = bytes(await tx.value("SELECT note FROM ledger.heads WHERE zone = 'default' LIMIT 1"))
+    manifest = open_manifest(note, mine)
+    assert (manifest.events, manifest.version, manifest.previous) == (3, 1, "")
+    with pytest.raises(ManifestError, match="no ledger key"):
+        open_manifest(note, others)
+    forged = Signer(mine[0].name, Ed25519PrivateKey.generate())
+    with pytest.raises(ManifestError, match="no ledger key"):
+        open_manifest(manifest.signed(forged), mine)
+    with pytest.raises(ManifestError, match="not an archive manifest"):
+        open_manifest(head, mine)
+    for damaged in (b"", note[:-1], note + b"\n", b"x" * 70_000, note.replace(b'"version":1', b'"version":2')):
+        with pytest.raises(ManifestError):
+            open_manifest(damaged, mine)

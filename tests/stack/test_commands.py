@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from rig import Stack, call, claims, installation
 
@@ -141,3 +142,22 @@ def test_an_auditor_checks_the_running_log_and_a_receipt_with_the_verifier_alone
     again = verified("live", log, "--key", str(keys), "--state", str(tmp_path / "state"))
     assert again.returncode == 0, again.stdout + again.stderr
     assert "public, max-age=31536000, immutable" in call("GET", f"{log}/tile/0/000.p/1").headers["cache-control"]
+
+
+def test_the_work_role_seals_what_is_due_and_it_is_proven(stack: Stack) -> None:
+    from bailiwick.cli.local import database_url
+
+    with psycopg.connect(database_url(stack.data_dir)) as connection:
+        connection.execute("SET search_path = bailiwick")
+        connection.execute("UPDATE zones SET created_at = now() - interval '9 days' WHERE name = 'default'")
+    assert stack.cli("audit", "archive", "status").returncode == 3
+    done = stack.cli("audit", "archive", "seal", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["state"] == "succeeded" and told["windows"] in {3, 4} and told["events"] == 0, told
+    report = json.loads(stack.cli("audit", "archive", "verify", "--zone", "default", "--json").stdout)
+    assert (report["verdict"], report["zones"][0]["manifests"]) == ("PASS", told["windows"])
+    shown = stack.admin("GET", "/api/v1/audit/archive").json
+    assert (shown["sealed"]["windows"], shown["overdue_s"]) == (told["windows"], 0)
+    assert stack.admin("GET", "/api/v1/audit/archive/manifests/0").text.startswith("bailiwick archive manifest v1\n")
+    assert stack.cli("audit", "verify", "--zone", "default").returncode == 0

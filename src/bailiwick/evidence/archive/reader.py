@@ -19,7 +19,7 @@ import duckdb
 
 from bailiwick.evidence.archive import parquet
 from bailiwick.evidence.archive.parquet import Row
-from bailiwick.evidence.archive.store import Digest, FolderStore, ObjectMissing, ObjectStore, digest_of
+from bailiwick.evidence.archive.store import Digest, FolderStore, ObjectMissing, ObjectStore, digest_of, make_private
 from bailiwick.evidence.archive.windows import Window
 from bailiwick.evidence.stored import read_bodies
 from bailiwick.kernel.db import Database, Transaction
@@ -195,7 +195,7 @@ class ColdEvents:
         cached = self.cache / f"{part.digest.sha256.hex()}.parquet"
         if await asyncio.to_thread(self._wrong, cached, part.digest, fresh) is None:
             return cached
-        self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(make_private, self.cache)
         new = cached.with_suffix(".new")
         try:
             got = await self.remote.fetch(part.name, new)

@@ -37,7 +37,14 @@ from bailiwick.evidence.archive.manifest import MOST_PARTS, Manifest, ManifestEr
 from bailiwick.evidence.archive.parquet import Row
 from bailiwick.evidence.archive.places import Places
 from bailiwick.evidence.archive.proof import Unproven, check_leaves
-from bailiwick.evidence.archive.store import Digest, ObjectMissing, ObjectTaken, digest_of, digest_of_bytes
+from bailiwick.evidence.archive.store import (
+    Digest,
+    ObjectMissing,
+    ObjectTaken,
+    digest_of,
+    digest_of_bytes,
+    make_private,
+)
 from bailiwick.evidence.archive.tiers import manifest_name, replicate
 from bailiwick.evidence.archive.windows import Window, windows_between
 from bailiwick.evidence.events import Context, Recorder, Subject, leaf_hash, rfc3339
@@ -243,7 +250,7 @@ class _Run:
     async def _parts(self, zone: str, window: Window, count: int) -> bool:
         """Write parts from the rows that no part holds; False when the manifest is full before they are through."""
         work = self._s._places.work
-        await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(make_private, work)
         lines = work / f"{zone}-{window.start:%Y%m%dT%H}.ndjson"
         try:
             after = -1

@@ -67,6 +67,18 @@ class ObjectStore(Protocol):
         ...
 
 
+def make_private(directory: Path) -> list[Path]:
+    """Make a directory with those above it, for nobody else; whose entries are to be flushed, innermost first."""
+    missing, flushed = [], [directory]
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+        flushed.append(directory)
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True, mode=0o700)
+    return flushed
+
+
 def digest_of(path: Path) -> Digest:
     """The digest of a file; raises OSError."""
     hashed, size = hashlib.sha256(), 0
@@ -156,7 +168,7 @@ class FolderStore:
                 if digest_of(path) == digest:
                     return
                 raise ObjectTaken(str(path))
-        made = self._make(path.parent)
+        made = make_private(path.parent)
         new = path.with_name(f".{path.name}.{os.getpid()}.new")
         try:
             if _copy(source, new) != digest:
@@ -166,18 +178,6 @@ class FolderStore:
             new.unlink(missing_ok=True)
         for directory in made:
             sync_directory(directory)
-
-    def _make(self, directory: Path) -> list[Path]:
-        """Make a directory, private, with those above it; whose entries must be flushed, innermost first."""
-        missing = []
-        flushed = [directory]
-        while not directory.exists():
-            missing.append(directory)
-            directory = directory.parent
-            flushed.append(directory)
-        for each in reversed(missing):
-            each.mkdir(exist_ok=True, mode=0o700)
-        return flushed
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)

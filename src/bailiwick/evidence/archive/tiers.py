@@ -17,7 +17,7 @@ from bailiwick.evidence.archive.lives import lives_of
 from bailiwick.evidence.archive.places import Places
 from bailiwick.evidence.archive.proof import Unproven, check_digest
 from bailiwick.evidence.archive.reader import ColdEvents
-from bailiwick.evidence.archive.store import Digest, digest_of_bytes
+from bailiwick.evidence.archive.store import Digest, digest_of_bytes, make_private
 from bailiwick.evidence.archive.windows import LENGTH, Window
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
@@ -109,5 +109,5 @@ async def expire_local(database: Database, places: Places, cold: ColdEvents, clo
 
 
 def _write(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(file.parent)
     file.write_bytes(data)
