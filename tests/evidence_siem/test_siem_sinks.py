@@ -143,10 +143,10 @@ BROKEN: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
-async def test_what_is_not_a_sink_is_told_so(api: Api, body: Any) -> None:
-    status, told = await api("POST", "/sinks", body)
-    assert (status, told["reason"]) == (400, "invalid_request"), told
+async def test_what_is_not_a_sink_is_told_so(api: Api) -> None:
+    for body in BROKEN:
+        status, told = await api("POST", "/sinks", body)
+        assert (status, told["reason"]) == (400, "invalid_request"), (body, told)
     assert (await api("GET", "/sinks"))[1]["items"] == []
 
 
@@ -200,9 +200,15 @@ async def test_secrets_survive_a_rotation_of_the_key_that_wraps_them(api: Api, s
     assert unseal(both, await siem.sinks.get("default", "soc"))["token"] == TOKEN
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"from": -1}, {"from": "yesterday"}, {"from": 1.5}, {"from": 5, "zone": "nowhere"}, {"from": 1 << 70}]
-)
-async def test_a_replay_needs_a_place(api: Api, body: Any) -> None:
+async def test_a_replay_needs_a_place(api: Api) -> None:
     await api("POST", "/sinks", SPLUNK)
-    assert (await api("POST", "/sinks/soc/replay", body))[0] == 400
+    for body in (
+        {},
+        {"from": -1},
+        {"from": "yesterday"},
+        {"from": 1.5},
+        {"from": 5, "zone": "nowhere"},
+        {"from": 1 << 70},
+    ):
+        assert (await api("POST", "/sinks/soc/replay", body))[0] == 400, body
+    assert (await api("POST", "/sinks/soc/replay", {"from": "2026-01-01T00:00:00Z"}))[0] == 202

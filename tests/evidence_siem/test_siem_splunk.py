@@ -61,6 +61,9 @@ async def test_an_outage_loses_nothing(siem: SiemWorld, hec: HecServer) -> None:
     await hec.start()
     await siem.until(siem.level)
     assert once_each(hec.ids) == siem.world.ledgered() and len(once_each(hec.ids)) >= 20
+    # many attempts on the same events are one line of the report
+    assert len(siem.repeated()) == len(set(siem.repeated()))
+    assert siem.world.rows("SELECT max(times) FROM bailiwick.siem_repeats")[0] > 1
     await siem.until(lambda: delivery.figures["default/out"].breaker == "closed")
 
 

@@ -163,9 +163,8 @@ def repeats(sink: SinkName, zone: Zone = "default", data_dir: DataDir = None, js
             print(_as_json(found))
         else:
             for each in found:
-                print(
-                    f"{each['at']:%Y-%m-%d %H:%M:%S} {each['zone']:<24} {each['first_seq']:>12}–{each['end_seq'] - 1}"
-                )
+                run_of = f"{each['first_seq']}–{each['end_seq'] - 1}"
+                print(_cut(f"{each['at']:%Y-%m-%d %H:%M:%S} {each['zone']:<20.20} {each['times']:>5} more  {run_of}"))
         return 0 if found else NO_DATA
 
     return _with(data_dir, run)
@@ -371,7 +370,7 @@ def _show_left(left: dict[str, int], found: dict[str, SinkStatus], done: bool) -
 def _told(each: SinkStatus) -> list[str]:
     """A sink in lines of at most 80 columns: how it is, what it did, what is wrong."""
     lines = [
-        f"{each.sink.name:<20.20} {each.sink.kind:<8} {each.state:<11} {each.lag_events:>10,} behind"
+        f"{each.sink.name:<26.26} {each.sink.kind:<8} {each.state:<11} {each.lag_events:>10,} behind"
         f" {_age(each.lag_s):>6}",
         f"  delivered {each.delivered:,}, filtered {each.filtered:,}, repeated {each.repeated:,},"
         f" dead letters {each.dead_letters:,}",

@@ -73,7 +73,7 @@ async def place(tx: Transaction, sink: str, zone: str, seq: int, now: datetime) 
 
 
 async def mark_sent(tx: Transaction, sink: str, cursor: Cursor, first: int, end: int, now: datetime) -> int:
-    """Note, before it happens, that events ``first`` to ``end - 1`` are sent; how many of them were sent before.
+    """Note, before it happens, that events ``first`` to ``end - 1`` are sent; how many of them newly become repeats.
 
     Raises :class:`CursorMoved`.
     """
@@ -89,21 +89,27 @@ async def mark_sent(tx: Transaction, sink: str, cursor: Cursor, first: int, end:
     if row is None:
         raise CursorMoved
     again = int(min(row["before"], end)) - first
-    if again > 0:
-        await note_repeat(tx, sink, cursor.zone, first, first + again, now)
-    return max(0, again)
+    if again <= 0 or not await note_repeat(tx, sink, cursor.zone, first, first + again, now):
+        return 0
+    return again
 
 
-async def note_repeat(tx: Transaction, sink: str, zone: str, first: int, end: int, now: datetime) -> None:
-    """Say in the delivery report that events ``first`` to ``end - 1`` may arrive more than once."""
-    await tx.run(
-        "INSERT INTO siem_repeats (sink, zone, first_seq, end_seq, at) VALUES (:sink, :zone, :first, :end, :now)",
+async def note_repeat(tx: Transaction, sink: str, zone: str, first: int, end: int, now: datetime) -> bool:
+    """Say in the delivery report that events ``first`` to ``end - 1`` may arrive more than once.
+
+    False when that is said already: while a destination is away, a batch is tried again and again.
+    """
+    times = await tx.value(
+        "INSERT INTO siem_repeats (sink, zone, first_seq, end_seq, at) VALUES (:sink, :zone, :first, :end, :now)"
+        " ON CONFLICT (sink, zone, first_seq, end_seq) DO UPDATE SET times = siem_repeats.times + 1, at = :now"
+        " RETURNING times",
         sink=sink,
         zone=zone,
         first=first,
         end=end,
         now=now,
     )
+    return bool(times == 1)
 
 
 async def advance(
@@ -176,7 +182,7 @@ async def dead_letters(tx: Transaction, sink: str, *, after: int, limit: int) ->
 async def repeats(tx: Transaction, sink: str, *, after: int, limit: int) -> list[dict[str, Any]]:
     """Runs of the ledger that were sent more than once, oldest first."""
     rows = await tx.all(
-        "SELECT id, zone, first_seq, end_seq, at FROM siem_repeats WHERE sink = :sink AND id > :after"
+        "SELECT id, zone, first_seq, end_seq, times, at FROM siem_repeats WHERE sink = :sink AND id > :after"
         " ORDER BY id LIMIT :limit",
         sink=sink,
         after=after,

@@ -42,7 +42,7 @@ KINDS: dict[str, str] = {
     "s3": "S3",
 }
 _USUAL: dict[str, dict[str, Any]] = {
-    "webhook": {"batch_size": 100},
+    "webhook": {"batch_size": 500},
     "s3": {"batch_size": 5000, "linger_s": 60.0},
 }
 

@@ -538,9 +538,11 @@ CREATE TABLE siem_repeats (
   zone text NOT NULL,
   first_seq bigint NOT NULL,
   end_seq bigint NOT NULL,
-  at timestamptz NOT NULL
+  times int NOT NULL DEFAULT 1,
+  at timestamptz NOT NULL,
+  UNIQUE (sink, zone, first_seq, end_seq)
 );
-CREATE INDEX ON siem_repeats (sink, zone, id);
+CREATE INDEX ON siem_repeats (sink, id);
 """
 
 # What is kept of the ledger beside its rows. The app adds manifests and tombstones and never changes them; of an object
