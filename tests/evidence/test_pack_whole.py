@@ -229,7 +229,6 @@ def peak():
 async def run():
     world = World({url!r}, Path({root!r}))
     builder = whole_builder(world, Layout(world.root))
-    await builder.build(Selection("default", windows=(ALL,), requests=()), Path({small!r}), CONTEXT) if {warm} else None
     before, started = peak(), time.monotonic()
     built = await builder.build(Selection("default", windows=(ALL,)), Path({out!r}), CONTEXT)
     print(built.events, peak() - before, time.monotonic() - started)
@@ -288,7 +287,6 @@ async def test_fifty_thousand_events_are_packed_in_bounded_memory(world: World, 
     path = tmp_path / "large.zip"
     code = _MEASURE.format(
         path=[entry for entry in sys.path if entry], url=world.url, root=str(world.root), out=str(path),
-        small=str(tmp_path / "warm.zip"), warm=False,
     )  # fmt: skip
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     told, _ = await child.communicate()
