@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -144,8 +145,7 @@ async def test_heads_that_cannot_be_published_hold_up_no_event(world: World, tro
 
 async def test_a_database_without_room_is_named_and_outlived(world: World, tmp_path: Path) -> None:
     """The table of hashes stands on a small disk of its own, which is full when it must grow."""
-    Path("/tmp/bw-tablespaces").mkdir(exist_ok=True)
-    place = Path("/tmp/bw-tablespaces") / world.ids()
+    place = Path(tempfile.mkdtemp(prefix="bw-tablespace-", dir="/tmp"))
     with mounted(place, "4m"), psycopg.connect(world.url, autocommit=True) as connection:
         owner = Path(str(connection.execute("SHOW data_directory").fetchone()[0])).stat()  # type: ignore[index]
         os.chown(place, owner.st_uid, owner.st_gid)

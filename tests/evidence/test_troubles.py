@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ import pytest
 from ledger_world import World
 from prometheus_client import CollectorRegistry
 
-from bailiwick.app.work import _facts, _show
+from bailiwick.app.work import _facts, ledger_shower
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context
 from bailiwick.evidence.ledger import Head, HeadFiles
@@ -380,16 +379,18 @@ async def test_a_loss_is_told_by_every_later_sequencer_until_it_is_acknowledged(
 async def test_troubles_and_figures_are_metrics_and_part_of_readiness(world: World) -> None:
     spool, sequencer = await world.spool(), world.sequencer()
     await spool.append(1, "default", b"{not json")
+    await world.put(spool, 3)
     await sequencer.drain()
     latch_loss(world.spool_root, "frames 3 to 5")
     sequencer._measured_at = float("-inf")
     await sequencer.step()
     metrics = Metrics(CollectorRegistry())
-    _show(SimpleNamespace(metrics=metrics), sequencer)  # type: ignore[arg-type]
+    metrics.before_flush(ledger_shower(metrics, sequencer))
+    metrics.flush()
     lines = metrics.collect_text().decode().splitlines()
     assert 'bailiwick_evidence_trouble{trouble="evidence_lost"} 1.0' in lines
     assert 'bailiwick_evidence_trouble{trouble="clock_went_back"} 0.0' in lines
-    assert "bailiwick_ledger_dead_letters 1.0" in lines
+    assert "bailiwick_ledger_dead_letters 1.0" in lines and "bailiwick_ledger_events_total 3.0" in lines
     for figure in ("ledger_lag_seconds", "ledger_backlog_bytes", "ledger_backlog_age_seconds", "clock_behind_seconds"):
         assert f"bailiwick_{figure} 0.0" in lines
     facts = _facts(sequencer)

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import ssl
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,6 +38,7 @@ from bailiwick.identity.login.local import LOCK
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
+from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings, parse_witness
@@ -93,7 +95,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     jobs = Jobs(base.database, base.clock, base.metrics, definitions)
     delivery = siem_delivery(base)
     state.on_sealer.append(delivery.replace_sealer)
-    base.metrics.before_flush(lambda: _show(base, sequencer))
+    base.metrics.before_flush(ledger_shower(base.metrics, sequencer))
     try:
         background.start("feed", state.reader.run())
         background.start("sequencer", sequencer.run())
@@ -259,12 +261,21 @@ def _facts(sequencer: Sequencer) -> dict[str, Any]:
     }
 
 
-def _show(base: Foundations, sequencer: Sequencer) -> None:
-    figures, metrics = sequencer.figures, base.metrics
-    metrics.ledger_lag_seconds.set(figures.lag_s)
-    metrics.ledger_backlog_bytes.set(figures.backlog_bytes)
-    metrics.ledger_backlog_age.set(figures.backlog_age_s)
-    metrics.ledger_dead_letters.set(figures.dead_letters)
-    metrics.clock_behind_seconds.set(figures.clock_behind_s)
-    for trouble in Trouble:
-        metrics.evidence_trouble.labels(trouble.value).set(1 if trouble in figures.troubles else 0)
+def ledger_shower(metrics: Metrics, sequencer: Sequencer) -> Callable[[], None]:
+    """Carries the sequencer's own figures over to the metrics, each time those are flushed."""
+    sequenced = 0
+
+    def show() -> None:
+        nonlocal sequenced
+        figures = sequencer.figures
+        metrics.ledger_events.inc(figures.sequenced_total - sequenced)
+        sequenced = figures.sequenced_total
+        metrics.ledger_lag_seconds.set(figures.lag_s)
+        metrics.ledger_backlog_bytes.set(figures.backlog_bytes)
+        metrics.ledger_backlog_age.set(figures.backlog_age_s)
+        metrics.ledger_dead_letters.set(figures.dead_letters)
+        metrics.clock_behind_seconds.set(figures.clock_behind_s)
+        for trouble in Trouble:
+            metrics.evidence_trouble.labels(trouble.value).set(1 if trouble in figures.troubles else 0)
+
+    return show
