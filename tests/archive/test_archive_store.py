@@ -25,6 +25,7 @@ from bailiwick.evidence.archive.store import (
     digest_of,
 )
 from bailiwick.evidence.archive.tiers import expire_local
+from bailiwick.evidence.sweep import Sweep
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.errors import Unavailable
 
@@ -187,3 +188,22 @@ async def test_a_bucket_that_is_away_holds_up_copies_and_nothing_else(world: Arc
         await world.archivist().run("default")
     report = await verify_archive(world.database, world.cold, "default", until=START)
     assert report.manifests >= 1 and world.objects()
+
+
+async def test_an_archive_that_is_away_is_no_tampering_and_hides_no_other_zone(world: ArchiveWorld) -> None:
+    await world.day(5)
+    await world.filled(2, zone="acme")
+    world.wait(days=8)
+    await world.sequence()
+    await world.archivist().run()
+    await HotRows(world.database, world.cold, world.recorder, world.clock).drop_due()
+    world.do("UPDATE ledger.archive_objects SET local = false, remote = true WHERE zone = 'acme'")
+    world.remote = S3Store(S3Place("b", "", "http://127.0.0.1:1", None, "a", "b"))
+    told: list[tuple[str, bool]] = []
+    sweep = Sweep(
+        world.database, world.head_files, world.recorder, cold=world.cold, observe=lambda *said: told.append(said)
+    )
+    with pytest.raises(Unavailable) as away:
+        await sweep.run(whole=True)
+    assert away.value.reason == "archive_unavailable"
+    assert told == [("default", True)] and not sweep.tampered
