@@ -104,6 +104,14 @@ async def test_a_run_keeps_to_its_bounds_and_the_next_goes_on(world: ArchiveWorl
     assert await world.archived() == before
 
 
+async def test_large_events_are_sealed_in_small_parts(world: ArchiveWorld) -> None:
+    await world.day(30, path="x" * 3000)
+    world.wait(days=7)
+    before = world.bodies()
+    await world.archivist(part_bytes=20_000).run("default")
+    assert len(world.objects()) == 5 and await world.archived() == before
+
+
 async def test_late_events_go_into_a_further_version(world: ArchiveWorld) -> None:
     await world.day(10, 10)
     world.wait(days=7)

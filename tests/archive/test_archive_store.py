@@ -10,7 +10,9 @@ from pathlib import Path
 import boto3
 import pytest
 from archive_world import START, ArchiveWorld, Died, window
+from pydantic import ValidationError
 
+from bailiwick.evidence.archive.places import Places, places
 from bailiwick.evidence.archive.proof import Unproven, prove_window, verify_archive
 from bailiwick.evidence.archive.purge import HotRows
 from bailiwick.evidence.archive.seal import SealFailed
@@ -28,6 +30,8 @@ from bailiwick.evidence.archive.tiers import expire_local
 from bailiwick.evidence.sweep import Sweep
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.errors import Unavailable
+from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.settings import Settings
 
 ADMIN_POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
 
@@ -207,3 +211,22 @@ async def test_an_archive_that_is_away_is_no_tampering_and_hides_no_other_zone(w
         await sweep.run(whole=True)
     assert away.value.reason == "archive_unavailable"
     assert told == [("default", True)] and not sweep.tampered
+
+
+def test_the_settings_name_the_stores(tmp_path: Path) -> None:
+    def made(**more: str) -> Places:
+        return places(Settings(data_dir=tmp_path, **more), Layout(tmp_path))  # type: ignore[arg-type]
+
+    plain = made()
+    assert (plain.local.root, plain.remote) == (tmp_path / "archive", None)
+    assert made(archive_dir=str(tmp_path / "x")).local.root == tmp_path / "x"
+    folder = made(archive_url=f"file://{tmp_path}/far").remote
+    assert isinstance(folder, FolderStore) and folder.root == tmp_path / "far"
+    keys = {"archive_s3_access_key": "id", "archive_s3_secret_key": "hush-hush"}
+    bucket = made(archive_url="s3://evidence/a/b/", **keys).remote
+    assert isinstance(bucket, S3Store) and bucket.place == "s3://evidence/a/b"
+    settings = Settings(data_dir=tmp_path, archive_url="s3://evidence", **keys)  # type: ignore[arg-type]
+    assert "hush-hush" not in f"{settings!r} {settings.shown()} {bucket!r}"
+    for wrong in ({"archive_url": "ftp://x"}, {"archive_url": "s3://"}, {"archive_s3_access_key": "id"}):
+        with pytest.raises(ValidationError):
+            made(**wrong)
