@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from archive_world import START, ArchiveWorld, Died, window
@@ -73,6 +77,22 @@ async def test_a_run_that_dies_is_taken_up(world: ArchiveWorld, step: str) -> No
     assert len(left) == 3, "two parts, one manifest, and nothing of the runs that died"
 
 
+async def test_killed_processes_leave_nothing_that_counts(world: ArchiveWorld) -> None:
+    await world.day(200)
+    world.wait(days=7)
+    before, child = world.bodies(), str(Path(__file__).parent / "archive_child.py")
+    for step in STEPS:
+        command = [sys.executable, child, world.url, str(world.root), world.clock.now().isoformat(), step]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 9, done.stderr
+    await world.archivist(rows=120).run("default")
+    assert {seq: body for seq, body in (await world.archived()).items() if seq in before} == before
+    report = await verify_archive(world.database, world.cold, "default")
+    assert (report.verdict, report.manifests, report.events) == ("PASS", 1, 200)
+    kept = [path for path in (world.root / "archive").rglob("*") if path.is_file() and ".work" not in path.parts]
+    assert len(kept) == 3
+
+
 async def test_a_run_keeps_to_its_bounds_and_the_next_goes_on(world: ArchiveWorld) -> None:
     await world.day(400)
     world.wait(days=7)
@@ -82,6 +102,14 @@ async def test_a_run_keeps_to_its_bounds_and_the_next_goes_on(world: ArchiveWorl
         assert runs < 20
     assert runs >= 2
     assert await world.archived() == before
+
+
+async def test_large_events_are_sealed_in_small_parts(world: ArchiveWorld) -> None:
+    await world.day(30, path="x" * 3000)
+    world.wait(days=7)
+    before = world.bodies()
+    await world.archivist(part_bytes=20_000).run("default")
+    assert len(world.objects()) == 5 and await world.archived() == before
 
 
 async def test_late_events_go_into_a_further_version(world: ArchiveWorld) -> None:

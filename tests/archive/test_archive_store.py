@@ -10,7 +10,9 @@ from pathlib import Path
 import boto3
 import pytest
 from archive_world import START, ArchiveWorld, Died, window
+from pydantic import ValidationError
 
+from bailiwick.evidence.archive.places import Places, places
 from bailiwick.evidence.archive.proof import Unproven, prove_window, verify_archive
 from bailiwick.evidence.archive.purge import HotRows
 from bailiwick.evidence.archive.seal import SealFailed
@@ -25,8 +27,11 @@ from bailiwick.evidence.archive.store import (
     digest_of,
 )
 from bailiwick.evidence.archive.tiers import expire_local
+from bailiwick.evidence.sweep import Sweep
 from bailiwick.evidence.verify import verify
 from bailiwick.kernel.errors import Unavailable
+from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.settings import Settings
 
 ADMIN_POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
 
@@ -187,3 +192,41 @@ async def test_a_bucket_that_is_away_holds_up_copies_and_nothing_else(world: Arc
         await world.archivist().run("default")
     report = await verify_archive(world.database, world.cold, "default", until=START)
     assert report.manifests >= 1 and world.objects()
+
+
+async def test_an_archive_that_is_away_is_no_tampering_and_hides_no_other_zone(world: ArchiveWorld) -> None:
+    await world.day(5)
+    await world.filled(2, zone="acme")
+    world.wait(days=8)
+    await world.sequence()
+    await world.archivist().run()
+    await HotRows(world.database, world.cold, world.recorder, world.clock).drop_due()
+    world.do("UPDATE ledger.archive_objects SET local = false, remote = true WHERE zone = 'acme'")
+    world.remote = S3Store(S3Place("b", "", "http://127.0.0.1:1", None, "a", "b"))
+    told: list[tuple[str, bool]] = []
+    sweep = Sweep(
+        world.database, world.head_files, world.recorder, cold=world.cold, observe=lambda *said: told.append(said)
+    )
+    with pytest.raises(Unavailable) as away:
+        await sweep.run(whole=True)
+    assert away.value.reason == "archive_unavailable"
+    assert told == [("default", True)] and not sweep.tampered
+
+
+def test_the_settings_name_the_stores(tmp_path: Path) -> None:
+    def made(**more: str) -> Places:
+        return places(Settings(data_dir=tmp_path, **more), Layout(tmp_path))  # type: ignore[arg-type]
+
+    plain = made()
+    assert (plain.local.root, plain.remote) == (tmp_path / "archive", None)
+    assert made(archive_dir=str(tmp_path / "x")).local.root == tmp_path / "x"
+    folder = made(archive_url=f"file://{tmp_path}/far").remote
+    assert isinstance(folder, FolderStore) and folder.root == tmp_path / "far"
+    keys = {"archive_s3_access_key": "id", "archive_s3_secret_key": "hush-hush"}
+    bucket = made(archive_url="s3://evidence/a/b/", **keys).remote
+    assert isinstance(bucket, S3Store) and bucket.place == "s3://evidence/a/b"
+    settings = Settings(data_dir=tmp_path, archive_url="s3://evidence", **keys)  # type: ignore[arg-type]
+    assert "hush-hush" not in f"{settings!r} {settings.shown()} {bucket!r}"
+    for wrong in ({"archive_url": "ftp://x"}, {"archive_url": "s3://"}, {"archive_s3_access_key": "id"}):
+        with pytest.raises(ValidationError):
+            made(**wrong)

@@ -213,6 +213,13 @@ def test_the_hash_is_of_action_zone_and_payload() -> None:
         payload_hash("a", "z", {"x": float("nan")})
 
 
+async def test_rooms_register_their_own_actions_each_once(hall: Hall) -> None:
+    hall.quorum.register(Action("test.other", Permission.ARCHIVE_PURGE))
+    assert (await hall.ask(payload(), action=Action("test.other", Permission.ARCHIVE_PURGE))).action == "test.other"
+    with pytest.raises(ValueError):
+        hall.quorum.register(Action("test.other", Permission.KEYS_ROTATE))
+
+
 def test_an_action_cannot_be_one_persons() -> None:
     with pytest.raises(ValueError):
         Action("x", Permission.ARCHIVE_PURGE, needed=0)

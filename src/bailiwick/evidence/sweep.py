@@ -16,6 +16,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.verify import VerifyReport, verify
 from bailiwick.kernel.db import Database
+from bailiwick.kernel.errors import BailiwickError
 
 ALERT = "audit_tamper_detected"
 NEWEST = 100_000
@@ -45,18 +46,29 @@ class Sweep:
     async def run(self, *, whole: bool) -> dict[str, int]:
         """Check the newest :data:`NEWEST` events of every zone, or all; answers how many were read and what was found.
 
-        Each zone leaves an ``audit.verified`` event. Raises ``Unavailable`` when the database is away.
+        Each zone leaves an ``audit.verified`` event. Raises ``Unavailable`` when the database is away, and when the
+        archive was, after the zones that do not need it.
         """
         async with self._database.begin() as tx:
             zones = [row["name"] for row in await tx.all("SELECT name FROM zones ORDER BY name")]
         checked = findings = 0
+        away: BailiwickError | None = None
         for zone in zones:
             newest = None if whole else NEWEST
-            report = await verify(self._database, zone, self._head_files, newest=newest, cold=self._cold)
+            try:
+                report = await verify(self._database, zone, self._head_files, newest=newest, cold=self._cold)
+            except BailiwickError as error:
+                if error.reason != "archive_unavailable":
+                    raise
+                log.error("ledger could not be checked", zone=zone, why=error.detail)
+                away = error
+                continue
             checked += report.checked
             findings += report.findings_total
             self._judge(report)
             await self._note(report)
+        if away is not None:
+            raise away
         return {"zones": len(zones), "checked": checked, "findings": findings}
 
     def _judge(self, report: VerifyReport) -> None:

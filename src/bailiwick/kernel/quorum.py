@@ -123,8 +123,12 @@ class Quorum:
         self._holders = holders
         self._actions: dict[str, Action] = {}
         for action in actions:
-            if self._actions.setdefault(action.name, action) is not action:
-                raise ValueError(f"two actions are called {action.name!r}")
+            self.register(action)
+
+    def register(self, action: Action) -> None:
+        """Let ``action`` be asked for; raises ValueError when another has its name."""
+        if self._actions.setdefault(action.name, action) is not action:
+            raise ValueError(f"two actions are called {action.name!r}")
 
     def action(self, name: str) -> Action:
         """The action by that name; raises :class:`LookupError`."""

@@ -65,11 +65,13 @@ _FETCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one run does at most: bytes of events and seconds; ``rows``: events of one part."""
+    """How much one run does at most: bytes of events and seconds; of one part, which is worked on in memory, ``rows``
+    events and ``part_bytes`` of them."""
 
     bytes: int = 10_000_000_000
     seconds: float = 7200.0
     rows: int = parquet.ROWS
+    part_bytes: int = 128_000_000
 
 
 @dataclass(slots=True)
@@ -271,7 +273,7 @@ class _Run:
 
     async def _lines(self, zone: str, window: Window, after: int, target: Path) -> int:
         """Write the next unbroken run of rows of the window as lines, each row held against the tree."""
-        count, expected = 0, None
+        count, expected, until = 0, None, self.done.read + self._s._bounds.part_bytes
         with target.open("wb") as stream:
             async with self._s._database.begin() as tx:
                 async for rows in _rows_without_part(tx, zone, window, after):
@@ -279,7 +281,8 @@ class _Run:
                         break
                     leaves = await self._tree(tx, zone, rows[0].seq, rows[-1].seq + 1)
                     for row in rows:
-                        if count >= self._s._bounds.rows or (expected is not None and row.seq != expected):
+                        full = count >= self._s._bounds.rows or self.done.read >= until
+                        if full or (expected is not None and row.seq != expected):
                             return count
                         leaf = leaves[row.seq - rows[0].seq]
                         if leaf_hash(row.body) != leaf:
