@@ -177,6 +177,7 @@ async def test_facets_count_what_the_search_finds(world: World, client: Client) 
     ).json
     facets = answer["facets"]
     assert facets["complete"] is True and facets["counted_since"] is None
+    assert facets["unlisted"] == dict.fromkeys(("code", "outcome", "server", "principal"), 0)
     counted = {name: {each["value"]: each["count"] for each in values} for name, values in facets["values"].items()}
     assert counted == {
         "code": {"BW4001": 3, "BW4002": 2, "BW1001": 1},

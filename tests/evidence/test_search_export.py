@@ -90,6 +90,7 @@ async def test_no_cell_is_a_formula(world: World, client: Client) -> None:
     for row in rows:
         assert all(cell[:1] not in ("=", "+", "-", "@", "\t", "\r") for cell in row.values()), row
     assert rows[0]["user"] == "'=cmd|' /C calc'!A0"
+    assert all(row["decision_id"] == (row["id"] if row["code"].startswith("BW40") else "") for row in rows)
     assert (rows[1]["server"], rows[1]["user_agent"]) == ("'-2+3", "'@SUM(A1)")
     assert rows[2]["user"] == 'a"b,c' and json.loads(rows[2]["details"])["note"] == "line\nbreak\r\nand\ttab"
     assert (rows[3]["user"], rows[3]["reasons"], rows[3]["intact"]) == ("Ärger 日本", "x y", "true")
