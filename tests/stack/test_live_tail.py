@@ -25,6 +25,7 @@ def test_a_tail_tells_what_happens_and_ends_with_its_session(stack: Stack) -> No
     path = "/api/v1/audit/events/stream?name=server.*"
     connection.request("GET", path, headers={"Authorization": f"Bearer {mine}", "Accept-Encoding": "gzip"})
     answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
     assert (answer.status, answer.getheader("content-type")) == (200, "text/event-stream; charset=utf-8")
     assert answer.readline() == b": following\n"
     made = call(
@@ -51,7 +52,7 @@ def test_a_restart_ends_the_tails(stack: Stack) -> None:
     connection.request("GET", "/api/v1/audit/events/stream?code=BW9999", headers={"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     assert answer.readline() == b": following\n"
-    worker = next(name for name in stack.parts() if name.startswith("serve") or name.startswith("w"))
+    worker = next(name for name in stack.parts() if name.startswith(("serve", "w")))
     began = time.monotonic()
     done = stack.cli("restart", worker)
     assert done.returncode == 0, done.stdout + done.stderr
