@@ -34,6 +34,8 @@ from bailiwick_verify.log import Folder, verify_log
 from bailiwick_verify.note import VerifierKey
 from bailiwick_verify.receipt import Receipt
 
+pytestmark = pytest.mark.made_up_events
+
 BASE = "/api/v1/audit/archive"
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import duckdb
 from ledger_world import World
+from samples import sample_details
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.cold import ColdSearch
@@ -49,7 +50,8 @@ def event(world: World, kind: codes.EventType = codes.GATEWAY_ALLOWED, **more: A
     context = Context(more.pop("zone", "default"), actor, network, **names)
     subject = more.pop("subject", None)
     outcome = more.pop("outcome", "allow")
-    return world.recorder.make(kind, outcome, context, subject=Subject(*subject) if subject else None, **more)
+    said = sample_details(kind) | more
+    return world.recorder.make(kind, outcome, context, subject=Subject(*subject) if subject else None, **said)
 
 
 # ---------------------------------------------------------------------- an archive

@@ -17,6 +17,8 @@ from bailiwick.evidence.query import Filter
 from bailiwick.evidence.search import FACETS, Search
 from bailiwick.kernel.errors import BailiwickError
 
+pytestmark = pytest.mark.made_up_events
+
 AUDIT = "/api/v1/audit"
 
 
@@ -177,6 +179,7 @@ async def test_facets_count_what_the_search_finds(world: World, client: Client) 
     ).json
     facets = answer["facets"]
     assert facets["complete"] is True and facets["counted_since"] is None
+    assert facets["unlisted"] == dict.fromkeys(("code", "outcome", "server", "principal"), 0)
     counted = {name: {each["value"]: each["count"] for each in values} for name, values in facets["values"].items()}
     assert counted == {
         "code": {"BW4001": 3, "BW4002": 2, "BW1001": 1},

@@ -22,6 +22,8 @@ from bailiwick.cli.audit_search import FILTERS
 from bailiwick.evidence import codes
 from bailiwick.evidence.asked import FilterParams
 
+pytestmark = pytest.mark.made_up_events
+
 
 @dataclass
 class Cli:

@@ -25,6 +25,8 @@ from bailiwick.evidence.search_export import COLUMNS, Tally
 from bailiwick_verify.checkpoint import open_checkpoint
 from bailiwick_verify.note import VerifierKey
 
+pytestmark = pytest.mark.made_up_events
+
 EXPORT = "/api/v1/audit/export"
 
 
@@ -90,6 +92,7 @@ async def test_no_cell_is_a_formula(world: World, client: Client) -> None:
     for row in rows:
         assert all(cell[:1] not in ("=", "+", "-", "@", "\t", "\r") for cell in row.values()), row
     assert rows[0]["user"] == "'=cmd|' /C calc'!A0"
+    assert all(row["decision_id"] == (row["id"] if row["code"].startswith("BW40") else "") for row in rows)
     assert (rows[1]["server"], rows[1]["user_agent"]) == ("'-2+3", "'@SUM(A1)")
     assert rows[2]["user"] == 'a"b,c' and json.loads(rows[2]["details"])["note"] == "line\nbreak\r\nand\ttab"
     assert (rows[3]["user"], rows[3]["reasons"], rows[3]["intact"]) == ("Ärger 日本", "x y", "true")

@@ -33,6 +33,8 @@ from bailiwick.evidence.query import (
 from bailiwick.evidence.search import Search
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest
 
+pytestmark = pytest.mark.made_up_events
+
 # each has something that a search by bytes could trip over
 WORDS = (
     "jane", "ja", 'a"b', "back\\slash", '","', '"],"', '},"at":"', "100%", "under_score", "Ärger", "ärger", "日本",

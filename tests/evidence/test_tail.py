@@ -20,6 +20,8 @@ from bailiwick.kernel.errors import Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.problems import install
 
+pytestmark = pytest.mark.made_up_events
+
 STREAM = "/api/v1/audit/events/stream"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from bailiwick.cli.archive import app as archive_app
 from bailiwick.cli.archive import cold_events
-from bailiwick.cli.audit_search import register
+from bailiwick.cli.audit_search import filter_of, filtered, register
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, Zone, as_json, line_of, note, on_database, printable, record
 from bailiwick.cli.options import DataDir, existing_layout, small_app
@@ -33,11 +34,11 @@ def audit() -> None:
 
 @app.command()
 @command
+@filtered
 def tail(
+    asked: Mapping[str, str],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is recorded.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=10_000, help="How many to begin with.")] = 20,
-    name: Annotated[str, typer.Option("--name", help="Only events of that name; may end in *.")] = "",
-    principal: Annotated[str, typer.Option("--principal", help="Only what that user or application did.")] = "",
     zone: Zone = "default",
     data_dir: DataDir = None,
     json_: Json = False,
@@ -49,9 +50,9 @@ def tail(
     import asyncio
     import sys
 
-    from bailiwick.evidence.search import Filter, Search
+    from bailiwick.evidence.search import Search
 
-    wanted = Filter(name=name, principal=principal)
+    wanted = filter_of(asked)
 
     async def run(database: Database) -> int:
         search = Search(database, None)

@@ -404,11 +404,16 @@ def filter_of(asked: Mapping[str, Any]) -> Filter:
     from pydantic import ValidationError
 
     from bailiwick.evidence.asked import FilterParams
+    from bailiwick.evidence.query import instant
     from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.errors import InvalidRequest
 
+    now = SystemClock().now()
     try:
-        return FilterParams(**asked).filter(SystemClock().now())
+        for name in ("since", "until"):
+            if name in asked:
+                instant(asked[name], now)  # its refusal says more than that of the parameters
+        return FilterParams(**asked).filter(now)
     except ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0]).replace("_", "-") if first["loc"] else "filter"
@@ -494,8 +499,8 @@ def _counted(facets: Facets) -> list[str]:
     for name, counts in facets.counts.items():
         lines.append(f"{name}:")
         lines += [_cut(f"  {count:>12,} {printable(value) or '-'}") for value, count in counts[:10]]
-        if len(counts) > 10:
-            lines.append(f"  {len(counts) - 10:>12,} more")
+        if more := max(0, len(counts) - 10) + facets.unlisted[name]:
+            lines.append(f"  {more:>12,} values more")
     return lines
 
 

@@ -85,9 +85,11 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Facets:
     """How often each value occurs, most frequent first. ``complete`` is False where the time did not suffice for all
-    events: then the counts are of the newest ones only, those recorded since ``counted_since``."""
+    events: then the counts are of the newest ones only, those recorded since ``counted_since``. ``unlisted``: how many
+    more values there are."""
 
     counts: dict[str, list[tuple[str, int]]]
+    unlisted: dict[str, int]
     complete: bool
     counted_since: datetime | None
 
@@ -98,7 +100,7 @@ class Facets:
             for name, counted in self.counts.items()
         }
         since = self.counted_since.isoformat() if self.counted_since else None
-        return {"complete": self.complete, "counted_since": since, "values": values}
+        return {"complete": self.complete, "counted_since": since, "values": values, "unlisted": self.unlisted}
 
 
 class Search:
@@ -207,8 +209,10 @@ class Search:
         except BailiwickError as error:
             if error.reason != "query_too_expensive":
                 raise
-        ranked = {name: counted.most_common(_MOST_VALUES) for name, counted in zip(names, counts, strict=True)}
-        return Facets(ranked, complete, None if complete else since)
+        by_name = dict(zip(names, counts, strict=True))
+        ranked = {name: counted.most_common(_MOST_VALUES) for name, counted in by_name.items()}
+        unlisted = {name: len(counted) - len(ranked[name]) for name, counted in by_name.items()}
+        return Facets(ranked, unlisted, complete, None if complete else since)
 
     async def event(self, tx: Transaction, zone: str, event_id: UUID) -> Entry:
         """One event; raises :class:`NotFound`."""

@@ -23,7 +23,10 @@ from bailiwick.kernel.http import Caller, require, zone_of
 from bailiwick.kernel.permissions import Permission
 
 Auditor = Annotated[Caller, Depends(require(Permission.AUDIT_READ))]
-TOO_EXPENSIVE: dict[int | str, dict[str, Any]] = {422: {"description": "The search would take too long"}}
+TOO_EXPENSIVE: dict[int | str, dict[str, Any]] = {
+    409: {"description": "A part of the archive that the search needs is not what was sealed"},
+    422: {"description": "The search would take too long"},
+}
 Kind = Annotated[str, Path(pattern=r"^[a-z][a-z0-9-]{0,39}$", description="`request`, `session`, `user`, `server` …")]
 Identifier = Annotated[str, Path(min_length=1, max_length=300, pattern=r"^[^\x00]+$")]
 

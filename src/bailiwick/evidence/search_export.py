@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from bailiwick.evidence.codes import DECISIONS
 from bailiwick.evidence.query import Filter, Order
 from bailiwick.evidence.receipts import newest_head
 from bailiwick.evidence.search import Entry, Search
@@ -166,6 +167,7 @@ def row_of(entry: Entry) -> dict[str, Any]:
         **{name: actor.get(name, "") for name in ("user", "application", "session", "delegation", "mandate")},
         "subject_type": subject.get("type", ""),
         "subject_id": subject.get("id", ""),
+        "decision_id": event.get("id", "") if event.get("code") in DECISIONS else "",
         "ip": network.get("ip", ""),
         "user_agent": network.get("user_agent", ""),
         "reasons": " ".join(str(reason) for reason in event.get("reasons", ())),
