@@ -20,7 +20,7 @@ from bailiwick.evidence import approvals
 from bailiwick.evidence.api import routes as evidence_routes
 from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.archive import api as archive_api
-from bailiwick.evidence.archive.lives import Keeping
+from bailiwick.evidence.archive.lives import RELEASE, Keeping
 from bailiwick.evidence.archive.purge import PURGE, Endings, HotRows
 from bailiwick.evidence.archive.restore import Restorer
 from bailiwick.evidence.events import decode
@@ -68,11 +68,11 @@ async def api(world: ArchiveWorld) -> AsyncIterator[Api]:
         return Caller(request.state.zone, request.headers["x-name"], request.headers["x-role"], "session-1")
 
     app.state.authenticate = authenticate
-    quorum = Quorum(world.database, world.clock, world.ids, recorder_note(world.recorder), holders, [PURGE])
+    quorum = Quorum(world.database, world.clock, world.ids, recorder_note(world.recorder), holders, [PURGE, RELEASE])
     services = archive_api.ArchiveServices(
         world.places,
         world.cold,
-        Keeping(world.database, world.clock, world.ids, world.recorder),
+        Keeping(world.database, world.clock, world.ids, world.recorder, quorum),
         Endings(world.database, world.places, world.cold, world.recorder, world.clock, quorum),
         Restorer(world.database, world.cold, world.recorder, world.clock),
     )
@@ -147,8 +147,14 @@ async def test_two_persons_end_it_and_a_hold_stops_them(world: ArchiveWorld, api
     hold = await api("POST", f"{BASE}/holds", {"reason": "lawsuit 17"}, role="auditor")
     assert hold.status == 201
     assert (await api("POST", f"{BASE}/purge", wanted)).json["reason"] == "legal_hold"
-    released = await api("POST", f"{BASE}/holds/{hold.json['id']}/release", role="auditor", name="olga")
-    assert released.json["released_by"] == "olga"
+    why = {"reason": "settled"}
+    release = await api("POST", f"{BASE}/holds/{hold.json['id']}/release", why, role="auditor", name="olga")
+    assert (release.status, release.json["candidates"]) == (202, ["jane"])
+    said = {"payload_sha256": release.json["payload_sha256"]}
+    assert (await api("POST", f"/api/v1/approvals/{release.json['id']}/approve", said)).json["state"] == "approved"
+    quorum = Quorum(world.database, world.clock, world.ids, recorder_note(world.recorder), holders, [RELEASE])
+    keeping = Keeping(world.database, world.clock, world.ids, world.recorder, quorum)
+    assert (await keeping.release_approved())["released"] == 1
     assert [each["id"] for each in (await api("GET", f"{BASE}/holds")).json["holds"]] == [hold.json["id"]]
     asked = await api("POST", f"{BASE}/purge", wanted)
     assert (asked.status, asked.json["candidates"]) == (202, ["olga"])
@@ -159,7 +165,7 @@ async def test_two_persons_end_it_and_a_hold_stops_them(world: ArchiveWorld, api
     assert (await api("POST", f"{path}/approve", vote, name="olga")).json["state"] == "approved"
     assert (await api("GET", path, role="auditor")).json["votes"][0]["person"] == "olga"
     listed = (await api("GET", "/api/v1/approvals", role="auditor")).json["approvals"]
-    assert [each["state"] for each in listed] == ["approved"]
+    assert [each["state"] for each in listed] == ["approved", "executed"]
     assert (await api("POST", f"{path}/withdraw")).json["state"] == "withdrawn"
     assert (await api("POST", f"{path}/reject", vote, name="olga")).json["reason"] == "approval_ended"
 
@@ -209,9 +215,9 @@ async def test_every_change_leaves_its_event(world: ArchiveWorld, api: Api) -> N
     await api("POST", f"{BASE}/seal")
     await api("PUT", f"{BASE}/lives", {})
     hold = (await api("POST", f"{BASE}/holds", {"reason": "why not"})).json
-    await api("POST", f"{BASE}/holds/{hold['id']}/release")
+    await api("POST", f"{BASE}/holds/{hold['id']}/release", {"reason": "settled"})
     await world.sequence()
     names = [decode(body).name for body in world.bodies().values()]
-    assert names == ["archive.work.asked", "archive.lives.changed", "archive.hold.placed", "archive.hold.released"]
+    assert names == ["archive.work.asked", "archive.lives.changed", "archive.hold.placed", "approval.requested"]
     assert world.rows("SELECT job FROM bailiwick.job_occurrences") == ["seal-archive"]
     world.do("DELETE FROM bailiwick.job_occurrences")

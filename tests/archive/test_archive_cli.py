@@ -10,10 +10,13 @@ from archive_world import START, ArchiveWorld
 from typer.testing import CliRunner
 
 from bailiwick.cli.audit import app
+from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.archive.lives import Keeping, Lives
 from bailiwick.evidence.archive.purge import HotRows
 from bailiwick.evidence.events import Context, decode
 from bailiwick.evidence.ledger import HeadFiles
+from bailiwick.identity.holders import holders
+from bailiwick.kernel.quorum import Quorum
 
 DAY = ("--since", "2026-01-05", "--until", "2026-01-06")
 
@@ -75,16 +78,18 @@ async def test_a_hold_is_placed_listed_and_let_go(world: ArchiveWorld, cli: Cli)
     (placed,) = await cli.json("hold", "--place", "--reason", "case 17", *DAY)
     await cli("archive", "hold", "--place", "--release", placed["id"], "--reason", "both", code=2)
     assert "in force" in await cli("archive", "hold")
-    await cli("archive", "hold", "--release", placed["id"])
-    assert "released by os:" in await cli("archive", "hold")
-    await cli("archive", "hold", "--release", placed["id"], code=1)
-    await cli("archive", "hold", "--release", world.ids(), code=3)
+    await cli("archive", "hold", "--release", placed["id"], code=2)
+    told = await cli.json("hold", "--release", placed["id"], "--reason", "settled")
+    assert (told["needed"], told["payload"]["hold"]) == (2, placed["id"])
+    assert "in force" in await cli("archive", "hold"), "until two approved it"
+    await cli("archive", "hold", "--release", world.ids(), "--reason", "settled", code=3)
 
 
 async def test_the_end_is_asked_for_and_takes_two_signed_in(world: ArchiveWorld, cli: Cli) -> None:
     asked = ("--before", "2026-01-06", "--reason", "past its life")
     await cli("archive", "purge", *asked, code=1)
-    keeping = Keeping(world.database, world.clock, world.ids, world.recorder)
+    quorum = Quorum(world.database, world.clock, world.ids, recorder_note(world.recorder), holders, [])
+    keeping = Keeping(world.database, world.clock, world.ids, world.recorder, quorum)
     await keeping.change_lives(Context("default"), Lives(2, 2, 3, 4), "jane")
     told = await cli.json("purge", *asked)
     assert (told["needed"], told["payload"]["events"]) == (2, 25) and "invite somebody" in told["blocked"]

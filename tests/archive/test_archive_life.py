@@ -9,7 +9,7 @@ import pytest
 from archive_world import START, ArchiveWorld, Died, window
 
 from bailiwick.evidence.approvals import recorder_note
-from bailiwick.evidence.archive.lives import Keeping, Lives
+from bailiwick.evidence.archive.lives import RELEASE, Keeping, Lives
 from bailiwick.evidence.archive.proof import Unproven, verify_archive
 from bailiwick.evidence.archive.purge import PURGE, Endings, HotRows
 from bailiwick.evidence.archive.restore import Restorer
@@ -32,7 +32,7 @@ def hot(world: ArchiveWorld, fault: object = None) -> HotRows:
 
 
 def quorum(world: ArchiveWorld) -> Quorum:
-    return Quorum(world.database, world.clock, world.ids, recorder_note(world.recorder), holders, [PURGE])
+    return Quorum(world.database, world.clock, world.ids, recorder_note(world.recorder), holders, [PURGE, RELEASE])
 
 
 def endings(world: ArchiveWorld, fault: object = None) -> Endings:
@@ -43,7 +43,7 @@ def endings(world: ArchiveWorld, fault: object = None) -> Endings:
 
 
 def keeping(world: ArchiveWorld) -> Keeping:
-    return Keeping(world.database, world.clock, world.ids, world.recorder)
+    return Keeping(world.database, world.clock, world.ids, world.recorder, quorum(world))
 
 
 def person(world: ArchiveWorld, *names: str, role: str = "admin") -> None:
@@ -221,7 +221,12 @@ async def test_the_end_takes_two_and_leaves_a_tombstone(world: ArchiveWorld) -> 
     assert done["purged"] == 0 and "legal_hold" in done["refused"][approval.id] and len(world.objects()) >= 2
     with pytest.raises(BailiwickError, match="legal_hold"):
         await end.propose(Context("default"), by, "again", by="olga")
-    await keeping(world).release(Context("default"), hold.id, by="olga")
+    asked = await keeping(world).propose_release(Context("default"), hold.id, "settled", by="jane")
+    assert (await keeping(world).release_approved())["released"] == 0, "not by one person"
+    await quorum(world).vote(
+        None, "default", asked.id, person="olga", role="admin", approves=True, payload_sha256=asked.payload_sha256
+    )
+    assert await keeping(world).release_approved() == {"released": 1, "refused": {}}
 
     for step in ("proven", "buried", "committed", "object"):
 

@@ -81,7 +81,7 @@ _NO_MUTATION = {
     # tried where the clock can be moved (tests/archive): a new installation has nothing to restore or to end
     "POST /api/v1/audit/archive/restore": "leaves archive.restored",
     "POST /api/v1/audit/archive/purge": "leaves approval.requested",
-    "POST /api/v1/audit/archive/holds/{hold_id}/release": "leaves archive.hold.released",
+    "POST /api/v1/audit/archive/holds/{hold_id}/release": "leaves approval.requested",
     "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",

@@ -12,7 +12,7 @@ from bailiwick.app.foundations import Foundations
 from bailiwick.evidence import codes
 from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.archive.api import SEAL_JOB, ArchiveServices
-from bailiwick.evidence.archive.lives import Keeping
+from bailiwick.evidence.archive.lives import RELEASE, Keeping
 from bailiwick.evidence.archive.places import places
 from bailiwick.evidence.archive.proof import ArchiveReport, verify_archive
 from bailiwick.evidence.archive.purge import PURGE, Endings, HotRows
@@ -53,13 +53,13 @@ def build_archive(
     settings: Settings, layout: Layout, database: Database, clock: Clock, ids: Ids, recorder: Recorder
 ) -> Archive:
     """Build the archive's services. Connects to nothing yet."""
-    quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [PURGE])
+    quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [PURGE, RELEASE])
     stores = places(settings, layout)
     cold = ColdEvents(database, stores.local, stores.remote, stores.cache)
     services = ArchiveServices(
         stores,
         cold,
-        Keeping(database, clock, ids, recorder),
+        Keeping(database, clock, ids, recorder, quorum),
         Endings(database, stores, cold, recorder, clock, quorum),
         Restorer(database, cold, recorder, clock),
     )
@@ -102,7 +102,9 @@ def archive_jobs(base: Foundations, archive: Archive, signer: HeadSigner) -> lis
         return dict(await expire_local(base.database, stores, archive.cold, base.clock))
 
     async def end(due: datetime) -> dict[str, Any]:
-        done = await endings.run()
+        released = await archive.services.keeping.release_approved()
+        ended = await endings.run()
+        done = {**ended, **released, "refused": {**ended["refused"], **released["refused"]}}
         if done["refused"]:
             raise RuntimeError("; ".join(f"{approval}: {why}" for approval, why in done["refused"].items()))
         return done
@@ -121,7 +123,7 @@ def archive_jobs(base: Foundations, archive: Archive, signer: HeadSigner) -> lis
         JobDefinition(SEAL_JOB, "23 * * * *", seal, grace=timedelta(hours=12), timeout_s=hours * 3600 + 1800),
         JobDefinition("drop-archived-rows", "53 * * * *", drop, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
         JobDefinition("expire-archive-copies", "11 4 * * *", expire, grace=timedelta(hours=12), timeout_s=3 * 3600.0),
-        JobDefinition("end-archives", timedelta(minutes=1), end, timeout_s=6 * 3600.0),
+        JobDefinition("do-approved-for-archives", timedelta(minutes=1), end, timeout_s=6 * 3600.0),
         # reads everything, object storage included; the nightly check of the ledger asks that for its checksums
         JobDefinition("verify-archive", "17 5 1 * *", prove, grace=timedelta(days=2), timeout_s=24 * 3600.0),
     ]

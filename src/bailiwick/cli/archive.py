@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bailiwick.evidence.archive.reader import ColdEvents
     from bailiwick.evidence.events import Context, Recorder
     from bailiwick.kernel.db import Database
+    from bailiwick.kernel.quorum import Approval
 
 app = small_app()
 
@@ -219,9 +220,12 @@ def hold(
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> int:
-    """List legal holds, place one (with --reason), or let go of one. What a hold keeps is not destroyed."""
-    if place and (release or len(reason.strip()) < 3):
-        raise CommandFailed(USAGE, "a hold is placed with a reason, and not while another is released")
+    """List legal holds, place one, or ask to let go of one, which two signed-in persons must approve.
+
+    What a hold keeps is not destroyed.
+    """
+    if (place and release) or ((place or release) and len(reason.strip()) < 3):
+        raise CommandFailed(USAGE, "a hold is placed or released, one at a time, with a --reason")
     first, end = _moment(since), _moment(until)
 
     async def run(parts: _Parts) -> int:
@@ -229,7 +233,11 @@ def hold(
         if place:
             holds = [await keeping.place(context, first, end, reason.strip(), context.actor.user)]
         elif release:
-            holds = [await keeping.release(context, release, context.actor.user)]
+            approval = await keeping.propose_release(
+                context, release, reason.strip(), by=context.actor.user, signed_in=False
+            )
+            _tell(approval, json_)
+            return 0
         else:
             holds = await keeping.holds(zone)
         if json_:
@@ -265,18 +273,23 @@ def purge(
         approval = await parts.archive.services.endings.propose(
             context, moment, reason, by=context.actor.user, signed_in=False
         )
-        told = approval.document()
-        if json_:
-            print(_json(told))
-        else:
-            asked = approval.payload
-            print(f"approval {approval.id}: {asked['events']:,} events, {asked['windows']:,} windows")
-            print(f"         {asked['first_window']} to {asked['last_window']}")
-            print(f"hash     {approval.payload_sha256}")
-            print(told.get("blocked") or f"waits for {approval.missing} of: {', '.join(approval.candidates)}")
+        _tell(approval, json_)
         return 0
 
     return _run(data_dir, run)
+
+
+def _tell(approval: Approval, json_: bool) -> None:
+    """Show what was asked for and who can approve it."""
+    told = approval.document()
+    if json_:
+        print(_json(told))
+        return
+    print(f"approval {approval.id}: {approval.action}")
+    for name, value in approval.payload.items():
+        print(f"  {name:<16} {value}")
+    print(f"hash     {approval.payload_sha256}")
+    print(told.get("blocked") or f"waits for {approval.missing} of: {', '.join(approval.candidates)}")
 
 
 class _Parts:

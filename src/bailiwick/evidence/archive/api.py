@@ -72,6 +72,12 @@ class HoldBody(Body):
     reason: Reason
 
 
+class ReleaseBody(Body):
+    """Why a hold is to be let go."""
+
+    reason: Reason
+
+
 class RestoreBody(Body):
     """What is to come back into the database, and for how many days."""
 
@@ -207,9 +213,14 @@ def routes(database: Database, services: ArchiveServices, recorder: Recorder, cl
         )
         return _hold(hold)
 
-    @router.post("/holds/{hold_id}/release", summary="Let go of a hold; what it kept still takes two to destroy")
-    async def release_hold(request: Request, hold_id: IdPath, caller: Keeper) -> dict[str, Any]:
-        return _hold(await services.keeping.release(context_of(request, caller), hold_id, caller.name))
+    @router.post(
+        "/holds/{hold_id}/release", summary="Ask to let go of a hold; somebody else must approve", status_code=202
+    )
+    async def release_hold(request: Request, hold_id: IdPath, body: ReleaseBody, caller: Keeper) -> dict[str, Any]:
+        approval = await services.keeping.propose_release(
+            context_of(request, caller), hold_id, body.reason, by=caller.name
+        )
+        return approval.document()
 
     @router.post(
         "/purge", summary="Ask for the end of evidence past its life; somebody else must approve", status_code=202

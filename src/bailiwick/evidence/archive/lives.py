@@ -8,13 +8,16 @@ from typing import Any
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.windows import Window
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.permissions import Permission
+from bailiwick.kernel.quorum import Action, Approval, Quorum
 
 LONGEST_DAYS = 36_500
+RELEASE = Action("archive.hold.release", Permission.ARCHIVE_HOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Hold:
     placed_at: datetime
     released_by: str | None
     released_at: datetime | None
+
+    def payload(self) -> dict[str, Any]:
+        """What is approved when it is let go."""
+        since, until = (moment.isoformat() if moment else "" for moment in (self.since, self.until))
+        return {"hold": self.id, "placed_by": self.placed_by, "reason": self.reason, "since": since, "until": until}
 
     def covers(self, window: Window) -> bool:
         """Whether it keeps anything of the window."""
@@ -95,7 +103,8 @@ _ZONE_LOCK = 0x61726368  # "arch"
 class Keeping:
     """Changes lives and holds; each change leaves its event."""
 
-    def __init__(self, database: Database, clock: Clock, ids: Ids, recorder: Recorder) -> None:
+    def __init__(self, database: Database, clock: Clock, ids: Ids, recorder: Recorder, quorum: Quorum) -> None:
+        self._quorum = quorum
         self._database = database
         self._clock = clock
         self._ids = ids
@@ -150,26 +159,54 @@ class Keeping:
             )
         return hold
 
-    async def release(self, context: Context, hold_id: str, by: str) -> Hold:
-        """Let go of a hold; raises ``not_found``, and ``conflict`` when it was let go already."""
+    async def propose_release(
+        self, context: Context, hold_id: str, reason: str, *, by: str, signed_in: bool = True
+    ) -> Approval:
+        """Ask that a hold be let go, which lifts a block and so takes somebody else too.
+
+        Raises ``not_found``, and ``conflict`` when it was let go already.
+        """
         async with self._database.begin() as tx:
-            await lock_zone(tx, context.zone)
-            row = await tx.one(
-                "SELECT * FROM ledger.holds WHERE zone = :zone AND id = :id", zone=context.zone, id=hold_id
+            hold = await _standing(tx, context.zone, hold_id)
+            return await self._quorum.request(
+                tx, context, context.zone, RELEASE.name, hold.payload(), by=by, reason=reason, signed_in=signed_in
             )
-            if row is None:
-                raise NotFound("There is no hold by that id.")
-            if row["released_at"] is not None:
-                raise Conflict("The hold was released already.")
-            row = await tx.one(
-                "UPDATE ledger.holds SET released_by = :by, released_at = :now WHERE id = :id RETURNING *",
+
+    async def release_approved(self) -> dict[str, Any]:
+        """Let go of the holds whose release was approved; how many, and why others not."""
+        released, refused = 0, {}
+        async with self._database.begin() as tx:
+            approvals = await self._quorum.ready(tx, RELEASE.name)
+        for approval in approvals:
+            try:
+                await self._release(approval)
+                released += 1
+            except BailiwickError as error:
+                refused[approval.id] = str(error)
+        return {"released": released, "refused": refused}
+
+    async def _release(self, approval: Approval) -> None:
+        by = approval.requested_by
+        context = Context(approval.zone, Actor(user=by))
+        async with self._database.begin() as tx:
+            await lock_zone(tx, approval.zone)
+            hold = await _standing(tx, approval.zone, str(approval.payload["hold"]))
+            await self._quorum.execute(tx, context, approval.zone, approval.id, RELEASE.name, hold.payload(), by)
+            await tx.run(
+                "UPDATE ledger.holds SET released_by = :by, released_at = :now WHERE id = :id",
                 by=by,
                 now=self._clock.now(),
-                id=hold_id,
+                id=hold.id,
             )
-            assert row is not None
-            await self._record(tx, codes.ARCHIVE_HOLD_RELEASED, context, hold_id, "hold", reason=row["reason"])
-        return _hold(row)
+            await self._record(
+                tx,
+                codes.ARCHIVE_HOLD_RELEASED,
+                context,
+                hold.id,
+                "hold",
+                reason=approval.reason,
+                approved_by=[vote.person for vote in approval.votes if vote.approves],
+            )
 
     async def holds(self, zone: str) -> list[Hold]:
         """Every hold of a zone, newest first, those let go included."""
@@ -181,6 +218,15 @@ class Keeping:
         self, tx: Transaction, kind: codes.EventType, context: Context, subject: str, sort: str, **details: Any
     ) -> None:
         await self._recorder.record(tx, kind, "success", context, subject=Subject(subject, sort), **details)
+
+
+async def _standing(tx: Transaction, zone: str, hold_id: str) -> Hold:
+    row = await tx.one("SELECT * FROM ledger.holds WHERE zone = :zone AND id = :id", zone=zone, id=hold_id)
+    if row is None:
+        raise NotFound("There is no hold by that id.")
+    if row["released_at"] is not None:
+        raise Conflict("The hold was released already.")
+    return _hold(row)
 
 
 def _hold(row: Row) -> Hold:
