@@ -44,6 +44,8 @@ events = st.builds(
     details,
 )  # fmt: skip
 
+pytestmark = pytest.mark.made_up_events
+
 
 def written(directory: Path, bodies: list[bytes]) -> tuple[Path, list[Row], parquet.Written]:
     rows = [Row(7 + n, datetime(2026, 1, 1, tzinfo=UTC), body) for n, body in enumerate(bodies)]
@@ -55,8 +57,6 @@ def written(directory: Path, bodies: list[bytes]) -> tuple[Path, list[Row], parq
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-
-pytestmark = pytest.mark.made_up_events
 @given(st.lists(events, min_size=1, max_size=8))
 def test_every_byte_comes_back(tmp_path: Path, made: list[Event]) -> None:
     part, rows, told = written(tmp_path, [encode(event) for event in made])
