@@ -77,7 +77,7 @@ async def api(world: ArchiveWorld) -> AsyncIterator[Api]:
         Restorer(world.database, world.cold, world.recorder, world.clock),
     )
     search = Search(world.database, None)
-    app.include_router(evidence_routes(world.database, search, world.recorder, world.head_files, world.cold))
+    app.include_router(evidence_routes(world.database, search, world.recorder, world.head_files, cold=world.cold))
     app.include_router(archive_api.routes(world.database, services, world.recorder, world.clock))
     app.include_router(approvals.routes(quorum))
     yield Api(app, world)

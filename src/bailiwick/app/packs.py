@@ -16,6 +16,8 @@ from typing import Any
 from bailiwick import __version__
 from bailiwick.app.foundations import Foundations
 from bailiwick.authority.pack_tables import TABLES as AUTHORITY_TABLES
+from bailiwick.evidence.archive.places import places
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Recorder
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.pack import Outcome, Pack, PackBuilder, Section
@@ -46,7 +48,7 @@ KERNEL_TABLES = (
     ),
     ControlTable(
         "spool_positions",
-        ("source", "segment", "position", "next_sequence", "unsure_from", "finished", "updated_at"),
+        ("source", "segment", "position", "next_sequence", "unsure_from", "finished", "gone", "updated_at"),
         ("source", "segment"),
         zoned="",
     ),
@@ -59,6 +61,36 @@ KERNEL_TABLES = (
         ("id",),
         withheld=("context",),
     ),
+    ControlTable("saved_queries", ("id", "zone", "owner", "name", "shared", "query", "created_at"), ("id",)),
+    ControlTable(
+        "approvals",
+        (
+            "id", "zone", "action", "payload", "payload_sha256", "reason", "needed", "requested_by", "requested_at",
+            "expires_at", "ended", "ended_at", "ended_by",
+        ),
+        ("id",),
+    ),
+    ControlTable(
+        "siem_sinks",
+        (
+            "id", "zone", "name", "kind", "options", "format", "filter", "redact", "batch_size", "linger_s",
+            "all_zones", "enabled", "stopped", "stopped_at", "drain_at", "drain_batch", "version", "created_at",
+            "updated_at",
+        ),
+        ("id",),
+        withheld=("sealed",),
+    ),
+    ControlTable(
+        "siem_cursors",
+        ("sink", "zone", "next_seq", "sent_seq", "generation", "delivered", "filtered", "updated_at"),
+        ("sink", "zone"),
+    ),
+    ControlTable(
+        "siem_dead_letters",
+        ("id", "sink", "zone", "seq", "event", "reason", "at", "retry_at", "delivered_at"),
+        ("id",),
+    ),
+    ControlTable("siem_repeats", ("id", "sink", "zone", "first_seq", "end_seq", "at"), ("id",)),
 )  # fmt: skip
 CONTROL_TABLES = (*INVENTORY_TABLES, *IDENTITY_TABLES, *AUTHORITY_TABLES, *KERNEL_TABLES)
 ELSEWHERE: Mapping[str, str] = {
@@ -69,6 +101,8 @@ ELSEWHERE: Mapping[str, str] = {
     "decision_inputs": "inputs/",
     "api_requests": "timeline/",
     "outbox": "events on their way into the ledger",
+    "approval_votes": "the events approval.voted say it",
+    "siem_state": "figures of the moment, which readiness shows",
     "idempotency_keys": "sealed answers, kept for a day",
 }
 """Tables of the schema that ``control/`` leaves out, and where they are or why."""
@@ -89,7 +123,17 @@ def pack_builder(
     sealer: Callable[[], Sealer],
 ) -> PackBuilder:
     """The builder of an installation."""
-    builder = PackBuilder(database, clock, ids, recorder, signer, __version__, head_files=HeadFiles(layout.heads))
+    stores = places(settings, layout)
+    builder = PackBuilder(
+        database,
+        clock,
+        ids,
+        recorder,
+        signer,
+        __version__,
+        head_files=HeadFiles(layout.heads),
+        cold=ColdEvents(database, stores.local, stores.remote, stores.cache),
+    )
     for section in (
         *evidence_sections(sealer),
         policy_section(),

@@ -146,7 +146,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         tails=Tails(database),
         head_files=HeadFiles(base.layout.heads),
         sinks=Sinks(database, clock, ids, recorder, base.sealer, address_check(resolver)),
-        siem=Operations(database, clock, recorder),
+        siem=Operations(database, clock, recorder, reads_cold=True),
         archive=archive,
         login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from bailiwick.evidence.events import decode
+from bailiwick.evidence.siem.cursors import Entry
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.errors import BailiwickError
 
 if TYPE_CHECKING:  # commands need the check and not the client
+    from bailiwick.evidence.archive.reader import ColdEvents
     from bailiwick.evidence.siem.outgoing import Reach
+    from bailiwick.evidence.siem.runner import Cold
     from bailiwick.evidence.siem.sinks import CheckAddress
 
 
@@ -25,6 +30,23 @@ def reach_of(resolver: Resolver) -> Reach:
         return found.addresses
 
     return reach
+
+
+def cold_reader(cold: ColdEvents) -> Cold:
+    """Events that have left the database, out of the archive."""
+
+    async def read(zone: str, first: int, limit: int) -> Sequence[Entry]:
+        bodies = await cold.bodies(zone, first, first + limit)
+        found = []
+        for seq in range(first, first + limit):
+            if seq not in bodies:
+                break
+            event = decode(bodies[seq])
+            at = datetime.fromisoformat(event.at)
+            found.append(Entry(seq, event.id, at, event.code, event.outcome, bodies[seq]))
+        return found
+
+    return read
 
 
 def address_check(resolver: Resolver) -> CheckAddress:

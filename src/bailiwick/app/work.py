@@ -20,10 +20,11 @@ from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
 from bailiwick.app.servers import serve_until
 from bailiwick.app.sidecar import sidecar
-from bailiwick.app.siem import reach_of
+from bailiwick.app.siem import cold_reader, reach_of
 from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.siem.delivery import Delivery
@@ -93,7 +94,7 @@ async def run(settings: Settings, layout: Layout) -> int:
         *archive_jobs(base, archive, signer),
     ]
     jobs = Jobs(base.database, base.clock, base.metrics, definitions)
-    delivery = siem_delivery(base)
+    delivery = siem_delivery(base, archive.cold)
     state.on_sealer.append(delivery.replace_sealer)
     base.metrics.before_flush(ledger_shower(base.metrics, sequencer))
     try:
@@ -130,7 +131,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     return 1 if background.failed else 0
 
 
-def siem_delivery(base: Foundations) -> Delivery:
+def siem_delivery(base: Foundations, cold: ColdEvents) -> Delivery:
     """What sends the ledger on to the sinks."""
     reach = reach_of(Resolver(base.database, base.clock, base.recorder, base.settings))
     return Delivery(
@@ -141,6 +142,7 @@ def siem_delivery(base: Foundations) -> Delivery:
         base.metrics,
         Means(reach, base.clock, base.ids, socket.gethostname()),
         random=random.SystemRandom().random,
+        cold=cold_reader(cold),
     )
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,7 @@ from uuid import UUID
 from psycopg.rows import dict_row
 
 from bailiwick.evidence import codes
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Context, Recorder, Subject, rfc3339
 from bailiwick.evidence.evidence_records import Verdict
 from bailiwick.evidence.intake import driver
@@ -33,12 +34,13 @@ from bailiwick.evidence.tree import MissingHashes
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound
-from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.ids import Ids, made_at
 from bailiwick_verify.note import VerifierKey
 from bailiwick_verify.pack import FORMAT, MANIFEST, NOTE, PackStatement
 
 MOST_REQUESTS, MOST_WINDOWS = 1000, 50
 _PORTION = 2000
+_NEARBY = timedelta(minutes=5)  # events of a request are recorded no further from when its id was made
 _HEAD_WITHIN_S = 5.0
 
 Progress = Callable[[str, int, int], None]
@@ -276,7 +278,8 @@ class BuiltPack:
 class PackBuilder:
     """Builds packs from the sections registered. ``version`` is the program's.
 
-    ``head_files``: the heads kept outside the database. ``incidents`` finds what an incident is of.
+    ``head_files``: the heads kept outside the database. ``incidents`` finds what an incident is of. ``cold``: the
+    archive; what has moved there must be restored before a pack can hold it.
     """
 
     def __init__(
@@ -290,7 +293,9 @@ class PackBuilder:
         *,
         head_files: HeadFiles | None = None,
         incidents: IncidentSelector | None = None,
+        cold: ColdEvents | None = None,
     ) -> None:
+        self._cold = cold
         self._database = database
         self._clock = clock
         self._ids = ids
@@ -328,9 +333,11 @@ class PackBuilder:
         """Build the pack of ``selection`` at ``path``, on behalf of ``context``.
 
         Raises :class:`InvalidRequest`, :class:`NotFound` where the zone is not known, nothing is signed, or nothing is
-        known of any of the requests, ``NoLedgerKey``, and OSError; then nothing is left at ``path``.
+        known of any of the requests, ``evidence_archived``, ``NoLedgerKey``, and OSError; then nothing is left at
+        ``path``.
         """
         selection.checked()
+        await self._require_hot(selection)
         await self._wait_for_head(selection)
         identifier = identifier or self._ids()
         _, signer = await self._signer.signer(selection.zone)
@@ -374,6 +381,23 @@ class PackBuilder:
             # last: a pack that anybody can see is a pack the ledger knows of
             await archive.publish()
         return built
+
+    async def _require_hot(self, selection: Selection) -> None:
+        """A pack that silently lacked what has left the database would be worse than none."""
+        if self._cold is None:
+            return
+        spans = [(window.since, window.until) for window in selection.windows]
+        for request in selection.requests:
+            made = made_at(request)
+            if made is not None:
+                spans.append((made - _NEARBY, made + _NEARBY))
+        for since, until in spans:
+            if windows := await self._cold.list_windows(selection.zone, since, until):
+                raise Conflict(
+                    f"Evidence from {windows[0].start:%Y-%m-%d %H:%M} UTC on is in the archive alone; restore it:"
+                    f" bailiwick audit archive restore --since {since:%Y-%m-%d} --until {until:%Y-%m-%d}.",
+                    reason="evidence_archived",
+                )
 
     async def _wait_for_head(self, selection: Selection) -> None:
         """Let the newest head cover what there is of the selection now: one is signed within a second."""

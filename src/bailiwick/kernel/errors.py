@@ -29,6 +29,7 @@ REASONS: dict[str, Reason] = {
     "already_exists": Reason(409, "Something by that name exists already."),
     "conflict": Reason(409, "The state of the resource does not allow this."),
     "in_use": Reason(409, "Something else still refers to this; it must be changed first."),
+    "evidence_archived": Reason(409, "The evidence is in the archive alone; it must be restored for this."),
     "version_mismatch": Reason(412, "If-Match names another version: read again, then change."),
     "unsupported_grant_type": Reason(400, "The token endpoint does not know this grant type."),
     "query_too_expensive": Reason(422, "The search would take longer than one may; narrow it, by time above all."),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
 
 _COUNTER_BITS = 12
 _POOL_BYTES = 4096
@@ -12,6 +14,13 @@ _TAIL_DIGITS = 16
 _COUNTS = tuple(f"{count:03x}" for count in range(1 << _COUNTER_BITS))
 # the first digit of the tail carries the variant 0b10 and two random bits
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+def made_at(identifier: UUID) -> datetime | None:
+    """When a UUIDv7 was made, to the millisecond; None for an identifier of another kind."""
+    if identifier.version != 7:
+        return None
+    return datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
 
 
 class Ids:

@@ -25,6 +25,7 @@ from bailiwick.evidence.stored import read_bodies
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.db import Row as DatabaseRow
 from bailiwick.kernel.errors import BailiwickError, Conflict
+from bailiwick.kernel.ids import made_at
 
 CACHE_BYTES = 5_000_000_000
 _OBJECTS = (
@@ -153,9 +154,10 @@ class ColdEvents:
         """
         wanted = UUID(event_id)
         try:
-            at = datetime.fromtimestamp(int(wanted.hex[:12], 16) / 1000, UTC)
-        except ValueError:  # no UUIDv7 of this age of the world
-            at = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+            at = made_at(wanted)
+        except ValueError:  # of no age of this world
+            at = None
+        at = at or datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
         nearby = timedelta(minutes=5)
         everything = [
             part for window in await self.list_windows(zone, None, None, include_hot=True) for part in window.objects

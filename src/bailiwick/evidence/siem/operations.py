@@ -145,6 +145,17 @@ class Operations:
 
     async def _place(self, tx: Transaction, zone: str, start: Start) -> int:
         oldest = await tx.value("SELECT min(seq) FROM ledger.events WHERE zone = :zone", zone=zone)
+        if self._reads_cold and not isinstance(start, int):
+            # the parts of a window are read whole: some events more than were asked for, and none fewer
+            sealed = await tx.value(
+                "SELECT min(first_seq) FROM ledger.archive_objects WHERE zone = :zone AND version IS NOT NULL"
+                " AND void_at IS NULL AND (local OR remote) AND (CAST(:start AS timestamptz) IS NULL"
+                " OR window_start + interval '12 hours' > :start)",
+                zone=zone,
+                start=None if start == "beginning" else start,
+            )
+            if sealed is not None and (oldest is None or sealed < oldest):
+                return int(sealed)
         size = await tree_size(tx, zone)
         if isinstance(start, int):
             if not self._reads_cold and oldest is not None and start < oldest:
