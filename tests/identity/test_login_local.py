@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 
-from bailiwick.identity.login.local import MAX_FAILURES
+from bailiwick.identity.login.lockout import MAX_FAILURES
 from people_fixtures import PASSWORD, Answer, House
 
 LOGIN = "/api/v1/auth/login/local"

@@ -22,6 +22,7 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
@@ -51,6 +52,7 @@ class Rooms:
     search: Search
     head_files: HeadFiles
     login: LocalLogin
+    sign_ins: SignIns
     users: Users
     sessions: Sessions
     applications: Applications
@@ -62,7 +64,7 @@ class Rooms:
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
-        for holder in (self.evidence, self.search, self.credentials, self.policies):
+        for holder in (self.evidence, self.search, self.sign_ins, self.credentials, self.policies):
             holder.replace_sealer(sealer)
 
 
@@ -105,6 +107,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         limit=lambda application: limits.require("token", application.id, application.rate_limit),
     )
     search = Search(database, base.sealer)
+    sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
 
     async def administrator(tx: Transaction, zone: str) -> str:
@@ -127,7 +130,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         evidence=evidence,
         search=search,
         head_files=HeadFiles(base.layout.heads),
-        login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
+        login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
+        sign_ins=sign_ins,
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,

@@ -168,7 +168,9 @@ def compose(
     )
     app.include_router(health.routes(checks))
     app.include_router(_metrics_routes(base, rooms))
-    app.include_router(identity_api.routes(rooms.login, rooms.users, rooms.sessions, rooms.applications))
+    app.include_router(
+        identity_api.routes(rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications)
+    )
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(policy_api.routes(rooms.policies, rooms.known_good, base.database, rooms.search.find_decision))
     app.include_router(

@@ -83,7 +83,7 @@ class Authenticator:
             zone, jti=claims.jti, client="", user=claims.sub, session=claims.sid, rev=claims.rev
         ):
             raise Unauthenticated(reason="session_ended")
-        return Caller(zone, claims.sub, user.role, claims.sid, user.must_change_password)
+        return Caller(zone, claims.sub, user.role, claims.sid, user.must_change_password, claims.amr, claims.auth_time)
 
     def mandate(self, token: str, state: ZoneState) -> Presented:
         """The mandate of a token: signature, zone, expiry. Revocation is :meth:`require_live`'s."""

@@ -26,6 +26,13 @@ AUTH_PASSWORD_CHANGED = EventType("BW1004", "auth.password.changed")
 AUTH_SESSION_ENDED = EventType("BW1005", "auth.session.ended")
 AUTH_ACCOUNT_LOCKED = EventType("BW1006", "auth.account.locked")
 AUTH_INVITATION_ACCEPTED = EventType("BW1007", "auth.invitation.accepted")
+AUTH_SESSION_REFRESHED = EventType("BW1008", "auth.session.refreshed")
+AUTH_REFRESH_REUSED = EventType("BW1009", "auth.refresh.reused")
+AUTH_FACTOR_ENROLLED = EventType("BW1010", "auth.factor.enrolled")
+AUTH_FACTOR_REMOVED = EventType("BW1011", "auth.factor.removed")
+AUTH_RECOVERY_CODES_RENEWED = EventType("BW1012", "auth.recovery-codes.renewed")
+AUTH_RECOVERY_CODE_USED = EventType("BW1013", "auth.recovery-code.used")
+AUTH_STEPPED_UP = EventType("BW1014", "auth.stepped-up")
 
 # 11xx users
 USER_CREATED = EventType("BW1101", "user.created")

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, StringConstraints
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
@@ -51,6 +52,41 @@ class LoginBody(Body):
 
     username: Annotated[Line, StringConstraints(min_length=1), Field(examples=["jane.doe"])]
     password: PasswordField
+
+
+# no code is longer; of a token, neither
+Code = Annotated[SecretStr, Field(min_length=6, max_length=40)]
+OpaqueToken = Annotated[SecretStr, Field(max_length=200)]
+
+
+class RefreshBody(Body):
+    """A refresh token, which this uses up."""
+
+    refresh_token: OpaqueToken
+
+
+class PendingBody(Body):
+    """The `mfa_token` of a sign-in that owes its second factor."""
+
+    mfa_token: OpaqueToken
+
+
+class CodeBody(PendingBody):
+    """That, and a code of the authenticator app, or a recovery code."""
+
+    code: Code
+
+
+class OwnCodeBody(Body):
+    """A code of the authenticator app, or a recovery code."""
+
+    code: Code
+
+
+class FactorBody(Body):
+    """What to call the new factor."""
+
+    name: Annotated[Line, StringConstraints(min_length=1)] = "Authenticator app"
 
 
 class PasswordBody(Body):
@@ -122,10 +158,14 @@ class ApplicationPatch(Body):
         return self.model_dump(exclude_unset=True)
 
 
-def routes(login: LocalLogin, users: Users, sessions: Sessions, applications: Applications) -> APIRouter:
+def routes(
+    login: LocalLogin, sign_ins: SignIns, users: Users, sessions: Sessions, applications: Applications
+) -> APIRouter:
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
     _auth_routes(router, login, users, sessions)
+    _continuing_routes(router, sign_ins)
+    _factor_routes(router, sign_ins)
     _session_routes(router, sessions)
     _user_routes(router, users)
     _application_routes(router, applications)
@@ -164,6 +204,81 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
     async def accept_invitation(request: Request, body: InvitationBody) -> dict[str, Any]:
         token, password = body.token.get_secret_value(), body.password.get_secret_value()
         return {"username": await users.accept_invitation(context_of(request, None), token, password)}
+
+
+def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
+    @router.post("/auth/refresh", tags=["auth"], summary="Go on: the next tokens", responses=_NOT_LET_IN)
+    async def refresh(request: Request, response: Response, body: RefreshBody) -> dict[str, Any]:
+        """A refresh token works once. One used twice ends the session: somebody has a copy."""
+        never_store(response)
+        return (await sign_ins.refresh(context_of(request, None), body.refresh_token.get_secret_value())).document()
+
+    @router.post("/auth/mfa", tags=["auth"], summary="Finish a sign-in by a second factor", responses=_NOT_LET_IN)
+    async def answer(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
+        never_store(response)
+        token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
+        return (await sign_ins.answer(context_of(request, None), token, code)).document()
+
+    @router.post(
+        "/auth/mfa/enrolment", tags=["auth"], summary="Enrol the factor that a sign-in needs", responses=_NOT_LET_IN
+    )
+    async def begin_enrolment(request: Request, response: Response, body: PendingBody) -> dict[str, Any]:
+        never_store(response)
+        token = body.mfa_token.get_secret_value()
+        return (await sign_ins.begin_enrolment(context_of(request, None), token)).document()
+
+    @router.post(
+        "/auth/mfa/enrolment/confirm",
+        tags=["auth"],
+        summary="Confirm the factor by its first code, and sign in",
+        responses=_NOT_LET_IN,
+    )
+    async def finish_enrolment(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
+        """The answer holds the recovery codes, which are told once."""
+        never_store(response)
+        token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
+        return (await sign_ins.finish_enrolment(context_of(request, None), token, code)).document()
+
+    @router.post("/auth/step-up", tags=["auth"], summary="Prove it is still you (RFC 9470)", responses=_NOT_LET_IN)
+    async def step_up(
+        request: Request, response: Response, caller: SignedInCaller, body: OwnCodeBody
+    ) -> dict[str, Any]:
+        """The next access token of this session; its `acr` and `auth_time` say what was just proven."""
+        never_store(response)
+        return (await sign_ins.step_up(context_of(request, caller), body.code.get_secret_value())).document()
+
+
+def _factor_routes(router: APIRouter, sign_ins: SignIns) -> None:
+    @router.get("/auth/factors", tags=["auth"], summary="One's second factors")
+    async def list_factors(caller: SelfCaller) -> dict[str, Any]:
+        return await sign_ins.factors(caller.zone, caller.name)
+
+    @router.post("/auth/factors/totp", tags=["auth"], status_code=201, summary="Begin to enrol an authenticator app")
+    async def add_totp(request: Request, response: Response, caller: SelfCaller, body: FactorBody) -> dict[str, Any]:
+        never_store(response)
+        await sign_ins.require_recent(caller)
+        return (await sign_ins.add_totp(context_of(request, caller), body.name)).document()
+
+    @router.post("/auth/factors/totp/confirm", tags=["auth"], summary="Confirm the app by its first code")
+    async def confirm_totp(
+        request: Request, response: Response, caller: SelfCaller, body: OwnCodeBody
+    ) -> dict[str, Any]:
+        """With the first factor come recovery codes, which are told once."""
+        never_store(response)
+        await sign_ins.require_recent(caller)
+        told = await sign_ins.confirm_added(context_of(request, caller), body.code.get_secret_value())
+        return {**await sign_ins.factors(caller.zone, caller.name), "recovery_codes": list(told)}
+
+    @router.post("/auth/recovery-codes", tags=["auth"], summary="Fresh recovery codes; the earlier ones are void")
+    async def renew_codes(request: Request, response: Response, caller: SelfCaller) -> dict[str, Any]:
+        never_store(response)
+        await sign_ins.require_recent(caller)
+        return {"recovery_codes": list(await sign_ins.renew_recovery_codes(context_of(request, caller)))}
+
+    @router.delete("/auth/factors/{identifier}", tags=["auth"], status_code=204, summary="Remove one of one's factors")
+    async def remove_factor(request: Request, caller: SelfCaller, identifier: IdPath) -> None:
+        await sign_ins.require_recent(caller)
+        await sign_ins.remove_factor(context_of(request, caller), identifier)
 
 
 def _session_routes(router: APIRouter, sessions: Sessions) -> None:

@@ -25,7 +25,8 @@ _bearer = HTTPBearer(auto_error=False, description="The token that POST /api/v1/
 class Caller:
     """Who is calling the API: a signed-in person.
 
-    ``name`` is the user name, ``session`` the id of the session the token belongs to.
+    ``name`` is the user name, ``session`` the id of the session the token belongs to. ``amr``: by what he proved
+    himself (RFC 8176), last at ``auth_time`` (epoch seconds).
     """
 
     zone: str
@@ -33,6 +34,8 @@ class Caller:
     role: str
     session: str
     must_change_password: bool = False
+    amr: tuple[str, ...] = ()
+    auth_time: int = 0
 
 
 class Authenticate(Protocol):

@@ -60,7 +60,7 @@ async def begin_totp(
         zone=zone,
         username=username,
         name=name,
-        sealed=sealer.seal(secret, _aad(identifier)),
+        sealed=sealer.seal(secret, factor_aad(identifier)),
         now=now,
     )
     return secret
@@ -78,7 +78,7 @@ async def confirm_totp(
     )
     if row is None:
         return None
-    secret = sealer.open(bytes(row["secret_sealed"]), _aad(row["id"]))
+    secret = sealer.open(bytes(row["secret_sealed"]), factor_aad(row["id"]))
     step = totp.matching_step(secret, code, now.timestamp(), -1)
     if step is None:
         return None
@@ -100,7 +100,7 @@ async def use_totp(tx: Transaction, sealer: Sealer, zone: str, username: str, co
         username=username,
     )
     for row in rows:
-        secret = sealer.open(bytes(row["secret_sealed"]), _aad(row["id"]))
+        secret = sealer.open(bytes(row["secret_sealed"]), factor_aad(row["id"]))
         step = totp.matching_step(secret, code, now.timestamp(), row["last_step"])
         if step is not None:
             await tx.run(
@@ -165,5 +165,6 @@ async def forget_factors(tx: Transaction, zone: str, username: str) -> int:
     return sum(1 for row in rows if row["confirmed_at"] is not None)
 
 
-def _aad(identifier: str) -> bytes:
+def factor_aad(identifier: str) -> bytes:
+    """What the sealed secret of a factor is bound to."""
     return f"factor:{identifier}".encode()

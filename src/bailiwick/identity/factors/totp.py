@@ -1,4 +1,4 @@
-"""Time-based one-time codes (RFC 6238): SHA-1, six digits, thirty seconds, which is what every authenticator app speaks."""
+"""Time-based one-time codes (RFC 6238): SHA-1, six digits, thirty seconds, which every authenticator app speaks."""
 
 from __future__ import annotations
 
