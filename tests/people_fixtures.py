@@ -24,6 +24,7 @@ from fastapi import Depends, FastAPI, Request
 
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
+from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
@@ -158,6 +159,7 @@ class House:
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
+        self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
     async def reset(self) -> None:
@@ -288,7 +290,7 @@ class House:
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(
-            identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications),
+            identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
             dependencies=[Depends(front)],
         )
 

@@ -19,6 +19,7 @@ from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.recording import WorkerEvidence
 from bailiwick.evidence.search import Search
 from bailiwick.evidence.spool import Spool
+from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.local import LocalLogin
@@ -56,6 +57,7 @@ class Rooms:
     users: Users
     sessions: Sessions
     applications: Applications
+    api_keys: ApiKeys
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -135,6 +137,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,
+        api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

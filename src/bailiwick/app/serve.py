@@ -33,6 +33,7 @@ from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
 from bailiwick.evidence.spool import Spool
 from bailiwick.gateway.check import Check
+from bailiwick.identity.api_keys import PREFIX as API_KEY_PREFIX
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
 from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated, Unavailable
@@ -41,7 +42,7 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.idempotency import Idempotency
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.ratelimit import HotLimits, Limiter, MachineCounters, RequestLimits
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings
@@ -50,6 +51,7 @@ from bailiwick.policy.evaluate import Evaluate, openapi_paths
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT_S = 5.0
+_KEY_USE_S = 15.0
 _ABOUT = """\
 Who is calling, on whose authority, may they, and can it be proven afterwards. Sign in at `/api/v1/auth/login/local` and
 send the token as a bearer. Another zone than the default one stands under `/z/{zone}`. Refusals are problems (RFC 9457)
@@ -104,6 +106,7 @@ class _Worker:
             background.start("heartbeat", _beat(register, state))
             background.start("policy marks", _report_policies(state, rooms))
             background.start("access log", access_log.run())
+            background.start("uses of API keys", _note_keys_used(rooms))
             background.start("metrics", base.metrics.run())
             base.metrics.watch_feed(state.reader.age)
             limiter = Limiter(counters, redis)
@@ -169,7 +172,9 @@ def compose(
     app.include_router(health.routes(checks))
     app.include_router(_metrics_routes(base, rooms))
     app.include_router(
-        identity_api.routes(rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications)
+        identity_api.routes(
+            rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications, rooms.api_keys
+        )
     )
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(policy_api.routes(rooms.policies, rooms.known_good, base.database, rooms.search.find_decision))
@@ -181,7 +186,7 @@ def compose(
     app.include_router(evidence_api.routes(base.database, rooms.search, base.recorder, rooms.head_files))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
-        authenticate=rooms.authenticator.session,
+        authenticate=rooms.authenticator.caller,
         principal=_principal(state),
         decider=state.decider,
         evidence=rooms.evidence,
@@ -220,10 +225,10 @@ def compose(
 
 def _authenticate(rooms: Rooms) -> Any:
     async def authenticate(request: Request) -> Caller:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        credential = _presented(request.scope)
+        if not credential:
             raise Unauthenticated(reason="authentication_required")
-        return rooms.authenticator.session(token.strip(), request.state.zone)
+        return rooms.authenticator.caller(credential, request.state.zone)
 
     return authenticate
 
@@ -233,14 +238,17 @@ def _identify(rooms: Rooms) -> Callable[[Scope], str | None]:
 
     def identify(scope: Scope) -> str | None:
         zone = scope["state"]["zone"]
-        scheme, _, token = _header(scope, b"authorization").partition(" ")
-        if scheme.lower() != "bearer":
-            return None
         try:
-            caller = rooms.authenticator.session(token, zone)
+            credential = _presented(scope)
+            caller = rooms.authenticator.caller(credential, zone) if credential else None
         except BailiwickError:
             return None
+        if caller is None:
+            return None
         scope["state"]["role"] = caller.role
+        if caller.key:
+            scope["state"]["key"] = caller.key
+            return f"{zone}:key:{caller.key}"
         return f"{zone}:{caller.name}"
 
     return identify
@@ -252,6 +260,9 @@ def _per_minute(base: Foundations, state: WorkerState) -> Callable[[Scope, bool]
 
     def per_minute(scope: Scope, authenticated: bool) -> int:
         zone, role = scope["state"]["zone"], scope["state"].get("role", "") if authenticated else ""
+        own = state.store.current.zones[zone].api_keys.get(scope["state"].get("key", "")) if authenticated else None
+        if own is not None and own.rate_limit is not None:
+            return own.rate_limit
         decider = state.deciders.get(zone)
         key = (zone, role, decider.policy_set if decider else None)
         if key not in known:
@@ -265,6 +276,16 @@ def _per_minute(base: Foundations, state: WorkerState) -> Callable[[Scope, bool]
         return known[key]
 
     return per_minute
+
+
+def _presented(scope: Scope) -> str:
+    """The session token or API key of a request, from ``Authorization: Bearer`` or ``X-API-Key``; never of both."""
+    scheme, _, token = _header(scope, b"authorization").partition(" ")
+    key = _header(scope, b"x-api-key").strip()
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    if key and (bearer or not key.startswith(API_KEY_PREFIX)):
+        raise Unauthenticated("Send one credential: a bearer token or an X-API-Key.", reason="invalid_token")
+    return bearer or key
 
 
 def _header(scope: Scope, wanted: bytes) -> str:
@@ -350,7 +371,7 @@ def _require_metrics_reader(settings: Settings, rooms: Rooms, request: Request) 
         return
     if not token:
         raise Unauthenticated(reason="authentication_required")
-    if not allowed(rooms.authenticator.session(token, request.state.zone).role, Permission.METRICS_READ):
+    if not rooms.authenticator.caller(token, request.state.zone).may(Permission.METRICS_READ):
         raise Denied(permission=str(Permission.METRICS_READ))
 
 
@@ -415,6 +436,17 @@ async def _figures(base: Foundations) -> Mapping[str, int]:
     except (Unavailable, TimeoutError):
         return {}
     return {"active_sessions": row["sessions"], "total_servers": row["servers"]} if row else {}
+
+
+async def _note_keys_used(rooms: Rooms) -> None:
+    while True:
+        await asyncio.sleep(_KEY_USE_S)
+        used, rooms.authenticator.keys_used = rooms.authenticator.keys_used, {}
+        if used:
+            try:
+                await rooms.api_keys.note_use(used)
+            except Unavailable:
+                rooms.authenticator.keys_used = {**used, **rooms.authenticator.keys_used}
 
 
 async def _beat(register: WorkerRegister, state: WorkerState) -> None:

@@ -33,6 +33,9 @@ AUTH_FACTOR_REMOVED = EventType("BW1011", "auth.factor.removed")
 AUTH_RECOVERY_CODES_RENEWED = EventType("BW1012", "auth.recovery-codes.renewed")
 AUTH_RECOVERY_CODE_USED = EventType("BW1013", "auth.recovery-code.used")
 AUTH_STEPPED_UP = EventType("BW1014", "auth.stepped-up")
+API_KEY_CREATED = EventType("BW1021", "api-key.created")
+API_KEY_ROTATED = EventType("BW1022", "api-key.rotated")
+API_KEY_ENDED = EventType("BW1023", "api-key.ended")
 
 # 11xx users
 USER_CREATED = EventType("BW1101", "user.created")

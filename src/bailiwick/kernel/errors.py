@@ -55,6 +55,7 @@ REASONS: dict[str, Reason] = {
     "invalid_client": Reason(401, "The application is unknown, disabled or its secret is wrong."),
     "account_disabled": Reason(401, "The account is disabled."),
     "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
+    "session_needed": Reason(403, "This is for a signed-in person; an API key cannot do it."),
     "session_ended": Reason(401, "The session was signed out, ended by an administrator, or ran out."),
     # --- may you
     "permission_denied": Reason(403, "Your role does not hold the permission this needs."),

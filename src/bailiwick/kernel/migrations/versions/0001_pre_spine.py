@@ -148,6 +148,21 @@ CREATE TABLE factors (
   FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
 );
 CREATE INDEX ON factors (zone, username);
+CREATE TABLE api_keys (
+  id text PRIMARY KEY,
+  zone text NOT NULL,
+  username text NOT NULL,
+  name text NOT NULL,
+  permissions text[] NOT NULL,
+  rate_limit int CHECK (rate_limit > 0),
+  secret_hash bytea NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  last_used_at timestamptz,
+  ended_at timestamptz,
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+CREATE INDEX ON api_keys (zone, username);
 CREATE TABLE recovery_codes (
   zone text NOT NULL,
   username text NOT NULL,
