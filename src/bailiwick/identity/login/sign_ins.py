@@ -540,6 +540,14 @@ class SignIns:
 
     async def _begin(self, tx: Transaction, context: Context, username: str, name: str) -> Enrolment:
         secret = await begin_totp(tx, self._sealer, self._ids(), context.zone, username, name, self._clock.now())
+        await self._recorder.record(
+            tx,
+            codes.AUTH_FACTOR_OFFERED,
+            "success",
+            acting(context, username, context.actor.session),
+            subject=Subject(id=username, type="user"),
+            kind="totp",
+        )
         issuer = "Bailiwick" if context.zone == "default" else f"Bailiwick {context.zone}"
         return Enrolment(totp.encoded(secret), totp.provisioning_uri(secret, issuer, username))
 
