@@ -24,8 +24,10 @@ from fastapi import Depends, FastAPI, Request
 
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
+from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
@@ -74,8 +76,11 @@ class StandInAuthority:
     settled: list[int] = field(default_factory=list)
     keyed: list[str] = field(default_factory=list)
 
-    def session_token(self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...]) -> str:
-        return base64.urlsafe_b64encode(json.dumps([zone, username, session_id]).encode()).decode()
+    def session_token(
+        self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...], auth_time: int
+    ) -> str:
+        claims = [zone, username, session_id, list(amr), auth_time]
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
 
     async def revoke(self, tx: Transaction, context: Context, kind: str, key: str, reason: str) -> int:
         revision = await feed.announce(tx, context.zone, "revocation", f"{kind}/{key}")
@@ -134,7 +139,7 @@ class House:
     def __init__(self, url: str, clock: FakeClock) -> None:
         self.clock = clock
         self.ids = Ids()
-        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",))
+        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=())
         self.database = Database(url, pool_size=8)
         self.owner = Database(url, pool_size=2, role=None)
         self.recorder = Recorder(clock, self.ids)
@@ -150,9 +155,11 @@ class House:
         self.servers = Servers(*shared, self.ids, self.recorder, self.settings, self.resolver, self.authority)
         self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority)
         self.sessions = Sessions(*shared, self.recorder, self.authority)
-        self.login = LocalLogin(
-            *shared, self.ids, self.recorder, self.settings, self.passwords, self.authority, self.authority
+        self.sign_ins = SignIns(
+            *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
+        self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
+        self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
     async def reset(self) -> None:
@@ -211,15 +218,15 @@ class House:
         session_id, now = self.ids(), self.clock.now()
         async with self.database.begin() as tx:
             await tx.run(
-                "INSERT INTO sessions (id, zone, username, method, created_at, expires_at)"
-                " VALUES (:id, :zone, :username, 'local', :now, :then)",
+                "INSERT INTO sessions (id, zone, username, method, auth_time, created_at, last_seen_at, idle_until,"
+                " expires_at) VALUES (:id, :zone, :username, 'local', :now, :now, :now, :then, :then)",
                 id=session_id,
                 zone=zone,
                 username=username,
                 now=now,
                 then=now + timedelta(hours=12),
             )
-        return self.authority.session_token(zone, username, session_id, 0.0, ())
+        return self.authority.session_token(zone, username, session_id, 0.0, ("pwd",), int(now.timestamp()))
 
     async def call(
         self,
@@ -256,7 +263,7 @@ class House:
         presented = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not presented:
             raise Unauthenticated
-        zone, username, session_id = json.loads(base64.urlsafe_b64decode(presented))
+        zone, username, session_id, amr, auth_time = json.loads(base64.urlsafe_b64decode(presented))
         async with self.database.begin() as tx:
             row = await tx.one(
                 "SELECT u.role, u.is_active, u.must_change_password, s.ended_at FROM users u"
@@ -268,7 +275,7 @@ class House:
             )
         if row is None or not row["is_active"] or row["ended_at"] is not None or zone != request.state.zone:
             raise Unauthenticated(reason="session_ended")
-        return Caller(zone, username, row["role"], session_id, row["must_change_password"])
+        return Caller(zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time)
 
     @cached_property
     def app(self) -> FastAPI:
@@ -283,7 +290,8 @@ class House:
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(
-            identity_routes(self.login, self.users, self.sessions, self.applications), dependencies=[Depends(front)]
+            identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
+            dependencies=[Depends(front)],
         )
 
         problems.install(app)

@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 
-from bailiwick.identity.login.local import MAX_FAILURES
+from bailiwick.identity.login.lockout import MAX_FAILURES
 from people_fixtures import PASSWORD, Answer, House
 
 LOGIN = "/api/v1/auth/login/local"
@@ -27,7 +27,7 @@ async def test_a_right_password_opens_a_session(house: House) -> None:
     body = answer.json()
     assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
     assert body["access_token"] == body["token"]
-    assert (body["token_type"], body["expires_in"], body["must_change_password"]) == ("Bearer", 12 * 3600, False)
+    assert (body["token_type"], body["expires_in"], body["must_change_password"]) == ("Bearer", 3600, False)
     assert body["user"] == {"username": "jane", "role": "operator", "email": "jane@example.com"}
     me = await house.call("GET", "/api/v1/auth/me", token=body["token"])
     assert (me.json()["username"], me.json()["session_id"]) == ("jane", body["session_id"])

@@ -29,9 +29,11 @@ from bailiwick.evidence.siem.operations import Operations
 from bailiwick.evidence.siem.sinks import Sinks
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
+from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
@@ -65,9 +67,11 @@ class Rooms:
     siem: Operations
     archive: Archive
     login: LocalLogin
+    sign_ins: SignIns
     users: Users
     sessions: Sessions
     applications: Applications
+    api_keys: ApiKeys
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -78,7 +82,7 @@ class Rooms:
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
-        for holder in (self.evidence, self.search, self.sinks, self.credentials, self.policies):
+        for holder in (self.evidence, self.search, self.sinks, self.sign_ins, self.credentials, self.policies):
             holder.replace_sealer(sealer)
 
 
@@ -122,6 +126,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     )
     archive = build_archive(settings, base.layout, database, clock, ids, recorder)
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
+    sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
 
     async def administrator(tx: Transaction, zone: str) -> str:
@@ -148,10 +153,12 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sinks=Sinks(database, clock, ids, recorder, base.sealer, address_check(resolver)),
         siem=Operations(database, clock, recorder, reads_cold=True),
         archive=archive,
-        login=LocalLogin(database, clock, ids, recorder, settings, passwords, issuer, revocations),
+        login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
+        sign_ins=sign_ins,
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,
+        api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

@@ -40,6 +40,7 @@ from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
+from bailiwick.identity.api_keys import PREFIX as API_KEY_PREFIX
 from bailiwick.identity.sessions import owner_of_session
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
@@ -49,7 +50,7 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.idempotency import Idempotency
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.ratelimit import HotLimits, Limiter, MachineCounters, RequestLimits
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings
@@ -58,6 +59,7 @@ from bailiwick.policy.evaluate import Evaluate, openapi_paths
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT_S = 5.0
+_KEY_USE_S = 15.0
 _ABOUT = """\
 Who is calling, on whose authority, may they, and can it be proven afterwards. Sign in at `/api/v1/auth/login/local` and
 send the token as a bearer. Another zone than the default one stands under `/z/{zone}`. Refusals are problems (RFC 9457)
@@ -112,6 +114,7 @@ class _Worker:
             background.start("heartbeat", _beat(register, state))
             background.start("policy marks", _report_policies(state, rooms))
             background.start("access log", access_log.run())
+            background.start("uses of API keys", _note_keys_used(rooms))
             background.start("metrics", base.metrics.run())
             background.start("tails", _end_tails(background, rooms.tails))
             base.metrics.watch_feed(state.reader.age)
@@ -179,7 +182,11 @@ def compose(
     )
     app.include_router(health.routes(checks))
     app.include_router(_metrics_routes(base, rooms))
-    app.include_router(identity_api.routes(rooms.login, rooms.users, rooms.sessions, rooms.applications))
+    app.include_router(
+        identity_api.routes(
+            rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications, rooms.api_keys
+        )
+    )
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
         policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)
@@ -208,7 +215,7 @@ def compose(
     app.include_router(approval_routes(rooms.archive.quorum))
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
-        authenticate=rooms.authenticator.session,
+        authenticate=rooms.authenticator.caller,
         principal=_principal(state),
         decider=state.decider,
         evidence=rooms.evidence,
@@ -247,10 +254,10 @@ def compose(
 
 def _authenticate(rooms: Rooms) -> Any:
     async def authenticate(request: Request) -> Caller:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        credential = _presented(request.scope)
+        if not credential:
             raise Unauthenticated(reason="authentication_required")
-        return rooms.authenticator.session(token.strip(), request.state.zone)
+        return rooms.authenticator.caller(credential, request.state.zone)
 
     return authenticate
 
@@ -260,14 +267,17 @@ def _identify(rooms: Rooms) -> Callable[[Scope], str | None]:
 
     def identify(scope: Scope) -> str | None:
         zone = scope["state"]["zone"]
-        scheme, _, token = _header(scope, b"authorization").partition(" ")
-        if scheme.lower() != "bearer":
-            return None
         try:
-            caller = rooms.authenticator.session(token, zone)
+            credential = _presented(scope)
+            caller = rooms.authenticator.caller(credential, zone) if credential else None
         except BailiwickError:
             return None
+        if caller is None:
+            return None
         scope["state"]["role"] = caller.role
+        if caller.key:
+            scope["state"]["key"] = caller.key
+            return f"{zone}:key:{caller.key}"
         return f"{zone}:{caller.name}"
 
     return identify
@@ -279,6 +289,9 @@ def _per_minute(base: Foundations, state: WorkerState) -> Callable[[Scope, bool]
 
     def per_minute(scope: Scope, authenticated: bool) -> int:
         zone, role = scope["state"]["zone"], scope["state"].get("role", "") if authenticated else ""
+        own = state.store.current.zones[zone].api_keys.get(scope["state"].get("key", "")) if authenticated else None
+        if own is not None and own.rate_limit is not None:
+            return own.rate_limit
         decider = state.deciders.get(zone)
         key = (zone, role, decider.policy_set if decider else None)
         if key not in known:
@@ -292,6 +305,16 @@ def _per_minute(base: Foundations, state: WorkerState) -> Callable[[Scope, bool]
         return known[key]
 
     return per_minute
+
+
+def _presented(scope: Scope) -> str:
+    """The session token or API key of a request, from ``Authorization: Bearer`` or ``X-API-Key``; never of both."""
+    scheme, _, token = _header(scope, b"authorization").partition(" ")
+    key = _header(scope, b"x-api-key").strip()
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    if key and (bearer or not key.startswith(API_KEY_PREFIX)):
+        raise Unauthenticated("Send one credential: a bearer token or an X-API-Key.", reason="invalid_token")
+    return bearer or key
 
 
 def _header(scope: Scope, wanted: bytes) -> str:
@@ -377,7 +400,7 @@ def _require_metrics_reader(settings: Settings, rooms: Rooms, request: Request) 
         return
     if not token:
         raise Unauthenticated(reason="authentication_required")
-    if not allowed(rooms.authenticator.session(token, request.state.zone).role, Permission.METRICS_READ):
+    if not rooms.authenticator.caller(token, request.state.zone).may(Permission.METRICS_READ):
         raise Denied(permission=str(Permission.METRICS_READ))
 
 
@@ -435,6 +458,17 @@ async def _end_tails(background: Background, tails: Tails) -> None:
     """A worker that stops ends its tails: they would keep it for as long as somebody listens."""
     await background.stopping.wait()
     tails.close()
+
+
+async def _note_keys_used(rooms: Rooms) -> None:
+    while True:
+        await asyncio.sleep(_KEY_USE_S)
+        used, rooms.authenticator.keys_used = rooms.authenticator.keys_used, {}
+        if used:
+            try:
+                await rooms.api_keys.note_use(used)
+            except Unavailable:
+                rooms.authenticator.keys_used = {**used, **rooms.authenticator.keys_used}
 
 
 async def _beat(register: WorkerRegister, state: WorkerState) -> None:

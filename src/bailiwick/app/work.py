@@ -35,7 +35,7 @@ from bailiwick.evidence.witnessing import KnownWitness, Witnessing
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
-from bailiwick.identity.login.local import LOCK
+from bailiwick.identity.login.lockout import LOCK
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
@@ -167,6 +167,12 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
                 before=now - timedelta(days=2),
             )
             failures = await tx.run("DELETE FROM login_failures WHERE last_at < :before", before=now - LOCK)
+            pending = await tx.run("DELETE FROM pending_sign_ins WHERE expires_at < :now", now=now)
+            refreshes = await tx.run(
+                "DELETE FROM refresh_tokens r USING sessions s WHERE s.id = r.session_id"
+                " AND (s.ended_at < :before OR s.expires_at < :before)",
+                before=now - timedelta(days=1),
+            )
             workers = await tx.run("DELETE FROM workers WHERE seen_at < :before", before=now - timedelta(days=1))
         return {
             "api_requests": await purge_api_requests(base.database, now),
@@ -176,6 +182,8 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             "feed": feed,
             "workers": workers,
             "login_failures": failures,
+            "pending_sign_ins": pending,
+            "refresh_tokens": refreshes,
         }
 
     async def retire_keys(due: datetime) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from bailiwick.authority.keys import VerifyKey
@@ -19,6 +20,9 @@ from bailiwick.authority.tokens import (
     verify_signature,
 )
 from bailiwick.evidence.events import Actor
+from bailiwick.identity.api_keys import PREFIX as API_KEY_PREFIX
+from bailiwick.identity.api_keys import holds
+from bailiwick.identity.api_keys import parse as parse_api_key
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.errors import Denied, Unauthenticated, Unavailable
 from bailiwick.kernel.http import Caller
@@ -58,6 +62,8 @@ class Authenticator:
         self._capacity = capacity
         self._mandates: dict[str, VerifiedTokens[Presented]] = {}
         self._sessions: dict[str, VerifiedTokens[SessionToken]] = {}
+        # when each API key was last used, until somebody writes it down
+        self.keys_used: dict[str, datetime] = {}
         self._keys_seen: dict[str, Mapping[str, VerifyKey]] = {}
 
     def require_fresh(self) -> None:
@@ -83,7 +89,28 @@ class Authenticator:
             zone, jti=claims.jti, client="", user=claims.sub, session=claims.sid, rev=claims.rev
         ):
             raise Unauthenticated(reason="session_ended")
-        return Caller(zone, claims.sub, user.role, claims.sid, user.must_change_password)
+        return Caller(zone, claims.sub, user.role, claims.sid, user.must_change_password, claims.amr, claims.auth_time)
+
+    def caller(self, credential: str, zone: str) -> Caller:
+        """The person behind a session token, or whose API key this is; raises as :meth:`session` does."""
+        if credential.startswith(API_KEY_PREFIX):
+            return self.api_key(credential, zone)
+        return self.session(credential, zone)
+
+    def api_key(self, text: str, zone: str) -> Caller:
+        """The person whose API key this is, with no more than the key's permissions."""
+        self.require_fresh()
+        parsed = parse_api_key(text)
+        state = self._store.current.zone(zone)
+        entry = state.api_keys.get(parsed[0]) if parsed is not None else None
+        now = self._clock.now()
+        if parsed is None or entry is None or not holds(entry, parsed[1], now):
+            raise Unauthenticated("The API key is unknown, ended or expired.", reason="invalid_token")
+        user = state.users.get(entry.username)
+        if user is None or not user.is_active:
+            raise Unauthenticated(reason="account_disabled")
+        self.keys_used[entry.id] = now
+        return Caller(zone, entry.username, user.role, "", False, key=entry.id, permissions=entry.permissions)
 
     def mandate(self, token: str, state: ZoneState) -> Presented:
         """The mandate of a token: signature, zone, expiry. Revocation is :meth:`require_live`'s."""

@@ -26,6 +26,7 @@ from bailiwick.authority.tokens import MANDATE_TYPE, SESSION_TYPE, Act, Mandate,
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject, encode
 from bailiwick.identity.loader import ApplicationEntry
+from bailiwick.identity.login.sign_ins import ACR_MFA, ACR_SINGLE
 from bailiwick.identity.sessions import printable
 from bailiwick.inventory.loader import ServerEntry
 from bailiwick.kernel.clock import Clock
@@ -152,8 +153,10 @@ class Issuer:
         self._observe("issued", "")
         return mandate, token
 
-    def session_token(self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...]) -> str:
-        """A person's API token for a session that ends at ``expires_at`` (epoch seconds)."""
+    def session_token(
+        self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...], auth_time: int
+    ) -> str:
+        """A person's API token, good until ``expires_at``; he proved himself at ``auth_time`` (epoch seconds)."""
         state = self._store.current.zone(zone)
         now = int(self._clock.time())
         claims = SessionToken(
@@ -166,8 +169,9 @@ class Issuer:
             sid=session_id,
             zone=zone,
             rev=self._revision(),
-            auth_time=now,
+            auth_time=auth_time,
             amr=amr,
+            acr=ACR_MFA if "mfa" in amr else ACR_SINGLE,
         )
         return sign(state.session_key, SESSION_TYPE, claims)
 

@@ -16,6 +16,7 @@ import structlog
 
 from bailiwick.authority.keys import KeyStore, SigningKey, VerifyKey
 from bailiwick.authority.revocation import RevokedSet, load_revocations
+from bailiwick.identity.api_keys import ApiKeyEntry, load_api_keys
 from bailiwick.identity.loader import ApplicationEntry, UserEntry, load_applications, load_users
 from bailiwick.inventory.loader import ServerEntry, load_servers
 from bailiwick.kernel.clock import Clock
@@ -40,6 +41,7 @@ class ZoneState:
     servers: Mapping[str, ServerEntry]
     users: Mapping[str, UserEntry]
     applications: Mapping[str, ApplicationEntry]
+    api_keys: Mapping[str, ApiKeyEntry]
     keys: Mapping[str, VerifyKey]
     revoked_keys: frozenset[str]
     mandate_key: SigningKey
@@ -120,6 +122,9 @@ class SnapshotStore:
                     fresh_apps = await load_applications(tx, zone, key)
                     kept = {i: app for i, app in zones[zone].applications.items() if app.name != key}
                     zones[zone] = replace(zones[zone], applications=MappingProxyType({**kept, **fresh_apps}))
+                case "api_key":
+                    fresh_keys = await load_api_keys(tx, zone, key)
+                    zones[zone] = replace(zones[zone], api_keys=_merged(zones[zone].api_keys, fresh_keys, key))
                 case "server":
                     fresh = await load_servers(tx, self._sealer, zone, key, audience=self._settings.audience)
                     zones[zone] = replace(zones[zone], servers=_merged(zones[zone].servers, fresh, key))
@@ -165,6 +170,7 @@ class SnapshotStore:
             ),
             users=MappingProxyType(dict(await load_users(tx, zone))),
             applications=MappingProxyType(dict(await load_applications(tx, zone))),
+            api_keys=MappingProxyType(await load_api_keys(tx, zone)),
             keys=MappingProxyType(await self._keys.load_public(tx, zone)),
             revoked_keys=await self._keys.load_revoked(tx, zone),
             mandate_key=await self._keys.load_signing(tx, zone, "mandate"),

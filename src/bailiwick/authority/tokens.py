@@ -78,6 +78,7 @@ class SessionToken(msgspec.Struct, frozen=True, rename={"rev": "bw_rev"}):
     rev: int
     auth_time: int
     amr: tuple[str, ...] = ("pwd",)
+    acr: str = ""
 
 
 class _Header(msgspec.Struct):

@@ -18,7 +18,7 @@ def context_of(request: Request, caller: Caller | None) -> Context:
     state = request.state
     return Context(
         zone=state.zone,
-        actor=Actor(user=caller.name, session=caller.session) if caller is not None else Actor(),
+        actor=actor_of(caller) if caller is not None else Actor(),
         network=Network(
             ip=getattr(state, "ip", ""),
             user_agent=request.headers.get("user-agent", "")[:_LONGEST_USER_AGENT],
@@ -27,3 +27,8 @@ def context_of(request: Request, caller: Caller | None) -> Context:
         client_request_id=getattr(state, "client_request_id", ""),
         trace_id=getattr(state, "trace_id", ""),
     )
+
+
+def actor_of(caller: Caller) -> Actor:
+    """The caller as events name him; a key stands where a session would."""
+    return Actor(user=caller.name, session=f"key:{caller.key}" if caller.key else caller.session)

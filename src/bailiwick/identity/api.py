@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field, SecretStr, StringConstraints
 
 from bailiwick.evidence.requests import context_of
+from bailiwick.identity.api_keys import ApiKey, ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
@@ -21,9 +24,10 @@ from bailiwick.kernel.http import (
     current_caller,
     require,
     set_etag,
+    signed_in,
     zone_of,
 )
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission
 
 RoleName = Literal["admin", "operator", "auditor", "viewer"]
 # longer than any password we take, so that length alone is refused with a sentence and not with an echo
@@ -38,7 +42,9 @@ GrantsPatch = Annotated[
 
 _NOT_LET_IN: dict[int | str, dict[str, Any]] = {401: {"description": "Not the right words, or not any more"}}
 
-SignedInCaller = Annotated[Caller, Depends(current_caller)]  # also with a one-time password not yet changed
+KeyIdPath = Annotated[str, Path(pattern=r"^[0-9a-z]{12}$")]
+SignedInCaller = Annotated[Caller, Depends(signed_in)]  # also with a one-time password not yet changed
+AnyCaller = Annotated[Caller, Depends(current_caller)]
 SelfCaller = Annotated[Caller, Depends(require(Permission.SELF))]
 UserReader = Annotated[Caller, Depends(require(Permission.USERS_READ))]
 UserWriter = Annotated[Caller, Depends(require(Permission.USERS_WRITE))]
@@ -51,6 +57,56 @@ class LoginBody(Body):
 
     username: Annotated[Line, StringConstraints(min_length=1), Field(examples=["jane.doe"])]
     password: PasswordField
+
+
+# no code is longer; of a token, neither
+Code = Annotated[SecretStr, Field(min_length=6, max_length=40)]
+OpaqueToken = Annotated[SecretStr, Field(max_length=200)]
+
+
+class RefreshBody(Body):
+    """A refresh token, which this uses up."""
+
+    refresh_token: OpaqueToken
+
+
+class PendingBody(Body):
+    """The `mfa_token` of a sign-in that owes its second factor."""
+
+    mfa_token: OpaqueToken
+
+
+class CodeBody(PendingBody):
+    """That, and a code of the authenticator app, or a recovery code."""
+
+    code: Code
+
+
+class OwnCodeBody(Body):
+    """A code of the authenticator app, or a recovery code."""
+
+    code: Code
+
+
+class FactorBody(Body):
+    """What to call the new factor."""
+
+    name: Annotated[Line, StringConstraints(min_length=1)] = "Authenticator app"
+
+
+class ApiKeyBody(Body):
+    """A new API key, with permissions of one's own. ``rate_limit``: requests per minute."""
+
+    name: Annotated[Line, StringConstraints(min_length=1)]
+    permissions: Annotated[list[Permission], Field(min_length=1, max_length=len(Permission))]
+    days: Annotated[int, Field(ge=1, le=366)] = 90
+    rate_limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class RotationBody(Body):
+    """How long the old key stays good."""
+
+    overlap_minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 24 * 60
 
 
 class PasswordBody(Body):
@@ -122,11 +178,21 @@ class ApplicationPatch(Body):
         return self.model_dump(exclude_unset=True)
 
 
-def routes(login: LocalLogin, users: Users, sessions: Sessions, applications: Applications) -> APIRouter:
+def routes(
+    login: LocalLogin,
+    sign_ins: SignIns,
+    users: Users,
+    sessions: Sessions,
+    applications: Applications,
+    api_keys: ApiKeys,
+) -> APIRouter:
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
     _auth_routes(router, login, users, sessions)
+    _continuing_routes(router, sign_ins)
+    _factor_routes(router, sign_ins)
     _session_routes(router, sessions)
+    _api_key_routes(router, api_keys)
     _user_routes(router, users)
     _application_routes(router, applications)
     return router
@@ -144,7 +210,7 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
         await sessions.end(context_of(request, caller), caller.session, owner=caller.name, sign_out=True)
 
     @router.get("/auth/me", tags=["auth"], summary="Who am I?")
-    async def me(caller: SignedInCaller) -> dict[str, Any]:
+    async def me(caller: AnyCaller) -> dict[str, Any]:
         user = await users.get(caller.zone, caller.name)
         return {**user.document(), "session_id": caller.session, "zone": caller.zone}
 
@@ -166,6 +232,81 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
         return {"username": await users.accept_invitation(context_of(request, None), token, password)}
 
 
+def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
+    @router.post("/auth/refresh", tags=["auth"], summary="Go on: the next tokens", responses=_NOT_LET_IN)
+    async def refresh(request: Request, response: Response, body: RefreshBody) -> dict[str, Any]:
+        """A refresh token works once. One used twice ends the session: somebody has a copy."""
+        never_store(response)
+        return (await sign_ins.refresh(context_of(request, None), body.refresh_token.get_secret_value())).document()
+
+    @router.post("/auth/mfa", tags=["auth"], summary="Finish a sign-in by a second factor", responses=_NOT_LET_IN)
+    async def answer(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
+        never_store(response)
+        token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
+        return (await sign_ins.answer(context_of(request, None), token, code)).document()
+
+    @router.post(
+        "/auth/mfa/enrolment", tags=["auth"], summary="Enrol the factor that a sign-in needs", responses=_NOT_LET_IN
+    )
+    async def begin_enrolment(request: Request, response: Response, body: PendingBody) -> dict[str, Any]:
+        never_store(response)
+        token = body.mfa_token.get_secret_value()
+        return (await sign_ins.begin_enrolment(context_of(request, None), token)).document()
+
+    @router.post(
+        "/auth/mfa/enrolment/confirm",
+        tags=["auth"],
+        summary="Confirm the factor by its first code, and sign in",
+        responses=_NOT_LET_IN,
+    )
+    async def finish_enrolment(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
+        """The answer holds the recovery codes, which are told once."""
+        never_store(response)
+        token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
+        return (await sign_ins.finish_enrolment(context_of(request, None), token, code)).document()
+
+    @router.post("/auth/step-up", tags=["auth"], summary="Prove it is still you (RFC 9470)", responses=_NOT_LET_IN)
+    async def step_up(
+        request: Request, response: Response, caller: SignedInCaller, body: OwnCodeBody
+    ) -> dict[str, Any]:
+        """The next access token of this session; its `acr` and `auth_time` say what was just proven."""
+        never_store(response)
+        return (await sign_ins.step_up(context_of(request, caller), body.code.get_secret_value())).document()
+
+
+def _factor_routes(router: APIRouter, sign_ins: SignIns) -> None:
+    @router.get("/auth/factors", tags=["auth"], summary="One's second factors")
+    async def list_factors(caller: SelfCaller) -> dict[str, Any]:
+        return await sign_ins.factors(caller.zone, caller.name)
+
+    @router.post("/auth/factors/totp", tags=["auth"], status_code=201, summary="Begin to enrol an authenticator app")
+    async def add_totp(request: Request, response: Response, caller: SelfCaller, body: FactorBody) -> dict[str, Any]:
+        never_store(response)
+        await sign_ins.require_recent(caller)
+        return (await sign_ins.add_totp(context_of(request, caller), body.name)).document()
+
+    @router.post("/auth/factors/totp/confirm", tags=["auth"], summary="Confirm the app by its first code")
+    async def confirm_totp(
+        request: Request, response: Response, caller: SelfCaller, body: OwnCodeBody
+    ) -> dict[str, Any]:
+        """With the first factor come recovery codes, which are told once."""
+        never_store(response)
+        await sign_ins.require_recent(caller)
+        told = await sign_ins.confirm_added(context_of(request, caller), body.code.get_secret_value())
+        return {**await sign_ins.factors(caller.zone, caller.name), "recovery_codes": list(told)}
+
+    @router.post("/auth/recovery-codes", tags=["auth"], summary="Fresh recovery codes; the earlier ones are void")
+    async def renew_codes(request: Request, response: Response, caller: SelfCaller) -> dict[str, Any]:
+        never_store(response)
+        await sign_ins.require_recent(caller)
+        return {"recovery_codes": list(await sign_ins.renew_recovery_codes(context_of(request, caller)))}
+
+    @router.delete("/auth/factors/{identifier}", tags=["auth"], status_code=204, summary="Remove one of one's factors")
+    async def remove_factor(request: Request, caller: SelfCaller, identifier: IdPath) -> None:
+        await sign_ins.require_recent(caller)
+        await sign_ins.remove_factor(context_of(request, caller), identifier)
+
+
 def _session_routes(router: APIRouter, sessions: Sessions) -> None:
     @router.get("/sessions", tags=["sessions"], summary="List one's sessions; administrators see everybody's")
     async def list_sessions(
@@ -176,14 +317,56 @@ def _session_routes(router: APIRouter, sessions: Sessions) -> None:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> dict[str, Any]:
-        owner = username if allowed(caller.role, Permission.USERS_WRITE) else caller.name
+        owner = username if caller.may(Permission.USERS_WRITE) else caller.name
         found, following = await sessions.list(zone_of(request), owner, after_id(cursor), limit, ended=ended)
         return page([session.document(caller.session) for session in found], following)
 
     @router.delete("/sessions/{identifier}", tags=["sessions"], status_code=204, summary="End a session")
     async def end_session(request: Request, caller: SelfCaller, identifier: IdPath) -> None:
-        owner = None if allowed(caller.role, Permission.USERS_WRITE) else caller.name
+        owner = None if caller.may(Permission.USERS_WRITE) else caller.name
         await sessions.end(context_of(request, caller), identifier, owner=owner)
+
+
+def _api_key_routes(router: APIRouter, keys: ApiKeys) -> None:
+    def answer(response: Response, key: ApiKey, text: str) -> dict[str, Any]:
+        never_store(response)
+        return {**key.document(), "api_key": text}
+
+    def owner(caller: Caller) -> str | None:
+        return None if caller.may(Permission.USERS_WRITE) else caller.name
+
+    @router.get("/api-keys", tags=["api-keys"], summary="List one's API keys; administrators see everybody's")
+    async def list_keys(
+        request: Request, caller: SelfCaller, cursor: Cursor = None, limit: Limit = 100
+    ) -> dict[str, Any]:
+        found, following = await keys.list(zone_of(request), owner(caller), after_name(cursor), limit)
+        return page([key.document() for key in found], following)
+
+    @router.post("/api-keys", tags=["api-keys"], status_code=201, summary="Make an API key")
+    async def create_key(request: Request, response: Response, caller: SelfCaller, body: ApiKeyBody) -> dict[str, Any]:
+        """The key is told once, as `api_key`. It can do no more than its maker, whatever becomes of his role."""
+        key, text = await keys.create(
+            context_of(request, caller),
+            caller.role,
+            body.name,
+            [*dict.fromkeys(body.permissions)],
+            life=timedelta(days=body.days),
+            rate_limit=body.rate_limit,
+        )
+        return answer(response, key, text)
+
+    @router.post("/api-keys/{identifier}/rotate", tags=["api-keys"], status_code=201, summary="Replace an API key")
+    async def rotate_key(
+        request: Request, response: Response, caller: SelfCaller, identifier: KeyIdPath, body: RotationBody
+    ) -> dict[str, Any]:
+        """The new key is told once; the old one stays good for the overlap."""
+        overlap = timedelta(minutes=body.overlap_minutes)
+        rotated = await keys.rotate(context_of(request, caller), identifier, owner=caller.name, overlap=overlap)
+        return answer(response, *rotated)
+
+    @router.delete("/api-keys/{identifier}", tags=["api-keys"], status_code=204, summary="End an API key")
+    async def end_key(request: Request, caller: SelfCaller, identifier: KeyIdPath) -> None:
+        await keys.end(context_of(request, caller), identifier, owner=owner(caller))
 
 
 def _user_routes(router: APIRouter, users: Users) -> None:

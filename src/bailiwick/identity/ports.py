@@ -13,11 +13,13 @@ RevocationKind = Literal["session", "application", "user"]
 class SessionTokens(Protocol):
     """Signs people's API tokens."""
 
-    def session_token(self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...]) -> str:
-        """A token (``typ: bw-session+jwt``) for a session of ``username`` that ends at ``expires_at`` (epoch seconds).
+    def session_token(
+        self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...], auth_time: int
+    ) -> str:
+        """A token (``typ: bw-session+jwt``) for a session of ``username``, good until ``expires_at`` (epoch seconds).
 
-        ``amr`` are the ways by which the person signed in (RFC 8176). It is called while the user's row is locked, so
-        that a revocation of the user is either seen before or covers the token.
+        ``amr`` are the ways by which the person proved himself (RFC 8176), the last time at ``auth_time``. It is called
+        while the user's row is locked, so that a revocation of the user is either seen before or covers the token.
         """
         ...
 

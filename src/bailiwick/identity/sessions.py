@@ -17,7 +17,7 @@ from bailiwick.kernel.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session. It lives while ``ended_at`` is None and ``expires_at`` is to come."""
+    """One session. It lives while ``ended_at`` is None, and ``idle_until`` and ``expires_at`` are to come."""
 
     id: str
     zone: str
@@ -25,7 +25,10 @@ class Session:
     method: str
     ip: str
     user_agent: str
+    amr: tuple[str, ...]
     created_at: datetime
+    last_seen_at: datetime
+    idle_until: datetime
     expires_at: datetime
     ended_at: datetime | None
     end_reason: str | None
@@ -38,7 +41,10 @@ class Session:
             "method": self.method,
             "ip": self.ip,
             "user_agent": self.user_agent,
+            "amr": list(self.amr),
             "created_at": self.created_at,
+            "last_seen_at": self.last_seen_at,
+            "idle_until": self.idle_until,
             "expires_at": self.expires_at,
             "ended_at": self.ended_at,
             "end_reason": self.end_reason,
@@ -53,13 +59,18 @@ async def open_session(
     username: str,
     *,
     method: str,
+    amr: Sequence[str],
     now: datetime,
+    idle_until: datetime,
     expires_at: datetime,
 ) -> None:
-    """Write the row of a session that begins now; the caller holds the user's row."""
+    """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176."""
     await tx.run(
-        "INSERT INTO sessions (id, zone, username, method, ip, user_agent, created_at, expires_at)"
-        " VALUES (:id, :zone, :username, :method, :ip, :user_agent, :now, :expires_at)",
+        "INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,"
+        " idle_until, expires_at) VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now,"
+        " :idle_until, :expires_at)",
+        amr=[*amr],
+        idle_until=idle_until,
         id=identifier,
         zone=context.zone,
         username=username,
@@ -93,6 +104,23 @@ async def end_sessions(
     return sorted(row["id"] for row in rows)
 
 
+async def end_oldest_sessions(
+    tx: Transaction, zone: str, username: str, *, keep: int, now: datetime, but: str
+) -> Sequence[str]:
+    """End the user's oldest live sessions beyond ``keep``; answers their ids. Whoever calls revokes them."""
+    rows = await tx.all(
+        "UPDATE sessions SET ended_at = :now, end_reason = 'too many sessions' WHERE id IN (SELECT id FROM sessions"
+        " WHERE zone = :zone AND username = :username AND ended_at IS NULL AND expires_at > :now AND id <> :but"
+        " ORDER BY id DESC OFFSET :others) RETURNING id",
+        zone=zone,
+        username=username,
+        now=now,
+        but=but,
+        others=keep - 1,
+    )
+    return sorted(row["id"] for row in rows)
+
+
 class Sessions:
     """Lists and ends sessions."""
 
@@ -113,7 +141,8 @@ class Sessions:
             rows = await tx.all(
                 "SELECT * FROM sessions WHERE zone = :zone AND id < :before"
                 " AND (cast(:username AS text) IS NULL OR username = :username)"
-                " AND (:ended OR (ended_at IS NULL AND expires_at > :now)) ORDER BY id DESC LIMIT :limit",
+                " AND (:ended OR (ended_at IS NULL AND least(idle_until, expires_at) > :now))"
+                " ORDER BY id DESC LIMIT :limit",
                 zone=zone,
                 before=before,
                 username=username,
@@ -174,7 +203,10 @@ def _session(row: Row) -> Session:
         row["method"],
         row["ip"],
         row["user_agent"],
+        tuple(row["amr"]),
         row["created_at"],
+        row["last_seen_at"],
+        row["idle_until"],
         row["expires_at"],
         row["ended_at"],
         row["end_reason"],

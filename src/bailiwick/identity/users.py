@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords, check_password
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
@@ -253,6 +254,7 @@ class Users:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _locked(tx, context.zone, username)
+            removed = await forget_factors(tx, context.zone, username)
             ended = await end_sessions(tx, context.zone, username, now=now, reason="second factors reset")
             await self._recorder.record(
                 tx,
@@ -261,14 +263,14 @@ class Users:
                 context,
                 subject=Subject(id=username, type="user"),
                 sessions_ended=len(ended),
+                factors_removed=removed,
             )
             revision = await self._revocations.revoke(tx, context, "user", username, "second factors reset")
         await self._revocations.settle(revision, context)
-        # no factor can be enrolled yet, so there is none to forget
         return {
             "username": username,
             "mfa_enabled": user.mfa_enabled,
-            "factors_removed": 0,
+            "factors_removed": removed,
             "sessions_ended": len(ended),
         }
 

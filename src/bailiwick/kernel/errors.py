@@ -51,9 +51,19 @@ REASONS: dict[str, Reason] = {
     "wrong_audience": Reason(401, "The token was issued for another server."),
     "wrong_zone": Reason(401, "The token was issued by another zone."),
     "invalid_credentials": Reason(401, "The user name or password is wrong."),
+    "mfa_required": Reason(401, "The first factor held; send the second to /api/v1/auth/mfa with the `mfa_token`."),
+    "mfa_enrolment_required": Reason(
+        401, "The account needs a second factor and has none; enrol one under /api/v1/auth/mfa with the `mfa_token`."
+    ),
+    "invalid_code": Reason(401, "The code is wrong, too old, or was used already."),
+    "refresh_reused": Reason(401, "The refresh token was used before, so somebody has a copy; the session is over."),
+    "insufficient_user_authentication": Reason(
+        401, "This needs a second factor, or a fresh one: POST /api/v1/auth/step-up (RFC 9470)."
+    ),
     "invalid_client": Reason(401, "The application is unknown, disabled or its secret is wrong."),
     "account_disabled": Reason(401, "The account is disabled."),
     "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
+    "session_needed": Reason(403, "This is for a signed-in person; an API key cannot do it."),
     "session_ended": Reason(401, "The session was signed out, ended by an administrator, or ran out."),
     # --- may you
     "permission_denied": Reason(403, "Your role does not hold the permission this needs."),

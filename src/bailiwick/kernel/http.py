@@ -18,14 +18,16 @@ from fastapi.security import HTTPBearer
 from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest
 from bailiwick.kernel.permissions import Permission, allowed
 
-_bearer = HTTPBearer(auto_error=False, description="The token that POST /api/v1/auth/login/local answers")
+_bearer = HTTPBearer(auto_error=False, description="The token of a sign-in, or an API key")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling the API: a signed-in person.
+    """Who is calling the API: a signed-in person, or a key of his.
 
-    ``name`` is the user name, ``session`` the id of the session the token belongs to.
+    ``name`` is the user name, ``session`` the id of the session the token belongs to. ``amr``: by what he proved
+    himself (RFC 8176), last at ``auth_time`` (epoch seconds). A key has an id in ``key``, no session, and no more than
+    its ``permissions``.
     """
 
     zone: str
@@ -33,6 +35,14 @@ class Caller:
     role: str
     session: str
     must_change_password: bool = False
+    amr: tuple[str, ...] = ()
+    auth_time: int = 0
+    key: str = ""
+    permissions: frozenset[str] | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether his role holds the permission, and the key, if it is one, was given it."""
+        return allowed(self.role, permission) and (self.permissions is None or permission in self.permissions)
 
 
 class Authenticate(Protocol):
@@ -51,13 +61,20 @@ async def current_caller(request: Request, _documented: Annotated[Any, Depends(_
     return caller
 
 
+async def signed_in(caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
+    """The caller, who must be a person in a session and not a key."""
+    if caller.key:
+        raise Denied(reason="session_needed")
+    return caller
+
+
 def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
     """A dependency that answers the caller if his role holds ``permission``, else refuses with 403."""
 
     async def dependency(caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
         if caller.must_change_password:
             raise Denied(reason="password_change_required")
-        if not allowed(caller.role, permission):
+        if not caller.may(permission):
             raise Denied(f"This needs the permission {permission}.", permission=str(permission))
         return caller
 

@@ -62,6 +62,10 @@ class Ids:
             f"-{pool[offset + 4 : end]}"
         )
 
+    def random(self, length: int) -> bytes:
+        """``length`` random bytes."""
+        return self._random_bytes(length)
+
     def secret(self, length: int = 32) -> str:
         """``length`` random bytes as URL-safe text without padding, for secrets and one-time passwords."""
         from base64 import urlsafe_b64encode

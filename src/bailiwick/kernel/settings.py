@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     )
     mandate_ttl_s: int = Field(900, ge=10, le=900, description="Longest life of a mandate.")
     session_ttl_s: int = Field(12 * 3600, ge=60, description="Absolute life of a person's session.")
+    session_idle_s: int = Field(4 * 3600, ge=60, description="A session that is not refreshed for so long is over.")
+    access_ttl_s: int = Field(3600, ge=60, description="Life of a person's access token.")
+    max_sessions: int = Field(5, ge=1, le=1000, description="Sessions a person may have; the oldest ends.")
+    mfa_roles: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("admin",), description="Comma-separated roles that need a second factor, except in development mode."
+    )
     spool_segment_mb: int = Field(64, ge=1, le=1024, description="Size of a spool segment.")
     allow_upstream_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated private networks (CIDR) that upstreams may live in. Link-local never."
@@ -105,7 +111,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("allow_upstream_networks", "trusted_proxies", "witnesses"):
+        for name in ("allow_upstream_networks", "trusted_proxies", "witnesses", "mfa_roles"):
             raw = values.get(name)
             if isinstance(raw, str):
                 values[name] = tuple(part.strip() for part in raw.split(",") if part.strip())

@@ -19,7 +19,7 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound
 from bailiwick.kernel.fields import Body, Name, NamePath, Text, after_name
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, encode_cursor, require, zone_of
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission
 from bailiwick.policy import sets
 from bailiwick.policy.comparison import MAX_PAIRS
 from bailiwick.policy.known_good import KnownGood
@@ -129,7 +129,7 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
 
     @router.post("/policies/rollback", summary="Return to the last-known-good policy set", responses=_REFUSED)
     async def rollback(request: Request, caller: Rollbacker) -> dict[str, Any]:
-        narrow = not allowed(caller.role, Permission.POLICIES_WRITE)
+        narrow = not caller.may(Permission.POLICIES_WRITE)
         return _changed(await policies.rollback(context_of(request, caller), known_good_only=narrow))
 
     @router.post("/policies/cache/flush", summary="Forget remembered decisions on every worker")
@@ -223,7 +223,7 @@ def _decision_routes(router: APIRouter, database: Database, recorder: Recorder, 
         if found is None:
             raise NotFound("There is no decision by that id.")
         event = found.entry.event
-        if not _own(event, caller.name) and not allowed(caller.role, Permission.DECISIONS_READ):
+        if not _own(event, caller.name) and not caller.may(Permission.DECISIONS_READ):
             raise NotFound("There is no decision by that id.")
         async with database.begin() as tx:
             await recorder.record(

@@ -14,8 +14,9 @@ from typing import Annotated, Any, NamedTuple, Protocol
 import msgspec
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, Network, Recorder, Subject, encode
+from bailiwick.evidence.events import Context, Network, Recorder, Subject, encode
 from bailiwick.evidence.inputs import DETAIL, digest_of
+from bailiwick.evidence.requests import actor_of
 from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest, Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
@@ -163,13 +164,13 @@ class Evaluate:
         question = known.question if known is not None else read_question(body)
         context = Context(
             zone,
-            Actor(user=caller.name, session=caller.session),
+            actor_of(caller),
             Network(state.get("ip", ""), user_agent),
             state["request_id"],
             state.get("client_request_id", ""),
             state.get("trace_id", ""),
         )
-        if question.user_id != caller.name and not _MAY_ASK_FOR_OTHERS.get(caller.role, False):
+        if question.user_id != caller.name and not _may_ask_for_others(caller):
             await self._refused(context, question, "permission_denied")
             raise Denied(
                 "Deciding for others, or on an input of your own making, needs the permission "
@@ -261,6 +262,12 @@ class Evaluate:
         await self._evidence.event(context.zone, encode(event))
 
 
+def _may_ask_for_others(caller: Caller) -> bool:
+    return _MAY_ASK_FOR_OTHERS.get(caller.role, False) and (
+        caller.permissions is None or Permission.EVALUATE_OTHERS in caller.permissions
+    )
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 _decode = msgspec.json.Decoder(Question).decode
@@ -315,6 +322,10 @@ def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
             token = value
         elif name == b"content-type":
             media_type = value
+        elif name == b"x-api-key":
+            if token is not None:
+                raise BailiwickError(reason="ambiguous_request")
+            token = b"Bearer " + value
         elif name == b"user-agent":
             user_agent = value
         elif name == b"content-length" and (not value.isdigit() or len(value) > 6 or int(value) > MAX_BODY_BYTES):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 import structlog
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.login.lockout import LOCK, count_failure, locked_until
+from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
 from bailiwick.identity.passwords import Passwords, Verified, check_password
-from bailiwick.identity.ports import Revoke, SessionTokens
-from bailiwick.identity.sessions import end_sessions, open_session, printable
+from bailiwick.identity.ports import Revoke
+from bailiwick.identity.sessions import end_sessions, printable
 from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
@@ -26,46 +27,15 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, Unauthenticated
 from bailiwick.kernel.fields import NAME_PATTERN
-from bailiwick.kernel.ids import Ids
-from bailiwick.kernel.settings import Settings
-
-MAX_FAILURES = 10
-LOCK = timedelta(minutes=15)
 
 _NAME = re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$"))
 
 _SELECT_USER = """
-SELECT id, email, role, is_active, password_hash, must_change_password FROM users
+SELECT id, username, email, role, is_active, mfa_enabled, password_hash, must_change_password FROM users
 WHERE zone = :zone AND username = :username
 """
-_SELECT_LOCK = "SELECT locked_until FROM login_failures WHERE zone = :zone AND username = :username"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session just opened, and the token that stands for it."""
-
-    token: str
-    session_id: str
-    expires_in: int
-    must_change_password: bool
-    username: str
-    role: str
-    email: str
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form; ``token`` repeats ``access_token`` for callers that read that name."""
-        return {
-            "access_token": self.token,
-            "token": self.token,
-            "token_type": "Bearer",
-            "expires_in": self.expires_in,
-            "session_id": self.session_id,
-            "must_change_password": self.must_change_password,
-            "user": {"username": self.username, "role": self.role, "email": self.email},
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +59,30 @@ class LocalLogin:
         self,
         database: Database,
         clock: Clock,
-        ids: Ids,
         recorder: Recorder,
-        settings: Settings,
         passwords: Passwords,
-        tokens: SessionTokens,
+        sign_ins: SignIns,
         revocations: Revoke,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._ids = ids
         self._recorder = recorder
-        self._life = timedelta(seconds=settings.session_ttl_s)
         self._passwords = passwords
-        self._tokens = tokens
+        self._sign_ins = sign_ins
         self._revocations = revocations
 
     async def sign_in(self, context: Context, username: str, password: str) -> SignedIn:
         """Open a session for the user of ``context.zone``.
 
-        Raises ``Unauthenticated`` with ``invalid_credentials`` or, the password being right, ``account_disabled``;
-        ``account_locked`` (429); ``Unavailable`` when too many passwords are being checked.
+        Raises ``Unauthenticated`` with ``invalid_credentials`` or, the password being right, ``account_disabled``,
+        ``mfa_required`` or ``mfa_enrolment_required``; ``account_locked`` (429); ``Unavailable`` when too many
+        passwords are being checked.
         """
         known = _NAME.fullmatch(username) is not None
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _user(tx, context.zone, username) if known else None
-            locked = await self._locked_until(tx, context.zone, username) if known else None
+            locked = await locked_until(tx, context.zone, username, self._clock.now()) if known else None
         if locked is not None:
             await self._refuse(context, username, _Refusal("account_locked", locked))
         stored = user["password_hash"] if user is not None else None
@@ -125,6 +92,8 @@ class LocalLogin:
             outcome = await self._conclude(tx, context, username, stored, verified, fresh_hash, known=known)
         if isinstance(outcome, _Refusal):
             raise self._refused(context, username, outcome)
+        if isinstance(outcome, FactorDue):
+            raise outcome.error()
         return outcome
 
     async def change_password(self, context: Context, username: str, session_id: str, current: str, new: str) -> None:
@@ -135,7 +104,7 @@ class LocalLogin:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _user(tx, context.zone, username)
-            locked = await self._locked_until(tx, context.zone, username)
+            locked = await locked_until(tx, context.zone, username, self._clock.now())
         if locked is not None:
             await self._refuse(context, username, _Refusal("account_locked", locked))
         stored = user["password_hash"] if user is not None else None
@@ -170,41 +139,15 @@ class LocalLogin:
         fresh_hash: str | None,
         *,
         known: bool,
-    ) -> SignedIn | _Refusal:
+    ) -> SignedIn | FactorDue | _Refusal:
         refusal, user = await self._admit(tx, context, username, stored, verified, known=known)
         if refusal is not None or user is None:
             refusal = refusal or _Refusal("invalid_credentials")
             await self._record_refusal(tx, context, username, refusal)
             return refusal
-        await forget_failures(tx, context.zone, username)
-        session_id, now = self._ids(), self._clock.now()
-        expires_at = now + self._life
-        await tx.run(
-            "UPDATE users SET last_login_at = :now, password_hash = coalesce(:fresh, password_hash) WHERE id = :id",
-            now=now,
-            fresh=fresh_hash,
-            id=user["id"],
-        )
-        await open_session(tx, context, session_id, username, method="local", now=now, expires_at=expires_at)
-        # signed while the row is locked: whoever revokes the user later gets a later revision than the token's
-        token = self._tokens.session_token(context.zone, username, session_id, expires_at.timestamp(), ("pwd",))
-        await self._recorder.record(
-            tx,
-            codes.AUTH_LOGIN_SUCCESS,
-            "success",
-            _acting(context, username, session_id),
-            subject=Subject(id=username, type="user"),
-            method="local",
-        )
-        return SignedIn(
-            token,
-            session_id,
-            int(self._life.total_seconds()),
-            user["must_change_password"],
-            username,
-            user["role"],
-            user["email"],
-        )
+        if fresh_hash is not None:
+            await tx.run("UPDATE users SET password_hash = :fresh WHERE id = :id", fresh=fresh_hash, id=user["id"])
+        return await self._sign_ins.conclude(tx, context, user, "local", ("pwd",))
 
     async def _admit(
         self,
@@ -220,50 +163,15 @@ class LocalLogin:
         if not known:
             return _Refusal("invalid_credentials"), None
         user = await _user(tx, context.zone, username, lock=True)
-        locked = await self._locked_until(tx, context.zone, username, lock=True)
+        locked = await locked_until(tx, context.zone, username, self._clock.now(), lock=True)
         if locked is not None:
             return _Refusal("account_locked", locked), user
         if not verified.ok or user is None or user["password_hash"] != stored:
-            await self._count_failure(tx, context, username)
+            await count_failure(tx, self._recorder, context, username, self._clock.now())
             return _Refusal("invalid_credentials"), user
         if not user["is_active"]:
             return _Refusal("account_disabled"), user
         return None, user
-
-    async def _count_failure(self, tx: Transaction, context: Context, username: str) -> None:
-        now = self._clock.now()
-        row = await tx.one(
-            "INSERT INTO login_failures AS f (zone, username, failures, last_at) VALUES (:zone, :username, 1, :now)"
-            " ON CONFLICT (zone, username) DO UPDATE SET last_at = :now,"
-            " failures = CASE WHEN f.last_at <= :forgotten THEN 1 ELSE f.failures + 1 END,"
-            " locked_until = CASE WHEN f.last_at > :forgotten AND f.failures + 1 >= :most"
-            " THEN cast(:until AS timestamptz) END"
-            " RETURNING failures, locked_until",
-            zone=context.zone,
-            username=username,
-            now=now,
-            forgotten=now - LOCK,
-            most=MAX_FAILURES,
-            until=now + LOCK,
-        )
-        if row is not None and row["locked_until"] is not None:
-            await self._recorder.record(
-                tx,
-                codes.AUTH_ACCOUNT_LOCKED,
-                "failure",
-                context,
-                subject=Subject(id=username, type="user"),
-                failures=row["failures"],
-                minutes=int(LOCK.total_seconds() // 60),
-            )
-
-    async def _locked_until(self, tx: Transaction, zone: str, username: str, *, lock: bool = False) -> datetime | None:
-        until: datetime | None = await tx.value(
-            f"{_SELECT_LOCK} FOR UPDATE" if lock else _SELECT_LOCK,
-            zone=zone,
-            username=username,
-        )
-        return until if until is not None and until > self._clock.now() else None
 
     async def _store_password(
         self, tx: Transaction, context: Context, username: str, session_id: str, hashed: str
@@ -326,15 +234,4 @@ async def _user(tx: Transaction, zone: str, username: str, *, lock: bool = False
         f"{_SELECT_USER} FOR UPDATE" if lock else _SELECT_USER,
         zone=zone,
         username=username,
-    )
-
-
-def _acting(context: Context, username: str, session_id: str) -> Context:
-    return Context(
-        context.zone,
-        Actor(user=username, session=session_id),
-        context.network,
-        context.request_id,
-        context.client_request_id,
-        context.trace_id,
     )

@@ -100,7 +100,11 @@ CREATE TABLE sessions (
   method text NOT NULL,
   ip text NOT NULL DEFAULT '',
   user_agent text NOT NULL DEFAULT '',
+  amr text[] NOT NULL DEFAULT '{pwd}',
+  auth_time timestamptz NOT NULL,
   created_at timestamptz NOT NULL,
+  last_seen_at timestamptz NOT NULL,
+  idle_until timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
   ended_at timestamptz,
   end_reason text,
@@ -108,6 +112,65 @@ CREATE TABLE sessions (
 );
 CREATE INDEX ON sessions (zone, username) WHERE ended_at IS NULL;
 CREATE INDEX ON sessions (expires_at);
+-- A token once used stays, so that using it again is recognised: somebody has a copy.
+CREATE TABLE refresh_tokens (
+  hash bytea PRIMARY KEY,
+  session_id text NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  created_at timestamptz NOT NULL,
+  used_at timestamptz
+);
+CREATE INDEX ON refresh_tokens (session_id);
+-- Somebody proved the first factor and owes the second.
+CREATE TABLE pending_sign_ins (
+  token_hash bytea PRIMARY KEY,
+  zone text NOT NULL,
+  username text NOT NULL,
+  method text NOT NULL,
+  amr text[] NOT NULL,
+  enrolling boolean NOT NULL,
+  attempts int NOT NULL DEFAULT 0,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+CREATE INDEX ON pending_sign_ins (expires_at);
+CREATE TABLE factors (
+  id text PRIMARY KEY,
+  zone text NOT NULL,
+  username text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('totp')),
+  name text NOT NULL,
+  secret_sealed bytea,
+  last_step bigint NOT NULL DEFAULT -1,
+  created_at timestamptz NOT NULL,
+  confirmed_at timestamptz,
+  last_used_at timestamptz,
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+CREATE INDEX ON factors (zone, username);
+CREATE TABLE api_keys (
+  id text PRIMARY KEY,
+  zone text NOT NULL,
+  username text NOT NULL,
+  name text NOT NULL,
+  permissions text[] NOT NULL,
+  rate_limit int CHECK (rate_limit > 0),
+  secret_hash bytea NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  last_used_at timestamptz,
+  ended_at timestamptz,
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+CREATE INDEX ON api_keys (zone, username);
+CREATE TABLE recovery_codes (
+  zone text NOT NULL,
+  username text NOT NULL,
+  hash bytea NOT NULL,
+  used_at timestamptz,
+  PRIMARY KEY (zone, username, hash),
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
 CREATE TABLE applications (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,

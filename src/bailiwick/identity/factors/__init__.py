@@ -1,0 +1,1 @@
+"""Second factors: what a person has or is, beside what he knows."""

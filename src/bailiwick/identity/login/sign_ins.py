@@ -1,0 +1,604 @@
+"""Where every way of signing in ends: a second factor if one is due, then a session with its tokens.
+
+A path (password, directory, provider, key) proves *who*; it calls :meth:`SignIns.conclude` while it holds the user's
+row, and has no other way to a session. Whether a factor is due is decided here alone, so that no path can skip it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.identity.factors import totp
+from bailiwick.identity.factors.store import (
+    begin_totp,
+    confirm_totp,
+    list_factors,
+    recovery_codes_left,
+    replace_recovery_codes,
+    use_recovery_code,
+    use_totp,
+)
+from bailiwick.identity.login.lockout import count_failure, locked_until
+from bailiwick.identity.ports import Revoke, SessionTokens
+from bailiwick.identity.sessions import end_oldest_sessions, open_session
+from bailiwick.identity.users import forget_failures
+from bailiwick.inventory.zones import require_active
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.crypto import Sealer
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import BailiwickError, Conflict, Unauthenticated
+from bailiwick.kernel.http import Caller
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.settings import Settings
+
+Method = Literal["local", "ldap", "oidc", "saml", "passkey"]
+
+PENDING_LIFE = timedelta(minutes=5)
+MAX_ATTEMPTS = 5
+# how long a proof counts as fresh for what changes the account itself
+RECENT = timedelta(minutes=15)
+# authentication context classes (RFC 9470): by one factor, and by two
+ACR_SINGLE = "urn:bailiwick:acr:1fa"
+ACR_MFA = "urn:bailiwick:acr:2fa"
+PENDING_PREFIX = "bwm_"
+REFRESH_PREFIX = "bwr_"
+
+_USER = "SELECT id, username, email, role, is_active, mfa_enabled, must_change_password FROM users"
+_PENDING = "SELECT * FROM pending_sign_ins WHERE token_hash = :hash AND zone = :zone"
+# one statement: the used token ends, the next one begins and the session lives on, or nothing happens
+_ROTATE = """
+WITH live AS (
+  SELECT s.id, u.email, u.role, u.must_change_password FROM refresh_tokens r
+  JOIN sessions s ON s.id = r.session_id JOIN users u ON u.zone = s.zone AND u.username = s.username
+  WHERE r.hash = :old AND r.used_at IS NULL AND s.zone = :zone AND s.ended_at IS NULL AND u.is_active
+    AND least(s.idle_until, s.expires_at) > :now
+  FOR UPDATE OF r, s
+), used AS (
+  UPDATE refresh_tokens SET used_at = :now FROM live WHERE hash = :old
+), next AS (
+  INSERT INTO refresh_tokens (hash, session_id, created_at) SELECT :new, id, :now FROM live
+)
+UPDATE sessions s SET last_seen_at = :now, idle_until = :idle_until FROM live WHERE s.id = live.id
+RETURNING s.id, s.username, s.expires_at, s.amr, s.auth_time, live.email, live.role, live.must_change_password
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session just opened, or going on, and the tokens that stand for it."""
+
+    token: str
+    refresh_token: str
+    session_id: str
+    expires_in: int
+    must_change_password: bool
+    username: str
+    role: str
+    email: str
+    recovery_codes: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form; ``token`` repeats ``access_token`` for callers that read that name."""
+        told = {
+            "access_token": self.token,
+            "token": self.token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "refresh_token": self.refresh_token,
+            "session_id": self.session_id,
+            "must_change_password": self.must_change_password,
+            "user": {"username": self.username, "role": self.role, "email": self.email},
+        }
+        return {**told, "recovery_codes": list(self.recovery_codes)} if self.recovery_codes else told
+
+
+@dataclass(frozen=True, slots=True)
+class FactorDue:
+    """The first factor held; a second is owed. ``methods``: what would do. ``enrol``: none is enrolled yet."""
+
+    token: str
+    methods: tuple[str, ...]
+    enrol: bool
+
+    def error(self) -> BailiwickError:
+        """The refusal that tells the caller how to go on."""
+        return Unauthenticated(
+            reason="mfa_enrolment_required" if self.enrol else "mfa_required",
+            mfa_token=self.token,
+            expires_in=int(PENDING_LIFE.total_seconds()),
+            methods=list(self.methods),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A TOTP secret to put into an app, told once."""
+
+    secret: str
+    uri: str
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"secret": self.secret, "otpauth_uri": self.uri, "digits": totp.DIGITS, "period": totp.STEP_S}
+
+
+class SignIns:
+    """Concludes sign-ins, takes second factors, and keeps sessions going."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        recorder: Recorder,
+        settings: Settings,
+        sealer: Sealer,
+        tokens: SessionTokens,
+        revocations: Revoke,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._recorder = recorder
+        self._settings = settings
+        self._sealer = sealer
+        self._tokens = tokens
+        self._revocations = revocations
+        self._life = timedelta(seconds=settings.session_ttl_s)
+        self._idle = timedelta(seconds=settings.session_idle_s)
+
+    def replace_sealer(self, sealer: Sealer) -> None:
+        """Use the KEKs as they are after a rotation."""
+        self._sealer = sealer
+
+    # ------------------------------------------------------------------ the way in
+
+    async def conclude(
+        self, tx: Transaction, context: Context, user: Row, method: Method, amr: Sequence[str]
+    ) -> SignedIn | FactorDue:
+        """What a proven first factor leads to. The caller holds the user's row, which has :data:`_USER`'s columns, and
+        raises :meth:`FactorDue.error` after it committed."""
+        factors = await list_factors(tx, context.zone, user["username"])
+        if "mfa" not in amr and (factors or self.required(user, context)):
+            return await self._owe(tx, context, user, method, amr, enrolling=not factors)
+        return await self.open(tx, context, user, method, amr)
+
+    def required(self, user: Row, context: Context) -> bool:
+        """Whether the person must have a second factor, whatever he enrolled."""
+        if user["mfa_enabled"]:
+            return True
+        return not self._settings.dev and user["role"] in self._settings.mfa_roles
+
+    async def open(
+        self,
+        tx: Transaction,
+        context: Context,
+        user: Row,
+        method: Method,
+        amr: Sequence[str],
+        recovery_codes: Sequence[str] = (),
+    ) -> SignedIn:
+        """Open a session for the locked ``user``: its row, its event, its tokens."""
+        username, now = user["username"], self._clock.now()
+        await forget_failures(tx, context.zone, username)
+        session_id, expires_at = self._ids(), now + self._life
+        await tx.run("UPDATE users SET last_login_at = :now WHERE id = :id", now=now, id=user["id"])
+        await open_session(
+            tx,
+            context,
+            session_id,
+            username,
+            method=method,
+            amr=amr,
+            now=now,
+            idle_until=min(now + self._idle, expires_at),
+            expires_at=expires_at,
+        )
+        refresh = REFRESH_PREFIX + self._ids.secret(32)
+        await tx.run(
+            "INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:hash, :id, :now)",
+            hash=_digest(refresh),
+            id=session_id,
+            now=now,
+        )
+        # signed while the row is locked: whoever revokes the user later gets a later revision than the token's
+        token, expires_in = self._token(context.zone, username, session_id, expires_at, now, amr)
+        await self._recorder.record(
+            tx,
+            codes.AUTH_LOGIN_SUCCESS,
+            "success",
+            acting(context, username, session_id),
+            subject=Subject(id=username, type="user"),
+            method=method,
+            amr=[*amr],
+        )
+        for ended in await end_oldest_sessions(
+            tx, context.zone, username, keep=self._settings.max_sessions, now=now, but=session_id
+        ):
+            await self._recorder.record(
+                tx,
+                codes.AUTH_SESSION_ENDED,
+                "success",
+                acting(context, username, session_id),
+                subject=Subject(id=ended, type="session"),
+                username=username,
+            )
+            await self._revocations.revoke(tx, context, "session", ended, "too many sessions")
+        return SignedIn(
+            token,
+            refresh,
+            session_id,
+            expires_in,
+            user["must_change_password"],
+            username,
+            user["role"],
+            user["email"],
+            tuple(recovery_codes),
+        )
+
+    # ------------------------------------------------------------------ the second factor
+
+    async def answer(self, context: Context, token: str, code: str) -> SignedIn:
+        """Finish a sign-in by a code of an app, or a recovery code.
+
+        Raises ``Unauthenticated`` with ``invalid_token`` (unknown, used up), ``token_expired`` or ``invalid_code``.
+        """
+        async with self._database.begin() as tx:
+            pending, user = await self._pending(tx, context, token, enrolling=False)
+            used = await self._use(tx, context, user["username"], code)
+            outcome: SignedIn | None = None
+            if used is not None:
+                await self._settle_pending(tx, token)
+                outcome = await self.open(tx, context, user, pending["method"], [*pending["amr"], used, "mfa"])
+            else:
+                await self._fail(tx, context, user["username"], pending["method"], token)
+        if outcome is None:
+            raise Unauthenticated(reason="invalid_code")
+        return outcome
+
+    async def begin_enrolment(self, context: Context, token: str) -> Enrolment:
+        """A secret for somebody who may not come in without a second factor and has none."""
+        async with self._database.begin() as tx:
+            _, user = await self._pending(tx, context, token, enrolling=True)
+            return await self._begin(tx, context, user["username"], "Authenticator app")
+
+    async def finish_enrolment(self, context: Context, token: str, code: str) -> SignedIn:
+        """Confirm the secret by its first code, and sign in. The answer holds the recovery codes, told once."""
+        async with self._database.begin() as tx:
+            pending, user = await self._pending(tx, context, token, enrolling=True)
+            outcome: SignedIn | None = None
+            told = await self._confirm(tx, context, user["username"], code)
+            if told is not None:
+                await self._settle_pending(tx, token)
+                amr = [*pending["amr"], "otp", "mfa"]
+                outcome = await self.open(tx, context, user, pending["method"], amr, told)
+            else:
+                await self._fail(tx, context, user["username"], pending["method"], token)
+        if outcome is None:
+            raise Unauthenticated(reason="invalid_code")
+        return outcome
+
+    # ------------------------------------------------------------------ one's own factors
+
+    async def add_totp(self, context: Context, name: str) -> Enrolment:
+        """A further TOTP secret for the signed-in person, to be confirmed by :meth:`confirm_added`."""
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            return await self._begin(tx, context, context.actor.user, name)
+
+    async def confirm_added(self, context: Context, code: str) -> tuple[str, ...]:
+        """Confirm a secret; the recovery codes when it is the first factor, else nothing."""
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            told = await self._confirm(tx, context, context.actor.user, code)
+        if told is None:
+            raise Unauthenticated(reason="invalid_code")
+        return told
+
+    async def renew_recovery_codes(self, context: Context) -> tuple[str, ...]:
+        """Fresh recovery codes; the earlier ones are void."""
+        username = context.actor.user
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            if not await list_factors(tx, context.zone, username):
+                raise Conflict("Enrol a second factor first.")
+            told = await replace_recovery_codes(tx, context.zone, username)
+            await self._recorder.record(
+                tx, codes.AUTH_RECOVERY_CODES_RENEWED, "success", context, subject=Subject(id=username, type="user")
+            )
+        return tuple(told)
+
+    async def factors(self, zone: str, username: str) -> dict[str, Any]:
+        """The user's factors, and how many recovery codes are left."""
+        async with self._database.begin() as tx:
+            found = await list_factors(tx, zone, username)
+            left = await recovery_codes_left(tx, zone, username)
+        return {"factors": [factor.document() for factor in found], "recovery_codes_left": left}
+
+    async def remove_factor(self, context: Context, identifier: str) -> None:
+        """Remove one of one's own factors; not the last one while one is required."""
+        username = context.actor.user
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await tx.one(
+                f"{_USER} WHERE zone = :zone AND username = :u FOR UPDATE", zone=context.zone, u=username
+            )
+            found = await list_factors(tx, context.zone, username)
+            mine = next((factor for factor in found if factor.id == identifier), None)
+            if user is None or mine is None:
+                raise Conflict("There is no such factor of yours.", reason="not_found")
+            if len(found) == 1 and self.required(user, context):
+                raise Conflict("This is your last second factor, and your account needs one; add another first.")
+            await tx.run("DELETE FROM factors WHERE id = :id", id=identifier)
+            await self._recorder.record(
+                tx,
+                codes.AUTH_FACTOR_REMOVED,
+                "success",
+                context,
+                subject=Subject(id=username, type="user"),
+                factor=identifier,
+                kind=mine.kind,
+            )
+
+    async def require_recent(self, caller: Caller) -> None:
+        """Refuse (RFC 9470) unless the person proved himself just now (:data:`RECENT`), by a second factor if any."""
+        async with self._database.begin() as tx:
+            has_factor = bool(await list_factors(tx, caller.zone, caller.name))
+        proven = "mfa" in caller.amr or not has_factor
+        if proven and self._clock.time() - caller.auth_time <= RECENT.total_seconds():
+            return
+        wanted = f'acr_values="{ACR_MFA}", ' if has_factor else ""
+        challenge = f'Bearer error="insufficient_user_authentication", {wanted}max_age="{int(RECENT.total_seconds())}"'
+        raise Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
+
+    async def step_up(self, context: Context, code: str) -> SignedIn:
+        """A fresh access token for the session at hand, by a code given now (RFC 9470)."""
+        username, session_id, now = context.actor.user, context.actor.session, self._clock.now()
+        outcome: SignedIn | None = None
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await tx.one(
+                f"{_USER} WHERE zone = :zone AND username = :u AND is_active FOR UPDATE", zone=context.zone, u=username
+            )
+            session = await tx.one(
+                "SELECT * FROM sessions WHERE zone = :zone AND id = :id AND ended_at IS NULL FOR UPDATE",
+                zone=context.zone,
+                id=session_id,
+            )
+            if user is None or session is None:
+                raise Unauthenticated(reason="session_ended")
+            used = await self._use(tx, context, username, code)
+            if used is None:
+                await self._fail(tx, context, username, session["method"], "")
+            else:
+                amr = [*dict.fromkeys([*session["amr"], used, "mfa"])]
+                await tx.run(
+                    "UPDATE sessions SET amr = :amr, auth_time = :now, last_seen_at = :now WHERE id = :id",
+                    amr=amr,
+                    now=now,
+                    id=session_id,
+                )
+                token, expires_in = self._token(context.zone, username, session_id, session["expires_at"], now, amr)
+                await self._recorder.record(
+                    tx,
+                    codes.AUTH_STEPPED_UP,
+                    "success",
+                    context,
+                    subject=Subject(id=username, type="user"),
+                    amr=amr,
+                )
+                outcome = SignedIn(
+                    token, "", session_id, expires_in, user["must_change_password"], username, user["role"],
+                    user["email"],
+                )  # fmt: skip
+        if outcome is None:
+            raise Unauthenticated(reason="invalid_code")
+        return outcome
+
+    # ------------------------------------------------------------------ going on
+
+    async def refresh(self, context: Context, token: str) -> SignedIn:
+        """The next tokens of a session; the one presented is used up.
+
+        One presented twice means that somebody has a copy: the session ends everywhere, and both must sign in again
+        (RFC 9700 §4.14). Raises ``Unauthenticated`` with ``invalid_token``, ``refresh_reused`` or ``session_ended``.
+        """
+        now, old, fresh = self._clock.now(), _digest(token), REFRESH_PREFIX + self._ids.secret(32)
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            row = await tx.one(
+                _ROTATE, zone=context.zone, now=now, idle_until=now + self._idle, old=old, new=_digest(fresh)
+            )
+            if row is not None:
+                access, expires_in = self._token(
+                    context.zone, row["username"], row["id"], row["expires_at"], row["auth_time"], row["amr"]
+                )
+                await self._recorder.record(
+                    tx,
+                    codes.AUTH_SESSION_REFRESHED,
+                    "success",
+                    acting(context, row["username"], row["id"]),
+                    subject=Subject(id=row["id"], type="session"),
+                )
+                return SignedIn(
+                    access, fresh, row["id"], expires_in, row["must_change_password"], row["username"], row["role"],
+                    row["email"],
+                )  # fmt: skip
+            revision = await self._refuse_refresh(tx, context, old, now)
+        if revision is None:
+            raise Unauthenticated("The refresh token is unknown.", reason="invalid_token")
+        if revision:
+            await self._revocations.settle(revision, context)
+            raise Unauthenticated(reason="refresh_reused")
+        raise Unauthenticated(reason="session_ended")
+
+    async def _refuse_refresh(self, tx: Transaction, context: Context, old: bytes, now: datetime) -> int | None:
+        """Why a refresh token did nothing: None unknown, 0 the session is over, else the revision that ended it."""
+        row = await tx.one(
+            "SELECT s.id, s.username, s.ended_at, r.used_at IS NOT NULL AS again FROM refresh_tokens r"
+            " JOIN sessions s ON s.id = r.session_id WHERE r.hash = :hash AND s.zone = :zone FOR UPDATE OF s",
+            hash=old,
+            zone=context.zone,
+        )
+        if row is None:
+            return None
+        if row["ended_at"] is not None or not row["again"]:
+            return 0
+        await tx.run(
+            "UPDATE sessions SET ended_at = :now, end_reason = 'refresh token used twice' WHERE id = :id",
+            now=now,
+            id=row["id"],
+        )
+        await self._recorder.record(
+            tx,
+            codes.AUTH_REFRESH_REUSED,
+            "failure",
+            acting(context, row["username"], row["id"]),
+            subject=Subject(id=row["id"], type="session"),
+            username=row["username"],
+        )
+        return await self._revocations.revoke(tx, context, "session", row["id"], "refresh token used twice")
+
+    # ------------------------------------------------------------------ parts
+
+    def _token(
+        self, zone: str, username: str, session_id: str, until: datetime, auth_time: datetime, amr: Sequence[str]
+    ) -> tuple[str, int]:
+        now = self._clock.now()
+        expires_at = min(now + timedelta(seconds=self._settings.access_ttl_s), until)
+        token = self._tokens.session_token(
+            zone, username, session_id, expires_at.timestamp(), tuple(amr), int(auth_time.timestamp())
+        )
+        return token, int((expires_at - now).total_seconds())
+
+    async def _owe(
+        self, tx: Transaction, context: Context, user: Row, method: Method, amr: Sequence[str], *, enrolling: bool
+    ) -> FactorDue:
+        token, now = PENDING_PREFIX + self._ids.secret(32), self._clock.now()
+        await tx.run(
+            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, created_at, expires_at)"
+            " VALUES (:hash, :zone, :username, :method, :amr, :enrolling, :now, :until)",
+            hash=_digest(token),
+            zone=context.zone,
+            username=user["username"],
+            method=method,
+            amr=[*amr],
+            enrolling=enrolling,
+            now=now,
+            until=now + PENDING_LIFE,
+        )
+        return FactorDue(token, ("totp",) if enrolling else ("totp", "recovery_code"), enrolling)
+
+    async def _pending(self, tx: Transaction, context: Context, token: str, *, enrolling: bool) -> tuple[Row, Row]:
+        """The sign-in that waits under ``token``, and its user as he is now, both locked."""
+        await require_active(tx, context.zone)
+        row = await tx.one(f"{_PENDING} FOR UPDATE", hash=_digest(token), zone=context.zone)
+        if row is None or row["enrolling"] != enrolling or row["attempts"] >= MAX_ATTEMPTS:
+            raise Unauthenticated("The sign-in is unknown or used up; start again.", reason="invalid_token")
+        if row["expires_at"] <= self._clock.now():
+            raise Unauthenticated("The sign-in took too long; start again.", reason="token_expired")
+        user = await tx.one(
+            f"{_USER} WHERE zone = :zone AND username = :username FOR UPDATE",
+            zone=context.zone,
+            username=row["username"],
+        )
+        if user is None or not user["is_active"]:
+            raise Unauthenticated(reason="account_disabled")
+        if enrolling and await list_factors(tx, context.zone, row["username"]):
+            # somebody enrolled meanwhile: who holds only the password must not add a factor of his own
+            raise Unauthenticated("A factor was enrolled meanwhile; start again.", reason="invalid_token")
+        return row, user
+
+    async def _settle_pending(self, tx: Transaction, token: str) -> None:
+        await tx.run("DELETE FROM pending_sign_ins WHERE token_hash = :hash", hash=_digest(token))
+
+    async def _use(self, tx: Transaction, context: Context, username: str, code: str) -> str | None:
+        """The RFC 8176 name of the factor that ``code`` proves, None when it proves none."""
+        now = self._clock.now()
+        if await locked_until(tx, context.zone, username, now, lock=True) is not None:
+            raise BailiwickError(reason="account_locked")
+        plain = code.strip().replace(" ", "")
+        if plain.isascii() and plain.isdigit() and len(plain) == totp.DIGITS:
+            return "otp" if await use_totp(tx, self._sealer, context.zone, username, plain, now) else None
+        if await use_recovery_code(tx, context.zone, username, code, now):
+            await self._recorder.record(
+                tx,
+                codes.AUTH_RECOVERY_CODE_USED,
+                "success",
+                acting(context, username, ""),
+                subject=Subject(id=username, type="user"),
+                left=await recovery_codes_left(tx, context.zone, username),
+            )
+            return "rcv"
+        return None
+
+    async def _begin(self, tx: Transaction, context: Context, username: str, name: str) -> Enrolment:
+        secret = await begin_totp(tx, self._sealer, self._ids(), context.zone, username, name, self._clock.now())
+        await self._recorder.record(
+            tx,
+            codes.AUTH_FACTOR_OFFERED,
+            "success",
+            acting(context, username, context.actor.session),
+            subject=Subject(id=username, type="user"),
+            kind="totp",
+        )
+        issuer = "Bailiwick" if context.zone == "default" else f"Bailiwick {context.zone}"
+        return Enrolment(totp.encoded(secret), totp.provisioning_uri(secret, issuer, username))
+
+    async def _confirm(self, tx: Transaction, context: Context, username: str, code: str) -> tuple[str, ...] | None:
+        """Confirm the waiting factor; the recovery codes when it is the first. None when the code is wrong."""
+        first = not await list_factors(tx, context.zone, username)
+        plain = code.strip().replace(" ", "")
+        if not (plain.isascii() and plain.isdigit() and len(plain) == totp.DIGITS):
+            return None
+        factor = await confirm_totp(tx, self._sealer, context.zone, username, plain, self._clock.now())
+        if factor is None:
+            return None
+        await self._recorder.record(
+            tx,
+            codes.AUTH_FACTOR_ENROLLED,
+            "success",
+            acting(context, username, context.actor.session),
+            subject=Subject(id=username, type="user"),
+            factor=factor,
+            kind="totp",
+        )
+        return tuple(await replace_recovery_codes(tx, context.zone, username)) if first else ()
+
+    async def _fail(self, tx: Transaction, context: Context, username: str, method: str, token: str) -> None:
+        await count_failure(tx, self._recorder, context, username, self._clock.now())
+        if token:
+            await tx.run(
+                "UPDATE pending_sign_ins SET attempts = attempts + 1 WHERE token_hash = :hash", hash=_digest(token)
+            )
+        await self._recorder.record(
+            tx,
+            codes.AUTH_LOGIN_FAILURE,
+            "failure",
+            context,
+            subject=Subject(id=username, type="user"),
+            reasons=("invalid_code",),
+            method=method,
+        )
+
+
+def acting(context: Context, username: str, session_id: str) -> Context:
+    """The context of a request in which ``username`` turned out to act."""
+    return Context(
+        context.zone,
+        Actor(user=username, session=session_id),
+        context.network,
+        context.request_id,
+        context.client_request_id,
+        context.trace_id,
+    )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
