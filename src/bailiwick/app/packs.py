@@ -90,7 +90,7 @@ KERNEL_TABLES = (
         ("id", "sink", "zone", "seq", "event", "reason", "at", "retry_at", "delivered_at"),
         ("id",),
     ),
-    ControlTable("siem_repeats", ("id", "sink", "zone", "first_seq", "end_seq", "at"), ("id",)),
+    ControlTable("siem_repeats", ("id", "sink", "zone", "first_seq", "end_seq", "times", "at"), ("id",)),
 )  # fmt: skip
 CONTROL_TABLES = (*INVENTORY_TABLES, *IDENTITY_TABLES, *AUTHORITY_TABLES, *KERNEL_TABLES)
 ELSEWHERE: Mapping[str, str] = {
@@ -103,6 +103,8 @@ ELSEWHERE: Mapping[str, str] = {
     "outbox": "events on their way into the ledger",
     "approval_votes": "the events approval.voted say it",
     "siem_state": "figures of the moment, which readiness shows",
+    "refresh_tokens": "hashes of what sessions go on by",
+    "pending_sign_ins": "sign-ins that wait for a second factor, five minutes",
     "idempotency_keys": "sealed answers, kept for a day",
 }
 """Tables of the schema that ``control/`` leaves out, and where they are or why."""

@@ -38,6 +38,10 @@ def _sometimes(name: str, type: Type, meaning: str) -> DetailField:
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
 _ROLE = _always("role", "str", "role of the account afterwards")
 _METHOD = _always("method", "str", "by what: `local`, `invitation` or, for an application, `client_secret`")
+_AMR = _always("amr", "list[str]", "by what the person proved himself (RFC 8176)")
+_FACTOR = _always("factor", "str", "id of the factor")
+_FACTOR_KIND = _always("kind", "str", "kind of the factor: `totp`")
+_API_KEY = (_always("username", "str", "whose key it is"), _always("key_name", "str", "what he calls it"))
 _RELEASE = _always("version", "str", "version of the program")
 _SESSIONS_ENDED = _always("sessions_ended", "int", "how many sessions ended with it")
 _SIGNED_IN = _always("username", "str", "whose session it was")
@@ -84,7 +88,7 @@ _APPROVAL = (
 )
 
 DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
-    codes.AUTH_LOGIN_SUCCESS: (_METHOD,),
+    codes.AUTH_LOGIN_SUCCESS: (_METHOD, _AMR),
     codes.AUTH_LOGIN_FAILURE: (_METHOD,),
     codes.AUTH_LOGOUT: (_SIGNED_IN,),
     codes.AUTH_PASSWORD_CHANGED: (_SESSIONS_ENDED,),
@@ -94,11 +98,25 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("minutes", "int", "how long the account is locked"),
     ),
     codes.AUTH_INVITATION_ACCEPTED: (),
+    codes.AUTH_SESSION_REFRESHED: (),
+    codes.AUTH_REFRESH_REUSED: (_SIGNED_IN,),
+    codes.AUTH_FACTOR_OFFERED: (_FACTOR_KIND,),
+    codes.AUTH_FACTOR_ENROLLED: (_FACTOR, _FACTOR_KIND),
+    codes.AUTH_FACTOR_REMOVED: (_FACTOR, _FACTOR_KIND),
+    codes.AUTH_RECOVERY_CODES_RENEWED: (),
+    codes.AUTH_RECOVERY_CODE_USED: (_always("left", "int", "how many are left"),),
+    codes.AUTH_STEPPED_UP: (_AMR,),
+    codes.API_KEY_CREATED: (
+        *_API_KEY,
+        _always("permissions", "list[str]", "what the key may do, if its owner still may"),
+    ),
+    codes.API_KEY_ROTATED: (*_API_KEY, _always("replaces", "str", "id of the key it comes after")),
+    codes.API_KEY_ENDED: _API_KEY,
     codes.USER_CREATED: (_ROLE, _sometimes("cause", "str", "`bootstrap` for the first administrator")),
     codes.USER_CHANGED: (_ROLE, _CHANGED),
     codes.USER_DISABLED: (_ROLE, _CHANGED),
     codes.USER_ENABLED: (_ROLE, _CHANGED),
-    codes.USER_MFA_RESET: (_SESSIONS_ENDED,),
+    codes.USER_MFA_RESET: (_SESSIONS_ENDED, _always("factors_removed", "int", "how many factors were forgotten")),
     codes.APPLICATION_CREATED: _APPLICATION,
     codes.APPLICATION_CHANGED: (*_APPLICATION, _CHANGED),
     codes.APPLICATION_SECRET_ROTATED: _APPLICATION,
@@ -223,7 +241,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("since", "str", "evidence recorded from then on is held; empty for all before"),
         _always("until", "str", "evidence recorded before then is held; empty for all after"),
     ),
-    codes.ARCHIVE_HOLD_RELEASED: (_HOLD,),
+    codes.ARCHIVE_HOLD_RELEASED: (_HOLD, _always("approved_by", "list[str]", "who approved it")),
     codes.ARCHIVE_LIVES_CHANGED: (
         _always("seal_days", "int", "age at which evidence is sealed"),
         _always("hot_days", "int", "age until which rows stay in the database"),

@@ -20,10 +20,28 @@ TABLES = (
     ControlTable(
         "sessions",
         (
-            "id", "zone", "username", "method", "ip", "user_agent", "created_at", "expires_at", "ended_at",
-            "end_reason",
+            "id", "zone", "username", "method", "ip", "user_agent", "amr", "auth_time", "created_at", "last_seen_at",
+            "idle_until", "expires_at", "ended_at", "end_reason",
         ),
         ("created_at", "id"),
+    ),
+    ControlTable(
+        "factors",
+        ("id", "zone", "username", "kind", "name", "created_at", "confirmed_at", "last_used_at"),
+        ("username", "id"),
+        withheld=("secret_sealed", "last_step"),
+    ),
+    ControlTable(
+        "recovery_codes", ("zone", "username", "used_at"), ("username", "used_at"), withheld=("hash",)
+    ),
+    ControlTable(
+        "api_keys",
+        (
+            "id", "zone", "username", "name", "permissions", "rate_limit", "created_at", "expires_at", "last_used_at",
+            "ended_at",
+        ),
+        ("id",),
+        withheld=("secret_hash",),
     ),
     ControlTable(
         "applications",
