@@ -243,7 +243,7 @@ def _many(world: World, count: int) -> None:
     from bailiwick.evidence.ledger import Head
     from bailiwick_verify.merkle import Edge
 
-    body = encode(world.event(padding="x" * 200))
+    body = encode(world.event(path="x" * 200))
     import psycopg
 
     edge, leaves = Edge(), []
