@@ -78,7 +78,7 @@ _NO_MUTATION = {
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
     **{
-        f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_second_factors.py walks it"
+        f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_factors_in_a_stack.py walks it"
         for method, path in (
             ("POST", "mfa"),
             ("POST", "mfa/enrolment"),
