@@ -27,6 +27,7 @@ from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
@@ -139,7 +140,12 @@ class House:
     def __init__(self, url: str, clock: FakeClock) -> None:
         self.clock = clock
         self.ids = Ids()
-        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=())
+        self.settings = Settings(
+            data_dir=Path("/tmp"),
+            public_url="https://bailiwick.example.com",
+            allow_upstream_networks=("10.1.0.0/16",),
+            mfa_roles=(),
+        )
         self.database = Database(url, pool_size=8)
         self.owner = Database(url, pool_size=2, role=None)
         self.recorder = Recorder(clock, self.ids)
@@ -158,6 +164,7 @@ class House:
         self.sign_ins = SignIns(
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
+        self.passkeys = Passkeys(*shared, self.ids, self.recorder, self.settings, self.sign_ins)
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
@@ -209,7 +216,9 @@ class House:
                 **values,
             )
 
-    async def signed_in(self, username: str, role: str = "admin", zone: str = "default") -> str:
+    async def signed_in(
+        self, username: str, role: str = "admin", zone: str = "default", amr: tuple[str, ...] = ("pwd",)
+    ) -> str:
         """A token of a fresh session, for a user made on the way."""
         async with self.database.begin() as tx:
             known = await tx.one("SELECT 1 FROM users WHERE zone = :z AND username = :u", z=zone, u=username)
@@ -226,7 +235,7 @@ class House:
                 now=now,
                 then=now + timedelta(hours=12),
             )
-        return self.authority.session_token(zone, username, session_id, 0.0, ("pwd",), int(now.timestamp()))
+        return self.authority.session_token(zone, username, session_id, 0.0, amr, int(now.timestamp()))
 
     async def call(
         self,
@@ -290,7 +299,15 @@ class House:
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(
-            identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
+            identity_routes(
+                self.login,
+                self.sign_ins,
+                self.users,
+                self.sessions,
+                self.applications,
+                self.api_keys,
+                self.passkeys,
+            ),
             dependencies=[Depends(front)],
         )
 

@@ -33,6 +33,7 @@ from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
@@ -68,6 +69,7 @@ class Rooms:
     archive: Archive
     login: LocalLogin
     sign_ins: SignIns
+    passkeys: Passkeys
     users: Users
     sessions: Sessions
     applications: Applications
@@ -155,6 +157,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         archive=archive,
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
+        passkeys=Passkeys(database, clock, ids, recorder, settings, sign_ins),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,

@@ -184,7 +184,13 @@ def compose(
     app.include_router(_metrics_routes(base, rooms))
     app.include_router(
         identity_api.routes(
-            rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications, rooms.api_keys
+            rooms.login,
+            rooms.sign_ins,
+            rooms.users,
+            rooms.sessions,
+            rooms.applications,
+            rooms.api_keys,
+            rooms.passkeys,
         )
     )
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))

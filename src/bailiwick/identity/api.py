@@ -9,9 +9,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field, SecretStr, StringConstraints
 
 from bailiwick.evidence.requests import context_of
+from bailiwick.identity import passkeys_api
 from bailiwick.identity.api_keys import ApiKey, ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import NewUser, User, Users
@@ -185,12 +187,14 @@ def routes(
     sessions: Sessions,
     applications: Applications,
     api_keys: ApiKeys,
+    passkeys: Passkeys,
 ) -> APIRouter:
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
     _auth_routes(router, login, users, sessions)
     _continuing_routes(router, sign_ins)
     _factor_routes(router, sign_ins)
+    passkeys_api.add_routes(router, passkeys, sign_ins)
     _session_routes(router, sessions)
     _api_key_routes(router, api_keys)
     _user_routes(router, users)
