@@ -32,6 +32,7 @@ from bailiwick.evidence.tail import Tails
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
+from bailiwick.identity.breached import BreachList
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
@@ -108,7 +109,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         observe=_revocation_observer(base),
         count=_revocation_counter(base),
     )
-    passwords = Passwords()
+    breached = settings.breached_passwords
+    passwords = Passwords(BreachList(breached) if breached is not None else None)
     applications = Applications(
         database, clock, ids, recorder, passwords, VerifiedSecrets(passwords, os.urandom(32)), revocations
     )

@@ -85,7 +85,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.AUTH_FACTOR_OFFERED: _entity("Update", "change", categories=_IAM),
     codes.AUTH_FACTOR_ENROLLED: _account("MFA Factor Enable", "change"),
     codes.AUTH_FACTOR_REMOVED: _account("MFA Factor Disable", "change", LOW),
-    codes.AUTH_FACTOR_CLONED: _account("MFA Factor Disable", "change", HIGH),
+    codes.AUTH_FACTOR_CLONED: Mapped(ACCOUNT_CHANGE, "MFA Factor Disable", _IAM, ("user", "change"), HIGH, HIGH),
     codes.AUTH_RECOVERY_CODES_RENEWED: _entity("Update", "change", categories=_IAM),
     codes.AUTH_RECOVERY_CODE_USED: _entity("Update", "change", LOW, _IAM),
     codes.AUTH_STEPPED_UP: Mapped(AUTHENTICATION, "Logon", _SESSION, ("info",)),

@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, StringConstraints
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
+from bailiwick.identity.login.throttle import COUNTED
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.fields import Body, Line
 from bailiwick.kernel.http import Caller, require, signed_in
@@ -27,13 +28,11 @@ PendingToken = Annotated[SecretStr, Field(max_length=200)]
 KeyName = Annotated[Line, StringConstraints(min_length=1)]
 
 
-def _encoded(longest: int) -> Any:
-    return Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=longest)]
-
-
-_Id = _encoded(1364)  # 1,023 bytes
-_Short = _encoded(4096)
-_Long = _encoded(65536)
+_BASE64URL = r"^[A-Za-z0-9_-]+$"
+_Id = Annotated[str, StringConstraints(pattern=_BASE64URL, max_length=1364)]  # 1,023 bytes
+_Handle = Annotated[str, StringConstraints(pattern=_BASE64URL, max_length=128)]
+_Short = Annotated[str, StringConstraints(pattern=_BASE64URL, max_length=4096)]
+_Long = Annotated[str, StringConstraints(pattern=_BASE64URL, max_length=65536)]
 _Extensions = Annotated[dict[str, Any], Field(max_length=20)]
 
 _REFUSED: dict[int | str, dict[str, Any]] = {401: {"description": "The passkey does not prove anybody"}}
@@ -42,11 +41,11 @@ _REFUSED: dict[int | str, dict[str, Any]] = {401: {"description": "The passkey d
 class Attestation(Body):
     """What a new key says of itself."""
 
-    clientDataJSON: _Short  # noqa: N815 - names of the standard
-    attestationObject: _Long  # noqa: N815
-    authenticatorData: _Long | None = None  # noqa: N815
-    publicKey: _Short | None = None  # noqa: N815
-    publicKeyAlgorithm: int | None = None  # noqa: N815
+    clientDataJSON: _Short
+    attestationObject: _Long
+    authenticatorData: _Long | None = None
+    publicKey: _Short | None = None
+    publicKeyAlgorithm: int | None = None
     transports: Annotated[list[Annotated[str, StringConstraints(max_length=30)]], Field(max_length=10)] = Field(
         default_factory=list
     )
@@ -55,18 +54,18 @@ class Attestation(Body):
 class Assertion(Body):
     """What a key signed."""
 
-    clientDataJSON: _Short  # noqa: N815
-    authenticatorData: _Short  # noqa: N815
+    clientDataJSON: _Short
+    authenticatorData: _Short
     signature: _Short
-    userHandle: _encoded(128) | None = None  # type: ignore[valid-type]  # noqa: N815
+    userHandle: _Handle | None = None
 
 
 class _PublicKeyCredential(Body):
     id: _Id
-    rawId: _Id  # noqa: N815
+    rawId: _Id
     type: Literal["public-key"]
-    authenticatorAttachment: Literal["platform", "cross-platform"] | None = None  # noqa: N815
-    clientExtensionResults: _Extensions = Field(default_factory=dict)  # noqa: N815
+    authenticatorAttachment: Literal["platform", "cross-platform"] | None = None
+    clientExtensionResults: _Extensions = Field(default_factory=dict)
 
     def plain(self) -> Mapping[str, Any]:
         """The credential as the service takes it; what a key's extensions say decides nothing."""
@@ -129,7 +128,13 @@ def _sign_in_routes(router: APIRouter, passkeys: Passkeys) -> None:
         never_store(response)
         return {"publicKey": await passkeys.invitation(context_of(request, None))}
 
-    @router.post("/auth/login/passkey/verify", tags=["auth"], summary="Sign in by a passkey alone", responses=_REFUSED)
+    @router.post(
+        "/auth/login/passkey/verify",
+        tags=["auth"],
+        summary="Sign in by a passkey alone",
+        responses=_REFUSED,
+        dependencies=COUNTED,
+    )
     async def finish(request: Request, response: Response, body: UsedKeyBody) -> dict[str, Any]:
         """The passkey must have verified its person, and then no further factor is owed."""
         never_store(response)
@@ -169,6 +174,7 @@ def _second_factor_routes(router: APIRouter, passkeys: Passkeys) -> None:
         tags=["auth"],
         summary="Enrol the passkey, and sign in",
         responses=_REFUSED,
+        dependencies=COUNTED,
     )
     async def finish_enrolment(request: Request, response: Response, body: EnrolledKeyBody) -> dict[str, Any]:
         """The answer holds the recovery codes, which are told once."""

@@ -22,6 +22,7 @@ class Reason:
 REASONS: dict[str, Reason] = {
     # --- asking wrongly
     "invalid_request": Reason(400, "The request is malformed or a field is missing or of the wrong type."),
+    "password_breached": Reason(400, "The password is known from a breach; choose another."),
     "payload_too_large": Reason(413, "The body is larger than this endpoint accepts."),
     "unsupported_media_type": Reason(415, "The content type is not one this endpoint reads."),
     "not_found": Reason(404, "There is nothing by that name, or you may not see it."),

@@ -56,7 +56,7 @@ async def list_factors(tx: Transaction, zone: str, username: str) -> list[Factor
 def methods_of(factors: Sequence[Factor]) -> tuple[str, ...]:
     """What a person with these factors may answer by, as ``methods`` of the refusal tells it."""
     kinds = {factor.kind for factor in factors if factor.disabled_at is None}
-    return tuple(kind for kind in ("webauthn", "totp") if kind in kinds) + ("recovery_code",)
+    return (*tuple(kind for kind in ("webauthn", "totp") if kind in kinds), "recovery_code")
 
 
 async def begin_totp(

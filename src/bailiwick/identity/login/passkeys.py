@@ -50,7 +50,7 @@ from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns, acti
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import BailiwickError, Conflict, Unauthenticated
+from bailiwick.kernel.errors import BailiwickError, Conflict
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
@@ -108,7 +108,7 @@ class Passkeys:
             told = await self._register(
                 tx, context, "register", context.actor.session, user["username"], name, credential
             )
-        return _or_raise(told)
+        return _held(told)
 
     async def enrolment(self, context: Context, token: str) -> dict[str, Any]:
         """What a browser makes a key of, for somebody who may not come in without a second factor and has none."""
@@ -128,7 +128,7 @@ class Passkeys:
                 await self._sign_ins.settle_pending(tx, token)
                 amr = [*pending["amr"], "hwk", "mfa"]
                 outcome = await self._sign_ins.open(tx, context, user, pending["method"], amr, told)
-        return outcome or _or_raise(told)
+        return _opened(outcome, told)
 
     # ------------------------------------------------------------------ the second factor
 
@@ -150,7 +150,7 @@ class Passkeys:
                 await self._sign_ins.settle_pending(tx, token)
                 amr = [*dict.fromkeys([*pending["amr"], *used])]
                 outcome = await self._sign_ins.open(tx, context, user, pending["method"], amr)
-        return outcome or _or_raise(used)
+        return _opened(outcome, used)
 
     async def step_up_challenge(self, context: Context) -> dict[str, Any]:
         """What the keys of the signed-in person are asked."""
@@ -168,7 +168,7 @@ class Passkeys:
                 await self._count(tx, context, used, session["method"], "")
             else:
                 outcome = await self._sign_ins.stepped_up(tx, context, user, session, used)
-        return outcome or _or_raise(used)
+        return _opened(outcome, used)
 
     # ------------------------------------------------------------------ the only factor
 
@@ -201,7 +201,7 @@ class Passkeys:
                 )
         if isinstance(outcome, FactorDue):
             raise outcome.error()
-        return outcome if isinstance(outcome, SignedIn) else _or_raise(outcome)
+        return _opened(outcome if isinstance(outcome, SignedIn) else None, outcome)
 
     async def _sign_in(
         self, tx: Transaction, context: Context, credential: Credential
@@ -341,10 +341,18 @@ class Passkeys:
         )
 
 
-def _or_raise(told: tuple[str, ...] | _Refusal) -> Any:
+def _held(told: tuple[str, ...] | _Refusal) -> tuple[str, ...]:
     if isinstance(told, _Refusal):
         raise told.error()
     return told
+
+
+def _opened(outcome: SignedIn | None, told: object) -> SignedIn:
+    """The session, or the refusal in place of it."""
+    if isinstance(told, _Refusal):
+        raise told.error()
+    assert outcome is not None
+    return outcome
 
 
 def _bound(token: str) -> str:

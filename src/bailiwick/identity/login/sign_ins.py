@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 from bailiwick.evidence import codes
@@ -27,6 +27,7 @@ from bailiwick.identity.factors.store import (
     use_totp,
 )
 from bailiwick.identity.login.lockout import count_failure, locked_until
+from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn
 from bailiwick.identity.ports import Revoke, SessionTokens
 from bailiwick.identity.sessions import end_oldest_sessions, open_session
 from bailiwick.identity.users import forget_failures
@@ -39,9 +40,10 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
+__all__ = ["PENDING_LIFE", "Enrolment", "FactorDue", "SignIns", "SignedIn"]
+
 Method = Literal["local", "ldap", "oidc", "saml", "passkey"]
 
-PENDING_LIFE = timedelta(minutes=5)
 MAX_ATTEMPTS = 5
 # how long a proof counts as fresh for what changes the account itself
 RECENT = timedelta(minutes=15)
@@ -71,65 +73,6 @@ WITH live AS (
 UPDATE sessions s SET last_seen_at = :now, idle_until = :idle_until FROM live WHERE s.id = live.id
 RETURNING s.id, s.username, s.expires_at, s.amr, s.auth_time, live.email, live.role, live.must_change_password
 """
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session just opened, or going on, and the tokens that stand for it."""
-
-    token: str
-    refresh_token: str
-    session_id: str
-    expires_in: int
-    must_change_password: bool
-    username: str
-    role: str
-    email: str
-    recovery_codes: tuple[str, ...] = ()
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form; ``token`` repeats ``access_token`` for callers that read that name."""
-        told = {
-            "access_token": self.token,
-            "token": self.token,
-            "token_type": "Bearer",
-            "expires_in": self.expires_in,
-            "refresh_token": self.refresh_token,
-            "session_id": self.session_id,
-            "must_change_password": self.must_change_password,
-            "user": {"username": self.username, "role": self.role, "email": self.email},
-        }
-        return {**told, "recovery_codes": list(self.recovery_codes)} if self.recovery_codes else told
-
-
-@dataclass(frozen=True, slots=True)
-class FactorDue:
-    """The first factor held; a second is owed. ``methods``: what would do. ``enrol``: none is enrolled yet."""
-
-    token: str
-    methods: tuple[str, ...]
-    enrol: bool
-
-    def error(self) -> BailiwickError:
-        """The refusal that tells the caller how to go on."""
-        return Unauthenticated(
-            reason="mfa_enrolment_required" if self.enrol else "mfa_required",
-            mfa_token=self.token,
-            expires_in=int(PENDING_LIFE.total_seconds()),
-            methods=list(self.methods),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """A TOTP secret to put into an app, told once."""
-
-    secret: str
-    uri: str
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {"secret": self.secret, "otpauth_uri": self.uri, "digits": totp.DIGITS, "period": totp.STEP_S}
 
 
 class SignIns:
@@ -175,9 +118,12 @@ class SignIns:
 
     def required(self, user: Row, context: Context) -> bool:
         """Whether the person must have a second factor, whatever he enrolled."""
-        if user["mfa_enabled"]:
+        return self._needs(user["mfa_enabled"], user["role"], context.network.ip)
+
+    def _needs(self, mfa_enabled: bool, role: str, ip: str) -> bool:
+        if mfa_enabled or outside(ip, self._settings.mfa_required_outside):
             return True
-        return not self._settings.dev and user["role"] in self._settings.mfa_roles
+        return not self._settings.dev and role in self._settings.mfa_roles
 
     async def open(
         self,
@@ -355,12 +301,30 @@ class SignIns:
         """Refuse (RFC 9470) unless the person proved himself just now (:data:`RECENT`), by a second factor if any."""
         async with self._database.begin() as tx:
             has_factor = bool(await list_factors(tx, caller.zone, caller.name))
-        proven = "mfa" in caller.amr or not has_factor
-        if proven and self._clock.time() - caller.auth_time <= RECENT.total_seconds():
+        if not self._proven(caller, by_factor=has_factor):
+            raise _not_enough(by_factor=has_factor)
+
+    async def require_privileged(self, caller: Caller, ip: str) -> None:
+        """Refuse (RFC 9470) a person who has a second factor or needs one, unless he proved himself by it just now.
+
+        In development mode a role alone needs none; a factor that is enrolled is asked for there as well.
+        """
+        if self._proven(caller, by_factor=True):
             return
-        wanted = f'acr_values="{ACR_MFA}", ' if has_factor else ""
-        challenge = f'Bearer error="insufficient_user_authentication", {wanted}max_age="{int(RECENT.total_seconds())}"'
-        raise Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
+        async with self._database.begin() as tx:
+            row = await tx.one(
+                "SELECT u.mfa_enabled, u.role, EXISTS (SELECT FROM factors f WHERE f.zone = u.zone"
+                " AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factor FROM users u"
+                " WHERE u.zone = :zone AND u.username = :username",
+                zone=caller.zone,
+                username=caller.name,
+            )
+        if row is None or row["has_factor"] or self._needs(row["mfa_enabled"], row["role"], ip):
+            raise _not_enough(by_factor=True)
+
+    def _proven(self, caller: Caller, *, by_factor: bool) -> bool:
+        recent = self._clock.time() - caller.auth_time <= RECENT.total_seconds()
+        return recent and ("mfa" in caller.amr or not by_factor)
 
     async def step_up(self, context: Context, code: str) -> SignedIn:
         """A fresh access token for the session at hand, by a code given now (RFC 9470)."""
@@ -608,6 +572,23 @@ class SignIns:
             reasons=(reason,),
             method=method,
         )
+
+
+def outside(ip: str, networks: Sequence[str]) -> bool:
+    """Whether an address is in none of ``networks`` (CIDR), where there are any. One that cannot be told is outside."""
+    if not networks:
+        return False
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return True
+    return not any(address in ip_network(network) for network in networks)
+
+
+def _not_enough(*, by_factor: bool) -> Unauthenticated:
+    wanted = f'acr_values="{ACR_MFA}", ' if by_factor else ""
+    challenge = f'Bearer error="insufficient_user_authentication", {wanted}max_age="{int(RECENT.total_seconds())}"'
+    return Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
 
 
 def acting(context: Context, username: str, session_id: str) -> Context:
