@@ -88,6 +88,13 @@ _NO_MUTATION = {
             ("POST", "factors/totp/confirm"),
             ("POST", "recovery-codes"),
             ("DELETE", "factors/{identifier}"),
+            *(
+                ("POST", f"{where}/webauthn/{step}")
+                for where in ("mfa", "mfa/enrolment", "step-up", "factors")
+                for step in ("options", "verify")
+            ),
+            ("POST", "login/passkey/options"),
+            ("POST", "login/passkey/verify"),
         )
     },
     "POST /api/v1/audit/archive/verify": "reads; leaves archive.verified",
@@ -191,8 +198,10 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "DELETE /api/v1/sessions/{identifier}": ("SESSION", None, {}),
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
+        "POST /api/v1/users/{username}/unlock": ("/api/v1/users/walker/unlock", None, {}),
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
+        "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
     }
 
 
