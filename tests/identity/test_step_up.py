@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
@@ -68,11 +69,12 @@ async def test_whose_role_needs_a_factor_must_use_one_even_if_he_has_none(
 
 def privileged_routes(house: House) -> dict[str, Permission]:
     found = {}
-    for route in house.app.routes:
-        if isinstance(route, APIRoute):
-            for dependency in route.dependant.dependencies:
+    for included in house.app.routes:
+        router = getattr(included, "original_router", None)
+        for route in router.routes if isinstance(router, APIRouter) else ():
+            for dependency in route.dependant.dependencies if isinstance(route, APIRoute) else ():
                 permission = getattr(dependency.call, "permission", None)
-                if permission in STEP_UP:
+                if isinstance(route, APIRoute) and permission in STEP_UP:
                     found[f"{'/'.join(sorted(route.methods))} {route.path}"] = permission
     return found
 
