@@ -74,6 +74,14 @@ def test_an_operator_may_return_to_what_is_known_to_be_good_and_nothing_else(sta
 
 # Routes that change no state of their own, each with the reason why no event of a mutation is asked of it.
 _NO_MUTATION = {
+    **{
+        f"POST /api/v1/auth/{path}/{step}": "needs a browser; tests/stack/test_passkeys_in_a_browser.py walks it"
+        for path in (
+            "login/passkey",
+            *(f"{where}/webauthn" for where in ("mfa", "mfa/enrolment", "step-up", "factors")),
+        )
+        for step in ("options", "verify")
+    },
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
@@ -88,13 +96,6 @@ _NO_MUTATION = {
             ("POST", "factors/totp/confirm"),
             ("POST", "recovery-codes"),
             ("DELETE", "factors/{identifier}"),
-            *(
-                ("POST", f"{where}/webauthn/{step}")
-                for where in ("mfa", "mfa/enrolment", "step-up", "factors")
-                for step in ("options", "verify")
-            ),
-            ("POST", "login/passkey/options"),
-            ("POST", "login/passkey/verify"),
         )
     },
     "POST /api/v1/audit/archive/verify": "reads; leaves archive.verified",
