@@ -126,7 +126,7 @@ def _sign_in_routes(router: APIRouter, passkeys: Passkeys) -> None:
     @router.post("/auth/login/passkey/options", tags=["auth"], summary="Begin to sign in by a passkey")
     async def begin(request: Request, response: Response) -> dict[str, Any]:
         never_store(response)
-        return {"publicKey": await passkeys.invitation(context_of(request, None))}
+        return {"publicKey": await passkeys.open_challenge(context_of(request, None))}
 
     @router.post(
         "/auth/login/passkey/verify",

@@ -172,7 +172,7 @@ class Passkeys:
 
     # ------------------------------------------------------------------ the only factor
 
-    async def invitation(self, context: Context) -> dict[str, Any]:
+    async def open_challenge(self, context: Context) -> dict[str, Any]:
         """What any passkey of this installation is asked, before it is known whose."""
         party, challenge = self._party(), self._ids.random(CHALLENGE_BYTES)
         async with self._database.begin() as tx:
