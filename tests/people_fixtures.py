@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,13 +22,16 @@ import psycopg
 import pytest
 from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI, Request
+from prometheus_client import CollectorRegistry
 
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
+from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
@@ -43,7 +47,9 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.migrate import migrate
+from bailiwick.kernel.ratelimit import HotLimits, MachineCounters
 from bailiwick.kernel.settings import Settings
 from databases import url_of
 
@@ -138,8 +144,14 @@ class House:
 
     def __init__(self, url: str, clock: FakeClock) -> None:
         self.clock = clock
+        self._home = TemporaryDirectory(prefix="bw-house-")
         self.ids = Ids()
-        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=())
+        self.settings = Settings(
+            data_dir=Path("/tmp"),
+            public_url="https://bailiwick.example.com",
+            allow_upstream_networks=("10.1.0.0/16",),
+            mfa_roles=(),
+        )
         self.database = Database(url, pool_size=8)
         self.owner = Database(url, pool_size=2, role=None)
         self.recorder = Recorder(clock, self.ids)
@@ -158,6 +170,7 @@ class House:
         self.sign_ins = SignIns(
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
+        self.passkeys = Passkeys(*shared, self.ids, self.recorder, self.settings, self.sign_ins)
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
@@ -173,6 +186,7 @@ class House:
 
     async def close(self) -> None:
         self.passwords.close()
+        self._home.cleanup()
         await self.database.close()
         await self.owner.close()
 
@@ -209,7 +223,9 @@ class House:
                 **values,
             )
 
-    async def signed_in(self, username: str, role: str = "admin", zone: str = "default") -> str:
+    async def signed_in(
+        self, username: str, role: str = "admin", zone: str = "default", amr: tuple[str, ...] = ("pwd",)
+    ) -> str:
         """A token of a fresh session, for a user made on the way."""
         async with self.database.begin() as tx:
             known = await tx.one("SELECT 1 FROM users WHERE zone = :z AND username = :u", z=zone, u=username)
@@ -226,7 +242,7 @@ class House:
                 now=now,
                 then=now + timedelta(hours=12),
             )
-        return self.authority.session_token(zone, username, session_id, 0.0, ("pwd",), int(now.timestamp()))
+        return self.authority.session_token(zone, username, session_id, 0.0, amr, int(now.timestamp()))
 
     async def call(
         self,
@@ -277,20 +293,38 @@ class House:
             raise Unauthenticated(reason="session_ended")
         return Caller(zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time)
 
+    async def _step_up(self, request: Request, caller: Caller) -> None:
+        await self.sign_ins.require_privileged(caller, request.state.ip)
+
+    def throttle(self, per_minute: int) -> SignInThrottle:
+        """A throttle with counters of its own."""
+        counters = MachineCounters(Path(self._home.name) / self.ids(), self.clock)
+        return SignInThrottle(HotLimits(counters, Metrics(CollectorRegistry()), self.clock, 0), per_minute)
+
     @cached_property
     def app(self) -> FastAPI:
         """The routes of both rooms."""
         app = FastAPI()
         app.state.authenticate = self._authenticate
+        app.state.step_up = self._step_up
+        app.state.throttle = self.throttle(10_000)
 
         async def front(request: Request) -> None:
             request.state.zone = request.headers.get("x-test-zone", "default")
             request.state.request_id = self.ids()
-            request.state.ip = "198.51.100.7"
+            request.state.ip = request.headers.get("x-test-ip", "198.51.100.7")
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(
-            identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
+            identity_routes(
+                self.login,
+                self.sign_ins,
+                self.users,
+                self.sessions,
+                self.applications,
+                self.api_keys,
+                self.passkeys,
+            ),
             dependencies=[Depends(front)],
         )
 

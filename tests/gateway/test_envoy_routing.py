@@ -142,3 +142,18 @@ def test_the_api_port_forwards_everything_and_tells_the_callers_address(rig):
     assert headers["x-forwarded-for"] == "127.0.0.1"
     assert headers["x-forwarded-proto"] == "http"
     assert "6.6.6.6" not in answer.body.decode()
+
+
+def test_behind_proxies_the_api_port_tells_the_addresses_a_request_passed():
+    with Rig(behind_proxies=True) as rig:
+        lines = (
+            "X-Forwarded-For: 6.6.6.6",
+            "X-Forwarded-For: 7.7.7.7",
+            "X-Forwarded-Host: evil",
+            "X-Forwarded-Proto: x",
+        )
+        told = ask(rig.api_port, "/api/v1/servers", *lines).json()["headers"]
+    forwarded = ",".join(value for name, value in told if name == "x-forwarded-for")
+    assert [part.strip() for part in forwarded.split(",")] == ["6.6.6.6", "7.7.7.7", "127.0.0.1"]
+    assert {name for name, _ in told if name.startswith("x-forwarded-")} <= {"x-forwarded-for", "x-forwarded-proto"}
+    assert dict(told)["x-forwarded-proto"] == "http"

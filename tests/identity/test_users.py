@@ -40,7 +40,7 @@ async def test_without_a_password_the_person_is_invited(house: House, token: str
     made = await house.call("POST", "/api/v1/users", SEED, token=token)
     invitation = made.json()["invitation"]
     assert made.headers["cache-control"] == "no-store"
-    assert invitation["url"] == f"http://127.0.0.1:8080/invitation#{invitation['token']}"
+    assert invitation["url"] == f"https://bailiwick.example.com/invitation#{invitation['token']}"
     shown = await house.call("GET", "/api/v1/users/jane.doe", token=token)
     assert "invitation" not in shown.json()
     assert shown.json()["invited"] is True

@@ -24,7 +24,7 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--no-first-run",
     "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     "--window-size=1280,1400",
     "--remote-debugging-port=0",
 )

@@ -251,7 +251,7 @@ def installation(
     *options: str, before: Callable[[Path], None] | None = None, within: tuple[str, ...] = (), **settings: str
 ) -> Iterator[Stack]:
     """A running installation. ``before`` may prepare its home, ``options`` go to ``up``, ``settings`` stand in the
-    environment (``WORKERS`` is their number), ``within`` goes before every command."""
+    environment (``WORKERS`` is their number; ``{api_port}`` in a value is told), ``within`` goes before every command."""
     home = Path(tempfile.mkdtemp(prefix="bw stäck ", dir="/tmp"))
     if before is not None:
         before(home)
@@ -262,8 +262,9 @@ def installation(
         "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": "127.0.0.0/8",
         "BAILIWICK_RATE_LIMIT_ANONYMOUS": "100000",
         "BAILIWICK_RATE_LIMIT_AUTHENTICATED": "100000",
+        "BAILIWICK_RATE_LIMIT_SIGN_IN": "100000",
         "BAILIWICK_SPOOL_SEGMENT_MB": "4",
-        **settings,
+        **{name: value.replace("{api_port}", str(api)) for name, value in settings.items()},
     }
     environment.pop("BAILIWICK_TEST_DATABASE_URL", None)
     base = "http://127.0.0.1"

@@ -37,6 +37,9 @@ READ_ONLY = {
     "siem repeats": "runs of numbers",
     "siem sinks list": "where evidence goes, none of it",
     "siem sinks show": "where evidence goes, none of it",
+    "user list": "shows accounts",
+    "user show": "shows an account",
+    "user sessions": "shows an account's sessions",
 }
 # Commands that act through something whose events are proven elsewhere.
 THROUGH_OTHERS = {
@@ -115,6 +118,12 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "kek rotate": (lambda stack, tmp: [], codes.KEK_ROTATED),
     "db upgrade": (lambda stack, tmp: [], codes.SCHEMA_UPGRADED),
     "db reader": (lambda stack, tmp: ["bailiwick_readonly"], codes.READER_ADDED),
+    "user create": (lambda stack, tmp: ["walker", "--email", "walker@example.com"], codes.USER_CREATED),
+    "user disable": (lambda stack, tmp: ["walker"], codes.USER_DISABLED),
+    "user enable": (lambda stack, tmp: ["walker"], codes.USER_ENABLED),
+    "user reset-mfa": (lambda stack, tmp: ["walker"], codes.USER_MFA_RESET),
+    "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
+    "user unlock": (lambda stack, tmp: ["walker"], codes.USER_UNLOCKED),
     "changes": (lambda stack, tmp: [], codes.AUDIT_READ),
     "audit tail": (lambda stack, tmp: [], codes.AUDIT_READ),
     "audit show": (lambda stack, tmp: ["0"], codes.AUDIT_READ),

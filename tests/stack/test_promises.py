@@ -74,6 +74,14 @@ def test_an_operator_may_return_to_what_is_known_to_be_good_and_nothing_else(sta
 
 # Routes that change no state of their own, each with the reason why no event of a mutation is asked of it.
 _NO_MUTATION = {
+    **{
+        f"POST /api/v1/auth/{path}/{step}": "needs a browser; tests/stack/test_passkeys_in_a_browser.py walks it"
+        for path in (
+            "login/passkey",
+            *(f"{where}/webauthn" for where in ("mfa", "mfa/enrolment", "step-up", "factors")),
+        )
+        for step in ("options", "verify")
+    },
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
@@ -191,8 +199,10 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "DELETE /api/v1/sessions/{identifier}": ("SESSION", None, {}),
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
+        "POST /api/v1/users/{username}/unlock": ("/api/v1/users/walker/unlock", None, {}),
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
+        "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
     }
 
 

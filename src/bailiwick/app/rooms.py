@@ -32,7 +32,9 @@ from bailiwick.evidence.tail import Tails
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
+from bailiwick.identity.breached import BreachList
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.sessions import Sessions
@@ -68,6 +70,7 @@ class Rooms:
     archive: Archive
     login: LocalLogin
     sign_ins: SignIns
+    passkeys: Passkeys
     users: Users
     sessions: Sessions
     applications: Applications
@@ -106,7 +109,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         observe=_revocation_observer(base),
         count=_revocation_counter(base),
     )
-    passwords = Passwords()
+    breached = settings.breached_passwords
+    passwords = Passwords(BreachList(breached) if breached is not None else None)
     applications = Applications(
         database, clock, ids, recorder, passwords, VerifiedSecrets(passwords, os.urandom(32)), revocations
     )
@@ -155,6 +159,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         archive=archive,
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
+        passkeys=Passkeys(database, clock, ids, recorder, settings, sign_ins),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,

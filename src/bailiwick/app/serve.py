@@ -41,12 +41,13 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
 from bailiwick.identity.api_keys import PREFIX as API_KEY_PREFIX
+from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.sessions import owner_of_session
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
 from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated, Unavailable
 from bailiwick.kernel.front import Front, RequestRecord
-from bailiwick.kernel.http import Caller
+from bailiwick.kernel.http import Caller, RequireStepUp
 from bailiwick.kernel.idempotency import Idempotency
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
@@ -163,6 +164,8 @@ def compose(
     app = FastAPI(title="Bailiwick", description=_ABOUT, version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.state.authenticate = _authenticate(rooms)
+    app.state.step_up = _step_up(rooms)
+    app.state.throttle = SignInThrottle(hot_limits, base.settings.rate_limit_sign_in)
     app.state.refused = refusal_recorder(base.recorder, rooms.evidence.event)
     checks = health.Health(
         base.clock,
@@ -184,7 +187,13 @@ def compose(
     app.include_router(_metrics_routes(base, rooms))
     app.include_router(
         identity_api.routes(
-            rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications, rooms.api_keys
+            rooms.login,
+            rooms.sign_ins,
+            rooms.users,
+            rooms.sessions,
+            rooms.applications,
+            rooms.api_keys,
+            rooms.passkeys,
         )
     )
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
@@ -260,6 +269,13 @@ def _authenticate(rooms: Rooms) -> Any:
         return rooms.authenticator.caller(credential, request.state.zone)
 
     return authenticate
+
+
+def _step_up(rooms: Rooms) -> RequireStepUp:
+    async def step_up(request: Request, caller: Caller) -> None:
+        await rooms.sign_ins.require_privileged(caller, request.state.ip)
+
+    return step_up
 
 
 def _identify(rooms: Rooms) -> Callable[[Scope], str | None]:

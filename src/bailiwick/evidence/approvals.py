@@ -27,6 +27,7 @@ _KINDS: dict[Change, codes.EventType] = {
     "executed": codes.APPROVAL_EXECUTED,
 }
 Person = Annotated[Caller, Depends(require(Permission.SELF))]
+Voter = Annotated[Caller, Depends(require(Permission.APPROVALS_VOTE))]
 Reader = Annotated[Caller, Depends(require(Permission.APPROVALS_READ))]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(description="`payload_sha256` as read")]
 
@@ -89,14 +90,14 @@ def routes(quorum: Quorum) -> APIRouter:
 
     @router.post("/{approval_id}/approve", summary="Approve what somebody else asked for")
     async def approve(
-        request: Request, response: Response, approval_id: IdPath, body: VoteBody, caller: Person
+        request: Request, response: Response, approval_id: IdPath, body: VoteBody, caller: Voter
     ) -> dict[str, Any]:
         never_store(response)
         return (await vote(request, caller, approval_id, body, True)).document()
 
     @router.post("/{approval_id}/reject", summary="Reject a request, which ends it")
     async def reject(
-        request: Request, response: Response, approval_id: IdPath, body: VoteBody, caller: Person
+        request: Request, response: Response, approval_id: IdPath, body: VoteBody, caller: Voter
     ) -> dict[str, Any]:
         never_store(response)
         return (await vote(request, caller, approval_id, body, False)).document()

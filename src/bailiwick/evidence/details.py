@@ -37,10 +37,10 @@ def _sometimes(name: str, type: Type, meaning: str) -> DetailField:
 
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
 _ROLE = _always("role", "str", "role of the account afterwards")
-_METHOD = _always("method", "str", "by what: `local`, `invitation` or, for an application, `client_secret`")
+_METHOD = _always("method", "str", "by what: `local`, `passkey`, `invitation` or, for an application, `client_secret`")
 _AMR = _always("amr", "list[str]", "by what the person proved himself (RFC 8176)")
 _FACTOR = _always("factor", "str", "id of the factor")
-_FACTOR_KIND = _always("kind", "str", "kind of the factor: `totp`")
+_FACTOR_KIND = _always("kind", "str", "kind of the factor: `totp` or `webauthn`")
 _API_KEY = (_always("username", "str", "whose key it is"), _always("key_name", "str", "what he calls it"))
 _RELEASE = _always("version", "str", "version of the program")
 _SESSIONS_ENDED = _always("sessions_ended", "int", "how many sessions ended with it")
@@ -103,6 +103,12 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.AUTH_FACTOR_OFFERED: (_FACTOR_KIND,),
     codes.AUTH_FACTOR_ENROLLED: (_FACTOR, _FACTOR_KIND),
     codes.AUTH_FACTOR_REMOVED: (_FACTOR, _FACTOR_KIND),
+    codes.AUTH_FACTOR_CLONED: (
+        _FACTOR,
+        _FACTOR_KIND,
+        _always("known", "int", "signature count of its last use"),
+        _always("shown", "int", "signature count it came with, which should have been greater"),
+    ),
     codes.AUTH_RECOVERY_CODES_RENEWED: (),
     codes.AUTH_RECOVERY_CODE_USED: (_always("left", "int", "how many are left"),),
     codes.AUTH_STEPPED_UP: (_AMR,),
@@ -117,6 +123,8 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.USER_DISABLED: (_ROLE, _CHANGED),
     codes.USER_ENABLED: (_ROLE, _CHANGED),
     codes.USER_MFA_RESET: (_SESSIONS_ENDED, _always("factors_removed", "int", "how many factors were forgotten")),
+    codes.USER_PASSWORD_RESET: (_SESSIONS_ENDED,),
+    codes.USER_UNLOCKED: (_always("failures", "int", "failed sign-ins that were forgotten"),),
     codes.APPLICATION_CREATED: _APPLICATION,
     codes.APPLICATION_CHANGED: (*_APPLICATION, _CHANGED),
     codes.APPLICATION_SECRET_ROTATED: _APPLICATION,

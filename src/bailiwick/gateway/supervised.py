@@ -43,6 +43,7 @@ def envoy_files(settings: Settings, layout: Layout) -> EnvoyFiles:
         gateway_listener=listener(settings.gateway_port),
         workers=(),
         guard_socket=layout.slot("guard").directory / "guard.sock",
+        behind_proxies=bool(settings.trusted_proxies),
     )
     return EnvoyFiles(config, monotonic=time.monotonic)
 

@@ -9,10 +9,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field, SecretStr, StringConstraints
 
 from bailiwick.evidence.requests import context_of
+from bailiwick.identity import passkeys_api
 from bailiwick.identity.api_keys import ApiKey, ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
+from bailiwick.identity.login.throttle import COUNTED
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
@@ -50,6 +53,7 @@ UserReader = Annotated[Caller, Depends(require(Permission.USERS_READ))]
 UserWriter = Annotated[Caller, Depends(require(Permission.USERS_WRITE))]
 ApplicationReader = Annotated[Caller, Depends(require(Permission.APPLICATIONS_READ))]
 ApplicationWriter = Annotated[Caller, Depends(require(Permission.APPLICATIONS_WRITE))]
+SecretKeeper = Annotated[Caller, Depends(require(Permission.APPLICATIONS_SECRETS))]
 
 
 class LoginBody(Body):
@@ -185,12 +189,14 @@ def routes(
     sessions: Sessions,
     applications: Applications,
     api_keys: ApiKeys,
+    passkeys: Passkeys,
 ) -> APIRouter:
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
     _auth_routes(router, login, users, sessions)
     _continuing_routes(router, sign_ins)
     _factor_routes(router, sign_ins)
+    passkeys_api.add_routes(router, passkeys, sign_ins)
     _session_routes(router, sessions)
     _api_key_routes(router, api_keys)
     _user_routes(router, users)
@@ -199,7 +205,13 @@ def routes(
 
 
 def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions) -> None:
-    @router.post("/auth/login/local", tags=["auth"], summary="Sign in by user name and password", responses=_NOT_LET_IN)
+    @router.post(
+        "/auth/login/local",
+        tags=["auth"],
+        summary="Sign in by user name and password",
+        responses=_NOT_LET_IN,
+        dependencies=COUNTED,
+    )
     async def sign_in(request: Request, response: Response, body: LoginBody) -> dict[str, Any]:
         never_store(response)
         context = context_of(request, None)
@@ -225,7 +237,11 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
         )
 
     @router.post(
-        "/auth/invitations/accept", tags=["auth"], summary="Choose a password by an invitation", responses=_NOT_LET_IN
+        "/auth/invitations/accept",
+        tags=["auth"],
+        summary="Choose a password by an invitation or a reset",
+        responses=_NOT_LET_IN,
+        dependencies=COUNTED,
     )
     async def accept_invitation(request: Request, body: InvitationBody) -> dict[str, Any]:
         token, password = body.token.get_secret_value(), body.password.get_secret_value()
@@ -239,7 +255,13 @@ def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
         never_store(response)
         return (await sign_ins.refresh(context_of(request, None), body.refresh_token.get_secret_value())).document()
 
-    @router.post("/auth/mfa", tags=["auth"], summary="Finish a sign-in by a second factor", responses=_NOT_LET_IN)
+    @router.post(
+        "/auth/mfa",
+        tags=["auth"],
+        summary="Finish a sign-in by a second factor",
+        responses=_NOT_LET_IN,
+        dependencies=COUNTED,
+    )
     async def answer(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
         never_store(response)
         token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
@@ -258,6 +280,7 @@ def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
         tags=["auth"],
         summary="Confirm the factor by its first code, and sign in",
         responses=_NOT_LET_IN,
+        dependencies=COUNTED,
     )
     async def finish_enrolment(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
         """The answer holds the recovery codes, which are told once."""
@@ -410,6 +433,23 @@ def _user_routes(router: APIRouter, users: Users) -> None:
         never_store(response)
         return {"invitation": (await users.invite(context_of(request, caller), username)).document()}
 
+    @router.post(
+        "/users/{username}/password-reset",
+        tags=["users"],
+        status_code=201,
+        summary="End a user's password; a link for another",
+    )
+    async def reset_password(
+        request: Request, response: Response, caller: UserWriter, username: NamePath
+    ) -> dict[str, Any]:
+        """The link is told once, works once, for a day. The person's sessions end, and the old password is void."""
+        never_store(response)
+        return {"reset": (await users.reset_password(context_of(request, caller), username)).document()}
+
+    @router.post("/users/{username}/unlock", tags=["users"], summary="Forget a user's failed sign-ins")
+    async def unlock_user(request: Request, caller: UserWriter, username: NamePath) -> dict[str, Any]:
+        return await users.unlock(context_of(request, caller), username)
+
     @router.delete("/users/{username}/mfa", tags=["users"], summary="Forget a user's second factors and end sessions")
     async def reset_mfa(request: Request, caller: UserWriter, username: NamePath) -> dict[str, Any]:
         return await users.reset_mfa(context_of(request, caller), username)
@@ -460,7 +500,7 @@ def _application_routes(router: APIRouter, applications: Applications) -> None:
 
     @router.post("/applications/{name}/secret", tags=["applications"], summary="Rotate an application's secret")
     async def rotate_secret(
-        request: Request, response: Response, caller: ApplicationWriter, name: NamePath
+        request: Request, response: Response, caller: SecretKeeper, name: NamePath
     ) -> dict[str, Any]:
         context, guard = context_of(request, caller), version_guard(request)
         return answer(response, *await applications.rotate_secret(context, caller.role, name, guard))

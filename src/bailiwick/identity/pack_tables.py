@@ -27,9 +27,12 @@ TABLES = (
     ),
     ControlTable(
         "factors",
-        ("id", "zone", "username", "kind", "name", "created_at", "confirmed_at", "last_used_at"),
+        (
+            "id", "zone", "username", "kind", "name", "aaguid", "transports", "backed_up", "sign_count", "created_at",
+            "confirmed_at", "last_used_at", "disabled_at",
+        ),
         ("username", "id"),
-        withheld=("secret_sealed", "last_step"),
+        withheld=("secret_sealed", "last_step", "credential_id", "public_key"),
     ),
     ControlTable(
         "recovery_codes", ("zone", "username", "used_at"), ("username", "used_at"), withheld=("hash",)

@@ -19,6 +19,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import Type
 
+from bailiwick.identity.breached import BreachList
 from bailiwick.kernel.errors import InvalidRequest, Unavailable
 
 T = TypeVar("T")
@@ -47,14 +48,30 @@ class Passwords:
     """Hashes and verifies, at most ``threads`` at once and ``waiting`` more in line."""
 
     def __init__(
-        self, *, threads: int = 2, waiting: int = 64, memory_kib: int = 19 * 1024, passes: int = 2, lanes: int = 1
+        self,
+        breached: BreachList | None = None,
+        *,
+        threads: int = 2,
+        waiting: int = 64,
+        memory_kib: int = 19 * 1024,
+        passes: int = 2,
+        lanes: int = 1,
     ) -> None:
+        self._breached = breached
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes, type=Type.ID)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._room = threads + waiting
         self._pending = 0
         # what nobody's password is verified against, so that an unknown user takes as long as a known one
         self._nobody = self._hasher.hash("nobody has this password")
+
+    async def check(self, password: str, *, username: str, email: str) -> None:
+        """Raises ``invalid_request`` or ``password_breached`` for a password we do not take (NIST 800-63B §5.1.1.2),
+        and ``Unavailable`` where the list of breached ones cannot be read."""
+        check_password(password, username=username, email=email)
+        breached = self._breached
+        if breached is not None and await self._run(lambda: breached.holds(_normal(password))):
+            raise InvalidRequest(reason="password_breached")
 
     async def hash(self, password: str) -> str:
         """The argon2id hash; raises ``Unavailable`` (``not_ready``) when the line is full."""

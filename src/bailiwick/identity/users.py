@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.identity.factors.store import forget_factors
-from bailiwick.identity.passwords import Passwords, check_password
+from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
@@ -29,6 +29,7 @@ from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
 INVITATION_LIFE = timedelta(hours=72)
+RESET_LIFE = timedelta(hours=24)
 INVITATION_PREFIX = "bwi_"
 # what a PATCH may name, and nothing else
 CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled")
@@ -77,7 +78,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """An invitation, told once. ``token`` stands in the fragment of ``url``, which servers never see or log."""
+    """An invitation or a reset, told once. ``token`` stands in the fragment of ``url``: servers never see or log it."""
 
     token: str
     url: str
@@ -133,7 +134,7 @@ class Users:
         """
         hashed = None
         if new.password is not None:
-            check_password(new.password, username=new.username, email=new.email)
+            await self._passwords.check(new.password, username=new.username, email=new.email)
             hashed = await self._passwords.hash(new.password)
         now = self._clock.now()
         async with self._database.begin() as tx:
@@ -172,8 +173,48 @@ class Users:
             await self._record(tx, codes.USER_CHANGED, context, username, role=user.role, changed=["invitation"])
         return invitation
 
+    async def reset_password(self, context: Context, username: str, *, at_the_machine: bool = False) -> Invitation:
+        """End the user's password and sessions everywhere; answers a link by which the person sets another.
+
+        ``at_the_machine``: also for the last administrator who can sign in, whom nobody else could let in again.
+        Raises ``NotFound``, and ``Conflict`` for that administrator.
+        """
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            await _hold_administrators(tx, context.zone)
+            user = await _locked(tx, context.zone, username)
+            if not at_the_machine:
+                await self._keep_an_administrator(tx, user, {"is_active": False, "role": user.role})
+            await tx.run(
+                "UPDATE users SET password_hash = NULL, must_change_password = false, version = version + 1,"
+                " updated_at = :now WHERE id = :id",
+                now=now,
+                id=user.id,
+            )
+            link = await self._invite(tx, context.zone, user.id, RESET_LIFE, "password-reset")
+            ended = await end_sessions(tx, context.zone, username, now=now, reason="password reset")
+            await self._record(tx, codes.USER_PASSWORD_RESET, context, username, sessions_ended=len(ended))
+            await feed.announce(tx, context.zone, "user", username)
+            revision = await self._revocations.revoke(tx, context, "user", username, "password reset")
+        await self._revocations.settle(revision, context)
+        return link
+
+    async def unlock(self, context: Context, username: str) -> dict[str, Any]:
+        """Forget the user's failed sign-ins, and with them a lock; answers how many. Raises ``NotFound``."""
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            await _locked(tx, context.zone, username)
+            failures = await tx.value(
+                "DELETE FROM login_failures WHERE zone = :zone AND username = :username RETURNING failures",
+                zone=context.zone,
+                username=username,
+            )
+            await self._record(tx, codes.USER_UNLOCKED, context, username, failures=failures or 0)
+        return {"username": username, "failures_forgotten": failures or 0}
+
     async def accept_invitation(self, context: Context, token: str, password: str) -> str:
-        """Set the password of the user invited by ``token``, once; answers the user name.
+        """Set the password of the user whom ``token`` invites, or lets in again, once; answers the user name.
 
         Raises ``Unauthenticated`` with ``invalid_token`` or ``token_expired``, and ``InvalidRequest`` for a password
         we do not take.
@@ -185,7 +226,7 @@ class Users:
         except Unauthenticated as error:
             await self._refused(context, error.reason)
             raise
-        check_password(password, username=user.username, email=user.email)
+        await self._passwords.check(password, username=user.username, email=user.email)
         hashed = await self._passwords.hash(password)
         context = _acting_as(context, user.username)
         async with self._database.begin() as tx:
@@ -226,11 +267,7 @@ class Users:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            # two administrators demoting each other must not both succeed
-            await tx.run(
-                "SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))",
-                zone=context.zone,
-            )
+            await _hold_administrators(tx, context.zone)
             before = await _locked(tx, context.zone, username)
             guard(before.version)
             wanted = {member: patch.get(member, getattr(before, member)) for member in CHANGEABLE}
@@ -291,16 +328,18 @@ class Users:
         found = [_user(row) for row in rows[:limit]]
         return found, found[-1].username if len(rows) > limit else None
 
-    async def _invite(self, tx: Transaction, zone: str, identifier: str) -> Invitation:
+    async def _invite(
+        self, tx: Transaction, zone: str, identifier: str, life: timedelta = INVITATION_LIFE, page: str = "invitation"
+    ) -> Invitation:
         token = INVITATION_PREFIX + self._ids.secret(32)
-        expires_at = self._clock.now() + INVITATION_LIFE
+        expires_at = self._clock.now() + life
         await tx.run(
             "UPDATE users SET invitation_hash = :hash, invitation_expires_at = :expires WHERE id = :id",
             hash=_digest(token),
             expires=expires_at,
             id=identifier,
         )
-        return Invitation(token, f"{self._settings.zone_issuer(zone)}/invitation#{token}", expires_at)
+        return Invitation(token, f"{self._settings.zone_issuer(zone)}/{page}#{token}", expires_at)
 
     async def _refused(self, context: Context, reason: str) -> None:
         """Record an invitation that was none; whose it would have been nobody knows."""
@@ -374,6 +413,11 @@ class Users:
     ) -> None:
         subject = Subject(id=username, type="user")
         await self._recorder.record(tx, kind, "success", context, subject=subject, **details)
+
+
+async def _hold_administrators(tx: Transaction, zone: str) -> None:
+    # two administrators demoting each other must not both succeed
+    await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))", zone=zone)
 
 
 async def forget_failures(tx: Transaction, zone: str, username: str) -> None:

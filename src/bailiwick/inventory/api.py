@@ -28,6 +28,7 @@ ZoneName = Annotated[str, StringConstraints(pattern=ZONE_PATTERN, max_length=63)
 HeaderName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 ZoneReader = Annotated[Caller, Depends(require(Permission.ZONES_READ))]
 ZoneWriter = Annotated[Caller, Depends(require(Permission.ZONES_WRITE))]
+ZoneArchiver = Annotated[Caller, Depends(require(Permission.ZONES_ARCHIVE))]
 ServerReader = Annotated[Caller, Depends(require(Permission.SERVERS_READ))]
 ServerWriter = Annotated[Caller, Depends(require(Permission.SERVERS_WRITE))]
 CredentialReader = Annotated[Caller, Depends(require(Permission.CREDENTIALS_READ))]
@@ -163,7 +164,9 @@ def _zone_routes(router: APIRouter, zones: Zones) -> None:
         return _zone(response, await zones.change(context, name, body.description or "", guard))
 
     @router.post("/zones/{name}/archive", tags=["zones"], summary="Archive a zone: nothing in it works any more")
-    async def archive_zone(request: Request, response: Response, caller: ZoneWriter, name: ZoneName) -> dict[str, Any]:
+    async def archive_zone(
+        request: Request, response: Response, caller: ZoneArchiver, name: ZoneName
+    ) -> dict[str, Any]:
         return _zone(response, await zones.archive(context_of(request, caller), name, version_guard(request)))
 
 

@@ -22,6 +22,7 @@ class Reason:
 REASONS: dict[str, Reason] = {
     # --- asking wrongly
     "invalid_request": Reason(400, "The request is malformed or a field is missing or of the wrong type."),
+    "password_breached": Reason(400, "The password is known from a breach; choose another."),
     "payload_too_large": Reason(413, "The body is larger than this endpoint accepts."),
     "unsupported_media_type": Reason(415, "The content type is not one this endpoint reads."),
     "not_found": Reason(404, "There is nothing by that name, or you may not see it."),
@@ -51,11 +52,20 @@ REASONS: dict[str, Reason] = {
     "wrong_audience": Reason(401, "The token was issued for another server."),
     "wrong_zone": Reason(401, "The token was issued by another zone."),
     "invalid_credentials": Reason(401, "The user name or password is wrong."),
-    "mfa_required": Reason(401, "The first factor held; send the second to /api/v1/auth/mfa with the `mfa_token`."),
+    "mfa_required": Reason(
+        401, "The first factor held; send the second, one of `methods`, under /api/v1/auth/mfa with the `mfa_token`."
+    ),
     "mfa_enrolment_required": Reason(
         401, "The account needs a second factor and has none; enrol one under /api/v1/auth/mfa with the `mfa_token`."
     ),
     "invalid_code": Reason(401, "The code is wrong, too old, or was used already."),
+    "invalid_passkey": Reason(
+        401, "The passkey's answer does not hold: another or an old challenge, another site, an unknown key."
+    ),
+    "passkey_cloned": Reason(401, "Two copies of this passkey seem to be in use; it was put out of use."),
+    "passkeys_unavailable": Reason(
+        409, "Browsers make passkeys for host names only, and this installation's address is an IP address."
+    ),
     "refresh_reused": Reason(401, "The refresh token was used before, so somebody has a copy; the session is over."),
     "insufficient_user_authentication": Reason(
         401, "This needs a second factor, or a fresh one: POST /api/v1/auth/step-up (RFC 9470)."

@@ -16,7 +16,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.security import HTTPBearer
 
 from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import STEP_UP, Permission, allowed
 
 _bearer = HTTPBearer(auto_error=False, description="The token of a sign-in, or an API key")
 
@@ -53,6 +53,14 @@ class Authenticate(Protocol):
         ...
 
 
+class RequireStepUp(Protocol):
+    """Judges how lately, and how well, a caller proved himself; the root puts one at ``app.state.step_up``."""
+
+    async def __call__(self, request: Request, caller: Caller) -> None:
+        """Raises ``insufficient_user_authentication`` with the challenge of RFC 9470 where it is not enough."""
+        ...
+
+
 async def current_caller(request: Request, _documented: Annotated[Any, Depends(_bearer)] = None) -> Caller:
     """The caller, who must have changed a one-time password unless this is the route that changes it."""
     authenticate: Authenticate = request.app.state.authenticate
@@ -69,13 +77,21 @@ async def signed_in(caller: Annotated[Caller, Depends(current_caller)]) -> Calle
 
 
 def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that answers the caller if his role holds ``permission``, else refuses with 403."""
+    """A dependency that answers the caller if his role holds ``permission``, else refuses with 403.
 
-    async def dependency(caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
+    A permission of :data:`~bailiwick.kernel.permissions.STEP_UP` takes a person, not a key, who proved himself lately.
+    """
+
+    async def dependency(request: Request, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
         if caller.must_change_password:
             raise Denied(reason="password_change_required")
         if not caller.may(permission):
             raise Denied(f"This needs the permission {permission}.", permission=str(permission))
+        if permission in STEP_UP:
+            if caller.key:
+                raise Denied(reason="session_needed")
+            step_up: RequireStepUp = request.app.state.step_up
+            await step_up(request, caller)
         return caller
 
     dependency.permission = permission  # type: ignore[attr-defined]  # the route walk of the tests reads it

@@ -29,6 +29,7 @@ class Permission(StrEnum):
     CREDENTIALS_WRITE = "credentials:write"
     APPLICATIONS_READ = "applications:read"
     APPLICATIONS_WRITE = "applications:write"
+    APPLICATIONS_SECRETS = "applications:secrets"  # replace an application's secret, and be told the new one
     POLICIES_READ = "policies:read"
     POLICIES_WRITE = "policies:write"
     POLICIES_ROLLBACK = "policies:rollback"  # to the last-known-good set: narrowing, so one person's to do
@@ -46,11 +47,13 @@ class Permission(StrEnum):
     ARCHIVE_OPERATE = "archive:operate"  # seal, prove and restore, change lives
     ARCHIVE_PURGE = "archive:purge"  # ask for, and approve, the end of evidence: two persons
     APPROVALS_READ = "approvals:read"
+    APPROVALS_VOTE = "approvals:vote"  # beside the permission that the action itself needs
     REVOKE = "authority:revoke"
     REVOCATIONS_READ = "authority:read"
     KEYS_ROTATE = "keys:rotate"
     ZONES_READ = "zones:read"
     ZONES_WRITE = "zones:write"
+    ZONES_ARCHIVE = "zones:archive"  # end a zone for good
     METRICS_READ = "metrics:read"
     OPERATE = "operations:run"  # flush caches, change workers
 
@@ -68,6 +71,7 @@ _AUDITOR = _VIEWER | {
     Permission.SIEM_READ,
     Permission.ARCHIVE_HOLD,
     Permission.APPROVALS_READ,
+    Permission.APPROVALS_VOTE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
 }
@@ -78,6 +82,7 @@ _OPERATOR = _VIEWER | {
     Permission.CREDENTIALS_WRITE,
     Permission.APPLICATIONS_READ,
     Permission.APPLICATIONS_WRITE,
+    Permission.APPLICATIONS_SECRETS,
     Permission.POLICIES_ROLLBACK,
     Permission.POLICIES_TEST,
     Permission.DECISIONS_READ,
@@ -89,6 +94,7 @@ _OPERATOR = _VIEWER | {
     Permission.ARCHIVE_OPERATE,
     Permission.REVOKE,
     Permission.APPROVALS_READ,
+    Permission.APPROVALS_VOTE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
     Permission.OPERATE,
@@ -101,6 +107,20 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: frozenset(Permission),
 }
 
+STEP_UP: frozenset[Permission] = frozenset(
+    {
+        Permission.USERS_WRITE,
+        Permission.APPLICATIONS_SECRETS,
+        Permission.KEYS_ROTATE,
+        Permission.ZONES_ARCHIVE,
+        Permission.SIEM_WRITE,
+        Permission.ARCHIVE_PURGE,
+        Permission.APPROVALS_VOTE,
+    }
+)
+"""What a stolen session or key must not be enough for: only a person who proved himself just now, by his second factor
+if he has or needs one (RFC 9470). ``require`` of ``kernel/http.py`` enforces it wherever one of these is named."""
+
 
 def allowed(role: str, permission: Permission) -> bool:
     """Whether ``role`` holds ``permission``; an unknown role holds nothing."""
@@ -112,8 +132,8 @@ def allowed(role: str, permission: Permission) -> bool:
 
 def matrix() -> str:
     """The table as Markdown, one row per permission."""
-    lines = ["| permission | " + " | ".join(Role) + " |", "|---" * (len(Role) + 1) + "|"]
+    lines = ["| permission | " + " | ".join(Role) + " | step-up |", "|---" * (len(Role) + 2) + "|"]
     for permission in Permission:
         cells = " | ".join("yes" if permission in GRANTS[role] else "–" for role in Role)
-        lines.append(f"| `{permission}` | {cells} |")
+        lines.append(f"| `{permission}` | {cells} | {'yes' if permission in STEP_UP else '–'} |")
     return "\n".join(lines) + "\n"

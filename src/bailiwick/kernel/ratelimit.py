@@ -127,6 +127,19 @@ class MachineCounters:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, _BUCKET.size, start)
         return _result(allowed, tat, now, interval, limit, burst)
 
+    def give_back(self, key: bytes, limit: int) -> None:
+        """Take back one request of ``key`` that was counted and let through: it should not have counted."""
+        fingerprint = int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little") or 1
+        start = _HEADER_BYTES + (fingerprint >> 8) % _BUCKETS * _BUCKET.size
+        with self._lock:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX, _BUCKET.size, start)
+            try:
+                slot, tat = self._find(start, fingerprint)
+                if tat:  # else the slot was taken by somebody else meanwhile
+                    _SLOT.pack_into(self._map, start + slot * _SLOT.size, fingerprint, tat - 60.0 / limit)
+            finally:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, _BUCKET.size, start)
+
     def close(self) -> None:
         """Unmap the file."""
         self._map.close()
@@ -250,6 +263,10 @@ class HotLimits:
             self._metrics.rate_limited.labels(place).inc()
             self._tell(place, key, limit)
             raise BailiwickError(reason="rate_limited", headers=result.headers())
+
+    def give_back(self, place: str, key: str, limit: int) -> None:
+        """Take back a request that :meth:`require` let through."""
+        self._machine.give_back(f"{place}:{key}".encode("utf-8", "surrogateescape"), limit)
 
     def _tell(self, place: str, key: str, limit: int) -> None:
         """Log a refusal, once a minute for each key: what is limited comes in thousands."""

@@ -7,6 +7,7 @@ authentication off. ``docs/reference/settings.md`` lists every field; a test kee
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -62,6 +63,16 @@ class Settings(BaseSettings):
     mfa_roles: Annotated[tuple[str, ...], NoDecode] = Field(
         ("admin",), description="Comma-separated roles that need a second factor, except in development mode."
     )
+    mfa_required_outside: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated networks (CIDR): whoever signs in from elsewhere needs a second factor, whatever"
+        " his role. Without any, where somebody is changes nothing.",
+    )
+    breached_passwords: Path | None = Field(
+        None,
+        description="Passwords known from breaches, which are refused: a folder of k-anonymity range files (SHA-1), or"
+        " one file of sorted 20-byte SHA-1 digests.",
+    )
     spool_segment_mb: int = Field(64, ge=1, le=1024, description="Size of a spool segment.")
     allow_upstream_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated private networks (CIDR) that upstreams may live in. Link-local never."
@@ -69,6 +80,12 @@ class Settings(BaseSettings):
     rate_limit_anonymous: int = Field(100, ge=1, description="Management requests per minute per network address.")
     rate_limit_authenticated: int = Field(
         1000, ge=1, description="Management requests per minute per signed-in caller."
+    )
+    rate_limit_sign_in: int = Field(
+        30,
+        ge=1,
+        description="Failed sign-ins per minute from one network address, counted on each machine, beyond which none"
+        " from there is tried.",
     )
     rate_limit_application: int = Field(
         0,
@@ -111,7 +128,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("allow_upstream_networks", "trusted_proxies", "witnesses", "mfa_roles"):
+        for name in ("allow_upstream_networks", "trusted_proxies", "witnesses", "mfa_roles", "mfa_required_outside"):
             raw = values.get(name)
             if isinstance(raw, str):
                 values[name] = tuple(part.strip() for part in raw.split(",") if part.strip())
@@ -136,6 +153,8 @@ class Settings(BaseSettings):
             problems.append("archive_url is neither s3://bucket/prefix nor file:///folder")
         if self.api_port == self.gateway_port:
             problems.append("api_port and gateway_port must differ")
+        if self.breached_passwords is not None and not self.breached_passwords.exists():
+            problems.append("breached_passwords is neither a folder nor a file")
         if self.witness_ca is not None and not self.witness_ca.is_file():
             problems.append("witness_ca is not a file")
         if self.witnesses and self.witness_quorum > len(self.witnesses):
@@ -155,6 +174,13 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("two witnesses have one name")
         return witnesses
+
+    @field_validator("mfa_required_outside")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ip_network(network)  # raises ValueError, with the network in its text
+        return networks
 
     @property
     def scheme(self) -> str:

@@ -90,7 +90,7 @@ def api_listener(config: GatewayConfig, secret: Path | None) -> Config:
         local_reply_config=problems.api_replies(),
         skip_xff_append=True,
         early_header_mutation_extensions=[
-            _early([_remove_prefix("x-forwarded-"), _remove_prefix("x-envoy-"), *_removals("forwarded", "x-real-ip")])
+            _early([_forwarded(config), _remove_prefix("x-envoy-"), *_removals("forwarded", "x-real-ip")])
         ],
         http_filters=[_router()],
         route_config={
@@ -110,7 +110,7 @@ def api_listener(config: GatewayConfig, secret: Path | None) -> Config:
                                 "retry_policy": {"retry_on": "connect-failure", "num_retries": 3, **_OTHER_HOST},
                             },
                             # Not Envoy's own X-Forwarded-For, which shows this machine's address for loopback.
-                            "request_headers_to_add": [set_header("x-forwarded-for", PEER)],
+                            "request_headers_to_add": [_peer(config)],
                             "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
                         }
                     ],
@@ -243,6 +243,20 @@ def _early(mutations: list[Config]) -> Config:
 
 def _removals(*names: str) -> list[Config]:
     return [{"remove": name} for name in names]
+
+
+def _forwarded(config: GatewayConfig) -> Config:
+    """Remove what proxies say of a request: all of it, or all but the addresses that it passed."""
+    if not config.behind_proxies:
+        return _remove_prefix("x-forwarded-")
+    others = "x-forwarded-([^f].*|f|f[^o].*|fo|fo[^r].*|for.+)?"
+    return {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": others}}}}
+
+
+def _peer(config: GatewayConfig) -> Config:
+    if not config.behind_proxies:
+        return set_header("x-forwarded-for", PEER)
+    return {"header": {"key": "x-forwarded-for", "value": PEER}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
 
 
 def _remove_prefix(prefix: str) -> Config:

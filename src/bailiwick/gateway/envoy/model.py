@@ -179,6 +179,9 @@ class GatewayConfig:
     `delayed_close_s` is how long the gateway waits for a caller's side after it ended a connection. A stream that
     is cut stops at once, and an HTTP/1.1 caller sees its end this much later; but a caller who asked for
     `Connection: close` and reads nothing for this long loses the rest of his answer.
+
+    `behind_proxies`: the workers are told the X-Forwarded-For that came to the API port, with the peer's address after
+    it, and judge which of it to believe; otherwise only the peer's.
     """
 
     run_dir: Path
@@ -192,6 +195,7 @@ class GatewayConfig:
     connect_timeout_s: float = 2.0
     delayed_close_s: float = 0.5
     max_connections: int = 16384
+    behind_proxies: bool = False
 
     def __post_init__(self) -> None:
         check_socket_path(self.guard_socket)

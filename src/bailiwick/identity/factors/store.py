@@ -1,7 +1,11 @@
-"""The factors a person enrolled: TOTP secrets (sealed), recovery codes (hashed), and the rows they live in."""
+"""The factors a person enrolled: TOTP secrets (sealed), recovery codes (hashed), and the rows they live in.
+
+The rows of WebAuthn keys are made and used in ``keys.py`` beside this.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,13 +17,17 @@ from bailiwick.kernel.db import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One confirmed factor of a person, without its secret. ``kind`` is ``totp``."""
+    """One confirmed factor of a person, without its secret. ``kind`` is ``totp`` or ``webauthn``.
+
+    A disabled one proves nothing any more, and still says that the person has to prove himself by a second factor.
+    """
 
     id: str
     kind: str
     name: str
     created_at: datetime
     last_used_at: datetime | None
+    disabled_at: datetime | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -29,18 +37,26 @@ class Factor:
             "name": self.name,
             "created_at": self.created_at,
             "last_used_at": self.last_used_at,
+            "disabled_at": self.disabled_at,
         }
 
 
 async def list_factors(tx: Transaction, zone: str, username: str) -> list[Factor]:
     """The confirmed factors of a user, oldest first."""
     rows = await tx.all(
-        "SELECT id, kind, name, created_at, last_used_at FROM factors"
+        "SELECT id, kind, name, created_at, last_used_at, disabled_at FROM factors"
         " WHERE zone = :zone AND username = :username AND confirmed_at IS NOT NULL ORDER BY created_at, id",
         zone=zone,
         username=username,
     )
-    return [Factor(row["id"], row["kind"], row["name"], row["created_at"], row["last_used_at"]) for row in rows]
+    names = ("id", "kind", "name", "created_at", "last_used_at", "disabled_at")
+    return [Factor(*(row[name] for name in names)) for row in rows]
+
+
+def methods_of(factors: Sequence[Factor]) -> tuple[str, ...]:
+    """What a person with these factors may answer by, as ``methods`` of the refusal tells it."""
+    kinds = {factor.kind for factor in factors if factor.disabled_at is None}
+    return (*tuple(kind for kind in ("webauthn", "totp") if kind in kinds), "recovery_code")
 
 
 async def begin_totp(

@@ -17,7 +17,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.login.lockout import LOCK, count_failure, locked_until
 from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
-from bailiwick.identity.passwords import Passwords, Verified, check_password
+from bailiwick.identity.passwords import Passwords, Verified
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions, printable
 from bailiwick.identity.users import forget_failures
@@ -110,7 +110,7 @@ class LocalLogin:
         stored = user["password_hash"] if user is not None else None
         verified = await self._passwords.verify(stored, current)
         if user is not None and verified.ok:
-            check_password(new, username=username, email=user["email"])
+            await self._passwords.check(new, username=username, email=user["email"])
             if new == current:
                 raise InvalidRequest("The new password must differ from the current one.")
         fresh = await self._passwords.hash(new) if verified.ok else ""

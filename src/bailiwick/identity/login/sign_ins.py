@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.identity.factors import totp
 from bailiwick.identity.factors.store import (
+    Factor,
     begin_totp,
     confirm_totp,
     list_factors,
+    methods_of,
     recovery_codes_left,
     replace_recovery_codes,
     use_recovery_code,
     use_totp,
 )
 from bailiwick.identity.login.lockout import count_failure, locked_until
+from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn
 from bailiwick.identity.ports import Revoke, SessionTokens
 from bailiwick.identity.sessions import end_oldest_sessions, open_session
 from bailiwick.identity.users import forget_failures
@@ -37,15 +40,18 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
+__all__ = ["PENDING_LIFE", "Enrolment", "FactorDue", "SignIns", "SignedIn"]
+
 Method = Literal["local", "ldap", "oidc", "saml", "passkey"]
 
-PENDING_LIFE = timedelta(minutes=5)
 MAX_ATTEMPTS = 5
 # how long a proof counts as fresh for what changes the account itself
 RECENT = timedelta(minutes=15)
 # authentication context classes (RFC 9470): by one factor, and by two
 ACR_SINGLE = "urn:bailiwick:acr:1fa"
 ACR_MFA = "urn:bailiwick:acr:2fa"
+# what a first factor may be
+ENROLLABLE = ("webauthn", "totp")
 PENDING_PREFIX = "bwm_"
 REFRESH_PREFIX = "bwr_"
 
@@ -67,65 +73,6 @@ WITH live AS (
 UPDATE sessions s SET last_seen_at = :now, idle_until = :idle_until FROM live WHERE s.id = live.id
 RETURNING s.id, s.username, s.expires_at, s.amr, s.auth_time, live.email, live.role, live.must_change_password
 """
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session just opened, or going on, and the tokens that stand for it."""
-
-    token: str
-    refresh_token: str
-    session_id: str
-    expires_in: int
-    must_change_password: bool
-    username: str
-    role: str
-    email: str
-    recovery_codes: tuple[str, ...] = ()
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form; ``token`` repeats ``access_token`` for callers that read that name."""
-        told = {
-            "access_token": self.token,
-            "token": self.token,
-            "token_type": "Bearer",
-            "expires_in": self.expires_in,
-            "refresh_token": self.refresh_token,
-            "session_id": self.session_id,
-            "must_change_password": self.must_change_password,
-            "user": {"username": self.username, "role": self.role, "email": self.email},
-        }
-        return {**told, "recovery_codes": list(self.recovery_codes)} if self.recovery_codes else told
-
-
-@dataclass(frozen=True, slots=True)
-class FactorDue:
-    """The first factor held; a second is owed. ``methods``: what would do. ``enrol``: none is enrolled yet."""
-
-    token: str
-    methods: tuple[str, ...]
-    enrol: bool
-
-    def error(self) -> BailiwickError:
-        """The refusal that tells the caller how to go on."""
-        return Unauthenticated(
-            reason="mfa_enrolment_required" if self.enrol else "mfa_required",
-            mfa_token=self.token,
-            expires_in=int(PENDING_LIFE.total_seconds()),
-            methods=list(self.methods),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """A TOTP secret to put into an app, told once."""
-
-    secret: str
-    uri: str
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {"secret": self.secret, "otpauth_uri": self.uri, "digits": totp.DIGITS, "period": totp.STEP_S}
 
 
 class SignIns:
@@ -166,14 +113,17 @@ class SignIns:
         raises :meth:`FactorDue.error` after it committed."""
         factors = await list_factors(tx, context.zone, user["username"])
         if "mfa" not in amr and (factors or self.required(user, context)):
-            return await self._owe(tx, context, user, method, amr, enrolling=not factors)
+            return await self._owe(tx, context, user, method, amr, factors)
         return await self.open(tx, context, user, method, amr)
 
     def required(self, user: Row, context: Context) -> bool:
         """Whether the person must have a second factor, whatever he enrolled."""
-        if user["mfa_enabled"]:
+        return self._needs(user["mfa_enabled"], user["role"], context.network.ip)
+
+    def _needs(self, mfa_enabled: bool, role: str, ip: str) -> bool:
+        if mfa_enabled or outside(ip, self._settings.mfa_required_outside):
             return True
-        return not self._settings.dev and user["role"] in self._settings.mfa_roles
+        return not self._settings.dev and role in self._settings.mfa_roles
 
     async def open(
         self,
@@ -250,14 +200,14 @@ class SignIns:
         Raises ``Unauthenticated`` with ``invalid_token`` (unknown, used up), ``token_expired`` or ``invalid_code``.
         """
         async with self._database.begin() as tx:
-            pending, user = await self._pending(tx, context, token, enrolling=False)
+            pending, user = await self.pending(tx, context, token, enrolling=False)
             used = await self._use(tx, context, user["username"], code)
             outcome: SignedIn | None = None
             if used is not None:
-                await self._settle_pending(tx, token)
+                await self.settle_pending(tx, token)
                 outcome = await self.open(tx, context, user, pending["method"], [*pending["amr"], used, "mfa"])
             else:
-                await self._fail(tx, context, user["username"], pending["method"], token)
+                await self.fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
             raise Unauthenticated(reason="invalid_code")
         return outcome
@@ -265,21 +215,21 @@ class SignIns:
     async def begin_enrolment(self, context: Context, token: str) -> Enrolment:
         """A secret for somebody who may not come in without a second factor and has none."""
         async with self._database.begin() as tx:
-            _, user = await self._pending(tx, context, token, enrolling=True)
+            _, user = await self.pending(tx, context, token, enrolling=True)
             return await self._begin(tx, context, user["username"], "Authenticator app")
 
     async def finish_enrolment(self, context: Context, token: str, code: str) -> SignedIn:
         """Confirm the secret by its first code, and sign in. The answer holds the recovery codes, told once."""
         async with self._database.begin() as tx:
-            pending, user = await self._pending(tx, context, token, enrolling=True)
+            pending, user = await self.pending(tx, context, token, enrolling=True)
             outcome: SignedIn | None = None
             told = await self._confirm(tx, context, user["username"], code)
             if told is not None:
-                await self._settle_pending(tx, token)
+                await self.settle_pending(tx, token)
                 amr = [*pending["amr"], "otp", "mfa"]
                 outcome = await self.open(tx, context, user, pending["method"], amr, told)
             else:
-                await self._fail(tx, context, user["username"], pending["method"], token)
+                await self.fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
             raise Unauthenticated(reason="invalid_code")
         return outcome
@@ -333,7 +283,8 @@ class SignIns:
             mine = next((factor for factor in found if factor.id == identifier), None)
             if user is None or mine is None:
                 raise Conflict("There is no such factor of yours.", reason="not_found")
-            if len(found) == 1 and self.required(user, context):
+            usable = [factor for factor in found if factor.disabled_at is None and factor.id != identifier]
+            if not usable and self.required(user, context):
                 raise Conflict("This is your last second factor, and your account needs one; add another first.")
             await tx.run("DELETE FROM factors WHERE id = :id", id=identifier)
             await self._recorder.record(
@@ -350,56 +301,81 @@ class SignIns:
         """Refuse (RFC 9470) unless the person proved himself just now (:data:`RECENT`), by a second factor if any."""
         async with self._database.begin() as tx:
             has_factor = bool(await list_factors(tx, caller.zone, caller.name))
-        proven = "mfa" in caller.amr or not has_factor
-        if proven and self._clock.time() - caller.auth_time <= RECENT.total_seconds():
+        if not self._proven(caller, by_factor=has_factor):
+            raise _not_enough(by_factor=has_factor)
+
+    async def require_privileged(self, caller: Caller, ip: str) -> None:
+        """Refuse (RFC 9470) a person who has a second factor or needs one, unless he proved himself by it just now.
+
+        In development mode a role alone needs none; a factor that is enrolled is asked for there as well.
+        """
+        if self._proven(caller, by_factor=True):
             return
-        wanted = f'acr_values="{ACR_MFA}", ' if has_factor else ""
-        challenge = f'Bearer error="insufficient_user_authentication", {wanted}max_age="{int(RECENT.total_seconds())}"'
-        raise Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
+        async with self._database.begin() as tx:
+            row = await tx.one(
+                "SELECT u.mfa_enabled, u.role, EXISTS (SELECT FROM factors f WHERE f.zone = u.zone"
+                " AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factor FROM users u"
+                " WHERE u.zone = :zone AND u.username = :username",
+                zone=caller.zone,
+                username=caller.name,
+            )
+        if row is None or row["has_factor"] or self._needs(row["mfa_enabled"], row["role"], ip):
+            raise _not_enough(by_factor=True)
+
+    def _proven(self, caller: Caller, *, by_factor: bool) -> bool:
+        recent = self._clock.time() - caller.auth_time <= RECENT.total_seconds()
+        return recent and ("mfa" in caller.amr or not by_factor)
 
     async def step_up(self, context: Context, code: str) -> SignedIn:
         """A fresh access token for the session at hand, by a code given now (RFC 9470)."""
-        username, session_id, now = context.actor.user, context.actor.session, self._clock.now()
         outcome: SignedIn | None = None
         async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            user = await tx.one(
-                f"{_USER} WHERE zone = :zone AND username = :u AND is_active FOR UPDATE", zone=context.zone, u=username
-            )
-            session = await tx.one(
-                "SELECT * FROM sessions WHERE zone = :zone AND id = :id AND ended_at IS NULL FOR UPDATE",
-                zone=context.zone,
-                id=session_id,
-            )
-            if user is None or session is None:
-                raise Unauthenticated(reason="session_ended")
-            used = await self._use(tx, context, username, code)
+            user, session = await self.stay(tx, context)
+            used = await self._use(tx, context, user["username"], code)
             if used is None:
-                await self._fail(tx, context, username, session["method"], "")
+                await self.fail(tx, context, user["username"], session["method"], "")
             else:
-                amr = [*dict.fromkeys([*session["amr"], used, "mfa"])]
-                await tx.run(
-                    "UPDATE sessions SET amr = :amr, auth_time = :now, last_seen_at = :now WHERE id = :id",
-                    amr=amr,
-                    now=now,
-                    id=session_id,
-                )
-                token, expires_in = self._token(context.zone, username, session_id, session["expires_at"], now, amr)
-                await self._recorder.record(
-                    tx,
-                    codes.AUTH_STEPPED_UP,
-                    "success",
-                    context,
-                    subject=Subject(id=username, type="user"),
-                    amr=amr,
-                )
-                outcome = SignedIn(
-                    token, "", session_id, expires_in, user["must_change_password"], username, user["role"],
-                    user["email"],
-                )  # fmt: skip
+                outcome = await self.stepped_up(tx, context, user, session, (used, "mfa"))
         if outcome is None:
             raise Unauthenticated(reason="invalid_code")
         return outcome
+
+    async def stay(self, tx: Transaction, context: Context) -> tuple[Row, Row]:
+        """The signed-in person and his session, both locked; raises ``session_ended``."""
+        await require_active(tx, context.zone)
+        user = await tx.one(
+            f"{_USER} WHERE zone = :zone AND username = :u AND is_active FOR UPDATE",
+            zone=context.zone,
+            u=context.actor.user,
+        )
+        session = await tx.one(
+            "SELECT * FROM sessions WHERE zone = :zone AND id = :id AND ended_at IS NULL FOR UPDATE",
+            zone=context.zone,
+            id=context.actor.session,
+        )
+        if user is None or session is None:
+            raise Unauthenticated(reason="session_ended")
+        return user, session
+
+    async def stepped_up(
+        self, tx: Transaction, context: Context, user: Row, session: Row, used: Sequence[str]
+    ) -> SignedIn:
+        """The session's next access token, once its person proved himself by ``used`` (RFC 8176)."""
+        username, now = user["username"], self._clock.now()
+        amr = [*dict.fromkeys([*session["amr"], *used])]
+        await tx.run(
+            "UPDATE sessions SET amr = :amr, auth_time = :now, last_seen_at = :now WHERE id = :id",
+            amr=amr,
+            now=now,
+            id=session["id"],
+        )
+        token, expires_in = self._token(context.zone, username, session["id"], session["expires_at"], now, amr)
+        await self._recorder.record(
+            tx, codes.AUTH_STEPPED_UP, "success", context, subject=Subject(id=username, type="user"), amr=amr
+        )
+        return SignedIn(
+            token, "", session["id"], expires_in, user["must_change_password"], username, user["role"], user["email"]
+        )
 
     # ------------------------------------------------------------------ going on
 
@@ -478,7 +454,13 @@ class SignIns:
         return token, int((expires_at - now).total_seconds())
 
     async def _owe(
-        self, tx: Transaction, context: Context, user: Row, method: Method, amr: Sequence[str], *, enrolling: bool
+        self,
+        tx: Transaction,
+        context: Context,
+        user: Row,
+        method: Method,
+        amr: Sequence[str],
+        factors: Sequence[Factor],
     ) -> FactorDue:
         token, now = PENDING_PREFIX + self._ids.secret(32), self._clock.now()
         await tx.run(
@@ -489,13 +471,13 @@ class SignIns:
             username=user["username"],
             method=method,
             amr=[*amr],
-            enrolling=enrolling,
+            enrolling=not factors,
             now=now,
             until=now + PENDING_LIFE,
         )
-        return FactorDue(token, ("totp",) if enrolling else ("totp", "recovery_code"), enrolling)
+        return FactorDue(token, methods_of(factors) if factors else ENROLLABLE, not factors)
 
-    async def _pending(self, tx: Transaction, context: Context, token: str, *, enrolling: bool) -> tuple[Row, Row]:
+    async def pending(self, tx: Transaction, context: Context, token: str, *, enrolling: bool) -> tuple[Row, Row]:
         """The sign-in that waits under ``token``, and its user as he is now, both locked."""
         await require_active(tx, context.zone)
         row = await tx.one(f"{_PENDING} FOR UPDATE", hash=_digest(token), zone=context.zone)
@@ -515,7 +497,8 @@ class SignIns:
             raise Unauthenticated("A factor was enrolled meanwhile; start again.", reason="invalid_token")
         return row, user
 
-    async def _settle_pending(self, tx: Transaction, token: str) -> None:
+    async def settle_pending(self, tx: Transaction, token: str) -> None:
+        """A waiting sign-in is over."""
         await tx.run("DELETE FROM pending_sign_ins WHERE token_hash = :hash", hash=_digest(token))
 
     async def _use(self, tx: Transaction, context: Context, username: str, code: str) -> str | None:
@@ -571,7 +554,10 @@ class SignIns:
         )
         return tuple(await replace_recovery_codes(tx, context.zone, username)) if first else ()
 
-    async def _fail(self, tx: Transaction, context: Context, username: str, method: str, token: str) -> None:
+    async def fail(
+        self, tx: Transaction, context: Context, username: str, method: str, token: str, reason: str = "invalid_code"
+    ) -> None:
+        """Count a second factor that proved nothing, against the account and against the sign-in that waits."""
         await count_failure(tx, self._recorder, context, username, self._clock.now())
         if token:
             await tx.run(
@@ -583,9 +569,26 @@ class SignIns:
             "failure",
             context,
             subject=Subject(id=username, type="user"),
-            reasons=("invalid_code",),
+            reasons=(reason,),
             method=method,
         )
+
+
+def outside(ip: str, networks: Sequence[str]) -> bool:
+    """Whether an address is in none of ``networks`` (CIDR), where there are any. One that cannot be told is outside."""
+    if not networks:
+        return False
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return True
+    return not any(address in ip_network(network) for network in networks)
+
+
+def _not_enough(*, by_factor: bool) -> Unauthenticated:
+    wanted = f'acr_values="{ACR_MFA}", ' if by_factor else ""
+    challenge = f'Bearer error="insufficient_user_authentication", {wanted}max_age="{int(RECENT.total_seconds())}"'
+    return Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
 
 
 def acting(context: Context, username: str, session_id: str) -> Context:

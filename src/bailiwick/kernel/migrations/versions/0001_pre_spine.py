@@ -138,16 +138,34 @@ CREATE TABLE factors (
   id text PRIMARY KEY,
   zone text NOT NULL,
   username text NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('totp')),
+  kind text NOT NULL CHECK (kind IN ('totp', 'webauthn')),
   name text NOT NULL,
   secret_sealed bytea,
   last_step bigint NOT NULL DEFAULT -1,
+  credential_id bytea CHECK (octet_length(credential_id) BETWEEN 1 AND 1023),
+  public_key bytea,
+  sign_count bigint NOT NULL DEFAULT 0,
+  aaguid text NOT NULL DEFAULT '',
+  transports text[] NOT NULL DEFAULT '{}',
+  backed_up boolean NOT NULL DEFAULT false,
+  disabled_at timestamptz,
   created_at timestamptz NOT NULL,
   confirmed_at timestamptz,
   last_used_at timestamptz,
+  CHECK ((kind = 'webauthn') = (credential_id IS NOT NULL AND public_key IS NOT NULL)),
   FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
 );
 CREATE INDEX ON factors (zone, username);
+CREATE UNIQUE INDEX ON factors (zone, credential_id);
+CREATE TABLE passkey_challenges (
+  hash bytea PRIMARY KEY,
+  zone text NOT NULL,
+  purpose text NOT NULL CHECK (purpose IN ('register', 'enrol', 'first', 'second', 'step-up')),
+  bound_to text NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON passkey_challenges (expires_at);
 CREATE TABLE api_keys (
   id text PRIMARY KEY,
   zone text NOT NULL,

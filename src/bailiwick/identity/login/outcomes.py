@@ -1,0 +1,71 @@
+"""What a way of signing in may lead to: a session, a second factor owed, or one to be enrolled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from bailiwick.identity.factors import totp
+from bailiwick.kernel.errors import BailiwickError, Unauthenticated
+
+PENDING_LIFE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session just opened, or going on, and the tokens that stand for it."""
+
+    token: str
+    refresh_token: str
+    session_id: str
+    expires_in: int
+    must_change_password: bool
+    username: str
+    role: str
+    email: str
+    recovery_codes: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form; ``token`` repeats ``access_token`` for callers that read that name."""
+        told = {
+            "access_token": self.token,
+            "token": self.token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "refresh_token": self.refresh_token,
+            "session_id": self.session_id,
+            "must_change_password": self.must_change_password,
+            "user": {"username": self.username, "role": self.role, "email": self.email},
+        }
+        return {**told, "recovery_codes": list(self.recovery_codes)} if self.recovery_codes else told
+
+
+@dataclass(frozen=True, slots=True)
+class FactorDue:
+    """The first factor held; a second is owed. ``methods``: what would do. ``enrol``: none is enrolled yet."""
+
+    token: str
+    methods: tuple[str, ...]
+    enrol: bool
+
+    def error(self) -> BailiwickError:
+        """The refusal that tells the caller how to go on."""
+        return Unauthenticated(
+            reason="mfa_enrolment_required" if self.enrol else "mfa_required",
+            mfa_token=self.token,
+            expires_in=int(PENDING_LIFE.total_seconds()),
+            methods=list(self.methods),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A TOTP secret to put into an app, told once."""
+
+    secret: str
+    uri: str
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"secret": self.secret, "otpauth_uri": self.uri, "digits": totp.DIGITS, "period": totp.STEP_S}

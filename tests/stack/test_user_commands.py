@@ -1,0 +1,83 @@
+"""Accounts from the machine itself: what the commands do holds on every worker when they return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rig import PASSWORD, Stack, call, installation
+
+CHOSEN = "long enough for all"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with installation(WORKERS="2") as made:
+        yield made
+
+
+def told(stack: Stack, *arguments: str) -> Any:
+    done = stack.cli("user", *arguments, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def accept(stack: Stack, link: dict[str, Any]) -> int:
+    body = {"token": link["token"], "password": CHOSEN}
+    return call("POST", f"{stack.api}/api/v1/auth/invitations/accept", body=body).status
+
+
+def alive(stack: Stack, token: str) -> bool:
+    answers = {call("GET", f"{stack.api}/api/v1/auth/me", token=token).status for _ in range(6)}
+    assert len(answers) == 1, answers
+    return answers == {200}
+
+
+def test_an_account_from_its_making_to_its_reset(stack: Stack) -> None:
+    made = told(stack, "create", "jane", "--email", "jane@example.com", "--role", "operator")
+    assert made["invitation"]["url"].startswith(f"{stack.api}/invitation#bwi_")
+    assert accept(stack, made["invitation"]) == 200
+    token = stack.login("jane", CHOSEN)
+    assert [each["username"] for each in told(stack, "list")] == ["admin", "jane"]
+    assert told(stack, "show", "jane")["role"] == "operator"
+    assert [each["method"] for each in told(stack, "sessions", "jane")] == ["local"]
+    assert alive(stack, token)
+
+    assert stack.cli("user", "disable", "jane").returncode == 0
+    assert not alive(stack, token)
+    assert stack.cli("user", "sessions", "jane").returncode == 3
+    assert stack.cli("user", "enable", "jane").returncode == 0
+
+    token = stack.login("jane", CHOSEN)
+    link = told(stack, "reset-password", "jane")
+    assert not alive(stack, token)
+    assert [accept(stack, link) for _ in range(2)] == [200, 401]
+    token = stack.login("jane", CHOSEN)
+    assert told(stack, "reset-mfa", "jane")["sessions_ended"] == 1
+    assert not alive(stack, token)
+
+
+def test_the_last_administrator_comes_in_again(stack: Stack) -> None:
+    for _ in range(10):
+        call("POST", f"{stack.api}/api/v1/auth/login/local", body={"username": "admin", "password": "wrong"})
+    login = {"username": "admin", "password": PASSWORD}
+    assert call("POST", f"{stack.api}/api/v1/auth/login/local", body=login).reason == "account_locked"
+    assert "10 failed" in stack.cli("user", "unlock", "admin").stdout
+    stack.token = stack.login("admin", PASSWORD)
+    link = told(stack, "reset-password", "admin")
+    assert accept(stack, link) == 200
+    stack.token = stack.login("admin", CHOSEN)
+
+
+def test_what_cannot_be_done_is_told(stack: Stack) -> None:
+    for arguments, code in (
+        (("show", "nobody"), 3),
+        (("disable", "admin"), 1),
+        (("create", "a b", "--email", "a@example.com"), 2),
+        (("create", "ann", "--email", "a@example.com", "--role", "king"), 2),
+        (("create", "admin", "--email", "a@example.com"), 1),
+    ):
+        done = stack.cli("user", *arguments)
+        assert done.returncode == code and done.stderr.startswith("bailiwick: "), (arguments, done)
