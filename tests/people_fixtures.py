@@ -29,6 +29,8 @@ from bailiwick.identity.applications import Applications
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.providers import Providers
+from bailiwick.identity.providers_api import routes as provider_routes
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
 from bailiwick.inventory.api import routes as inventory_routes
@@ -159,6 +161,7 @@ class House:
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
+        self.providers = Providers(*shared, self.ids, self.recorder, self.sealer)
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
@@ -289,6 +292,7 @@ class House:
             request.state.ip = "198.51.100.7"
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
+        app.include_router(provider_routes(self.providers), dependencies=[Depends(front)])
         app.include_router(
             identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
             dependencies=[Depends(front)],

@@ -35,6 +35,7 @@ from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.providers import Providers
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
 from bailiwick.inventory.credentials import Credentials
@@ -72,6 +73,7 @@ class Rooms:
     sessions: Sessions
     applications: Applications
     api_keys: ApiKeys
+    providers: Providers
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -82,7 +84,15 @@ class Rooms:
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
-        for holder in (self.evidence, self.search, self.sinks, self.sign_ins, self.credentials, self.policies):
+        for holder in (
+            self.evidence,
+            self.search,
+            self.sinks,
+            self.sign_ins,
+            self.providers,
+            self.credentials,
+            self.policies,
+        ):
             holder.replace_sealer(sealer)
 
 
@@ -128,6 +138,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
+    providers = Providers(database, clock, ids, recorder, base.sealer)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
@@ -159,6 +170,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
+        providers=providers,
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),
