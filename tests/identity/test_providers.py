@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from people_fixtures import House
 
 from bailiwick.identity.directories import normal_dn
 from bailiwick.identity.providers import unseal
 from bailiwick.kernel.crypto import SealError
+from people_fixtures import House
 
 PATH = "/api/v1/identity-providers"
 CORP: dict[str, Any] = {

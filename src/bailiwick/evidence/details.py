@@ -37,9 +37,7 @@ def _sometimes(name: str, type: Type, meaning: str) -> DetailField:
 
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
 _ROLE = _always("role", "str", "role of the account afterwards")
-_METHOD = _always(
-    "method", "str", "by what: `local`, `ldap`, `oidc`, `saml`, `passkey`, `invitation` or `client_secret`"
-)
+_METHOD = _always("method", "str", "by what: `local`, `ldap`, `oidc`, `saml`, `passkey` and others")
 _AMR = _always("amr", "list[str]", "by what the person proved himself (RFC 8176)")
 _FACTOR = _always("factor", "str", "id of the factor")
 _FACTOR_KIND = _always("kind", "str", "kind of the factor: `totp`")
@@ -124,7 +122,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.API_KEY_ENDED: _API_KEY,
     codes.USER_CREATED: (
         _ROLE,
-        _sometimes("cause", "str", "`bootstrap` for the first administrator, `sign-in` for who came by a provider"),
+        _sometimes("cause", "str", "`bootstrap` or `sign-in`, where nobody made the account"),
     ),
     codes.USER_CHANGED: (_ROLE, _CHANGED, _sometimes("cause", "str", "`sign-in` where an identity provider says so")),
     codes.USER_DISABLED: (_ROLE, _CHANGED),
