@@ -76,6 +76,8 @@ def test_an_operator_may_return_to_what_is_known_to_be_good_and_nothing_else(sta
 _NO_MUTATION = {
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
+    "POST /api/v1/identity-providers/{name}/test": "tries it; leaves idp.tested",
+    "POST /api/v1/auth/login/ldap": "leaves auth.login.success (tests/identity: it needs a directory)",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
     **{
         f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_second_factors.py walks it"

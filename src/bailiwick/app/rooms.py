@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.fencing import Fence
@@ -31,12 +32,16 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
+from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.bootstrap import create_first_administrator
+from bailiwick.identity.ldap.walk import walk as walk_directory
+from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.testing import Testers
 from bailiwick.identity.users import Users
 from bailiwick.inventory.credentials import Credentials
 from bailiwick.inventory.resolver import Resolver
@@ -74,6 +79,10 @@ class Rooms:
     applications: Applications
     api_keys: ApiKeys
     providers: Providers
+    testers: Testers
+    directories: Directories
+    arrivals: Arrivals
+    ldap_login: LdapLogin
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -139,6 +148,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
     providers = Providers(database, clock, ids, recorder, base.sealer)
+    arrivals = Arrivals(database, clock, ids, recorder, sign_ins)
+    directories = Directories(providers, resolver, clock)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
@@ -171,6 +182,10 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
+        testers=Testers({"ldap": partial(walk_directory, directories.make)}),
+        directories=directories,
+        arrivals=arrivals,
+        ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

@@ -185,10 +185,16 @@ def compose(
     app.include_router(_metrics_routes(base, rooms))
     app.include_router(
         identity_api.routes(
-            rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications, rooms.api_keys
+            rooms.login,
+            rooms.ldap_login,
+            rooms.sign_ins,
+            rooms.users,
+            rooms.sessions,
+            rooms.applications,
+            rooms.api_keys,
         )
     )
-    app.include_router(providers_api.routes(rooms.providers))
+    app.include_router(providers_api.routes(rooms.providers, rooms.testers))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
         policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)

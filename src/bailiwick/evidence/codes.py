@@ -67,6 +67,7 @@ CREDENTIAL_DELETED = EventType("BW1323", "credential.deleted")
 IDP_CREATED = EventType("BW1401", "idp.created")
 IDP_CHANGED = EventType("BW1402", "idp.changed")
 IDP_DELETED = EventType("BW1403", "idp.deleted")
+IDP_TESTED = EventType("BW1404", "idp.tested", mutation=False)
 
 # 20xx policy
 POLICY_ADMITTED = EventType("BW2001", "policy.admitted")

@@ -149,6 +149,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.IDP_CREATED: _IDP,
     codes.IDP_CHANGED: (*_IDP, _CHANGED),
     codes.IDP_DELETED: _IDP,
+    codes.IDP_TESTED: (*_IDP, _always("verdict", "str", "`PASS` or `FAIL`")),
     codes.POLICY_ADMITTED: (
         _VERSION,
         _SHA256,

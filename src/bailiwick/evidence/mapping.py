@@ -113,6 +113,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.IDP_CREATED: _entity("Create", "creation", LOW, _IAM),
     codes.IDP_CHANGED: _entity("Update", "change", LOW, _IAM),
     codes.IDP_DELETED: _entity("Delete", "deletion", LOW, _IAM),
+    codes.IDP_TESTED: _call("Read", "info"),
     codes.POLICY_ADMITTED: _entity("Create", "creation"),
     codes.POLICY_REFUSED: _entity("Create", "info"),
     codes.POLICY_ACTIVATED: _entity("Activate", "change", LOW),

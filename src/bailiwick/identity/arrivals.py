@@ -17,6 +17,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.login.lockout import locked_until
 from bailiwick.identity.login.sign_ins import FactorDue, Method, SignedIn, SignIns
 from bailiwick.identity.sessions import printable
+from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
@@ -71,16 +72,21 @@ class Arrivals:
         self._recorder = recorder
         self._sign_ins = sign_ins
 
-    async def sign_in(self, context: Context, arrival: Arrival, method: Method, amr: tuple[str, ...]) -> SignedIn:
+    async def sign_in(
+        self, context: Context, arrival: Arrival, method: Method, amr: tuple[str, ...], counted: str = ""
+    ) -> SignedIn:
         """Open a session for who has proved himself to a provider.
 
-        Raises ``account_conflict`` where the name or the e-mail address is another account's here, ``account_disabled``,
-        ``account_locked`` (after wrong second factors), ``mfa_required`` and ``mfa_enrolment_required``.
+        ``counted`` is the name under which failed attempts were counted, if they were; they are forgotten.
+
+        Raises ``account_conflict`` where the name or the e-mail address is another account's here,
+        ``account_disabled``, ``account_locked`` (after wrong second factors), ``mfa_required`` and
+        ``mfa_enrolment_required``.
         """
         try:
             await self._welcome(context, arrival)
             async with self._database.begin() as tx:
-                outcome = await self._conclude(tx, context, arrival, method, amr)
+                outcome = await self._conclude(tx, context, arrival, method, amr, counted)
         except BailiwickError as error:
             if error.status >= 500:
                 raise
@@ -130,15 +136,24 @@ class Arrivals:
         )
 
     async def _conclude(
-        self, tx: Transaction, context: Context, arrival: Arrival, method: Method, amr: tuple[str, ...]
+        self,
+        tx: Transaction,
+        context: Context,
+        arrival: Arrival,
+        method: Method,
+        amr: tuple[str, ...],
+        counted: str,
     ) -> SignedIn | FactorDue:
         user = await _user(tx, context.zone, arrival, lock=True)
         if user is None or not user["is_active"]:
             raise Unauthenticated(reason="account_disabled")
-        until = await locked_until(tx, context.zone, user["username"], self._clock.now(), lock=True)
-        if until is not None:
-            wait = max(1, int((until - self._clock.now()).total_seconds()) + 1)
-            raise BailiwickError(reason="account_locked", headers={"Retry-After": str(wait)})
+        for name in filter(None, (user["username"], counted)):
+            until = await locked_until(tx, context.zone, name, self._clock.now(), lock=True)
+            if until is not None:
+                wait = max(1, int((until - self._clock.now()).total_seconds()) + 1)
+                raise BailiwickError(reason="account_locked", headers={"Retry-After": str(wait)})
+        if counted:
+            await forget_failures(tx, context.zone, counted)
         return await self._sign_ins.conclude(tx, context, user, method, amr)
 
     async def _welcome(self, context: Context, arrival: Arrival) -> None:
@@ -148,9 +163,9 @@ class Arrivals:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _user(tx, context.zone, arrival)
-            if user is not None and (user["role"], user["full_name"]) == (role, full_name):
-                if not arrival.email or user["email"] == email:
-                    return
+            same = user is not None and (user["role"], user["full_name"]) == (role, full_name)
+            if same and user is not None and (not arrival.email or user["email"] == email):
+                return
             if user is None:
                 await self._make(tx, context, arrival, email, full_name, role)
                 username = arrival.username

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
+from bailiwick.identity.ldap.filters import FilterError, encoded
 from bailiwick.kernel.fields import Body, Line
 
 # RFC 4512 §1.4: a short name or a dotted number
@@ -40,12 +41,20 @@ def _url(value: str) -> str:
 def _user_filter(value: str) -> str:
     if value.count("{username}") < 1 or re.sub(r"\{username\}", "", value).count("{"):
         raise ValueError("must hold {username} and no other placeholder")
-    if value.count("(") != value.count(")"):
-        raise ValueError("has brackets that do not match")
+    _filter(value.replace("{username}", "a"))
+    return value
+
+
+def _filter(value: str) -> str:
+    try:
+        encoded(value)
+    except FilterError as error:
+        raise ValueError(f"is not a filter (RFC 4515): {error}") from None
     return value
 
 
 Url = Annotated[str, StringConstraints(max_length=300), AfterValidator(_url)]
+GroupFilter = Annotated[Filter, AfterValidator(_filter)]
 UserFilter = Annotated[Filter, AfterValidator(_user_filter)]
 
 
@@ -70,7 +79,7 @@ class LdapOptions(Body):
         " member (nested ones too), or by Active Directory's LDAP_MATCHING_RULE_IN_CHAIN",
     )
     group_base_dn: Dn | None = Field(None, description="Where groups are searched; without it under base_dn")
-    group_filter: Filter = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=group))"
+    group_filter: GroupFilter = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=group))"
     member_attribute: Attribute = "member"
     nesting: Annotated[int, Field(ge=0, le=20, description="How many levels of groups in groups are followed")] = 5
     roles: Annotated[dict[Dn, RoleName], Field(max_length=200)] = Field(

@@ -294,6 +294,11 @@ class Providers:
             await tx.run("DELETE FROM identity_providers WHERE id = :id", id=before.id)
             await self._record(tx, codes.IDP_DELETED, context, before)
 
+    async def tested(self, context: Context, provider: Provider, verdict: str) -> None:
+        """Record that somebody had a provider tested: it may have tried a password."""
+        async with self._database.begin() as tx:
+            await self._record(tx, codes.IDP_TESTED, context, provider, verdict=verdict)
+
     async def get(self, zone: str, name: str) -> Provider:
         """One provider; raises ``NotFound``."""
         async with self._database.begin() as tx:

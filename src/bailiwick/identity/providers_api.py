@@ -10,8 +10,9 @@ from pydantic import Field, JsonValue, SecretStr, StringConstraints
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.directories import LdapOptions, LdapSecrets
 from bailiwick.identity.providers import Draft, Provider, Providers, revealed
+from bailiwick.identity.testing import Testers
 from bailiwick.kernel.answers import page, version_guard
-from bailiwick.kernel.fields import Body, Name, NamePath, after_name
+from bailiwick.kernel.fields import Body, Line, Name, NamePath, after_name
 from bailiwick.kernel.http import Caller, Cursor, Limit, require, set_etag, zone_of
 from bailiwick.kernel.permissions import Permission
 
@@ -61,7 +62,16 @@ class ProviderPatch(Body):
         return sent
 
 
-def routes(providers: Providers) -> APIRouter:
+class TestBody(Body):
+    """Whose sign-in to walk through; without a name only what needs nobody is tested."""
+
+    __test__ = False
+
+    username: Line = ""
+    password: Annotated[SecretStr, Field(max_length=1024)] = SecretStr("")
+
+
+def routes(providers: Providers, testers: Testers) -> APIRouter:
     """The routes of the identity providers over their service."""
     router = APIRouter(prefix="/api/v1/identity-providers", tags=["identity providers"])
 
@@ -96,5 +106,13 @@ def routes(providers: Providers) -> APIRouter:
     @router.delete("/{name}", status_code=204, summary="Disconnect an identity provider that nobody came by")
     async def delete_provider(request: Request, caller: Writer, name: NamePath) -> None:
         await providers.delete(context_of(request, caller), name, version_guard(request))
+
+    @router.post("/{name}/test", summary="Walk through a sign-in and say what fails, and how to mend it")
+    async def test_provider(request: Request, caller: Writer, name: NamePath, body: TestBody) -> dict[str, Any]:
+        """Nobody is signed in by it, and a wrong password counts in the directory as any other."""
+        provider = await providers.get(zone_of(request), name)
+        walk = await testers.walk(provider, body.username, body.password.get_secret_value())
+        await providers.tested(context_of(request, caller), provider, walk.verdict)
+        return walk.document()
 
     return router
