@@ -123,14 +123,8 @@ async def _person(
 
 def _attributes(directory: Directory, found: Found) -> Step:
     options = directory.options
-    lacking = [
-        attribute
-        for attribute, value in (
-            (options.subject_attribute, found.subject),
-            (options.username_attribute, found.username),
-        )
-        if not value
-    ]
+    needed = {options.subject_attribute: found.subject, options.username_attribute: found.username}
+    lacking = [attribute for attribute, value in needed.items() if not value]
     if lacking:
         return Step(
             "attributes", False, f"the entry has no {', '.join(lacking)}", "Name attributes that every person has."
