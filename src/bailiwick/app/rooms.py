@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
 from bailiwick.app.siem import address_check
+from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
@@ -34,7 +34,6 @@ from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.bootstrap import create_first_administrator
-from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
@@ -182,7 +181,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
-        testers=Testers({"ldap": partial(walk_directory, directories.make)}),
+        testers=testers_of(directories),
         directories=directories,
         arrivals=arrivals,
         ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),
