@@ -32,7 +32,6 @@ READ_ONLY = {
     "audit queries list": "names of kept searches, no events",
     "audit queries show": "a kept search, no events",
     "audit archive status": "what is sealed, no events",
-    "idp test": "tries it; tests/stack/test_directory.py proves its event",
     "siem status": "how far sinks are, no events",
     "siem dead-letters": "numbers of events and why they were refused",
     "siem repeats": "runs of numbers",
@@ -42,6 +41,7 @@ READ_ONLY = {
 # Commands that act through something whose events are proven elsewhere.
 THROUGH_OTHERS = {
     "demo": "calls the API",
+    "idp test": "needs a provider; tests/stack/test_directory.py proves its event",
     "witness": "another party's process, which has no ledger",
     "audit archive restore": "needs a week's evidence; tests/archive prove its event",
     "audit archive purge": "needs a year's evidence; tests/archive prove its events",
