@@ -1,0 +1,61 @@
+"""A company's directory connected to a whole installation: tested by command, and people signed in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import Stack, call, installation
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "identity"))
+import slapd as directory
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with installation(WORKERS="2") as made:
+        yield made
+
+
+def test_the_seeds_call_signs_in_and_the_command_says_what_works(stack: Stack, tmp_path: Path) -> None:
+    with directory.running(ldif=directory.content().partition("user00000")[0].rpartition("dn::")[0]) as made:
+        options = {
+            "urls": [f"ldaps://127.0.0.1:{made.ldaps_port}"],
+            "ca": made.authority.pem,
+            "bind_dn": directory.READER,
+            "base_dn": directory.BASE,
+            "roles": {directory.cn("engineers"): "operator"},
+        }
+        secrets = {"bind_password": directory.READER_WORD}
+        body = {"name": "corp", "kind": "ldap", "options": options, "secrets": secrets}
+        assert stack.admin("POST", "/api/v1/identity-providers", body).status == 201
+        words = {"username": "jane", "password": directory.WORD}
+        for _ in range(6):  # at either worker; the token counts at once, wherever it is shown
+            signed_in = call("POST", f"{stack.api}/api/v1/auth/login/ldap", body=words)
+            assert signed_in.status == 200, signed_in
+            me = call("GET", f"{stack.api}/api/v1/auth/me", token=signed_in.json["access_token"])
+            assert (me.status, me.json["role"]) == (200, "operator"), me
+        lone = call("POST", f"{stack.api}/api/v1/auth/login/ldap", body={**words, "username": "lone"})
+        token = lone.json["access_token"]
+        assert lone.json["user"]["role"] == "none"
+        assert call("GET", f"{stack.api}/api/v1/auth/me", token=token).json["role"] == "none"
+        for path in ("servers", "policies", "sessions", "audit/events"):
+            assert call("GET", f"{stack.api}/api/v1/{path}", token=token).status == 403, path
+        question = {"user_id": "lone", "resource": "servers", "action": "read"}
+        decided = call("POST", f"{stack.api}/api/v1/authz/evaluate", token=token, body=question)
+        assert decided.status == 403 or decided.json["allow"] is False, decided
+
+        word = tmp_path / "word"
+        word.write_text(directory.WORD + "\n")
+        told = stack.cli("idp", "test", "corp", "--username", "jane", "--password-file", str(word), "--json")
+        assert told.returncode == 0, told.stdout + told.stderr
+        assert json.loads(told.stdout)["verdict"] == "PASS"
+        assert directory.WORD not in told.stdout
+    gone = stack.cli("idp", "test", "corp")
+    assert gone.returncode == 1 and "FAIL  connect" in gone.stdout, gone.stdout + gone.stderr
+    assert stack.cli("idp", "test", "nowhere").returncode == 2
+    events = stack.admin("GET", "/api/v1/audit/events?code=BW1404&limit=10")
+    assert events.status == 200 and len(events.json["items"]) == 2, events
