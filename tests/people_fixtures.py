@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -26,10 +26,16 @@ from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
+from bailiwick.identity.arrivals import Arrivals
+from bailiwick.identity.ldap.walk import walk as walk_directory
+from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.providers import Providers
+from bailiwick.identity.providers_api import routes as provider_routes
 from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.testing import Testers
 from bailiwick.identity.users import Users
 from bailiwick.inventory.api import routes as inventory_routes
 from bailiwick.inventory.credentials import Credentials
@@ -159,6 +165,11 @@ class House:
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
+        self.providers = Providers(*shared, self.ids, self.recorder, self.sealer)
+        self.arrivals = Arrivals(*shared, self.ids, self.recorder, self.sign_ins)
+        self.directories = Directories(self.providers, self.resolver, clock)
+        self.testers = Testers({"ldap": partial(walk_directory, self.directories.make)})
+        self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.arrivals, self.directories)
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
@@ -173,6 +184,7 @@ class House:
 
     async def close(self) -> None:
         self.passwords.close()
+        await self.directories.close()
         await self.database.close()
         await self.owner.close()
 
@@ -289,8 +301,11 @@ class House:
             request.state.ip = "198.51.100.7"
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
+        app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
         app.include_router(
-            identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
+            identity_routes(
+                self.login, self.ldap_login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys
+            ),
             dependencies=[Depends(front)],
         )
 

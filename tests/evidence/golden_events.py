@@ -26,6 +26,7 @@ _SUBJECTS = {
     "BW130": "zone",
     "BW131": "server",
     "BW132": "credential",
+    "BW14": "identity-provider",
     "BW20": "policy-set",
     "BW21": "user",
     "BW3001": "mandate",

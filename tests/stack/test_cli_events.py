@@ -32,6 +32,7 @@ READ_ONLY = {
     "audit queries list": "names of kept searches, no events",
     "audit queries show": "a kept search, no events",
     "audit archive status": "what is sealed, no events",
+    "idp test": "tries it; tests/stack/test_directory.py proves its event",
     "siem status": "how far sinks are, no events",
     "siem dead-letters": "numbers of events and why they were refused",
     "siem repeats": "runs of numbers",

@@ -76,6 +76,8 @@ def test_an_operator_may_return_to_what_is_known_to_be_good_and_nothing_else(sta
 _NO_MUTATION = {
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
+    "POST /api/v1/identity-providers/{name}/test": "tries it; leaves idp.tested",
+    "POST /api/v1/auth/login/ldap": "leaves auth.login.success (tests/identity: it needs a directory)",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
     **{
         f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_factors_in_a_stack.py walks it"
@@ -114,6 +116,8 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
     client = {"client_id": agent["client_id"], "client_secret": agent["client_secret"]}
     wanted = {"grant_type": "client_credentials", "audience": "pay", "scope": "items:read"}
     revoked = stack.token_for("pay-agent", "pay")
+    directory = {"urls": ["ldaps://directory.invalid"], "base_dn": "dc=example,dc=com"}
+    provider = {"name": "walk", "kind": "ldap", "options": directory}
     sink = {"name": "walk", "kind": "otlp", "options": {"url": "https://collector.invalid"}, "secrets": {}}
     return {
         "POST /api/v1/users": ("/api/v1/users", user, {}),
@@ -142,6 +146,9 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/siem/sinks/{name}/replay": ("/api/v1/siem/sinks/walk/replay", {"from": "beginning"}, {}),
         "POST /api/v1/siem/sinks/{name}/dead-letters/retry": ("/api/v1/siem/sinks/walk/dead-letters/retry", None, {}),
         "DELETE /api/v1/siem/sinks/{name}": ("/api/v1/siem/sinks/walk", None, {}),
+        "POST /api/v1/identity-providers": ("/api/v1/identity-providers", provider, {}),
+        "PATCH /api/v1/identity-providers/{name}": ("/api/v1/identity-providers/walk", {"enabled": False}, {}),
+        "DELETE /api/v1/identity-providers/{name}": ("/api/v1/identity-providers/walk", None, {}),
         "POST /api/v1/policies": ("/api/v1/policies", upload, multipart),
         "POST /api/v1/policies/{name}/activate": ("/api/v1/policies/extra/activate", None, {}),
         "POST /api/v1/policies/{name}/deactivate": ("/api/v1/policies/extra/deactivate", None, {}),

@@ -16,6 +16,7 @@ from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
 from bailiwick.evidence.siem.sinks import sink_aad
 from bailiwick.identity.factors.store import factor_aad
+from bailiwick.identity.providers import provider_aad
 from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.crypto import KekFile, Sealer
@@ -39,6 +40,7 @@ SEALED: tuple[SealedColumn, ...] = (
     SealedColumn("zone_keys", ("kid", "zone"), "private_sealed", lambda row: key_aad(row["zone"], row["kid"])),
     SealedColumn("credentials", ("zone", "id"), "sealed", lambda row: credential_aad(row["zone"], row["id"])),
     SealedColumn("siem_sinks", ("zone", "id"), "sealed", lambda row: sink_aad(row["zone"], row["id"])),
+    SealedColumn("identity_providers", ("zone", "id"), "sealed", lambda row: provider_aad(row["zone"], row["id"])),
     SealedColumn("factors", ("id",), "secret_sealed", lambda row: factor_aad(row["id"])),
     SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
     SealedColumn("idempotency_keys", ("zone", "caller", "key"), "body", answer_aad),

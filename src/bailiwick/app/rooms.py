@@ -12,6 +12,7 @@ from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
 from bailiwick.app.siem import address_check
+from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
@@ -31,11 +32,15 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
+from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.bootstrap import create_first_administrator
+from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.providers import Providers
 from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.testing import Testers
 from bailiwick.identity.users import Users
 from bailiwick.inventory.credentials import Credentials
 from bailiwick.inventory.resolver import Resolver
@@ -72,6 +77,11 @@ class Rooms:
     sessions: Sessions
     applications: Applications
     api_keys: ApiKeys
+    providers: Providers
+    testers: Testers
+    directories: Directories
+    arrivals: Arrivals
+    ldap_login: LdapLogin
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -82,7 +92,15 @@ class Rooms:
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
-        for holder in (self.evidence, self.search, self.sinks, self.sign_ins, self.credentials, self.policies):
+        for holder in (
+            self.evidence,
+            self.search,
+            self.sinks,
+            self.sign_ins,
+            self.providers,
+            self.credentials,
+            self.policies,
+        ):
             holder.replace_sealer(sealer)
 
 
@@ -128,6 +146,9 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
+    providers = Providers(database, clock, ids, recorder, base.sealer)
+    arrivals = Arrivals(database, clock, ids, recorder, sign_ins)
+    directories = Directories(providers, resolver, clock)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
@@ -159,6 +180,11 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
+        providers=providers,
+        testers=testers_of(directories),
+        directories=directories,
+        arrivals=arrivals,
+        ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry("bailiwick.cli.audit:app", "Follow the evidence, look at a request, check the ledger."),
     "evidence": Entry("bailiwick.cli.evidence:app", "Record what a command finds; build packs of evidence."),
     "siem": Entry("bailiwick.cli.siem:app", "Show where evidence is sent; drain, replay, make sinks."),
+    "idp": Entry("bailiwick.cli.idp:app", "Walk through a sign-in by an identity provider."),
     "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),
     "db": Entry("bailiwick.cli.db:app", "Show where the schema stands; bring it up to date."),
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),

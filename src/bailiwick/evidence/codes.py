@@ -63,6 +63,12 @@ CREDENTIAL_CREATED = EventType("BW1321", "credential.created")
 CREDENTIAL_ROTATED = EventType("BW1322", "credential.rotated")
 CREDENTIAL_DELETED = EventType("BW1323", "credential.deleted")
 
+# 14xx identity providers
+IDP_CREATED = EventType("BW1401", "idp.created")
+IDP_CHANGED = EventType("BW1402", "idp.changed")
+IDP_DELETED = EventType("BW1403", "idp.deleted")
+IDP_TESTED = EventType("BW1404", "idp.tested", mutation=False)
+
 # 20xx policy
 POLICY_ADMITTED = EventType("BW2001", "policy.admitted")
 POLICY_REFUSED = EventType("BW2002", "policy.refused", mutation=False)

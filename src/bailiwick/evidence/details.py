@@ -37,7 +37,7 @@ def _sometimes(name: str, type: Type, meaning: str) -> DetailField:
 
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
 _ROLE = _always("role", "str", "role of the account afterwards")
-_METHOD = _always("method", "str", "by what: `local`, `invitation` or, for an application, `client_secret`")
+_METHOD = _always("method", "str", "by what: `local`, `ldap`, `oidc`, `saml`, `passkey` and others")
 _AMR = _always("amr", "list[str]", "by what the person proved himself (RFC 8176)")
 _FACTOR = _always("factor", "str", "id of the factor")
 _FACTOR_KIND = _always("kind", "str", "kind of the factor: `totp`")
@@ -50,6 +50,10 @@ _APPLICATION = (
     _always("role", "str", "role of the application afterwards"),
 )
 _PRESENTS = (_always("presents", "str", "kind of the credential: `bearer`, `basic` or `api_key`"),)
+_IDP = (
+    _always("kind", "str", "kind of the provider: `ldap`, `oidc` or `saml`"),
+    _always("enabled", "bool", "whether people may sign in by it"),
+)
 _SET_MEMBERS = _always("members", "list[str]", "policies of the set, each with its version")
 _SHA256 = _always("sha256", "str", "digest of the uploaded policy and its data")
 _VERSION = _always("version", "int", "version of the policy")
@@ -89,7 +93,11 @@ _APPROVAL = (
 
 DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.AUTH_LOGIN_SUCCESS: (_METHOD, _AMR),
-    codes.AUTH_LOGIN_FAILURE: (_METHOD,),
+    codes.AUTH_LOGIN_FAILURE: (
+        _METHOD,
+        _sometimes("provider", "str", "identity provider that was asked"),
+        _sometimes("cause", "str", "what the provider says against it, which the caller is not told"),
+    ),
     codes.AUTH_LOGOUT: (_SIGNED_IN,),
     codes.AUTH_PASSWORD_CHANGED: (_SESSIONS_ENDED,),
     codes.AUTH_SESSION_ENDED: (_SIGNED_IN,),
@@ -112,8 +120,11 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     ),
     codes.API_KEY_ROTATED: (*_API_KEY, _always("replaces", "str", "id of the key it comes after")),
     codes.API_KEY_ENDED: _API_KEY,
-    codes.USER_CREATED: (_ROLE, _sometimes("cause", "str", "`bootstrap` for the first administrator")),
-    codes.USER_CHANGED: (_ROLE, _CHANGED),
+    codes.USER_CREATED: (
+        _ROLE,
+        _sometimes("cause", "str", "`bootstrap` or `sign-in`, where nobody made the account"),
+    ),
+    codes.USER_CHANGED: (_ROLE, _CHANGED, _sometimes("cause", "str", "`sign-in` where an identity provider says so")),
     codes.USER_DISABLED: (_ROLE, _CHANGED),
     codes.USER_ENABLED: (_ROLE, _CHANGED),
     codes.USER_MFA_RESET: (_SESSIONS_ENDED, _always("factors_removed", "int", "how many factors were forgotten")),
@@ -135,6 +146,10 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.CREDENTIAL_CREATED: _PRESENTS,
     codes.CREDENTIAL_ROTATED: _PRESENTS,
     codes.CREDENTIAL_DELETED: _PRESENTS,
+    codes.IDP_CREATED: _IDP,
+    codes.IDP_CHANGED: (*_IDP, _CHANGED),
+    codes.IDP_DELETED: _IDP,
+    codes.IDP_TESTED: (*_IDP, _always("verdict", "str", "`PASS` or `FAIL`")),
     codes.POLICY_ADMITTED: (
         _VERSION,
         _SHA256,

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, StringConstraints
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.api_keys import ApiKey, ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
+from bailiwick.identity.login.ldap import LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.sessions import Sessions
@@ -109,6 +110,12 @@ class RotationBody(Body):
     overlap_minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 24 * 60
 
 
+class DirectoryLoginBody(LoginBody):
+    """User name and password in a directory. Without ``realm`` it is the default directory's."""
+
+    realm: Name | None = Field(None, examples=["corp"])
+
+
 class PasswordBody(Body):
     """One's current password and the one to have."""
 
@@ -180,6 +187,7 @@ class ApplicationPatch(Body):
 
 def routes(
     login: LocalLogin,
+    ldap_login: LdapLogin,
     sign_ins: SignIns,
     users: Users,
     sessions: Sessions,
@@ -189,6 +197,7 @@ def routes(
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
     _auth_routes(router, login, users, sessions)
+    _directory_routes(router, ldap_login)
     _continuing_routes(router, sign_ins)
     _factor_routes(router, sign_ins)
     _session_routes(router, sessions)
@@ -230,6 +239,15 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
     async def accept_invitation(request: Request, body: InvitationBody) -> dict[str, Any]:
         token, password = body.token.get_secret_value(), body.password.get_secret_value()
         return {"username": await users.accept_invitation(context_of(request, None), token, password)}
+
+
+def _directory_routes(router: APIRouter, login: LdapLogin) -> None:
+    @router.post("/auth/login/ldap", tags=["auth"], summary="Sign in by a directory", responses=_NOT_LET_IN)
+    async def sign_in(request: Request, response: Response, body: DirectoryLoginBody) -> dict[str, Any]:
+        """Who comes first becomes a user, with the role of his groups; without a mapped group nothing is allowed."""
+        never_store(response)
+        password = body.password.get_secret_value()
+        return (await login.sign_in(context_of(request, None), body.username, password, body.realm)).document()
 
 
 def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:

@@ -8,11 +8,17 @@ TABLES = (
     ControlTable(
         "users",
         (
-            "id", "zone", "username", "email", "full_name", "role", "is_active", "mfa_enabled",
+            "id", "zone", "username", "email", "full_name", "role", "provider", "subject", "is_active", "mfa_enabled",
             "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at", "updated_at",
         ),
         ("username",),
         withheld=("password_hash", "invitation_hash"),
+    ),
+    ControlTable(
+        "identity_providers",
+        ("id", "zone", "name", "kind", "enabled", "options", "version", "created_at", "updated_at"),
+        ("name",),
+        withheld=("sealed",),
     ),
     ControlTable(
         "login_failures", ("zone", "username", "failures", "last_at", "locked_until"), ("username",)

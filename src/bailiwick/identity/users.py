@@ -38,7 +38,7 @@ _SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user as stored. ``invited`` says that an invitation is open."""
+    """One user as stored. ``invited``: an invitation is open. ``provider``: by which identity provider he comes."""
 
     id: str
     zone: str
@@ -51,6 +51,7 @@ class User:
     must_change_password: bool
     has_password: bool
     invited: bool
+    provider: str | None
     last_login_at: datetime | None
     version: int
     created_at: datetime
@@ -68,6 +69,7 @@ class User:
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
+            "provider": self.provider,
             "last_login_at": self.last_login_at,
             "version": self.version,
             "created_at": self.created_at,
@@ -168,6 +170,8 @@ class Users:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _locked(tx, context.zone, username)
+            if user.provider is not None:
+                raise Conflict(f"The user comes by {user.provider} and has no password here.")
             invitation = await self._invite(tx, context.zone, user.id)
             await self._record(tx, codes.USER_CHANGED, context, username, role=user.role, changed=["invitation"])
         return invitation
@@ -425,6 +429,7 @@ def _user(row: Row) -> User:
         row["must_change_password"],
         row["password_hash"] is not None,
         row["invitation_hash"] is not None,
+        row["provider"],
         row["last_login_at"],
         row["version"],
         row["created_at"],

@@ -61,6 +61,11 @@ REASONS: dict[str, Reason] = {
         401, "This needs a second factor, or a fresh one: POST /api/v1/auth/step-up (RFC 9470)."
     ),
     "invalid_client": Reason(401, "The application is unknown, disabled or its secret is wrong."),
+    "account_conflict": Reason(
+        409, "You are known, but your name or e-mail address is another account's here, or not one we take."
+    ),
+    "unknown_realm": Reason(400, "No directory by that name takes sign-ins here."),
+    "password_expired": Reason(401, "The password is right and has expired; change it where it is kept."),
     "account_disabled": Reason(401, "The account is disabled."),
     "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
     "session_needed": Reason(403, "This is for a signed-in person; an API key cannot do it."),
@@ -139,6 +144,7 @@ REASONS: dict[str, Reason] = {
     "check_unavailable": Reason(503, "No worker could check the request."),
     "guard_unavailable": Reason(503, "The part that ends long-lived requests in time is away, so none is begun."),
     "archive_unavailable": Reason(503, "The store of the archive does not answer or refuses."),
+    "directory_unavailable": Reason(503, "The directory does not answer in time, or not as a directory does."),
     "database_unavailable": Reason(503, "The database does not answer."),
     "search_busy": Reason(
         503, "As many searches, exports or tails run as may at once; Retry-After says when to try again."

@@ -23,6 +23,8 @@ class Permission(StrEnum):
     SELF = "self"  # one's own session, password and decisions: every signed-in person
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
+    PROVIDERS_READ = "providers:read"  # identity providers, without their secrets
+    PROVIDERS_WRITE = "providers:write"  # decides who may come in as whom, so an administrator's
     SERVERS_READ = "servers:read"
     SERVERS_WRITE = "servers:write"
     CREDENTIALS_READ = "credentials:read"  # names and ages; values are never readable
@@ -58,6 +60,7 @@ class Permission(StrEnum):
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
 _AUDITOR = _VIEWER | {
     Permission.USERS_READ,
+    Permission.PROVIDERS_READ,
     Permission.CREDENTIALS_READ,
     Permission.APPLICATIONS_READ,
     Permission.DECISIONS_READ,
@@ -73,6 +76,7 @@ _AUDITOR = _VIEWER | {
 }
 _OPERATOR = _VIEWER | {
     Permission.USERS_READ,
+    Permission.PROVIDERS_READ,
     Permission.SERVERS_WRITE,
     Permission.CREDENTIALS_READ,
     Permission.CREDENTIALS_WRITE,

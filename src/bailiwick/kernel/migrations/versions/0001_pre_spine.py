@@ -62,13 +62,29 @@ CREATE TABLE zone_keys (
   changed_at timestamptz NOT NULL
 );
 CREATE UNIQUE INDEX ON zone_keys (zone, purpose) WHERE state = 'active';
+CREATE TABLE identity_providers (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('ldap', 'oidc', 'saml')),
+  enabled boolean NOT NULL DEFAULT true,
+  options jsonb NOT NULL,
+  sealed bytea NOT NULL,
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  UNIQUE (zone, name)
+);
+-- Who came by an identity provider has its name and what it calls him; nobody else has either.
 CREATE TABLE users (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
   username text NOT NULL,
   email text NOT NULL,
   full_name text NOT NULL DEFAULT '',
-  role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer')),
+  role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
+  provider text,
+  subject text,
   is_active boolean NOT NULL DEFAULT true,
   mfa_enabled boolean NOT NULL DEFAULT false,
   password_hash text,
@@ -79,7 +95,11 @@ CREATE TABLE users (
   version int NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  UNIQUE (zone, username)
+  UNIQUE (zone, username),
+  UNIQUE (zone, provider, subject),
+  FOREIGN KEY (zone, provider) REFERENCES identity_providers (zone, name),
+  CHECK ((provider IS NULL) = (subject IS NULL)),
+  CHECK (provider IS NULL OR password_hash IS NULL)
 );
 CREATE UNIQUE INDEX ON users (zone, lower(email));
 CREATE UNIQUE INDEX ON users (zone, lower(username));

@@ -1,0 +1,183 @@
+"""Signing in by a directory: the password is the directory's to judge, everything after that is ours.
+
+Somebody whom the directory does not know costs and answers what a wrong password does. Failures are counted per entry
+of the directory, so that no other spelling of a name gives further guesses; and before the directory's own lock would
+have to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+
+from bailiwick.evidence.events import Context, Recorder
+from bailiwick.identity.arrivals import Arrival, Arrivals
+from bailiwick.identity.ldap.connection import DirectoryError
+from bailiwick.identity.ldap.directory import Directory, Found, No, Noticed, authenticate
+from bailiwick.identity.login.lockout import count_failure, locked_until
+from bailiwick.identity.login.sign_ins import SignedIn
+from bailiwick.identity.providers import Provider, Providers, options_of
+from bailiwick.identity.users import forget_failures
+from bailiwick.inventory.endpoints import Upstream
+from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.crypto import SealError
+from bailiwick.kernel.db import Database
+from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
+
+log = structlog.get_logger(__name__)
+
+
+class Directories:
+    """The directories in use, each with its connections, as they are configured now."""
+
+    def __init__(self, providers: Providers, resolver: Resolver, clock: Clock) -> None:
+        self._providers = providers
+        self._resolver = resolver
+        self._clock = clock
+        self._open: dict[str, tuple[int, Directory]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def of(self, provider: Provider) -> Directory:
+        """The directory of a provider; raises :class:`SealError` where its secrets do not open."""
+        known = self._open.get(provider.id)
+        if known is not None and known[0] == provider.version:
+            return known[1]
+        made = self.make(provider)
+        self._open[provider.id] = provider.version, made
+        if known is not None:
+            task = asyncio.ensure_future(known[1].pool.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return made
+
+    def make(self, provider: Provider) -> Directory:
+        """A directory with connections of its own; raises :class:`SealError`."""
+        password = self._providers.secrets(provider).get("bind_password", "")
+        return Directory(options_of(provider), password, self._reach, self._clock.monotonic)
+
+    async def close(self) -> None:
+        """Close every connection that is idle."""
+        for _version, directory in self._open.values():
+            await directory.pool.close()
+        self._open.clear()
+
+    async def _reach(self, host: str, port: int) -> Sequence[str]:
+        found = await self._resolver.resolve(Upstream("https", host.lower(), port))
+        if found.error is not None:
+            raise DirectoryError(found.error)
+        return found.addresses
+
+
+class LdapLogin:
+    """Signs people in by the directories of their zone."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        recorder: Recorder,
+        providers: Providers,
+        arrivals: Arrivals,
+        directories: Directories,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._recorder = recorder
+        self._providers = providers
+        self._arrivals = arrivals
+        self._directories = directories
+
+    async def sign_in(self, context: Context, username: str, password: str, realm: str | None = None) -> SignedIn:
+        """Open a session for somebody of the directory ``realm``, the default one without it.
+
+        Raises ``unknown_realm``, ``invalid_credentials``, ``account_locked``, ``directory_unavailable``; the password
+        being right also ``account_disabled``, ``password_expired`` and what :meth:`Arrivals.sign_in` raises.
+        """
+        provider = await self._provider(context.zone, realm)
+        if not password:
+            # an empty password would make an anonymous bind, which succeeds (RFC 4513 §5.1.2)
+            await self._arrivals.refused(
+                context, username, "ldap", provider.name, "invalid_credentials", "empty password"
+            )
+            raise Unauthenticated(reason="invalid_credentials")
+        counted = [_counted(provider, folded(username))]
+        await self._heed_lock(context, provider, username, counted[0])
+
+        async def found_as(found: Found) -> None:
+            counted.append(_counted(provider, found.subject or found.dn.casefold()))
+            await self._heed_lock(context, provider, username, counted[-1])
+
+        answer = await self._ask(context, provider, username, password, found_as)
+        if isinstance(answer, No):
+            raise await self._refuse(context, provider, username, counted[-1], answer)
+        found, role = answer
+        arrival = Arrival(
+            provider.name,
+            found.subject,
+            options_of(provider).name_prefix + found.username,
+            found.email,
+            found.full_name,
+            role,
+        )
+        return await self._arrivals.sign_in(context, arrival, "ldap", ("pwd",), counted=counted[-1])
+
+    async def _provider(self, zone: str, realm: str | None) -> Provider:
+        known = await self._providers.enabled(zone, "ldap")
+        for provider in known:
+            if realm is None or provider.name == realm:
+                return provider
+        raise BailiwickError(reason="unknown_realm")
+
+    async def _ask(
+        self, context: Context, provider: Provider, username: str, password: str, found_as: Noticed
+    ) -> tuple[Found, str | None] | No:
+        try:
+            directory = self._directories.of(provider)
+            return await authenticate(directory, username, password, found_as)
+        except (DirectoryError, SealError) as error:
+            log.warning("directory unavailable", zone=context.zone, provider=provider.name, error=str(error)[:300])
+            cause = str(error)
+        await self._arrivals.refused(context, username, "ldap", provider.name, "directory_unavailable", cause)
+        raise Unavailable(reason="directory_unavailable", headers={"Retry-After": "5"})
+
+    async def _heed_lock(self, context: Context, provider: Provider, username: str, counted: str) -> None:
+        """Refuse while the name is locked, whatever the password is."""
+        async with self._database.begin() as tx:
+            until = await locked_until(tx, context.zone, counted, self._clock.now())
+        if until is not None:
+            await self._arrivals.refused(context, username, "ldap", provider.name, "account_locked")
+            raise _locked(until, self._clock.now())
+
+    async def _refuse(
+        self, context: Context, provider: Provider, username: str, counted: str, no: No
+    ) -> BailiwickError:
+        """Record a refusal and count it; what to raise."""
+        async with self._database.begin() as tx:
+            until = await locked_until(tx, context.zone, counted, self._clock.now(), lock=True)
+            reason = "account_locked" if until is not None else no.reason
+            if no.counts and until is None:
+                await count_failure(tx, self._recorder, context, counted, self._clock.now())
+            elif not no.counts:
+                await forget_failures(tx, context.zone, counted)
+            await self._arrivals.record_refusal(tx, context, username, "ldap", provider.name, reason, no.cause)
+        return _locked(until, self._clock.now()) if until is not None else BailiwickError(reason=reason)
+
+
+def folded(username: str) -> str:
+    """A typed name in the form in which directories compare names, so that no spelling of it counts apart."""
+    return " ".join(unicodedata.normalize("NFKC", username).casefold().split())
+
+
+def _counted(provider: Provider, name: str) -> str:
+    """The name under which failures are counted; no local user's, which have no slash."""
+    return f"{provider.name}/{name}"[:300]
+
+
+def _locked(until: datetime, now: datetime) -> BailiwickError:
+    wait = max(1, int((until - now).total_seconds()) + 1)
+    return BailiwickError(reason="account_locked", headers={"Retry-After": str(wait)})
