@@ -62,6 +62,12 @@ REASONS: dict[str, Reason] = {
     ),
     "invalid_client": Reason(401, "The application is unknown, disabled or its secret is wrong."),
     "account_disabled": Reason(401, "The account is disabled."),
+    "not_provisioned": Reason(
+        403, "The provider vouches for somebody who has no account here, and it may not have accounts made."
+    ),
+    "account_not_linked": Reason(
+        403, "An account by that name or address is there and not linked to the provider; an administrator links it."
+    ),
     "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
     "session_needed": Reason(403, "This is for a signed-in person; an API key cannot do it."),
     "session_ended": Reason(401, "The session was signed out, ended by an administrator, or ran out."),
