@@ -67,6 +67,12 @@ REASONS: dict[str, Reason] = {
     "unknown_realm": Reason(400, "No directory by that name takes sign-ins here."),
     "password_expired": Reason(401, "The password is right and has expired; change it where it is kept."),
     "account_disabled": Reason(401, "The account is disabled."),
+    "not_provisioned": Reason(
+        403, "The provider vouches for somebody who has no account here, and it may not have accounts made."
+    ),
+    "account_not_linked": Reason(
+        403, "An account by that name or address is there and not linked to the provider; an administrator links it."
+    ),
     "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
     "session_needed": Reason(403, "This is for a signed-in person; an API key cannot do it."),
     "session_ended": Reason(401, "The session was signed out, ended by an administrator, or ran out."),
