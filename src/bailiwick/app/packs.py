@@ -105,6 +105,7 @@ ELSEWHERE: Mapping[str, str] = {
     "siem_state": "figures of the moment, which readiness shows",
     "refresh_tokens": "hashes of what sessions go on by",
     "pending_sign_ins": "sign-ins that wait for a second factor, five minutes",
+    "oidc_sign_ins": "sign-ins under way at a provider, ten minutes",
     "idempotency_keys": "sealed answers, kept for a day",
 }
 """Tables of the schema that ``control/`` leaves out, and where they are or why."""

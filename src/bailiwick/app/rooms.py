@@ -11,7 +11,7 @@ from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
-from bailiwick.app.siem import address_check
+from bailiwick.app.siem import address_check, reach_of
 from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.authenticate import Authenticator
@@ -36,6 +36,8 @@ from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.oidc import OidcLogin
+from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -82,6 +84,8 @@ class Rooms:
     directories: Directories
     arrivals: Arrivals
     ldap_login: LdapLogin
+    oidc: OidcLogin
+    oidc_clients: ProviderClients
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -149,6 +153,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     providers = Providers(database, clock, ids, recorder, base.sealer)
     arrivals = Arrivals(database, clock, ids, recorder, sign_ins)
     directories = Directories(providers, resolver, clock)
+    sessions = Sessions(database, clock, recorder, revocations)
+    oidc_clients = ProviderClients(reach_of(resolver), clock)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
@@ -177,7 +183,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
-        sessions=Sessions(database, clock, recorder, revocations),
+        sessions=sessions,
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
@@ -185,6 +191,19 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         directories=directories,
         arrivals=arrivals,
         ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),
+        oidc=OidcLogin(
+            database,
+            clock,
+            ids,
+            recorder,
+            settings,
+            providers,
+            oidc_clients,
+            sign_ins,
+            sessions,
+            revocations,
+        ),
+        oidc_clients=oidc_clients,
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

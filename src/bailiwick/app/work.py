@@ -168,6 +168,8 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             )
             failures = await tx.run("DELETE FROM login_failures WHERE last_at < :before", before=now - LOCK)
             pending = await tx.run("DELETE FROM pending_sign_ins WHERE expires_at < :now", now=now)
+            begun = await tx.run("DELETE FROM oidc_sign_ins WHERE expires_at < :now", now=now)
+            begun += await tx.run("DELETE FROM oidc_logouts WHERE expires_at < :now", now=now)
             refreshes = await tx.run(
                 "DELETE FROM refresh_tokens r USING sessions s WHERE s.id = r.session_id"
                 " AND (s.ended_at < :before OR s.expires_at < :before)",
@@ -183,6 +185,7 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             "workers": workers,
             "login_failures": failures,
             "pending_sign_ins": pending,
+            "oidc_sign_ins": begun,
             "refresh_tokens": refreshes,
         }
 

@@ -33,6 +33,7 @@ MOST_PROVIDERS = 20
 # module and beginning of the names of its models: LdapOptions, LdapSecrets
 KINDS: dict[str, tuple[str, str]] = {
     "ldap": ("bailiwick.identity.directories", "Ldap"),
+    "oidc": ("bailiwick.identity.login.oidc_options", "Oidc"),
 }
 
 

@@ -2,8 +2,8 @@
 
 Every request goes by the client that checks addresses where it connects, follows no redirect and reads to a bound.
 What was learned is kept: discovery for an hour, keys for ten minutes. A token that names an unknown key has them read
-again at once, at most twice a minute, since anybody can make such a token. A failure is remembered for seconds, so
-that people who keep trying do not queue up behind a provider that is slow.
+again at once, but not within half a minute of the last time that was so, since anybody can make such a token. A failure
+is remembered for seconds, so that people who keep trying do not queue up behind a provider that is slow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 from bailiwick.evidence.siem.destination import Retry, Stop
@@ -29,6 +29,9 @@ from bailiwick.identity.login.oidc_tokens import (
     subject_of,
 )
 from bailiwick.kernel.clock import Clock
+
+T = TypeVar("T")
+Verified = TypeVar("Verified")
 
 TIMEOUT_S = 8.0
 METADATA_LIFE_S = 3600.0
@@ -59,8 +62,8 @@ class ProviderClient:
         self._secret = secret
         self._clock = clock
         self._outgoing = Outgoing(reach, timeout_s=timeout_s, ca=options.ca)
-        self._metadata = _Kept(clock, METADATA_LIFE_S, self._discover)
-        self._keys = _Kept(clock, KEYS_LIFE_S, self._read_keys)
+        self._metadata: _Kept[Metadata] = _Kept(clock, METADATA_LIFE_S, self._discover)
+        self._keys: _Kept[Sequence[SigningKey]] = _Kept(clock, KEYS_LIFE_S, self._read_keys)
 
     async def metadata(self) -> Metadata:
         """What discovery says; raises :class:`ProviderFault`."""
@@ -70,7 +73,7 @@ class ProviderClient:
         """The provider's keys; raises :class:`ProviderFault`."""
         return await self._keys.get()
 
-    async def verified(self, verify: Callable[[Sequence[SigningKey]], Any]) -> Any:
+    async def verified(self, verify: Callable[[Sequence[SigningKey]], Verified]) -> Verified:
         """What ``verify`` makes of the keys; once more with fresh ones if it misses a key."""
         try:
             return verify(await self._keys.get())
@@ -108,7 +111,7 @@ class ProviderClient:
         return Tokens(id_token, access_token)
 
     async def userinfo(self, access_token: str, subject: str) -> Mapping[str, Any]:
-        """The userinfo claims of ``subject`` (Core §5.3); raises :class:`ProviderFault`, also when they are another's."""
+        """The userinfo claims of ``subject`` (Core §5.3); raises :class:`ProviderFault`, also for another's claims."""
         metadata = await self.metadata()
         if not metadata.userinfo_endpoint:
             raise ProviderFault("the provider has no userinfo endpoint")
@@ -198,24 +201,26 @@ class ProviderClients:
             await self._known.popitem()[1][1].close()
 
 
-class _Kept:
+class _Kept(Generic[T]):
     """Something read from a provider and kept for a while; read by one at a time, failures remembered shortly."""
 
-    def __init__(self, clock: Clock, life_s: float, read: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, clock: Clock, life_s: float, read: Callable[[], Awaitable[T]]) -> None:
         self._clock = clock
         self._life_s = life_s
         self._read = read
         self._lock = asyncio.Lock()
-        self._value: Any = None
+        self._value: T | None = None
         self._at = float("-inf")
         self._fault: ProviderFault | None = None
         self._failed_at = float("-inf")
+        self._renewed_at = float("-inf")
 
-    async def get(self) -> Any:
-        if self._fresh():
-            return self._value
+    async def get(self) -> T:
+        if (value := self._fresh()) is not None:
+            return value
         async with self._lock:
-            return self._value if self._fresh() else await self._refresh()
+            value = self._fresh()
+            return value if value is not None else await self._refresh()
 
     async def renew(self) -> bool:
         """Read again unless that was done just now; whether there is something new to look at."""
@@ -223,24 +228,25 @@ class _Kept:
         async with self._lock:
             if self._at != seen:
                 return True
-            if self._clock.monotonic() - max(self._at, self._failed_at) < REFETCH_EVERY_S:
+            if self._clock.monotonic() - self._renewed_at < REFETCH_EVERY_S:
                 return False
+            self._renewed_at = self._clock.monotonic()
             await self._refresh()
             return True
 
-    def _fresh(self) -> bool:
-        return self._clock.monotonic() - self._at < self._life_s
+    def _fresh(self) -> T | None:
+        return self._value if self._clock.monotonic() - self._at < self._life_s else None
 
-    async def _refresh(self) -> Any:
+    async def _refresh(self) -> T:
         if self._fault is not None and self._clock.monotonic() - self._failed_at < FAILURE_LIFE_S:
             raise ProviderFault(self._fault.told, away=self._fault.away)
         try:
-            self._value = await self._read()
+            value = self._value = await self._read()
         except ProviderFault as fault:
             self._fault, self._failed_at = fault, self._clock.monotonic()
             raise
         self._fault, self._at = None, self._clock.monotonic()
-        return self._value
+        return value
 
 
 def _json(answer: Answer, what: str) -> dict[str, Any]:

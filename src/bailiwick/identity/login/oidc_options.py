@@ -11,21 +11,20 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from bailiwick.identity.login.oidc_tokens import ALGORITHMS, ProviderFault, checked_url, subject_of
-from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN, Body, Line
-
-NO_ROLE = "none"
-"""The role of somebody whom no mapped group gives one: signed in, and may do nothing."""
-# from most to least: who is in several mapped groups has the first of their roles
-ROLES = ("admin", "operator", "auditor", "viewer")
-MAX_GROUPS = 2000
+from bailiwick.identity.provisioning import MAX_GROUPS
+from bailiwick.identity.standing import highest
+from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN, Body, Line
 
 # RFC 8176; what else a provider says about how it looked is not passed on
 _METHODS = frozenset(
-    "face fpt geo hwk iris kba mca mfa otp pin pop pwd rba retina sc sms swk tel user vbm wia".split()
+    {"face", "fpt", "geo", "hwk", "iris", "kba", "mca", "otp", "pin", "pop"}
+    | {"pwd", "rba", "retina", "sc", "sms", "swk", "tel", "user", "vbm", "wia"}
 )
-_ENTRA = re.compile(r"https://login\.(microsoftonline\.com|microsoftonline\.us|partner\.microsoftonline\.cn)/([^/]+)/v2\.0")
+_ENTRA = re.compile(
+    r"https://login\.(microsoftonline\.com|microsoftonline\.us|partner\.microsoftonline\.cn)/([^/]+)/v2\.0"
+)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_NAME = re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$"))
+_NAME = re.compile(USER_NAME_PATTERN.removeprefix("^").removesuffix("$"))
 _EMAIL = re.compile(EMAIL_PATTERN.removeprefix("^").removesuffix("$"))
 
 Preset = Literal["entra", "google", "okta", "keycloak", "generic"]
@@ -73,6 +72,7 @@ class OidcOptions(Body):
     userinfo: bool = False
     algorithms: Annotated[list[str], Field(min_length=1, max_length=20)] | None = None
     return_to: Annotated[list[Line], Field(max_length=20)] = Field(default_factory=list)
+    after_logout: Annotated[str, StringConstraints(max_length=1000)] = ""
     ca: Annotated[str, StringConstraints(max_length=60_000)] = ""
 
     @property
@@ -120,6 +120,14 @@ class OidcOptions(Body):
                 raise ValueError("return_to lists origins, such as https://console.example.com")
         return origins
 
+    @field_validator("after_logout")
+    @classmethod
+    def _after_logout_is_an_address(cls, address: str) -> str:
+        try:
+            return checked_url(address, "after_logout") if address else ""
+        except ProviderFault as fault:
+            raise ValueError(fault.told) from None
+
     @model_validator(mode="after")
     def _fits_its_preset(self) -> OidcOptions:
         if self.preset == "entra":
@@ -146,13 +154,17 @@ class OidcSecrets(Body):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Who somebody is, by a provider's claims. ``email`` is empty unless it is known to be his."""
+    """Who somebody is, by a provider's claims. ``email`` is empty unless it is known to be his.
+
+    ``role`` is ``none`` where roles are mapped and no group of his gives one, None where no role is mapped at all.
+    """
 
     subject: str
     username: str
     email: str
     full_name: str
-    role: str
+    role: str | None
+    groups: tuple[str, ...]
     amr: tuple[str, ...]
     sid: str
 
@@ -162,13 +174,14 @@ def claimed(options: OidcOptions, claims: Mapping[str, Any]) -> Claimed:
     for name, wanted in options.require.items():
         if claim(claims, name) != wanted:
             raise ProviderFault(f"the claim {name} is not what this provider requires")
-    sid = claims.get("sid", "")
+    sid, groups = claims.get("sid", ""), groups_of(options, claims)
     return Claimed(
         subject_of(claims),
         username_of(claim(claims, options.username_claim or PRESETS[options.preset].username)),
         _email(options, claims),
         _line(claim(claims, options.name_claim)),
-        role_of(groups_of(options, claims), options.roles),
+        highest([options.roles[group] for group in groups if group in options.roles]) if options.roles else None,
+        tuple(groups),
         methods(options, claims),
         sid if isinstance(sid, str) and len(sid) <= 500 and "\x00" not in sid else "",
     )
@@ -190,37 +203,36 @@ def username_of(value: Any) -> str:
     """A user name made of a claim; empty where none can be. Characters that a name has not become ``-``."""
     if not isinstance(value, str):
         return ""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", value.strip().replace("@", "."))[:100].lstrip("._-")
+    name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", value.strip())[:100].lstrip("._@+-")
     return name if _NAME.fullmatch(name) else ""
 
 
 def groups_of(options: OidcOptions, claims: Mapping[str, Any]) -> list[str]:
     """The groups that the claims name; raises :class:`ProviderFault` where the provider left them out for their number.
 
-    Entra sends a pointer in place of more than 200 groups: reading that as none would deny, as some would be wrong.
+    Entra sends a pointer in place of more than 200 groups, which is not to be read as none. A claim that is missing
+    is: providers leave it out for somebody whose last group was taken from him.
     """
     name = options.groups_claim or PRESETS[options.preset].groups
     left_out = claims.get("_claim_names")
     if isinstance(left_out, Mapping) and name in left_out:
-        raise ProviderFault("the provider left the groups out because there are too many; send those of the application")
+        raise ProviderFault(
+            "the provider left the groups out because there are too many; send those of the application"
+        )
     value = claim(claims, name)
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list):
         return []
-    return [each for each in listed[:MAX_GROUPS] if isinstance(each, str)]
-
-
-def role_of(groups: Sequence[str], roles: Mapping[str, str]) -> str:
-    """The highest role that one of ``groups`` gives, compared exactly; :data:`NO_ROLE` when none does."""
-    given = {roles[group] for group in groups if group in roles}
-    return next((role for role in ROLES if role in given), NO_ROLE)
+    if len(listed) > MAX_GROUPS:
+        raise ProviderFault(f"the provider names more than {MAX_GROUPS} groups; send those of the application")
+    return [each for each in listed if isinstance(each, str) and "\x00" not in each and len(each) <= 500]
 
 
 def methods(options: OidcOptions, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """How the person proved himself (RFC 8176): ``fed``, what the provider says, and ``mfa`` only where it is trusted."""
+    """How the person proved himself (RFC 8176): ``fed``, what the provider says, and ``mfa`` where it is trusted."""
     said = claims.get("amr")
     named = [each for each in said if isinstance(each, str)] if isinstance(said, list) else []
-    kept = [each for each in dict.fromkeys(named) if each in _METHODS and each != "mfa"]
+    kept = [each for each in dict.fromkeys(named) if each in _METHODS]
     proven = "mfa" in named or claims.get("acr") in options.mfa_acr
     return ("fed", *kept, *(("mfa",) if options.trusts_mfa and proven else ()))
 

@@ -7,7 +7,8 @@ row, and has no other way to a session. Whether a factor is due is decided here 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -160,14 +161,24 @@ class SignIns:
     # ------------------------------------------------------------------ the way in
 
     async def conclude(
-        self, tx: Transaction, context: Context, user: Row, method: Method, amr: Sequence[str]
+        self,
+        tx: Transaction,
+        context: Context,
+        user: Row,
+        method: Method,
+        amr: Sequence[str],
+        origin: Mapping[str, str] | None = None,
     ) -> SignedIn | FactorDue:
         """What a proven first factor leads to. The caller holds the user's row, which has :data:`_USER`'s columns, and
-        raises :meth:`FactorDue.error` after it committed."""
+        raises :meth:`FactorDue.error` after it committed.
+
+        ``origin`` is what the provider that vouches calls the person and the stay; the session keeps it, so that the
+        provider can end it.
+        """
         factors = await list_factors(tx, context.zone, user["username"])
         if "mfa" not in amr and (factors or self.required(user, context)):
-            return await self._owe(tx, context, user, method, amr, enrolling=not factors)
-        return await self.open(tx, context, user, method, amr)
+            return await self._owe(tx, context, user, method, amr, enrolling=not factors, origin=origin)
+        return await self.open(tx, context, user, method, amr, origin=origin)
 
     def required(self, user: Row, context: Context) -> bool:
         """Whether the person must have a second factor, whatever he enrolled."""
@@ -183,6 +194,7 @@ class SignIns:
         method: Method,
         amr: Sequence[str],
         recovery_codes: Sequence[str] = (),
+        origin: Mapping[str, str] | None = None,
     ) -> SignedIn:
         """Open a session for the locked ``user``: its row, its event, its tokens."""
         username, now = user["username"], self._clock.now()
@@ -199,6 +211,7 @@ class SignIns:
             now=now,
             idle_until=min(now + self._idle, expires_at),
             expires_at=expires_at,
+            origin=origin,
         )
         refresh = REFRESH_PREFIX + self._ids.secret(32)
         await tx.run(
@@ -255,7 +268,9 @@ class SignIns:
             outcome: SignedIn | None = None
             if used is not None:
                 await self._settle_pending(tx, token)
-                outcome = await self.open(tx, context, user, pending["method"], [*pending["amr"], used, "mfa"])
+                outcome = await self.open(
+                    tx, context, user, pending["method"], [*pending["amr"], used, "mfa"], origin=pending["origin"]
+                )
             else:
                 await self._fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
@@ -277,7 +292,7 @@ class SignIns:
             if told is not None:
                 await self._settle_pending(tx, token)
                 amr = [*pending["amr"], "otp", "mfa"]
-                outcome = await self.open(tx, context, user, pending["method"], amr, told)
+                outcome = await self.open(tx, context, user, pending["method"], amr, told, origin=pending["origin"])
             else:
                 await self._fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
@@ -478,12 +493,22 @@ class SignIns:
         return token, int((expires_at - now).total_seconds())
 
     async def _owe(
-        self, tx: Transaction, context: Context, user: Row, method: Method, amr: Sequence[str], *, enrolling: bool
+        self,
+        tx: Transaction,
+        context: Context,
+        user: Row,
+        method: Method,
+        amr: Sequence[str],
+        *,
+        enrolling: bool,
+        origin: Mapping[str, str] | None,
     ) -> FactorDue:
         token, now = PENDING_PREFIX + self._ids.secret(32), self._clock.now()
         await tx.run(
-            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, created_at, expires_at)"
-            " VALUES (:hash, :zone, :username, :method, :amr, :enrolling, :now, :until)",
+            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, origin, created_at,"
+            " expires_at) VALUES (:hash, :zone, :username, :method, :amr, :enrolling, cast(:origin AS jsonb), :now,"
+            " :until)",
+            origin=json.dumps(dict(origin or {})),
             hash=_digest(token),
             zone=context.zone,
             username=user["username"],

@@ -269,6 +269,36 @@ CREATE TABLE access_reviews (
 );
 """
 
+FEDERATION = """
+-- Sign-ins under way at an OpenID provider. Of state and cookie only digests; nonce and verifier come of the cookie.
+CREATE TABLE oidc_sign_ins (
+  state_hash bytea PRIMARY KEY,
+  zone text NOT NULL,
+  provider_id text NOT NULL REFERENCES identity_providers (id) ON DELETE CASCADE,
+  browser_hash bytea NOT NULL,
+  return_to text NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON oidc_sign_ins (expires_at);
+-- Whom a provider signed out: a token tells of it once, and a sign-in that began before does not end in a session.
+CREATE TABLE oidc_logouts (
+  zone text NOT NULL,
+  issuer text NOT NULL,
+  jti_hash bytea NOT NULL,
+  subject text NOT NULL,
+  sid text NOT NULL,
+  at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, issuer, jti_hash)
+);
+CREATE INDEX ON oidc_logouts (expires_at);
+-- What a provider calls the person and the stay: {"issuer": …, "subject": …, "sid": …, "provider": …}
+ALTER TABLE sessions ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
+ALTER TABLE pending_sign_ins ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
+CREATE INDEX ON sessions (zone, (origin->>'issuer'), (origin->>'subject')) WHERE ended_at IS NULL AND origin <> '{}';
+"""
+
 INVENTORY = """
 CREATE TABLE credentials (
   id text PRIMARY KEY,
@@ -436,7 +466,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, GROUPS, INVENTORY, POLICY, AUTHORITY):
+    for script in (PRINCIPALS, GROUPS, FEDERATION, INVENTORY, POLICY, AUTHORITY):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")
