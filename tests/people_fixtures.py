@@ -22,6 +22,7 @@ import pytest
 from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI, Request
 
+from bailiwick.app.siem import reach_of
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
@@ -30,6 +31,9 @@ from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
+from bailiwick.identity.login.oidc import OidcLogin
+from bailiwick.identity.login.oidc_api import routes as oidc_routes
+from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -142,10 +146,10 @@ class Answer:
 class House:
     """The two rooms over one database, and a client of their routes."""
 
-    def __init__(self, url: str, clock: FakeClock) -> None:
+    def __init__(self, url: str, clock: FakeClock, **settings: Any) -> None:
         self.clock = clock
         self.ids = Ids()
-        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=())
+        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=(), **settings)
         self.database = Database(url, pool_size=8)
         self.owner = Database(url, pool_size=2, role=None)
         self.recorder = Recorder(clock, self.ids)
@@ -170,6 +174,15 @@ class House:
         self.directories = Directories(self.providers, self.resolver, clock)
         self.testers = Testers({"ldap": partial(walk_directory, self.directories.make)})
         self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.arrivals, self.directories)
+        # providers of tests stand on loopback; no request of theirs is waited for as long as in earnest
+        near = self.settings.model_copy(update={"allow_upstream_networks": ("127.0.0.0/8",)})
+        self.provider_clients = ProviderClients(
+            reach_of(Resolver(*shared, self.recorder, near, self.names)), clock, timeout_s=1.0
+        )
+        self.oidc = OidcLogin(
+            *shared, self.ids, self.recorder, self.settings, self.providers, self.provider_clients, self.sign_ins,
+            self.sessions, self.authority,
+        )  # fmt: skip
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
@@ -185,6 +198,7 @@ class House:
     async def close(self) -> None:
         self.passwords.close()
         await self.directories.close()
+        await self.provider_clients.close()
         await self.database.close()
         await self.owner.close()
 
@@ -302,6 +316,7 @@ class House:
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
+        app.include_router(oidc_routes(self.oidc, secure=False), dependencies=[Depends(front)])
         app.include_router(
             identity_routes(
                 self.login, self.ldap_login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys

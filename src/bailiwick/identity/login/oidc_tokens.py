@@ -322,8 +322,8 @@ def _import(kind: Any, public: dict[str, Any]) -> PublicKey | None:
     """The public half alone, whatever else stood there."""
     try:
         if kind == "RSA":
-            rsa = RSAKey.import_key(public)
-            return rsa if rsa.public_key.key_size in _RSA_BITS else None
+            modulus = int.from_bytes(base64.urlsafe_b64decode(public["n"] + "=="))
+            return RSAKey.import_key(public) if modulus.bit_length() in _RSA_BITS else None
         return ECKey.import_key(public) if kind == "EC" else OKPKey.import_key(public)
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None
