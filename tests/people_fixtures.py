@@ -34,6 +34,7 @@ from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.oidc import OidcLogin
 from bailiwick.identity.login.oidc_api import routes as oidc_routes
 from bailiwick.identity.login.oidc_client import ProviderClients
+from bailiwick.identity.login.oidc_walk import walk as walk_openid
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -149,7 +150,9 @@ class House:
     def __init__(self, url: str, clock: FakeClock, **settings: Any) -> None:
         self.clock = clock
         self.ids = Ids()
-        self.settings = Settings(data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=(), **settings)
+        self.settings = Settings(
+            data_dir=Path("/tmp"), allow_upstream_networks=("10.1.0.0/16",), mfa_roles=(), **settings
+        )
         self.database = Database(url, pool_size=8)
         self.owner = Database(url, pool_size=2, role=None)
         self.recorder = Recorder(clock, self.ids)
@@ -172,12 +175,17 @@ class House:
         self.providers = Providers(*shared, self.ids, self.recorder, self.sealer)
         self.arrivals = Arrivals(*shared, self.ids, self.recorder, self.sign_ins)
         self.directories = Directories(self.providers, self.resolver, clock)
-        self.testers = Testers({"ldap": partial(walk_directory, self.directories.make)})
         self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.arrivals, self.directories)
         # providers of tests stand on loopback; no request of theirs is waited for as long as in earnest
         near = self.settings.model_copy(update={"allow_upstream_networks": ("127.0.0.0/8",)})
         self.provider_clients = ProviderClients(
             reach_of(Resolver(*shared, self.recorder, near, self.names)), clock, timeout_s=1.0
+        )
+        self.testers = Testers(
+            {
+                "ldap": partial(walk_directory, self.directories.make),
+                "oidc": partial(walk_openid, self.provider_clients, self.providers, self.settings),
+            }
         )
         self.oidc = OidcLogin(
             *shared, self.ids, self.recorder, self.settings, self.providers, self.provider_clients, self.sign_ins,

@@ -187,7 +187,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
-        testers=testers_of(directories),
+        testers=testers_of(directories, oidc_clients, providers, settings),
         directories=directories,
         arrivals=arrivals,
         ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),

@@ -6,9 +6,20 @@ from functools import partial
 
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.ldap import Directories
+from bailiwick.identity.login.oidc_client import ProviderClients
+from bailiwick.identity.login.oidc_walk import walk as walk_openid
+from bailiwick.identity.providers import Providers
 from bailiwick.identity.testing import Testers
+from bailiwick.kernel.settings import Settings
 
 
-def testers_of(directories: Directories) -> Testers:
+def testers_of(
+    directories: Directories, oidc_clients: ProviderClients, providers: Providers, settings: Settings
+) -> Testers:
     """Every kind that can be tested. A kind adds a line."""
-    return Testers({"ldap": partial(walk_directory, directories.make)})
+    return Testers(
+        {
+            "ldap": partial(walk_directory, directories.make),
+            "oidc": partial(walk_openid, oidc_clients, providers, settings),
+        }
+    )

@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 import structlog
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.identity.login.oidc_client import ProviderClient, ProviderClients, Tokens
+from bailiwick.identity.login.oidc_client import ProviderClient, ProviderClients, Tokens, with_query
 from bailiwick.identity.login.oidc_options import Claimed, OidcOptions, claimed, may_return_to
 from bailiwick.identity.login.oidc_tokens import (
     Expected,
@@ -32,6 +31,7 @@ from bailiwick.identity.login.oidc_tokens import (
     verify_id_token,
     verify_logout_token,
 )
+from bailiwick.identity.login.oidc_walk import redirect_uri
 from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
@@ -49,7 +49,6 @@ SIGN_IN_LIFE = timedelta(minutes=10)
 # how long a provider's word that somebody is signed out holds against sign-ins that were under way
 LOGOUT_LIFE = timedelta(minutes=30)
 COOKIE_PREFIX = "bw-oidc-"
-PATH = "/api/v1/auth/oidc"
 
 _TAKE = """
 DELETE FROM oidc_sign_ins WHERE state_hash = :state AND zone = :zone AND browser_hash = :browser
@@ -152,20 +151,14 @@ class OidcLogin:
         query = {
             "response_type": "code",
             "client_id": options.client_id,
-            "redirect_uri": self.redirect_uri(context.zone, provider.name),
+            "redirect_uri": redirect_uri(self._settings, context.zone, provider.name),
             "scope": options.asked_scopes,
             "state": state,
             "nonce": _derived("nonce", secret),
             "code_challenge": _b64(hashlib.sha256(_derived("pkce", secret).encode()).digest()),
             "code_challenge_method": "S256",
         }
-        separator = "&" if "?" in metadata.authorization_endpoint else "?"
-        url = f"{metadata.authorization_endpoint}{separator}{urlencode(query)}"
-        return Begun(url, state, cookie_name(state), secret)
-
-    def redirect_uri(self, zone: str, name: str) -> str:
-        """Where the provider sends the browser back to: one address for each, against mix-ups (RFC 9700 §4.4)."""
-        return f"{self._settings.zone_issuer(zone)}{PATH}/{name}/callback"
+        return Begun(with_query(metadata.authorization_endpoint, query), state, cookie_name(state), secret)
 
     # ------------------------------------------------------------------ and back
 
@@ -183,7 +176,7 @@ class OidcLogin:
             client = await self._client(provider)
             self._check_answer(options, await client.metadata(), returned)
             tokens = await client.exchange(
-                returned.code, _derived("pkce", secret), self.redirect_uri(context.zone, provider.name)
+                returned.code, _derived("pkce", secret), redirect_uri(self._settings, context.zone, provider.name)
             )
             claims = await self._claims(client, tokens, _derived("nonce", secret))
             person = claimed(options, claims)
@@ -318,8 +311,7 @@ class OidcLogin:
         query = {"client_id": options.client_id}
         if options.after_logout:
             query["post_logout_redirect_uri"] = options.after_logout
-        separator = "&" if "?" in metadata.end_session_endpoint else "?"
-        return f"{metadata.end_session_endpoint}{separator}{urlencode(query)}"
+        return with_query(metadata.end_session_endpoint, query)
 
     async def back_channel_logout(self, context: Context, name: str, token: str) -> int:
         """End what a provider's logout token names; nothing of it is accepted anywhere when this returns.

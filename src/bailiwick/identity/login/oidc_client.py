@@ -126,6 +126,28 @@ class ProviderClient:
             raise ProviderFault("the userinfo endpoint tells of somebody else")
         return document
 
+    async def knows_address(self, redirect_uri: str) -> bool | None:
+        """Whether the provider would send browsers back to ``redirect_uri``; None where it does not show.
+
+        It is asked for a sign-in without a person (Core §3.1.2.1, ``prompt=none``), which it refuses at that address.
+        """
+        metadata = await self.metadata()
+        query = {
+            "response_type": "code",
+            "client_id": self.options.client_id,
+            "redirect_uri": redirect_uri,
+            "scope": "openid",
+            "state": "bailiwick-test",
+            "nonce": "bailiwick-test",
+            "prompt": "none",
+            "code_challenge": "v" * 43,
+            "code_challenge_method": "S256",
+        }
+        answer = await self._ask("GET", with_query(metadata.authorization_endpoint, query), b"", {"Accept": "*/*"})
+        if 300 <= answer.status < 400 and answer.headers.get("Location", "").startswith(redirect_uri):
+            return True
+        return False if 400 <= answer.status < 500 else None
+
     def auth_method(self, metadata: Metadata) -> str:
         """How the client proves itself: as configured, else the first that both sides know."""
         if self.options.auth_method is not None:
@@ -155,17 +177,20 @@ class ProviderClient:
         return parse_keys(_json(answer, "the key set"))
 
     async def _send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        try:
-            answer = await self._outgoing.post(url, body, headers, method=method)
-        except Stop as refused:
-            raise ProviderFault(str(refused)) from None
-        except Retry as away:
-            raise ProviderFault(str(away), away=True) from None
+        answer = await self._ask(method, url, body, headers)
         if 300 <= answer.status < 400:
             raise ProviderFault("the provider answers with a redirect, which is not followed")
         if len(answer.body) >= _MOST_ANSWERED:
             raise ProviderFault("the provider's answer is larger than 64 KiB")
         return answer
+
+    async def _ask(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        try:
+            return await self._outgoing.post(url, body, headers, method=method)
+        except Stop as refused:
+            raise ProviderFault(str(refused)) from None
+        except Retry as away:
+            raise ProviderFault(str(away), away=True) from None
 
 
 class ProviderClients:
@@ -247,6 +272,11 @@ class _Kept(Generic[T]):
             raise
         self._fault, self._at = None, self._clock.monotonic()
         return value
+
+
+def with_query(address: str, query: Mapping[str, str]) -> str:
+    """An address of a provider, which may have a query of its own, with ours."""
+    return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}"
 
 
 def _json(answer: Answer, what: str) -> dict[str, Any]:
