@@ -105,6 +105,8 @@ ELSEWHERE: Mapping[str, str] = {
     "siem_state": "figures of the moment, which readiness shows",
     "refresh_tokens": "hashes of what sessions go on by",
     "pending_sign_ins": "sign-ins that wait for a second factor, five minutes",
+    "saml_requests": "requests to SAML providers that wait for their answer, ten minutes",
+    "saml_seen": "hashes of the SAML assertions taken, for as long as each is valid",
     "oidc_sign_ins": "sign-ins under way at a provider, ten minutes",
     "idempotency_keys": "sealed answers, kept for a day",
 }

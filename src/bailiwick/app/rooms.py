@@ -38,6 +38,7 @@ from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.oidc import OidcLogin
 from bailiwick.identity.login.oidc_client import ProviderClients
+from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -85,6 +86,7 @@ class Rooms:
     arrivals: Arrivals
     ldap_login: LdapLogin
     oidc: OidcLogin
+    saml: SamlLogin
     oidc_clients: ProviderClients
     zones: Zones
     servers: Servers
@@ -204,6 +206,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
             revocations,
         ),
         oidc_clients=oidc_clients,
+        saml=SamlLogin(database, clock, ids, recorder, settings, providers, sign_ins, sessions, revocations),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

@@ -24,6 +24,7 @@ import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
 import bailiwick.identity.login.oidc_api as oidc_api
+import bailiwick.identity.login.saml_api as saml_api
 import bailiwick.identity.providers_api as providers_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -199,6 +200,7 @@ def compose(
         )
     )
     app.include_router(providers_api.routes(rooms.providers, rooms.testers))
+    app.include_router(saml_api.routes(rooms.saml))
     app.include_router(oidc_api.routes(rooms.oidc, secure=base.settings.issuer.startswith("https://")))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(

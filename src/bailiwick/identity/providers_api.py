@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, SecretStr, StringConstraints
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.directories import LdapOptions, LdapSecrets
 from bailiwick.identity.login.oidc_options import OidcOptions, OidcSecrets
+from bailiwick.identity.login.saml_options import SamlOptions, SamlSecrets
 from bailiwick.identity.providers import Draft, Provider, Providers, revealed
 from bailiwick.identity.testing import Testers
 from bailiwick.kernel.answers import page, version_guard
@@ -50,8 +51,16 @@ class NewOidc(_NewProvider):
     secrets: OidcSecrets = OidcSecrets()
 
 
+class NewSaml(_NewProvider):
+    """A SAML 2.0 provider."""
+
+    kind: Literal["saml"]
+    options: SamlOptions
+    secrets: SamlSecrets = SamlSecrets()
+
+
 # one member each kind
-NewProvider = Annotated[NewLdap | NewOidc, Field(discriminator="kind")]
+NewProvider = Annotated[NewLdap | NewOidc | NewSaml, Field(discriminator="kind")]
 
 
 class ProviderPatch(Body):

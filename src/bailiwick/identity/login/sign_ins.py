@@ -173,7 +173,7 @@ class SignIns:
         raises :meth:`FactorDue.error` after it committed.
 
         ``origin`` is what the provider that vouches calls the person and the stay; the session keeps it, so that the
-        provider can end it.
+        provider can end it, and lasts no longer than its ``until`` (RFC 3339).
         """
         factors = await list_factors(tx, context.zone, user["username"])
         if "mfa" not in amr and (factors or self.required(user, context)):
@@ -199,7 +199,7 @@ class SignIns:
         """Open a session for the locked ``user``: its row, its event, its tokens."""
         username, now = user["username"], self._clock.now()
         await forget_failures(tx, context.zone, username)
-        session_id, expires_at = self._ids(), now + self._life
+        session_id, expires_at = self._ids(), _ends_at(now, self._life, origin)
         await tx.run("UPDATE users SET last_login_at = :now WHERE id = :id", now=now, id=user["id"])
         await open_session(
             tx,
@@ -623,6 +623,18 @@ def acting(context: Context, username: str, session_id: str) -> Context:
         context.client_request_id,
         context.trace_id,
     )
+
+
+def _ends_at(now: datetime, life: timedelta, origin: Mapping[str, str] | None) -> datetime:
+    """When a session that begins now ends: not after the provider's own (SAML's SessionNotOnOrAfter).
+
+    Raises ``Unauthenticated`` (``session_ended``) when that is over already, a second factor having taken too long.
+    """
+    until = (origin or {}).get("until")
+    ends_at = now + life if until is None else min(now + life, datetime.fromisoformat(until))
+    if ends_at <= now:
+        raise Unauthenticated("The provider's session is over; sign in again.", reason="session_ended")
+    return ends_at
 
 
 def _digest(token: str) -> bytes:

@@ -28,7 +28,6 @@ from bailiwick.identity.saml.xml import (
     text_of,
 )
 
-PARTIAL_LOGOUT = "urn:oasis:names:tc:SAML:2.0:status:PartialLogout"
 REQUEST, RESPONSE = f"{{{SAMLP}}}LogoutRequest", f"{{{SAMLP}}}LogoutResponse"
 _MOST_SESSIONS = 100
 
@@ -79,19 +78,20 @@ def logout_response(
     return root
 
 
-def posted(data: bytes, tag: str, peer: Peer) -> Element:
-    """A logout message by the POST binding, verified."""
-    root = verified(data, tag, peer.certificates, peer.now)
-    _judge(root, peer)
-    return root
+def read(given: Query | bytes, peer: Peer) -> Element:
+    """A logout message, by redirect with the signature in the query, or by POST with it in the XML; verified.
 
-
-def redirected(query: Query, tag: str, peer: Peer) -> Element:
-    """A logout message by the redirect binding, whose signature stands in the query."""
-    verify_query(query.raw, query.parameter, query.algorithm, query.signature, peer.certificates)
-    root = parse(query.message)
-    if root.tag != tag:
-        raise Refused("saml_malformed", "The message is not the one that is expected here.")
+    Its tag says whether it is a :data:`REQUEST` or a :data:`RESPONSE`. Raises ``Refused``.
+    """
+    root = parse(given.message if isinstance(given, Query) else given)
+    if root.tag not in (REQUEST, RESPONSE):
+        raise Refused("saml_malformed", "The message is not a logout message.")
+    if not isinstance(given, Query):
+        root = verified(given, root.tag, peer.certificates, peer.now)
+    elif (given.parameter == "SAMLRequest") != (root.tag == REQUEST):
+        raise Refused("saml_malformed", "The message is not what its parameter says.")
+    else:
+        verify_query(given.raw, given.parameter, given.algorithm, given.signature, peer.certificates)
     _judge(root, peer)
     return root
 

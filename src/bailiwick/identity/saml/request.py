@@ -7,7 +7,6 @@ import binascii
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from typing import Literal
 from urllib.parse import unquote_plus
 
@@ -67,19 +66,10 @@ def redirect_url(destination: str, parameter: Parameter, message: Element, relay
     return f"{destination}{'&' if '?' in destination else '?'}{query}"
 
 
-def post_page(
-    destination: str, parameter: Parameter, message: Element, relay_state: str, by: SigningKey, script: str
-) -> str:
-    """A page whose form takes the signed message to ``destination``, sent by ``script`` or else by a press."""
+def post_fields(parameter: Parameter, message: Element, relay_state: str, by: SigningKey) -> dict[str, str]:
+    """The fields of the form that takes the signed message to the provider."""
     document = base64.b64encode(signed(message, by, after=f"{{{SAML}}}Issuer")).decode()
-    relay = f'<input type="hidden" name="RelayState" value="{escape(relay_state)}">' if relay_state else ""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>One moment</title></head><body>'
-        f'<form method="post" action="{escape(destination)}" id="saml">'
-        f'<input type="hidden" name="{parameter}" value="{document}">{relay}'
-        '<button type="submit">Continue to sign in</button></form>'
-        f'<script src="{escape(script)}"></script></body></html>'
-    )
+    return {parameter: document, "RelayState": relay_state} if relay_state else {parameter: document}
 
 
 def from_base64(text: str) -> bytes:

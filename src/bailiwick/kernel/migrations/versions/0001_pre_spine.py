@@ -299,6 +299,31 @@ ALTER TABLE pending_sign_ins ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
 CREATE INDEX ON sessions (zone, (origin->>'issuer'), (origin->>'subject')) WHERE ended_at IS NULL AND origin <> '{}';
 """
 
+SAML = """
+-- Requests to SAML providers that wait for their answer. Of RelayState and cookie only digests.
+CREATE TABLE saml_requests (
+  id text PRIMARY KEY,
+  zone text NOT NULL,
+  provider_id text NOT NULL REFERENCES identity_providers (id) ON DELETE CASCADE,
+  kind text NOT NULL CHECK (kind IN ('sign-in', 'logout')),
+  relay_hash bytea NOT NULL,
+  browser_hash bytea NOT NULL,
+  return_to text NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON saml_requests (expires_at);
+-- Assertions and logout requests that were taken: each counts once while it is valid.
+CREATE TABLE saml_seen (
+  zone text NOT NULL,
+  issuer text NOT NULL,
+  id_hash bytea NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, issuer, id_hash)
+);
+CREATE INDEX ON saml_seen (expires_at);
+"""
+
 INVENTORY = """
 CREATE TABLE credentials (
   id text PRIMARY KEY,
@@ -466,7 +491,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, GROUPS, FEDERATION, INVENTORY, POLICY, AUTHORITY):
+    for script in (PRINCIPALS, GROUPS, FEDERATION, SAML, INVENTORY, POLICY, AUTHORITY):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")
