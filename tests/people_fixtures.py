@@ -35,6 +35,8 @@ from bailiwick.identity.login.oidc import OidcLogin
 from bailiwick.identity.login.oidc_api import routes as oidc_routes
 from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.oidc_walk import walk as walk_openid
+from bailiwick.identity.login.saml import SamlLogin
+from bailiwick.identity.login.saml_api import routes as saml_routes
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -191,6 +193,16 @@ class House:
             *shared, self.ids, self.recorder, self.settings, self.providers, self.provider_clients, self.sign_ins,
             self.sessions, self.authority,
         )  # fmt: skip
+        self.saml = SamlLogin(
+            *shared,
+            self.ids,
+            self.recorder,
+            self.settings,
+            self.providers,
+            self.sign_ins,
+            self.sessions,
+            self.authority,
+        )
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
@@ -325,6 +337,7 @@ class House:
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
         app.include_router(oidc_routes(self.oidc, secure=False), dependencies=[Depends(front)])
+        app.include_router(saml_routes(self.saml), dependencies=[Depends(front)])
         app.include_router(
             identity_routes(
                 self.login, self.ldap_login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys

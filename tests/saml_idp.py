@@ -35,9 +35,13 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 NSMAP = {"saml": SAML, "samlp": SAMLP, "ds": DS}
 
 
-@cache
 def key(name: str = "idp") -> SigningKey:
     """A key of that name, the same throughout a run."""
+    return _key(name)
+
+
+@cache
+def _key(name: str) -> SigningKey:
     private = rsa.generate_private_key(65537, 2048)
     return SigningKey(private, own_certificate(private))
 
@@ -60,6 +64,15 @@ def idp_metadata(
             for binding in ("HTTP-Redirect", "HTTP-POST")
         )
         + "</md:IDPSSODescriptor></md:EntityDescriptor>"
+    )
+
+
+def pem(name: str) -> str:
+    """A key of that name as a provider's settings take it."""
+    return (
+        key(name)
+        .key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        .decode()
     )
 
 
