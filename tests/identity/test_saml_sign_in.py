@@ -363,6 +363,8 @@ async def test_the_provider_ends_a_session_by_redirect_and_is_answered(house: Ho
     response = etree.fromstring(zlib.decompress(base64.b64decode(sent["SAMLResponse"][0]), -15))
     assert response.get("InResponseTo") == "_logout" and sent["RelayState"] == ["rs"]
     assert (await house.call("GET", "/api/v1/auth/me", token=first["access_token"])).status == 401
+    told = [(event.code, event.details.get("method", event.details.get("username"))) for event in await house.events()]
+    assert ("BW1001", "saml") in told and ("BW1005", "jane") in told
     assert (await house.call("GET", "/api/v1/auth/me", token=other["access_token"])).status == 200
     assert house.authority.settled
     again = await house.call("GET", f"{PATH}/slo?{_query(_logout(corp, 'jane', ''))}")
