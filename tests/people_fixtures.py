@@ -37,6 +37,7 @@ from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.oidc_walk import walk as walk_openid
 from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.saml_api import routes as saml_routes
+from bailiwick.identity.login.saml_walk import walk as walk_saml
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -180,12 +181,12 @@ class House:
         self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.arrivals, self.directories)
         # providers of tests stand on loopback; no request of theirs is waited for as long as in earnest
         near = self.settings.model_copy(update={"allow_upstream_networks": ("127.0.0.0/8",)})
-        self.provider_clients = ProviderClients(
-            reach_of(Resolver(*shared, self.recorder, near, self.names)), clock, timeout_s=1.0
-        )
+        near_reach = reach_of(Resolver(*shared, self.recorder, near, self.names))
+        self.provider_clients = ProviderClients(near_reach, clock, timeout_s=1.0)
         self.testers = Testers(
             {
                 "ldap": partial(walk_directory, self.directories.make),
+                "saml": partial(walk_saml, near_reach, clock, self.providers, self.settings),
                 "oidc": partial(walk_openid, self.provider_clients, self.providers, self.settings),
             }
         )

@@ -141,6 +141,10 @@ class SimpleSamlPhp:
             text = text.replace(f"{{{name}}}", value)
         (self.home / "metadata/saml20-sp-remote.php").write_text(text)
 
+    def forget(self) -> None:
+        """Know no service provider any more."""
+        (self.home / "metadata/saml20-sp-remote.php").write_text("<?php\n")
+
     def sign_in(
         self, browser: Browser, url: str, name: str, password: str, request: dict[str, str] | None = None
     ) -> tuple[str, dict[str, str]]:

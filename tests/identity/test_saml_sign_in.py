@@ -16,6 +16,7 @@ from bailiwick.identity.saml.logout import logout_request
 from bailiwick.identity.saml.metadata import OurEndpoints
 from bailiwick.identity.saml.request import redirect_url
 from bailiwick.identity.saml.signature import RSA_SHA256, verify_query
+from bailiwick.identity.saml.xml import stamp
 from people_fixtures import Answer, House
 from saml_idp import IDP, NSMAP, SAMLP, Said, encrypt, idp_metadata, key, pem, sign
 
@@ -445,3 +446,18 @@ async def test_a_zip_bomb_in_the_query_is_not_let_off(house: House, corp: Corp) 
     bomb = base64.b64encode(worker.compress(b"a" * 30_000_000) + worker.flush()).decode()
     answer = await house.call("GET", f"{PATH}/slo?SAMLRequest={quote(bomb, safe='')}")
     assert answer.status == 400
+
+
+# ---------------------------------------------------------------------- the test button
+
+
+async def test_the_walk_names_what_is_about_to_end(house: House, corp: Corp) -> None:
+    soon = house.clock.now() + timedelta(days=3)
+    await corp.connect(metadata=idp_metadata(extra=f' validUntil="{stamp(soon)}"'))
+    answer = await house.call("POST", "/api/v1/identity-providers/corp/test", {}, token=corp.token)
+    told = answer.json()
+    assert told["verdict"] == "FAIL"
+    assert {step["step"]: step["passed"] for step in told["steps"]} == {
+        "keys": True, "metadata": False, "certificates": True, "roles": True, "request": True,
+    }  # fmt: skip
+    assert b"PRIVATE" not in answer.body

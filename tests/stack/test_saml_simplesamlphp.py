@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,21 @@ def test_a_request_by_post_is_verified_there_and_answered(stack: Stack, idp: Sim
         assert call("POST", action, form=fields, headers={"Cookie": cookie}).status == 200
     finally:
         assert stack.admin("PATCH", f"{PROVIDERS}/campus", {"options": {"binding": "redirect"}}).status == 200
+
+
+def test_the_test_button_says_whether_the_provider_takes_our_requests(stack: Stack, idp: SimpleSamlPhp) -> None:
+    trust(stack, idp)
+    told = stack.cli("idp", "test", "campus", "--json")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert [step["step"] for step in json.loads(told.stdout)["steps"]] == [
+        "keys", "metadata", "certificates", "roles", "request",
+    ]  # fmt: skip
+    try:
+        idp.forget()
+        told = stack.cli("idp", "test", "campus")
+        assert told.returncode == 1 and f"Give the provider our metadata, {stack.api}{AUTH}/metadata" in told.stdout
+    finally:
+        trust(stack, idp)
 
 
 def test_signing_out_here_signs_out_there(stack: Stack, idp: SimpleSamlPhp) -> None:

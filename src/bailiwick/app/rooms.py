@@ -189,7 +189,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
-        testers=testers_of(directories, oidc_clients, providers, settings),
+        testers=testers_of(directories, oidc_clients, providers, settings, reach_of(resolver), clock),
         directories=directories,
         arrivals=arrivals,
         ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),

@@ -78,7 +78,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class Loaded:
     """A provider ready for use."""
 
     provider: Provider
@@ -113,7 +113,7 @@ class SamlLogin:
         self._sign_ins = sign_ins
         self._sessions = sessions
         self._revocations = revocations
-        self._loaded: dict[tuple[str, int], _Loaded] = {}
+        self._loaded: dict[tuple[str, int], Loaded] = {}
 
     # ------------------------------------------------------------------ there
 
@@ -173,7 +173,7 @@ class SamlLogin:
         return Finished(outcome, return_to)
 
     async def _answered(
-        self, context: Context, loaded: _Loaded, data: bytes, relay_state: str, secret: str
+        self, context: Context, loaded: Loaded, data: bytes, relay_state: str, secret: str
     ) -> tuple[str | None, str]:
         """The request that a response says it answers, now used up; None where it answers none and may."""
         request_id = await asyncio.to_thread(in_response_to, data)
@@ -186,7 +186,7 @@ class SamlLogin:
             raise Refused("saml_unsolicited", "The response answers no request that this browser made.")
         return request_id, row["return_to"]
 
-    def _expected(self, loaded: _Loaded, request_id: str | None) -> Expected:
+    def _expected(self, loaded: Loaded, request_id: str | None) -> Expected:
         now = self._clock.now()
         if loaded.idp.valid_until is not None and loaded.idp.valid_until <= now:
             raise Refused("saml_expired", "The provider's stored metadata are no longer valid; store them anew.")
@@ -203,7 +203,7 @@ class SamlLogin:
         )
 
     async def _admit(
-        self, context: Context, loaded: _Loaded, person: Vouched, assertion: Assertion
+        self, context: Context, loaded: Loaded, person: Vouched, assertion: Assertion
     ) -> SignedIn | FactorDue:
         """Take the assertion, once; find or make the account, known by (entityID, NameID) alone; and conclude."""
         arrival = Arrival(
@@ -292,7 +292,7 @@ class SamlLogin:
             raise await self._refused(context, name, refused) from None
 
     async def _log_out(
-        self, context: Context, loaded: _Loaded, request: logout.LogoutRequest, relay_state: str
+        self, context: Context, loaded: Loaded, request: logout.LogoutRequest, relay_state: str
     ) -> Sent | bool:
         issuer, revision = loaded.idp.entity_id, None
         whose = {
@@ -338,7 +338,7 @@ class SamlLogin:
             username=row["username"],
         )
 
-    async def _logout_answered(self, context: Context, loaded: _Loaded, root: Element, relay_state: str) -> bool:
+    async def _logout_answered(self, context: Context, loaded: Loaded, root: Element, relay_state: str) -> bool:
         request_id = str(root.get("InResponseTo", ""))
         row = await self._take(context, loaded, request_id, "logout", relay_state, "")
         if row is None:
@@ -347,7 +347,7 @@ class SamlLogin:
 
     # ------------------------------------------------------------------ parts
 
-    async def _load(self, zone: str, name: str) -> _Loaded:
+    async def _load(self, zone: str, name: str) -> Loaded:
         """The enabled SAML provider ``name``, ready for use; raises ``NotFound``."""
         provider = next((each for each in await self._providers.enabled(zone, "saml") if each.name == name), None)
         if provider is None:
@@ -360,18 +360,13 @@ class SamlLogin:
             self._loaded[provider.id, provider.version] = loaded
         return loaded
 
-    def _read(self, provider: Provider) -> _Loaded:
+    def _read(self, provider: Provider) -> Loaded:
         try:
-            secrets = self._providers.secrets(provider)
+            return load(self._providers, self._settings, provider)
         except SealError:
             raise BailiwickError("Our keys towards the provider cannot be opened; set them anew.") from None
-        options: SamlOptions = options_of(provider)
-        base = f"{self._settings.zone_issuer(provider.zone)}{PATH}/{provider.name}"
-        ours = OurEndpoints(options.entity_id or f"{base}/metadata", f"{base}/acs", f"{base}/slo")
-        signing, encryption = load_key(secrets["signing_key"]), load_key(secrets["encryption_key"])
-        return _Loaded(provider, options, options.idp(), ours, signing, encryption)
 
-    async def _still_there(self, tx: Transaction, loaded: _Loaded) -> None:
+    async def _still_there(self, tx: Transaction, loaded: Loaded) -> None:
         """Refuse what an administrator disabled or changed meanwhile, and have him wait for what is under way."""
         version = await tx.value(
             "SELECT version FROM identity_providers WHERE id = :id AND enabled FOR SHARE", id=loaded.provider.id
@@ -382,7 +377,7 @@ class SamlLogin:
     async def _store(
         self,
         context: Context,
-        loaded: _Loaded,
+        loaded: Loaded,
         identifier: str,
         kind: str,
         relay_state: str,
@@ -409,7 +404,7 @@ class SamlLogin:
             )
 
     async def _take(
-        self, context: Context, loaded: _Loaded, identifier: str, kind: str, relay_state: str, secret: str
+        self, context: Context, loaded: Loaded, identifier: str, kind: str, relay_state: str, secret: str
     ) -> Row | None:
         """Use up a request of ours; None when there is none that all of it fits, or it is too long ago."""
         async with self._database.begin() as tx:
@@ -440,7 +435,7 @@ class SamlLogin:
 
     async def _sent(
         self,
-        loaded: _Loaded,
+        loaded: Loaded,
         by_post: bool,
         destination: str,
         parameter: Parameter,
@@ -483,6 +478,16 @@ class SamlLogin:
                 provider=name,
                 **told,
             )
+
+
+def load(providers: Providers, settings: Settings, provider: Provider) -> Loaded:
+    """A provider ready for use; takes a while, for its keys. Raises :class:`SealError`."""
+    secrets = providers.secrets(provider)
+    options: SamlOptions = options_of(provider)
+    base = f"{settings.zone_issuer(provider.zone)}{PATH}/{provider.name}"
+    ours = OurEndpoints(options.entity_id or f"{base}/metadata", f"{base}/acs", f"{base}/slo")
+    signing, encryption = load_key(secrets["signing_key"]), load_key(secrets["encryption_key"])
+    return Loaded(provider, options, options.idp(), ours, signing, encryption)
 
 
 def cookie_name(relay_state: str) -> str:
