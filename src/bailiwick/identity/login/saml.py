@@ -216,6 +216,8 @@ class SamlLogin:
             "sid": assertion.session_index,
             "provider": loaded.provider.name,
             "format": assertion.name_id_format,
+            "qualifier": assertion.name_qualifier,
+            "sp_qualifier": assertion.sp_name_qualifier,
         }
         if assertion.session_until is not None:
             origin["until"] = stamp(assertion.session_until)
@@ -267,8 +269,10 @@ class SamlLogin:
             destination,
             self._clock.now(),
             origin["subject"],
-            origin.get("format", ""),
+            origin["format"],
             origin["sid"],
+            origin["qualifier"],
+            origin["sp_qualifier"],
         )
         by_post = not loaded.idp.slo_redirect
         return await self._sent(loaded, by_post, destination, "SAMLRequest", message, relay_state, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
@@ -92,12 +93,20 @@ async def _request(loaded: Loaded, reach: Reach, now: datetime) -> Step:
         return Step("request", passed=True, detail=detail)
     finally:
         await outgoing.close()
-    if answer.status < 400:
-        return Step("request", passed=True, detail=f"the provider answers {answer.status} to a request of ours")
+    detail = f"the provider answers {answer.status}{_title(answer)} to a request of ours"
+    # some providers answer what they refuse with 200 and a page that says so; one to sign in by has a form
+    if answer.status < 400 and (answer.status >= 300 or re.search(rb"(?i)<form\b", answer.body)):
+        return Step("request", passed=True, detail=detail)
     mend = f"Give the provider our metadata, {loaded.ours.entity_id}, or compare what it has of them."
     if loaded.options.entity_id:
         mend = f"Give the provider our metadata, {loaded.ours.acs_url.removesuffix('/acs')}/metadata."
-    return Step("request", passed=False, detail=f"the provider answers {answer.status} to a request of ours", mend=mend)
+    return Step("request", passed=False, detail=detail, mend=mend)
+
+
+def _title(answer: Answer) -> str:
+    """What the page calls itself, which is often what is wrong."""
+    found = re.search(r"(?is)<title>(.{1,200}?)</title>", answer.body.decode("utf-8", "replace"))
+    return f" ({printable(' '.join(found.group(1).split()), 80)})" if found else ""
 
 
 async def _sent(loaded: Loaded, outgoing: Outgoing, now: datetime) -> Answer:

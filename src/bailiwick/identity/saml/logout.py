@@ -53,15 +53,25 @@ class Peer:
 
 
 def logout_request(
-    identifier: str, ours: OurEndpoints, destination: str, now: datetime, name_id: str, name_format: str, index: str
+    identifier: str,
+    ours: OurEndpoints,
+    destination: str,
+    now: datetime,
+    name_id: str,
+    name_format: str,
+    index: str,
+    qualifier: str = "",
+    sp_qualifier: str = "",
 ) -> Element:
-    """A LogoutRequest for the session ``index`` of one person."""
+    """A LogoutRequest for the session ``index`` of one person, named with all that the assertion named him by."""
     root = message("LogoutRequest", identifier, ours.entity_id, destination, now)
     root.set("NotOnOrAfter", stamp(now + 5 * SKEW))
     name = etree.SubElement(root, f"{{{SAML}}}NameID")
     name.text = name_id
-    if name_format:
-        name.set("Format", name_format)
+    told = {"Format": name_format, "NameQualifier": qualifier, "SPNameQualifier": sp_qualifier}
+    for attribute, value in told.items():
+        if value:
+            name.set(attribute, value)
     if index:
         etree.SubElement(root, f"{{{SAMLP}}}SessionIndex").text = index
     return root
