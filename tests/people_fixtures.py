@@ -24,6 +24,7 @@ from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
+from bailiwick.app.siem import reach_of
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
@@ -33,6 +34,13 @@ from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.passkeys import Passkeys
+from bailiwick.identity.login.oidc import OidcLogin
+from bailiwick.identity.login.oidc_api import routes as oidc_routes
+from bailiwick.identity.login.oidc_client import ProviderClients
+from bailiwick.identity.login.oidc_walk import walk as walk_openid
+from bailiwick.identity.login.saml import SamlLogin
+from bailiwick.identity.login.saml_api import routes as saml_routes
+from bailiwick.identity.login.saml_walk import walk as walk_saml
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
@@ -148,7 +156,7 @@ class Answer:
 class House:
     """The two rooms over one database, and a client of their routes."""
 
-    def __init__(self, url: str, clock: FakeClock) -> None:
+    def __init__(self, url: str, clock: FakeClock, **settings: Any) -> None:
         self.clock = clock
         self._home = TemporaryDirectory(prefix="bw-house-")
         self.ids = Ids()
@@ -157,6 +165,7 @@ class House:
             public_url="https://bailiwick.example.com",
             allow_upstream_networks=("10.1.0.0/16",),
             mfa_roles=(),
+            **settings,
         )
         self.database = Database(url, pool_size=8)
         self.owner = Database(url, pool_size=2, role=None)
@@ -181,8 +190,32 @@ class House:
         self.providers = Providers(*shared, self.ids, self.recorder, self.sealer)
         self.arrivals = Arrivals(*shared, self.ids, self.recorder, self.sign_ins)
         self.directories = Directories(self.providers, self.resolver, clock)
-        self.testers = Testers({"ldap": partial(walk_directory, self.directories.make)})
         self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.arrivals, self.directories)
+        # providers of tests stand on loopback; no request of theirs is waited for as long as in earnest
+        near = self.settings.model_copy(update={"allow_upstream_networks": ("127.0.0.0/8",)})
+        near_reach = reach_of(Resolver(*shared, self.recorder, near, self.names))
+        self.provider_clients = ProviderClients(near_reach, clock, timeout_s=1.0)
+        self.testers = Testers(
+            {
+                "ldap": partial(walk_directory, self.directories.make),
+                "saml": partial(walk_saml, near_reach, clock, self.providers, self.settings),
+                "oidc": partial(walk_openid, self.provider_clients, self.providers, self.settings),
+            }
+        )
+        self.oidc = OidcLogin(
+            *shared, self.ids, self.recorder, self.settings, self.providers, self.provider_clients, self.sign_ins,
+            self.sessions, self.authority,
+        )  # fmt: skip
+        self.saml = SamlLogin(
+            *shared,
+            self.ids,
+            self.recorder,
+            self.settings,
+            self.providers,
+            self.sign_ins,
+            self.sessions,
+            self.authority,
+        )
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
@@ -199,6 +232,7 @@ class House:
         self.passwords.close()
         self._home.cleanup()
         await self.directories.close()
+        await self.provider_clients.close()
         await self.database.close()
         await self.owner.close()
 
@@ -328,6 +362,8 @@ class House:
 
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
+        app.include_router(oidc_routes(self.oidc, secure=False), dependencies=[Depends(front)])
+        app.include_router(saml_routes(self.saml), dependencies=[Depends(front)])
         app.include_router(
             identity_routes(
                 self.login,

@@ -11,6 +11,7 @@ PATH=$PATH:/usr/sbin command -v rsyslogd >/dev/null || missing+=(rsyslog)
 for driver in openssl:ossl gnutls:gtls; do # a test sends to both of rsyslog's TLS drivers
   compgen -G "/usr/lib/*/rsyslog/lmnsd_${driver#*:}.so" >/dev/null || missing+=("rsyslog-${driver%:*}")
 done
+[ -e /usr/share/simplesamlphp/www ] || missing+=(simplesamlphp php-cli php-xml php-mbstring) # signs people in by SAML
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "The tests need these Debian packages: ${missing[*]}" >&2

@@ -105,6 +105,10 @@ _NO_MUTATION = {
     "POST /api/v1/audit/archive/restore": "leaves archive.restored",
     "POST /api/v1/audit/archive/purge": "leaves approval.requested",
     "POST /api/v1/audit/archive/holds/{hold_id}/release": "leaves approval.requested",
+    # a SAML provider must say something first (tests/stack/test_saml_simplesamlphp.py, tests/identity)
+    "POST /api/v1/auth/saml/{name}/acs": "leaves auth.login.success",
+    "POST /api/v1/auth/saml/{name}/slo": "leaves auth.session.ended",
+    "POST /api/v1/auth/saml/logout": "leaves auth.logout",
     "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",

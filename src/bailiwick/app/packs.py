@@ -106,6 +106,9 @@ ELSEWHERE: Mapping[str, str] = {
     "refresh_tokens": "hashes of what sessions go on by",
     "pending_sign_ins": "sign-ins that wait for a second factor, five minutes",
     "passkey_challenges": "hashes of what passkeys are asked, five minutes",
+    "saml_requests": "requests to SAML providers that wait for their answer, ten minutes",
+    "saml_seen": "hashes of the SAML assertions taken, for as long as each is valid",
+    "oidc_sign_ins": "sign-ins under way at a provider, ten minutes",
     "idempotency_keys": "sealed answers, kept for a day",
 }
 """Tables of the schema that ``control/`` leaves out, and where they are or why."""

@@ -11,7 +11,7 @@ from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
-from bailiwick.app.siem import address_check
+from bailiwick.app.siem import address_check, reach_of
 from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.authority.authenticate import Authenticator
@@ -38,6 +38,9 @@ from bailiwick.identity.breached import BreachList
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.passkeys import Passkeys
+from bailiwick.identity.login.oidc import OidcLogin
+from bailiwick.identity.login.oidc_client import ProviderClients
+from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
@@ -85,6 +88,9 @@ class Rooms:
     directories: Directories
     arrivals: Arrivals
     ldap_login: LdapLogin
+    oidc: OidcLogin
+    saml: SamlLogin
+    oidc_clients: ProviderClients
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -153,6 +159,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     providers = Providers(database, clock, ids, recorder, base.sealer)
     arrivals = Arrivals(database, clock, ids, recorder, sign_ins)
     directories = Directories(providers, resolver, clock)
+    sessions = Sessions(database, clock, recorder, revocations)
+    oidc_clients = ProviderClients(reach_of(resolver), clock)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
@@ -182,14 +190,28 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sign_ins=sign_ins,
         passkeys=Passkeys(database, clock, ids, recorder, settings, sign_ins),
         users=Users(database, clock, ids, recorder, settings, passwords, revocations),
-        sessions=Sessions(database, clock, recorder, revocations),
+        sessions=sessions,
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
-        testers=testers_of(directories),
+        testers=testers_of(directories, oidc_clients, providers, settings, reach_of(resolver), clock),
         directories=directories,
         arrivals=arrivals,
         ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),
+        oidc=OidcLogin(
+            database,
+            clock,
+            ids,
+            recorder,
+            settings,
+            providers,
+            oidc_clients,
+            sign_ins,
+            sessions,
+            revocations,
+        ),
+        oidc_clients=oidc_clients,
+        saml=SamlLogin(database, clock, ids, recorder, settings, providers, sign_ins, sessions, revocations),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

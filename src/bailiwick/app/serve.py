@@ -23,6 +23,8 @@ import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
+import bailiwick.identity.login.oidc_api as oidc_api
+import bailiwick.identity.login.saml_api as saml_api
 import bailiwick.identity.providers_api as providers_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -100,6 +102,7 @@ class _Worker:
         )
         base.metrics.before_flush(spool_shower(base.metrics, spool, syncs))
         await spool.start()
+        rooms: Rooms | None = None
         try:
             # entered before anything is read: whoever revokes from now on waits for this worker
             await register.enter()
@@ -145,6 +148,8 @@ class _Worker:
             await serve_until(listeners, background.stopping)
         finally:
             await background.cancel()
+            if rooms is not None:
+                await rooms.oidc_clients.close()
             await spool.close()
             await register.leave()
             await base.database.close()
@@ -199,6 +204,8 @@ def compose(
         )
     )
     app.include_router(providers_api.routes(rooms.providers, rooms.testers))
+    app.include_router(saml_api.routes(rooms.saml))
+    app.include_router(oidc_api.routes(rooms.oidc, secure=base.settings.issuer.startswith("https://")))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
         policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)

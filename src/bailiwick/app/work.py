@@ -169,6 +169,10 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             failures = await tx.run("DELETE FROM login_failures WHERE last_at < :before", before=now - LOCK)
             pending = await tx.run("DELETE FROM pending_sign_ins WHERE expires_at < :now", now=now)
             challenges = await tx.run("DELETE FROM passkey_challenges WHERE expires_at < :now", now=now)
+            saml = await tx.run("DELETE FROM saml_requests WHERE expires_at < :now", now=now)
+            saml += await tx.run("DELETE FROM saml_seen WHERE expires_at < :now", now=now)
+            begun = await tx.run("DELETE FROM oidc_sign_ins WHERE expires_at < :now", now=now)
+            begun += await tx.run("DELETE FROM oidc_logouts WHERE expires_at < :now", now=now)
             refreshes = await tx.run(
                 "DELETE FROM refresh_tokens r USING sessions s WHERE s.id = r.session_id"
                 " AND (s.ended_at < :before OR s.expires_at < :before)",
@@ -185,6 +189,8 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             "login_failures": failures,
             "pending_sign_ins": pending,
             "passkey_challenges": challenges,
+            "oidc_sign_ins": begun,
+            "saml_requests": saml,
             "refresh_tokens": refreshes,
         }
 

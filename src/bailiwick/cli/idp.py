@@ -66,10 +66,12 @@ async def _walk(layout: Layout, zone: str, name: str, username: str, password: s
     import getpass
 
     from bailiwick.app.foundations import kek_file
+    from bailiwick.app.siem import reach_of
     from bailiwick.app.testers import testers_of
     from bailiwick.cli.local import database_url
     from bailiwick.evidence.events import Actor, Context, Recorder
     from bailiwick.identity.login.ldap import Directories
+    from bailiwick.identity.login.oidc_client import ProviderClients
     from bailiwick.identity.providers import Providers
     from bailiwick.inventory.resolver import Resolver
     from bailiwick.kernel.clock import SystemClock
@@ -83,9 +85,12 @@ async def _walk(layout: Layout, zone: str, name: str, username: str, password: s
     try:
         recorder = Recorder(clock, ids)
         providers = Providers(database, clock, ids, recorder, kek_file(settings, layout).load())
-        directories = Directories(providers, Resolver(database, clock, recorder, settings), clock)
+        resolver = Resolver(database, clock, recorder, settings)
+        directories = Directories(providers, resolver, clock)
+        reach = reach_of(resolver)
+        testers = testers_of(directories, ProviderClients(reach, clock), providers, settings, reach, clock)
         provider = await providers.get(zone, name)
-        walk = await testers_of(directories).walk(provider, username, password)
+        walk = await testers.walk(provider, username, password)
         await providers.tested(Context(zone, Actor(user=f"os:{getpass.getuser()}")), provider, walk.verdict)
         return walk
     except Unavailable:

@@ -66,6 +66,14 @@ _GATEWAY = (
     ("scope", "scope the operation needs"),
     ("input", _INPUT),
 )
+_GROUP = (
+    _always("kind", "str", "`group` or `team`"),
+    _sometimes("role", "str", "role that it gives its members"),
+)
+_MEMBERS = (
+    _always("members", "list[str]", "user names, at most 1,000 to an event"),
+    _always("source", "str", "who says so: `api`, `scim` or a provider"),
+)
 _GRANT = _always("grant", "str", "OAuth grant type")
 _VERDICT = (
     _always("verdict", "str", "`PASS`, `FAIL` or `NO_DATA`"),
@@ -128,7 +136,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.API_KEY_ENDED: _API_KEY,
     codes.USER_CREATED: (
         _ROLE,
-        _sometimes("cause", "str", "`bootstrap` or `sign-in`, where nobody made the account"),
+        _sometimes("cause", "str", "`bootstrap`, `sign-in`, `scim`, or the provider that vouched for him"),
     ),
     codes.USER_CHANGED: (_ROLE, _CHANGED, _sometimes("cause", "str", "`sign-in` where an identity provider says so")),
     codes.USER_DISABLED: (_ROLE, _CHANGED),
@@ -136,6 +144,20 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.USER_MFA_RESET: (_SESSIONS_ENDED, _always("factors_removed", "int", "how many factors were forgotten")),
     codes.USER_PASSWORD_RESET: (_SESSIONS_ENDED,),
     codes.USER_UNLOCKED: (_always("failures", "int", "failed sign-ins that were forgotten"),),
+    codes.USER_DELETED: (_ROLE, _SESSIONS_ENDED),
+    codes.USER_LINKED: (
+        _always("provider", "str", "which provider vouches for the person from now on"),
+        _always("by", "str", "by what the account was found to be his: `external id` or `name`"),
+    ),
+    codes.GROUP_CREATED: _GROUP,
+    codes.GROUP_CHANGED: (*_GROUP, _CHANGED),
+    codes.GROUP_DELETED: _GROUP,
+    codes.GROUP_MEMBERS_ADDED: _MEMBERS,
+    codes.GROUP_MEMBERS_REMOVED: _MEMBERS,
+    codes.ACCESS_REVIEWED: (
+        _always("verdict", "str", "`keep` or `remove`"),
+        _always("due", "str", "when it must be looked at again"),
+    ),
     codes.APPLICATION_CREATED: _APPLICATION,
     codes.APPLICATION_CHANGED: (*_APPLICATION, _CHANGED),
     codes.APPLICATION_SECRET_ROTATED: _APPLICATION,

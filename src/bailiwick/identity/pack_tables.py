@@ -27,9 +27,15 @@ TABLES = (
         "sessions",
         (
             "id", "zone", "username", "method", "ip", "user_agent", "amr", "auth_time", "created_at", "last_seen_at",
-            "idle_until", "expires_at", "ended_at", "end_reason",
+            "idle_until", "expires_at", "ended_at", "end_reason", "origin",
         ),
         ("created_at", "id"),
+    ),
+    ControlTable(
+        "oidc_logouts",
+        ("zone", "issuer", "subject", "sid", "at", "expires_at"),
+        ("at", "issuer"),
+        withheld=("jti_hash",),
     ),
     ControlTable(
         "factors",

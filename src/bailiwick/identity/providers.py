@@ -7,7 +7,8 @@ has them sent to himself; they are never answered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -33,6 +34,8 @@ MOST_PROVIDERS = 20
 # module and beginning of the names of its models: LdapOptions, LdapSecrets
 KINDS: dict[str, tuple[str, str]] = {
     "ldap": ("bailiwick.identity.directories", "Ldap"),
+    "saml": ("bailiwick.identity.login.saml_options", "Saml"),
+    "oidc": ("bailiwick.identity.login.oidc_options", "Oidc"),
 }
 
 
@@ -47,10 +50,14 @@ class Options(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of provider: the models of its options (an :class:`Options`) and of its secrets."""
+    """A kind of provider: the models of its options (an :class:`Options`) and of its secrets.
+
+    ``complete`` makes the secrets that nobody gave; it may take long, and is called in a thread.
+    """
 
     options: type[Body]
     secrets: type[Body]
+    complete: Callable[[Mapping[str, str]], dict[str, str]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,8 @@ def kind_of(name: str) -> Kind:
         raise InvalidRequest(f"There is no kind of identity provider {name}.")
     module, prefix = KINDS[name]
     loaded = import_module(module)
-    return Kind(getattr(loaded, f"{prefix}Options"), getattr(loaded, f"{prefix}Secrets"))
+    complete = getattr(loaded, "complete_secrets", dict)
+    return Kind(getattr(loaded, f"{prefix}Options"), getattr(loaded, f"{prefix}Secrets"), complete)
 
 
 def options_of(provider: Provider) -> Any:
@@ -221,6 +229,7 @@ class Providers:
     async def create(self, context: Context, draft: Draft) -> Provider:
         """Store a new provider; raises ``Conflict`` (``already_exists``) and ``InvalidRequest``."""
         options, secrets = checked(draft.kind, draft.options, draft.secrets)
+        secrets = await asyncio.to_thread(kind_of(draft.kind).complete, secrets)
         identifier, now = self._ids(), self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
@@ -265,6 +274,7 @@ class Providers:
                     raise InvalidRequest("Another address needs the secrets anew.")
                 known = {}
             options, secrets = checked(before.kind, wanted, merge(known, given))
+            secrets = await asyncio.to_thread(kind_of(before.kind).complete, secrets)
             row = await tx.one(
                 "UPDATE identity_providers SET enabled = :enabled, options = cast(:options AS jsonb),"
                 " sealed = :sealed, version = version + 1, updated_at = :now WHERE id = :id RETURNING *",

@@ -9,6 +9,8 @@ from pydantic import Field, JsonValue, SecretStr, StringConstraints
 
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.directories import LdapOptions, LdapSecrets
+from bailiwick.identity.login.oidc_options import OidcOptions, OidcSecrets
+from bailiwick.identity.login.saml_options import SamlOptions, SamlSecrets
 from bailiwick.identity.providers import Draft, Provider, Providers, revealed
 from bailiwick.identity.testing import Testers
 from bailiwick.kernel.answers import page, version_guard
@@ -41,8 +43,24 @@ class NewLdap(_NewProvider):
     secrets: LdapSecrets = LdapSecrets()
 
 
-# one member each kind; with the second it becomes Annotated[A | B, Field(discriminator="kind")]
-NewProvider = NewLdap
+class NewOidc(_NewProvider):
+    """An OpenID provider."""
+
+    kind: Literal["oidc"]
+    options: OidcOptions
+    secrets: OidcSecrets = OidcSecrets()
+
+
+class NewSaml(_NewProvider):
+    """A SAML 2.0 provider."""
+
+    kind: Literal["saml"]
+    options: SamlOptions
+    secrets: SamlSecrets = SamlSecrets()
+
+
+# one member each kind
+NewProvider = Annotated[NewLdap | NewOidc | NewSaml, Field(discriminator="kind")]
 
 
 class ProviderPatch(Body):

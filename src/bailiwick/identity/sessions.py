@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -63,12 +64,17 @@ async def open_session(
     now: datetime,
     idle_until: datetime,
     expires_at: datetime,
+    origin: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176."""
+    """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
+
+    ``origin`` is what an identity provider calls it: `issuer`, `subject`, `sid`, `provider`.
+    """
     await tx.run(
         "INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,"
-        " idle_until, expires_at) VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now,"
-        " :idle_until, :expires_at)",
+        " idle_until, expires_at, origin) VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now,"
+        " :now, :idle_until, :expires_at, cast(:origin AS jsonb))",
+        origin=json.dumps(dict(origin or {})),
         amr=[*amr],
         idle_until=idle_until,
         id=identifier,

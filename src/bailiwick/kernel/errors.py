@@ -77,6 +77,19 @@ REASONS: dict[str, Reason] = {
     "unknown_realm": Reason(400, "No directory by that name takes sign-ins here."),
     "password_expired": Reason(401, "The password is right and has expired; change it where it is kept."),
     "account_disabled": Reason(401, "The account is disabled."),
+    "not_provisioned": Reason(
+        403, "The provider vouches for somebody who has no account here, and it may not have accounts made."
+    ),
+    "account_not_linked": Reason(
+        403, "An account by that name or address is there and not linked to the provider; an administrator links it."
+    ),
+    "sign_in_not_begun": Reason(
+        401, "The answer belongs to no sign-in that this browser began, or it came twice or too late; begin again."
+    ),
+    "provider_refused": Reason(401, "The identity provider did not let the person in, or he stopped."),
+    "provider_answer_invalid": Reason(
+        401, "What the identity provider answered does not hold; the record of the sign-in says what."
+    ),
     "account_locked": Reason(429, "Too many failed attempts; the account is locked for a while."),
     "session_needed": Reason(403, "This is for a signed-in person; an API key cannot do it."),
     "session_ended": Reason(401, "The session was signed out, ended by an administrator, or ran out."),
@@ -155,6 +168,9 @@ REASONS: dict[str, Reason] = {
     "guard_unavailable": Reason(503, "The part that ends long-lived requests in time is away, so none is begun."),
     "archive_unavailable": Reason(503, "The store of the archive does not answer or refuses."),
     "directory_unavailable": Reason(503, "The directory does not answer in time, or not as a directory does."),
+    "provider_unavailable": Reason(
+        503, "The identity provider does not answer, or not in time; other ways to sign in are not touched by that."
+    ),
     "database_unavailable": Reason(503, "The database does not answer."),
     "search_busy": Reason(
         503, "As many searches, exports or tails run as may at once; Retry-After says when to try again."

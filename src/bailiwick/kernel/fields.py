@@ -16,6 +16,8 @@ from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.http import decode_cursor
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+# people's names may be addresses: many directories know no others
+USER_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"
 SCOPE_PATTERN = r"^[a-z][a-z0-9_.:-]{0,99}$"
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 EMAIL_PATTERN = (
@@ -27,6 +29,8 @@ _MULTILINE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100), Field(examples=["web-server-01"])]
 NamePath = Annotated[str, Path(pattern=NAME_PATTERN, max_length=100)]
+UserName = Annotated[str, StringConstraints(pattern=USER_NAME_PATTERN, max_length=100), Field(examples=["jane.doe"])]
+UserNamePath = Annotated[str, Path(pattern=USER_NAME_PATTERN, max_length=100)]
 IdPath = Annotated[str, Path(pattern=UUID_PATTERN)]
 Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN, max_length=100), Field(examples=["payments:read"])]
 Email = Annotated[
@@ -51,6 +55,14 @@ def after_name(cursor: str | None) -> str:
         return ""
     (name,) = decode_cursor(cursor, (str,))
     return _matching(NAME_PATTERN, name)
+
+
+def after_user_name(cursor: str | None) -> str:
+    """The same for the name of a person."""
+    if cursor is None:
+        return ""
+    (name,) = decode_cursor(cursor, (str,))
+    return _matching(USER_NAME_PATTERN, name)
 
 
 def after_id(cursor: str | None) -> str:

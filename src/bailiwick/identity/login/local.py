@@ -26,9 +26,9 @@ from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, Unauthenticated
-from bailiwick.kernel.fields import NAME_PATTERN
+from bailiwick.kernel.fields import USER_NAME_PATTERN
 
-_NAME = re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$"))
+_NAME = re.compile(USER_NAME_PATTERN.removeprefix("^").removesuffix("$"))
 
 _SELECT_USER = """
 SELECT id, username, email, role, is_active, mfa_enabled, password_hash, must_change_password FROM users

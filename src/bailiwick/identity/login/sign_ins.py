@@ -7,7 +7,9 @@ row, and has no other way to a session. Whether a factor is due is decided here 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
@@ -107,14 +109,24 @@ class SignIns:
     # ------------------------------------------------------------------ the way in
 
     async def conclude(
-        self, tx: Transaction, context: Context, user: Row, method: Method, amr: Sequence[str]
+        self,
+        tx: Transaction,
+        context: Context,
+        user: Row,
+        method: Method,
+        amr: Sequence[str],
+        origin: Mapping[str, str] | None = None,
     ) -> SignedIn | FactorDue:
         """What a proven first factor leads to. The caller holds the user's row, which has :data:`_USER`'s columns, and
-        raises :meth:`FactorDue.error` after it committed."""
+        raises :meth:`FactorDue.error` after it committed.
+
+        ``origin`` is what the provider that vouches calls the person and the stay; the session keeps it, so that the
+        provider can end it, and lasts no longer than its ``until`` (RFC 3339).
+        """
         factors = await list_factors(tx, context.zone, user["username"])
         if "mfa" not in amr and (factors or self.required(user, context)):
-            return await self._owe(tx, context, user, method, amr, factors)
-        return await self.open(tx, context, user, method, amr)
+            return await self._owe(tx, context, user, method, amr, factors, origin)
+        return await self.open(tx, context, user, method, amr, origin=origin)
 
     def required(self, user: Row, context: Context) -> bool:
         """Whether the person must have a second factor, whatever he enrolled."""
@@ -133,11 +145,12 @@ class SignIns:
         method: Method,
         amr: Sequence[str],
         recovery_codes: Sequence[str] = (),
+        origin: Mapping[str, str] | None = None,
     ) -> SignedIn:
         """Open a session for the locked ``user``: its row, its event, its tokens."""
         username, now = user["username"], self._clock.now()
         await forget_failures(tx, context.zone, username)
-        session_id, expires_at = self._ids(), now + self._life
+        session_id, expires_at = self._ids(), _ends_at(now, self._life, origin)
         await tx.run("UPDATE users SET last_login_at = :now WHERE id = :id", now=now, id=user["id"])
         await open_session(
             tx,
@@ -149,6 +162,7 @@ class SignIns:
             now=now,
             idle_until=min(now + self._idle, expires_at),
             expires_at=expires_at,
+            origin=origin,
         )
         refresh = REFRESH_PREFIX + self._ids.secret(32)
         await tx.run(
@@ -205,7 +219,9 @@ class SignIns:
             outcome: SignedIn | None = None
             if used is not None:
                 await self.settle_pending(tx, token)
-                outcome = await self.open(tx, context, user, pending["method"], [*pending["amr"], used, "mfa"])
+                outcome = await self.open(
+                    tx, context, user, pending["method"], [*pending["amr"], used, "mfa"], origin=pending["origin"]
+                )
             else:
                 await self.fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
@@ -227,7 +243,7 @@ class SignIns:
             if told is not None:
                 await self.settle_pending(tx, token)
                 amr = [*pending["amr"], "otp", "mfa"]
-                outcome = await self.open(tx, context, user, pending["method"], amr, told)
+                outcome = await self.open(tx, context, user, pending["method"], amr, told, origin=pending["origin"])
             else:
                 await self.fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
@@ -461,11 +477,14 @@ class SignIns:
         method: Method,
         amr: Sequence[str],
         factors: Sequence[Factor],
+        origin: Mapping[str, str] | None,
     ) -> FactorDue:
         token, now = PENDING_PREFIX + self._ids.secret(32), self._clock.now()
         await tx.run(
-            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, created_at, expires_at)"
-            " VALUES (:hash, :zone, :username, :method, :amr, :enrolling, :now, :until)",
+            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, origin, created_at,"
+            " expires_at) VALUES (:hash, :zone, :username, :method, :amr, :enrolling, cast(:origin AS jsonb), :now,"
+            " :until)",
+            origin=json.dumps(dict(origin or {})),
             hash=_digest(token),
             zone=context.zone,
             username=user["username"],
@@ -601,6 +620,18 @@ def acting(context: Context, username: str, session_id: str) -> Context:
         context.client_request_id,
         context.trace_id,
     )
+
+
+def _ends_at(now: datetime, life: timedelta, origin: Mapping[str, str] | None) -> datetime:
+    """When a session that begins now ends: not after the provider's own (SAML's SessionNotOnOrAfter).
+
+    Raises ``Unauthenticated`` (``session_ended``) when that is over already, a second factor having taken too long.
+    """
+    until = (origin or {}).get("until")
+    ends_at = now + life if until is None else min(now + life, datetime.fromisoformat(until))
+    if ends_at <= now:
+        raise Unauthenticated("The provider's session is over; sign in again.", reason="session_ended")
+    return ends_at
 
 
 def _digest(token: str) -> bytes:

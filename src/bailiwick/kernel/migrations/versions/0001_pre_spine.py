@@ -82,7 +82,10 @@ CREATE TABLE users (
   username text NOT NULL,
   email text NOT NULL,
   full_name text NOT NULL DEFAULT '',
+  -- the role that holds; own_role is the person's own where a group of his lifts it
   role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
+  own_role text CHECK (own_role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
+  external_id text,
   provider text,
   subject text,
   is_active boolean NOT NULL DEFAULT true,
@@ -101,7 +104,8 @@ CREATE TABLE users (
   CHECK ((provider IS NULL) = (subject IS NULL)),
   CHECK (provider IS NULL OR password_hash IS NULL)
 );
-CREATE UNIQUE INDEX ON users (zone, lower(email));
+CREATE UNIQUE INDEX ON users (zone, lower(email)) WHERE email <> '';
+CREATE INDEX ON users (zone, external_id);
 CREATE UNIQUE INDEX ON users (zone, lower(username));
 CREATE UNIQUE INDEX ON users (invitation_hash);
 CREATE TABLE login_failures (
@@ -225,6 +229,117 @@ CREATE TABLE applications (
   updated_at timestamptz NOT NULL,
   UNIQUE (zone, name)
 );
+"""
+
+GROUPS = """
+-- A group may give its members a role; a team signs off. The owner answers for who is in it.
+CREATE TABLE groups (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  kind text NOT NULL DEFAULT 'group' CHECK (kind IN ('group', 'team')),
+  role text CHECK (role IN ('admin', 'operator', 'auditor', 'viewer')),
+  owner text,
+  external_id text,
+  source text NOT NULL DEFAULT 'api',
+  version int NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  FOREIGN KEY (zone, owner) REFERENCES users (zone, username) ON UPDATE CASCADE ON DELETE SET NULL (owner)
+);
+CREATE UNIQUE INDEX ON groups (zone, lower(name));
+CREATE INDEX ON groups (zone, external_id);
+CREATE TABLE group_members (
+  group_id text NOT NULL REFERENCES groups ON DELETE CASCADE,
+  zone text NOT NULL,
+  username text NOT NULL,
+  source text NOT NULL,
+  added_at timestamptz NOT NULL,
+  PRIMARY KEY (group_id, username),
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+CREATE INDEX ON group_members (zone, username);
+-- Who somebody is to the provider that vouches for him: its name for him never changes, his user name may.
+CREATE TABLE user_identities (
+  zone text NOT NULL,
+  provider text NOT NULL,
+  subject text NOT NULL,
+  username text NOT NULL,
+  created_at timestamptz NOT NULL,
+  last_seen_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, provider, subject),
+  UNIQUE (zone, provider, username),
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+CREATE INDEX ON user_identities (zone, username);
+-- What a reviewer said of a person's access: kept, or taken away, and until when it must be looked at again.
+CREATE TABLE access_reviews (
+  zone text NOT NULL,
+  username text NOT NULL,
+  verdict text NOT NULL CHECK (verdict IN ('keep', 'remove')),
+  reviewed_by text NOT NULL,
+  note text NOT NULL DEFAULT '',
+  reviewed_at timestamptz NOT NULL,
+  due_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, username),
+  FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
+);
+"""
+
+FEDERATION = """
+-- Sign-ins under way at an OpenID provider. Of state and cookie only digests; nonce and verifier come of the cookie.
+CREATE TABLE oidc_sign_ins (
+  state_hash bytea PRIMARY KEY,
+  zone text NOT NULL,
+  provider_id text NOT NULL REFERENCES identity_providers (id) ON DELETE CASCADE,
+  browser_hash bytea NOT NULL,
+  return_to text NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON oidc_sign_ins (expires_at);
+-- Whom a provider signed out: a token tells of it once, and a sign-in that began before does not end in a session.
+CREATE TABLE oidc_logouts (
+  zone text NOT NULL,
+  issuer text NOT NULL,
+  jti_hash bytea NOT NULL,
+  subject text NOT NULL,
+  sid text NOT NULL,
+  at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, issuer, jti_hash)
+);
+CREATE INDEX ON oidc_logouts (expires_at);
+-- What a provider calls the person and the stay: {"issuer": …, "subject": …, "sid": …, "provider": …}
+ALTER TABLE sessions ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
+ALTER TABLE pending_sign_ins ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
+CREATE INDEX ON sessions (zone, (origin->>'issuer'), (origin->>'subject')) WHERE ended_at IS NULL AND origin <> '{}';
+"""
+
+SAML = """
+-- Requests to SAML providers that wait for their answer. Of RelayState and cookie only digests.
+CREATE TABLE saml_requests (
+  id text PRIMARY KEY,
+  zone text NOT NULL,
+  provider_id text NOT NULL REFERENCES identity_providers (id) ON DELETE CASCADE,
+  kind text NOT NULL CHECK (kind IN ('sign-in', 'logout')),
+  relay_hash bytea NOT NULL,
+  browser_hash bytea NOT NULL,
+  return_to text NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON saml_requests (expires_at);
+-- Assertions and logout requests that were taken: each counts once while it is valid.
+CREATE TABLE saml_seen (
+  zone text NOT NULL,
+  issuer text NOT NULL,
+  id_hash bytea NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, issuer, id_hash)
+);
+CREATE INDEX ON saml_seen (expires_at);
 """
 
 INVENTORY = """
@@ -394,7 +509,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, INVENTORY, POLICY, AUTHORITY):
+    for script in (PRINCIPALS, GROUPS, FEDERATION, SAML, INVENTORY, POLICY, AUTHORITY):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")

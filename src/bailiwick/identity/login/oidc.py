@@ -1,0 +1,457 @@
+"""Signing in by an OpenID provider: the authorization code flow with PKCE, and being signed out by the provider.
+
+A sign-in is bound to the browser that began it by a cookie. Of it and of ``state`` the database keeps digests; the
+nonce and the PKCE verifier are derived from the cookie, so that nothing stored lets anybody finish a sign-in. The
+state is used up by the first answer that comes with its cookie, whatever that answer holds.
+
+Nothing here waits for a provider while it holds a transaction.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.login.oidc_client import ProviderClient, ProviderClients, Tokens, with_query
+from bailiwick.identity.login.oidc_options import Claimed, OidcOptions, claimed, may_return_to
+from bailiwick.identity.login.oidc_tokens import (
+    Expected,
+    LogoutToken,
+    Metadata,
+    ProviderFault,
+    subject_of,
+    verify_id_token,
+    verify_logout_token,
+)
+from bailiwick.identity.login.oidc_walk import redirect_uri
+from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
+from bailiwick.identity.ports import Revoke
+from bailiwick.identity.providers import Provider, Providers, find, options_of
+from bailiwick.identity.provisioning import Arrival, provision
+from bailiwick.identity.sessions import Sessions, printable
+from bailiwick.inventory.zones import require_active
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.crypto import SealError
+from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.settings import Settings
+
+SIGN_IN_LIFE = timedelta(minutes=10)
+# how long a provider's word that somebody is signed out holds against sign-ins that were under way
+LOGOUT_LIFE = timedelta(minutes=30)
+COOKIE_PREFIX = "bw-oidc-"
+
+_TAKE = """
+DELETE FROM oidc_sign_ins WHERE state_hash = :state AND zone = :zone AND browser_hash = :browser
+RETURNING provider_id, return_to, expires_at
+"""
+_LIVE = """
+SELECT id, username FROM sessions WHERE zone = :zone AND ended_at IS NULL AND origin->>'issuer' = :issuer
+AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid) ORDER BY id FOR UPDATE
+"""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A sign-in that begins: where to send the browser, and the cookie it must come back with."""
+
+    url: str
+    state: str
+    cookie: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a browser brings back from a provider: the parameters of the answer (RFC 6749 §4.1.2, RFC 9207)."""
+
+    state: str
+    code: str = ""
+    error: str = ""
+    issuer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A sign-in that ended well, and where the browser wanted to go."""
+
+    outcome: SignedIn
+    return_to: str
+
+
+class OidcLogin:
+    """Signs people in by the OpenID providers of a zone, and out when a provider says so."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        recorder: Recorder,
+        settings: Settings,
+        providers: Providers,
+        clients: ProviderClients,
+        sign_ins: SignIns,
+        sessions: Sessions,
+        revocations: Revoke,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._recorder = recorder
+        self._settings = settings
+        self._providers = providers
+        self._clients = clients
+        self._sign_ins = sign_ins
+        self._sessions = sessions
+        self._revocations = revocations
+
+    # ------------------------------------------------------------------ there
+
+    async def begin(self, context: Context, name: str | None, return_to: str) -> Begun:
+        """Begin a sign-in by the provider ``name``, or by the zone's default one.
+
+        Raises ``NotFound``, ``InvalidRequest`` for a place we do not return to, and ``Unavailable``
+        (``provider_unavailable``) or ``Unauthenticated`` (``provider_answer_invalid``) for a provider that is out.
+        """
+        provider = await self._provider(context.zone, name)
+        options: OidcOptions = options_of(provider)
+        if return_to and not may_return_to(return_to, options.return_to):
+            raise InvalidRequest("return_to is neither a path here nor a page of an origin that the provider lists.")
+        try:
+            metadata = await (await self._client(provider)).metadata()
+        except ProviderFault as fault:
+            raise await self._refused(context, provider.name, fault) from None
+        state, secret, now = self._ids.secret(32), self._ids.secret(32), self._clock.now()
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            await tx.run(
+                "INSERT INTO oidc_sign_ins (state_hash, zone, provider_id, browser_hash, return_to, created_at,"
+                " expires_at) SELECT :state, :zone, id, :browser, :return_to, :now, :until FROM identity_providers"
+                " WHERE id = :provider",
+                state=_digest(state),
+                zone=context.zone,
+                provider=provider.id,
+                browser=_digest(secret),
+                return_to=return_to,
+                now=now,
+                until=now + SIGN_IN_LIFE,
+            )
+        query = {
+            "response_type": "code",
+            "client_id": options.client_id,
+            "redirect_uri": redirect_uri(self._settings, context.zone, provider.name),
+            "scope": options.asked_scopes,
+            "state": state,
+            "nonce": _derived("nonce", secret),
+            "code_challenge": _b64(hashlib.sha256(_derived("pkce", secret).encode()).digest()),
+            "code_challenge_method": "S256",
+        }
+        return Begun(with_query(metadata.authorization_endpoint, query), state, cookie_name(state), secret)
+
+    # ------------------------------------------------------------------ and back
+
+    async def finish(self, context: Context, name: str | None, returned: Returned, secret: str) -> Finished:
+        """Finish the sign-in that ``returned`` answers, in the browser whose cookie holds ``secret``.
+
+        ``name`` is the provider whose address the answer came to, None for the address they share. Raises
+        ``Unauthenticated`` (``sign_in_not_begun``, ``provider_refused``, ``provider_answer_invalid``,
+        ``account_disabled``, ``mfa_required`` …), ``Denied`` (``not_provisioned``, ``account_not_linked``) and
+        ``Unavailable`` (``provider_unavailable``).
+        """
+        provider, return_to = await self._take(context, name, returned.state, secret)
+        options: OidcOptions = options_of(provider)
+        try:
+            client = await self._client(provider)
+            self._check_answer(options, await client.metadata(), returned)
+            tokens = await client.exchange(
+                returned.code, _derived("pkce", secret), redirect_uri(self._settings, context.zone, provider.name)
+            )
+            claims = await self._claims(client, tokens, _derived("nonce", secret))
+            person = claimed(options, claims)
+            if not person.username:
+                raise ProviderFault("the claim that names the person is missing or not a name")
+        except ProviderFault as fault:
+            raise await self._refused(context, provider.name, fault) from None
+        try:
+            outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
+        except BailiwickError as error:
+            await self._record(context, provider.name, error.reason, subject=person.username)
+            raise
+        if isinstance(outcome, FactorDue):
+            raise outcome.error()
+        return Finished(outcome, return_to)
+
+    async def _take(self, context: Context, name: str | None, state: str, secret: str) -> tuple[Provider, str]:
+        """Use up the sign-in, and answer its provider as it is now."""
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            row = await tx.one(_TAKE, state=_digest(state), zone=context.zone, browser=_digest(secret))
+            provider = await _by_id(tx, context.zone, row["provider_id"]) if row is not None else None
+        # an answer at the address of another provider is one provider's code on its way to another
+        mixed_up = provider is not None and name is not None and provider.name != name
+        if row is None or provider is None or mixed_up or row["expires_at"] <= self._clock.now():
+            await self._record(context, name or "", "sign_in_not_begun", cause="mix-up" if mixed_up else "")
+            raise Unauthenticated(reason="sign_in_not_begun")
+        return provider, row["return_to"]
+
+    def _check_answer(self, options: OidcOptions, metadata: Metadata, returned: Returned) -> None:
+        # RFC 9207 §2.4, also for errors: another provider's answer is not looked at further
+        if returned.issuer is None and metadata.names_itself:
+            raise ProviderFault("the answer does not say which provider it comes from (iss)")
+        if returned.issuer is not None and returned.issuer != options.issuer:
+            raise ProviderFault("the answer comes from another provider (iss)")
+        if returned.error:
+            raise _Declined(f"the provider answers {printable(returned.error, 60)}")
+        if not returned.code:
+            raise ProviderFault("the answer holds no code")
+
+    async def _claims(self, client: ProviderClient, tokens: Tokens, nonce: str) -> Mapping[str, Any]:
+        metadata, options = await client.metadata(), client.options
+        expected = Expected(
+            metadata.issuer,
+            options.client_id,
+            tuple(name for name in options.accepted if name in metadata.algorithms),
+            self._clock.time(),
+            nonce,
+            tokens.access_token,
+        )
+        claims: dict[str, Any] = await client.verified(lambda keys: verify_id_token(tokens.id_token, keys, expected))
+        if not options.userinfo:
+            return claims
+        told = await client.userinfo(tokens.access_token, subject_of(claims))
+        return {**told, **claims}  # what is signed counts before what is not
+
+    async def _admit(
+        self, context: Context, provider: Provider, options: OidcOptions, person: Claimed, issued: float
+    ) -> SignedIn | FactorDue:
+        """Find or make the account, and conclude."""
+        # linked by issuer and subject, whatever the provider is called here or led to later
+        arrival = Arrival(
+            f"oidc:{options.issuer}", person.subject, person.username, person.email, person.full_name, person.role,
+            person.groups,
+        )  # fmt: skip
+        origin = {
+            "issuer": options.issuer,
+            "subject": person.subject,
+            "sid": person.sid,
+            "provider": provider.name,
+        }
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            if (await _by_id(tx, context.zone, provider.id, lock="FOR SHARE")) is None:
+                raise NotFound("The identity provider was disconnected meanwhile.")
+            await self._not_signed_out(tx, context.zone, origin, issued)
+            found = await provision(
+                tx,
+                context,
+                arrival,
+                now=self._clock.now(),
+                ids=self._ids,
+                recorder=self._recorder,
+                create=options.create_users,
+            )
+            outcome = await self._sign_ins.conclude(tx, context, found.user, "oidc", person.amr, origin)
+        if found.revision is not None:
+            await self._revocations.settle(found.revision, context)
+        return outcome
+
+    async def _not_signed_out(self, tx: Transaction, zone: str, origin: Mapping[str, str], issued: float) -> None:
+        """Refuse a sign-in that the provider ended while it was under way."""
+        await tx.run("SELECT pg_advisory_xact_lock_shared(hashtext('bailiwick.oidc'), hashtext(:key))", key=zone)
+        over = await tx.value(
+            "SELECT 1 FROM oidc_logouts WHERE zone = :zone AND issuer = :issuer AND expires_at > :now"
+            " AND ((sid <> '' AND sid = :sid) OR (sid = '' AND subject = :subject AND at >= :issued)) LIMIT 1",
+            zone=zone,
+            issuer=origin["issuer"],
+            sid=origin["sid"],
+            subject=origin["subject"],
+            issued=datetime.fromtimestamp(issued, UTC),
+            now=self._clock.now(),
+        )
+        if over is not None:
+            raise Unauthenticated("The provider signed the person out meanwhile.", reason="session_ended")
+
+    # ------------------------------------------------------------------ out again
+
+    async def sign_out(self, context: Context, username: str, session_id: str) -> str | None:
+        """End the session everywhere; the address at which the person signs out of the provider too, if there is one.
+
+        OpenID Connect RP-Initiated Logout 1.0 §2. The session is over even where the provider is away.
+        """
+        async with self._database.begin() as tx:
+            origin = await tx.value(
+                "SELECT origin FROM sessions WHERE zone = :zone AND id = :id AND username = :username",
+                zone=context.zone,
+                id=session_id,
+                username=username,
+            )
+        await self._sessions.end(context, session_id, owner=username, sign_out=True)
+        if not origin:
+            return None
+        try:
+            provider = await self._provider(context.zone, origin["provider"])
+            metadata = await (await self._client(provider)).metadata()
+        except (BailiwickError, ProviderFault):
+            return None
+        options: OidcOptions = options_of(provider)
+        if not metadata.end_session_endpoint or options.issuer != origin["issuer"]:
+            return None
+        query = {"client_id": options.client_id}
+        if options.after_logout:
+            query["post_logout_redirect_uri"] = options.after_logout
+        return with_query(metadata.end_session_endpoint, query)
+
+    async def back_channel_logout(self, context: Context, name: str, token: str) -> int:
+        """End what a provider's logout token names; nothing of it is accepted anywhere when this returns.
+
+        Answers how many sessions ended. Raises ``InvalidRequest`` for a token that does not hold or came before.
+        """
+        provider = await self._provider(context.zone, name)
+        options: OidcOptions = options_of(provider)
+        try:
+            client = await self._client(provider)
+            metadata = await client.metadata()
+            algorithms = tuple(each for each in options.accepted if each in metadata.algorithms)
+            expected = Expected(options.issuer, options.client_id, algorithms, self._clock.time())
+            judged: LogoutToken = await client.verified(lambda keys: verify_logout_token(token, keys, expected))
+        except ProviderFault as fault:
+            refused = await self._refused(context, provider.name, fault)
+            if fault.away:
+                raise refused from None
+            raise InvalidRequest("The logout token does not hold.") from None
+        revision: int | None = None
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            # sign-ins that are being concluded are waited for, and later ones find the note
+            await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.oidc'), hashtext(:key))", key=context.zone)
+            await self._note(tx, context.zone, options.issuer, judged)
+            ended = await self._end(tx, context, options.issuer, judged)
+            for row in ended:
+                revision = await self._revocations.revoke(tx, context, "session", row["id"], "signed out by provider")
+        if revision is not None:
+            await self._revocations.settle(revision, context)
+        return len(ended)
+
+    async def _note(self, tx: Transaction, zone: str, issuer: str, judged: LogoutToken) -> None:
+        now = self._clock.now()
+        fresh = await tx.run(
+            "INSERT INTO oidc_logouts (zone, issuer, jti_hash, subject, sid, at, expires_at)"
+            " VALUES (:zone, :issuer, :jti, :subject, :sid, :now, :until) ON CONFLICT DO NOTHING",
+            zone=zone,
+            issuer=issuer,
+            jti=_digest(judged.jti),
+            subject=judged.subject,
+            sid=printable(judged.sid, 500),
+            now=now,
+            until=max(now + LOGOUT_LIFE, datetime.fromtimestamp(judged.expires_at, UTC)),
+        )
+        if not fresh:
+            raise InvalidRequest("The logout token came before.")
+
+    async def _end(self, tx: Transaction, context: Context, issuer: str, judged: LogoutToken) -> list[Row]:
+        whose = {"zone": context.zone, "issuer": issuer, "subject": judged.subject, "sid": judged.sid}
+        rows = await tx.all(_LIVE, **whose)
+        await tx.run(
+            "DELETE FROM pending_sign_ins WHERE zone = :zone AND origin->>'issuer' = :issuer"
+            " AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid)",
+            **whose,
+        )
+        for row in rows:
+            await tx.run(
+                "UPDATE sessions SET ended_at = :now, end_reason = 'signed out by provider' WHERE id = :id",
+                now=self._clock.now(),
+                id=row["id"],
+            )
+            await self._recorder.record(
+                tx,
+                codes.AUTH_SESSION_ENDED,
+                "success",
+                context,
+                subject=Subject(id=row["id"], type="session"),
+                username=row["username"],
+            )
+        return list(rows)
+
+    # ------------------------------------------------------------------ parts
+
+    async def _provider(self, zone: str, name: str | None) -> Provider:
+        """The enabled OpenID provider ``name``, or the default one; raises ``NotFound``."""
+        enabled = await self._providers.enabled(zone, "oidc")
+        found = next((each for each in enabled if name is None or each.name == name), None)
+        if found is None:
+            raise NotFound("There is no such OpenID provider.")
+        return found
+
+    async def _client(self, provider: Provider) -> ProviderClient:
+        try:
+            secret = self._providers.secrets(provider).get("client_secret", "")
+        except SealError:
+            raise ProviderFault("the client secret cannot be opened; set it anew") from None
+        return await self._clients.of(provider.id, provider.version, options_of(provider), secret)
+
+    async def _refused(self, context: Context, name: str, fault: ProviderFault) -> BailiwickError:
+        """Record what was wrong; the caller is told only that something was."""
+        if isinstance(fault, _Declined):
+            reason = "provider_refused"
+        else:
+            reason = "provider_unavailable" if fault.away else "provider_answer_invalid"
+        await self._record(context, name, reason, cause=printable(fault.told, 200))
+        return Unavailable(reason=reason) if fault.away else Unauthenticated(reason=reason)
+
+    async def _record(self, context: Context, name: str, reason: str, *, cause: str = "", subject: str = "") -> None:
+        log.warning("authentication failed", zone=context.zone, provider=name, ip=context.network.ip, reason=reason,
+                    cause=cause)  # fmt: skip
+        told = {name_: value for name_, value in (("provider", name), ("cause", cause)) if value}
+        async with self._database.begin() as tx:
+            await self._recorder.record(
+                tx,
+                codes.AUTH_LOGIN_FAILURE,
+                "failure",
+                context,
+                subject=Subject(id=printable(subject, 100), type="user") if subject else None,
+                reasons=(reason,),
+                method="oidc",
+                **told,
+            )
+
+
+class _Declined(ProviderFault):
+    """The provider, or the person at it, said no."""
+
+
+def cookie_name(state: str) -> str:
+    """The name of the cookie of one sign-in, so that two in one browser do not disturb each other."""
+    return COOKIE_PREFIX + _digest(state).hex()[:16]
+
+
+async def _by_id(tx: Transaction, zone: str, identifier: str, *, lock: str = "") -> Provider | None:
+    name = await tx.value(  # ``lock`` is ours
+        f"SELECT name FROM identity_providers WHERE zone = :zone AND id = :id AND kind = 'oidc' AND enabled {lock}",  # noqa: S608
+        zone=zone,
+        id=identifier,
+    )
+    return None if name is None else await find(tx, zone, name)
+
+
+def _derived(what: str, secret: str) -> str:
+    return _b64(hashlib.sha256(f"bailiwick {what} {secret}".encode("utf-8", "replace")).digest())
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,86 @@
+"""What role holds for a person: his own, or the highest that a group of his gives.
+
+``users.role`` is always the one that holds, so that whoever reads it (sign-in, the workers' memory, approvals) needs
+no second look; ``users.own_role`` keeps the person's own where a group lifts it. :func:`settle_roles` keeps the two
+right after every change of a role, a group or a membership, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.errors import Conflict
+
+NO_ROLE = "none"
+"""Signed in, and everything denied: somebody whom a provider vouches for and nobody gave a role."""
+
+RANKS = (NO_ROLE, "viewer", "auditor", "operator", "admin")
+"""From the lowest. Operators and auditors may different things; of both, the operator's role holds."""
+
+_SETTLE = """
+WITH own AS (
+  SELECT id, zone, username, role AS before, coalesce(own_role, role) AS own FROM users
+  WHERE zone = :zone AND username = ANY(:usernames) ORDER BY username FOR UPDATE
+), wanted AS (
+  SELECT own.*, (cast(:ranks AS text[]))[greatest(
+    array_position(cast(:ranks AS text[]), own.own),
+    (SELECT max(array_position(cast(:ranks AS text[]), g.role)) FROM group_members m JOIN groups g ON g.id = m.group_id
+     WHERE m.zone = own.zone AND m.username = own.username))] AS holds
+  FROM own
+)
+UPDATE users u SET role = w.holds, own_role = nullif(w.own, w.holds)
+FROM wanted w WHERE u.id = w.id AND (u.role <> w.holds OR u.own_role IS DISTINCT FROM nullif(w.own, w.holds))
+RETURNING u.username, w.before, w.holds, u.is_active
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """The role that held for a person, and the one that holds now."""
+
+    username: str
+    before: str
+    after: str
+    is_active: bool
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it takes something away from somebody who has it."""
+        return self.is_active and self.after != self.before
+
+
+def highest(roles: Collection[str]) -> str:
+    """The highest of ``roles`` by :data:`RANKS`; :data:`NO_ROLE` of none."""
+    return max(roles, key=RANKS.index, default=NO_ROLE)
+
+
+async def lock_administrators(tx: Transaction, zone: str) -> None:
+    """Let nobody else change who administers ``zone`` until the transaction ends: two must not both be the last."""
+    await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))", zone=zone)
+
+
+async def require_an_administrator(tx: Transaction, zone: str) -> None:
+    """Refuse what left ``zone`` without an administrator who can sign in. Raises ``Conflict``."""
+    left = await tx.value(
+        "SELECT EXISTS (SELECT 1 FROM users WHERE zone = :zone AND role = 'admin' AND is_active"
+        " AND password_hash IS NOT NULL)",
+        zone=zone,
+    )
+    if not left:
+        raise Conflict("This is the last administrator who can sign in; make another one first.")
+
+
+async def settle_roles(tx: Transaction, zone: str, usernames: Collection[str]) -> Sequence[RoleChange]:
+    """Bring the roles of ``usernames`` in line with their own roles and their groups'; answers whose changed.
+
+    The caller announces each of them. Raises ``Conflict`` when it takes the zone's last administrator's role.
+    """
+    if not usernames:
+        return ()
+    rows = await tx.all(_SETTLE, zone=zone, usernames=sorted(usernames), ranks=[*RANKS])
+    changes = [RoleChange(row["username"], row["before"], row["holds"], row["is_active"]) for row in rows]
+    if any(change.before == "admin" != change.after and change.is_active for change in changes):
+        await require_an_administrator(tx, zone)
+    return changes
