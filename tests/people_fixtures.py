@@ -33,11 +33,11 @@ from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
-from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.oidc import OidcLogin
 from bailiwick.identity.login.oidc_api import routes as oidc_routes
 from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.oidc_walk import walk as walk_openid
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.saml_api import routes as saml_routes
 from bailiwick.identity.login.saml_walk import walk as walk_saml

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,10 +15,10 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from openid_provider import CLIENT, SUBJECT, Browser, Provider, by_secret, connect, encoded, running, unsigned
-from people_fixtures import Answer, House
 
 from bailiwick.identity.factors import totp
 from bailiwick.identity.login import oidc_client
+from people_fixtures import Answer, House
 
 
 @pytest.fixture

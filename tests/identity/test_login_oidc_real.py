@@ -15,9 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 import uvicorn
-from people_fixtures import House
 
 from bailiwick.kernel.clock import SystemClock
+from people_fixtures import House
 
 _ROOT = Path(__file__).parent.parent.parent
 _CALLBACK = "/api/v1/auth/oidc/corp/callback"
@@ -64,7 +64,7 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
     while not server.started:
         assert not serving.done()
         await asyncio.sleep(0.01)
-    api = "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+    api = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     object.__setattr__(house.settings, "public_url", api)
     clients = [
         {

@@ -37,9 +37,9 @@ from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.breached import BreachList
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
-from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.oidc import OidcLogin
 from bailiwick.identity.login.oidc_client import ProviderClients
+from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
