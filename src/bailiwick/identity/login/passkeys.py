@@ -127,7 +127,9 @@ class Passkeys:
             else:
                 await self._sign_ins.settle_pending(tx, token)
                 amr = [*pending["amr"], "hwk", "mfa"]
-                outcome = await self._sign_ins.open(tx, context, user, pending["method"], amr, told)
+                outcome = await self._sign_ins.open(
+                    tx, context, user, pending["method"], amr, told, origin=pending["origin"]
+                )
         return _opened(outcome, told)
 
     # ------------------------------------------------------------------ the second factor
@@ -149,7 +151,7 @@ class Passkeys:
             else:
                 await self._sign_ins.settle_pending(tx, token)
                 amr = [*dict.fromkeys([*pending["amr"], *used])]
-                outcome = await self._sign_ins.open(tx, context, user, pending["method"], amr)
+                outcome = await self._sign_ins.open(tx, context, user, pending["method"], amr, origin=pending["origin"])
         return _opened(outcome, used)
 
     async def step_up_challenge(self, context: Context) -> dict[str, Any]:
