@@ -26,6 +26,8 @@ from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
+from bailiwick.identity.groups import Groups
+from bailiwick.identity.groups_api import routes as group_routes
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
@@ -160,6 +162,7 @@ class House:
         )
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
+        self.groups = Groups(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
     async def reset(self) -> None:
@@ -293,6 +296,7 @@ class House:
             identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
             dependencies=[Depends(front)],
         )
+        app.include_router(group_routes(self.groups), dependencies=[Depends(front)])
 
         problems.install(app)
         return app

@@ -32,6 +32,7 @@ from bailiwick.evidence.tail import Tails
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
+from bailiwick.identity.groups import Groups
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
@@ -72,6 +73,7 @@ class Rooms:
     sessions: Sessions
     applications: Applications
     api_keys: ApiKeys
+    groups: Groups
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -159,6 +161,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
+        groups=Groups(database, clock, ids, recorder, revocations),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

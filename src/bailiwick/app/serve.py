@@ -23,6 +23,7 @@ import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
+import bailiwick.identity.groups_api as groups_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
 from bailiwick import __version__
@@ -187,6 +188,7 @@ def compose(
             rooms.login, rooms.sign_ins, rooms.users, rooms.sessions, rooms.applications, rooms.api_keys
         )
     )
+    app.include_router(groups_api.routes(rooms.groups))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
         policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)

@@ -20,6 +20,12 @@ from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords, check_password
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
+from bailiwick.identity.standing import (
+    administrates,
+    lock_administrators,
+    require_an_administrator,
+    settle_roles,
+)
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
@@ -38,7 +44,10 @@ _SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user as stored. ``invited`` says that an invitation is open."""
+    """One user as stored. ``role`` is the one that holds; ``own_role`` the one without what groups give.
+
+    ``invited`` says that an invitation is open.
+    """
 
     id: str
     zone: str
@@ -46,6 +55,7 @@ class User:
     email: str
     full_name: str
     role: str
+    own_role: str
     is_active: bool
     mfa_enabled: bool
     must_change_password: bool
@@ -64,6 +74,7 @@ class User:
             "email": self.email,
             "full_name": self.full_name,
             "role": self.role,
+            "own_role": self.own_role,
             "is_active": self.is_active,
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
@@ -226,24 +237,36 @@ class Users:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            # two administrators demoting each other must not both succeed
-            await tx.run(
-                "SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))",
-                zone=context.zone,
-            )
+            await lock_administrators(tx, context.zone)
             before = await _locked(tx, context.zone, username)
             guard(before.version)
-            wanted = {member: patch.get(member, getattr(before, member)) for member in CHANGEABLE}
-            changed = [member for member in CHANGEABLE if wanted[member] != getattr(before, member)]
+            present = {member: getattr(before, member) for member in CHANGEABLE} | {"role": before.own_role}
+            wanted = present | {member: patch[member] for member in CHANGEABLE if member in patch}
+            changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
             if not changed:
                 return before
-            await self._keep_an_administrator(tx, before, wanted)
+            administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
+            if administrated and not (row["is_active"] and row["role"] == "admin"):
+                await require_an_administrator(tx, context.zone)
             revision, ended = await self._after_change(tx, context, before, row, changed, now)
             user = await _read(tx, context.zone, username)
         if narrows(before, row) or ended:
             await self._revocations.settle(revision, context)
         return user
+
+    async def delete(self, context: Context, username: str, guard: VersionGuard = any_version) -> None:
+        """Delete a user with everything of his; nothing he opened or made is accepted when this returns.
+
+        Raises ``NotFound``, and ``Conflict`` for the last administrator.
+        """
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            await lock_administrators(tx, context.zone)
+            user = await _locked(tx, context.zone, username)
+            guard(user.version)
+            revision = await remove_user(tx, context, user, self._recorder, self._revocations, self._clock.now())
+        await self._revocations.settle(revision, context)
 
     async def reset_mfa(self, context: Context, username: str) -> dict[str, Any]:
         """Forget the user's second factors and end the sessions they opened: the next sign-in enrols anew.
@@ -321,23 +344,10 @@ class Users:
             raise Unauthenticated("The invitation has expired; ask for a new one.", reason="token_expired")
         return _user(row)
 
-    async def _keep_an_administrator(self, tx: Transaction, before: User, wanted: dict[str, Any]) -> None:
-        stays = wanted["is_active"] and wanted["role"] == "admin"
-        if stays or not (before.is_active and before.role == "admin" and before.has_password):
-            return
-        others = await tx.value(
-            "SELECT count(*) FROM users WHERE zone = :zone AND role = 'admin' AND is_active"
-            " AND password_hash IS NOT NULL AND id <> :id",
-            zone=before.zone,
-            id=before.id,
-        )
-        if not others:
-            raise Conflict("This is the last administrator who can sign in; make another one first.")
-
     async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
         try:
             row = await tx.one(
-                "UPDATE users SET is_active = :is_active, role = :role, email = :email, full_name = :full_name,"
+                "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
                 " mfa_enabled = :mfa_enabled, version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
                 **wanted,
                 now=now,
@@ -345,6 +355,8 @@ class Users:
             )
         except IntegrityError:
             raise Conflict("The e-mail address is taken.", reason="already_exists") from None
+        await settle_roles(tx, before.zone, [before.username])
+        row = await tx.one("SELECT * FROM users WHERE id = :id", id=before.id)
         assert row is not None
         return row
 
@@ -374,6 +386,39 @@ class Users:
     ) -> None:
         subject = Subject(id=username, type="user")
         await self._recorder.record(tx, kind, "success", context, subject=subject, **details)
+
+
+async def remove_user(
+    tx: Transaction, context: Context, user: User, recorder: Recorder, revocations: Revoke, now: datetime
+) -> int:
+    """Delete the locked ``user``, and end what he had; answers the feed revision to settle. Called last.
+
+    The caller holds :func:`lock_administrators`. Raises ``Conflict`` for the last administrator.
+    """
+    administrated = await administrates(tx, context.zone, user.username)
+    ended = await end_sessions(tx, context.zone, user.username, now=now, reason="user deleted")
+    keys = await tx.all(
+        "DELETE FROM api_keys WHERE zone = :zone AND username = :u RETURNING id", zone=context.zone, u=user.username
+    )
+    await tx.run("DELETE FROM sessions WHERE zone = :zone AND username = :u", zone=context.zone, u=user.username)
+    await forget_failures(tx, context.zone, user.username)
+    await tx.run("DELETE FROM users WHERE id = :id", id=user.id)
+    if administrated:
+        await require_an_administrator(tx, context.zone)
+    await recorder.record(
+        tx,
+        codes.USER_DELETED,
+        "success",
+        context,
+        subject=Subject(id=user.username, type="user"),
+        role=user.role,
+        sessions_ended=len(ended),
+    )
+    # a namesake made later must find nothing of his in the workers' memory
+    for key in keys:
+        await feed.announce(tx, context.zone, "api_key", key["id"])
+    await feed.announce(tx, context.zone, "user", user.username)
+    return await revocations.revoke(tx, context, "user", user.username, "user deleted")
 
 
 async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
@@ -420,6 +465,7 @@ def _user(row: Row) -> User:
         row["email"],
         row["full_name"],
         row["role"],
+        row["own_role"] or row["role"],
         row["is_active"],
         row["mfa_enabled"],
         row["must_change_password"],

@@ -23,6 +23,7 @@ class Permission(StrEnum):
     SELF = "self"  # one's own session, password and decisions: every signed-in person
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
+    SCIM_WRITE = "scim:write"  # people and groups by SCIM; to raise anybody's role takes users:write beside it
     SERVERS_READ = "servers:read"
     SERVERS_WRITE = "servers:write"
     CREDENTIALS_READ = "credentials:read"  # names and ages; values are never readable

@@ -72,6 +72,7 @@ CREATE TABLE users (
   role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
   own_role text CHECK (own_role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
   external_id text,
+  profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
   mfa_enabled boolean NOT NULL DEFAULT false,
   password_hash text,
