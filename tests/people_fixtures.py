@@ -31,6 +31,9 @@ from bailiwick.identity.groups_api import routes as group_routes
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.scim.api import routes as scim_routes
+from bailiwick.identity.scim.groups import ScimGroups
+from bailiwick.identity.scim.users import ScimUsers
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
 from bailiwick.inventory.api import routes as inventory_routes
@@ -278,7 +281,11 @@ class House:
             )
         if row is None or not row["is_active"] or row["ended_at"] is not None or zone != request.state.zone:
             raise Unauthenticated(reason="session_ended")
-        return Caller(zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time)
+        held = request.headers.get("x-test-permissions")
+        return Caller(
+            zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time,
+            permissions=frozenset(held.split()) if held is not None else None,
+        )  # fmt: skip
 
     @cached_property
     def app(self) -> FastAPI:
@@ -296,6 +303,10 @@ class House:
             identity_routes(self.login, self.sign_ins, self.users, self.sessions, self.applications, self.api_keys),
             dependencies=[Depends(front)],
         )
+        scim = scim_routes(
+            ScimUsers(self.database, self.users), ScimGroups(self.database, self.groups), self.settings.zone_issuer
+        )
+        app.include_router(scim, dependencies=[Depends(front)])
         app.include_router(group_routes(self.groups), dependencies=[Depends(front)])
 
         problems.install(app)

@@ -36,6 +36,8 @@ from bailiwick.identity.groups import Groups
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.scim.groups import ScimGroups
+from bailiwick.identity.scim.users import ScimUsers
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import Users
 from bailiwick.inventory.credentials import Credentials
@@ -74,6 +76,8 @@ class Rooms:
     applications: Applications
     api_keys: ApiKeys
     groups: Groups
+    scim_users: ScimUsers
+    scim_groups: ScimGroups
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -128,6 +132,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     )
     archive = build_archive(settings, base.layout, database, clock, ids, recorder)
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
+    users = Users(database, clock, ids, recorder, settings, passwords, revocations)
+    groups = Groups(database, clock, ids, recorder, revocations)
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
 
@@ -157,11 +163,13 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         archive=archive,
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
-        users=Users(database, clock, ids, recorder, settings, passwords, revocations),
+        users=users,
         sessions=Sessions(database, clock, recorder, revocations),
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
-        groups=Groups(database, clock, ids, recorder, revocations),
+        groups=groups,
+        scim_users=ScimUsers(database, users),
+        scim_groups=ScimGroups(database, groups),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

@@ -24,6 +24,7 @@ import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
 import bailiwick.identity.groups_api as groups_api
+import bailiwick.identity.scim.api as scim_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
 from bailiwick import __version__
@@ -189,6 +190,7 @@ def compose(
         )
     )
     app.include_router(groups_api.routes(rooms.groups))
+    app.include_router(scim_api.routes(rooms.scim_users, rooms.scim_groups, base.settings.zone_issuer))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
         policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)
@@ -235,7 +237,7 @@ def compose(
         base.metrics,
         anonymous_per_minute=base.settings.rate_limit_anonymous,
         authenticated_per_minute=base.settings.rate_limit_authenticated,
-        prefixes=("/api/", "/evidence/"),
+        prefixes=("/api/", "/evidence/", "/scim/"),
         identify=_identify(rooms),
         per_minute=_per_minute(base, state),
     )

@@ -7,8 +7,9 @@ it is read from here (by way of the workers' memory), so a change holds for sess
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from bailiwick.identity.passwords import Passwords, check_password
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
 from bailiwick.identity.standing import (
+    RANKS,
     administrates,
     lock_administrators,
     require_an_administrator,
@@ -30,14 +32,16 @@ from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import Conflict, NotFound, Unauthenticated
+from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
 INVITATION_LIFE = timedelta(hours=72)
 INVITATION_PREFIX = "bwi_"
 # what a PATCH may name, and nothing else
-CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled")
+CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "external_id", "profile")
+# who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
+_WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
 _SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = :hash"
 
@@ -46,7 +50,8 @@ _SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = 
 class User:
     """One user as stored. ``role`` is the one that holds; ``own_role`` the one without what groups give.
 
-    ``invited`` says that an invitation is open.
+    ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
+    ``profile`` what else it says of him (SCIM).
     """
 
     id: str
@@ -61,6 +66,8 @@ class User:
     must_change_password: bool
     has_password: bool
     invited: bool
+    external_id: str | None
+    profile: Mapping[str, str]
     last_login_at: datetime | None
     version: int
     created_at: datetime
@@ -79,6 +86,7 @@ class User:
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
+            "external_id": self.external_id,
             "last_login_at": self.last_login_at,
             "version": self.version,
             "created_at": self.created_at,
@@ -101,7 +109,10 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """What a user is made of. Without ``password`` an invitation is made."""
+    """What a user is made of. Without ``password`` an invitation is made, unless ``invite`` says no.
+
+    ``cause`` is told by the event where it was no person who made him.
+    """
 
     username: str
     email: str
@@ -109,11 +120,38 @@ class NewUser:
     full_name: str = ""
     mfa_enabled: bool = False
     password: str | None = None
+    is_active: bool = True
+    external_id: str | None = None
+    profile: Mapping[str, str] = field(default_factory=dict)
+    invite: bool = True
+    cause: str = ""
+
+
+Patch = Mapping[str, Any] | Callable[[User], Mapping[str, Any]]
 
 
 def narrows(before: User, after: Row) -> bool:
     """Whether a change takes something away that open sessions must lose at once."""
     return before.is_active and (not after["is_active"] or after["role"] != before.role)
+
+
+def above_viewer(role: str) -> bool:
+    """Whether a role may more than look."""
+    return RANKS.index(role) > RANKS.index("viewer")
+
+
+def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
+    """Refuse what gives more than there was. To put out anybody is always narrow."""
+    raised = RANKS.index(after["role"]) > RANKS.index(before.role)
+    opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
+    if raised or (opened and above_viewer(before.role)):
+        raise _may_not_widen()
+
+
+def _may_not_widen() -> Denied:
+    return Denied(
+        "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
+    )
 
 
 class Users:
@@ -137,11 +175,14 @@ class Users:
         self._passwords = passwords
         self._revocations = revocations
 
-    async def create(self, context: Context, new: NewUser) -> tuple[User, Invitation | None]:
+    async def create(self, context: Context, new: NewUser, *, widen: bool = True) -> tuple[User, Invitation | None]:
         """A new user, and the invitation where no password was given.
 
-        Raises ``Conflict`` (``already_exists``) where the name or the e-mail address is taken in any letter case.
+        ``widen`` False refuses (``Denied``) a role above viewer. Raises ``Conflict`` (``already_exists``) where the
+        name or the e-mail address is taken in any letter case.
         """
+        if not widen and above_viewer(new.role):
+            raise _may_not_widen()
         hashed = None
         if new.password is not None:
             check_password(new.password, username=new.username, email=new.email)
@@ -150,24 +191,31 @@ class Users:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             row = await tx.one(
-                "INSERT INTO users (id, zone, username, email, full_name, role, mfa_enabled, password_hash,"
-                " created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name, :role, :mfa_enabled,"
-                " :hash, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
+                "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
+                " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
+                " :role, :is_active, :mfa_enabled, :hash, :external_id, cast(:profile AS jsonb), :now, :now)"
+                " ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
                 username=new.username,
                 email=new.email,
                 full_name=new.full_name,
                 role=new.role,
+                is_active=new.is_active,
                 mfa_enabled=new.mfa_enabled,
+                external_id=new.external_id,
+                profile=json.dumps(dict(new.profile)),
                 hash=hashed,
                 now=now,
             )
             if row is None:
                 raise Conflict("The user name or the e-mail address is taken.", reason="already_exists")
-            invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None else None
-            await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role)
-            user = await _read(tx, context.zone, new.username)
+            invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None and new.invite else None
+            if new.cause:
+                await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role, cause=new.cause)
+            else:
+                await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role)
+            user = await _read(tx, context.zone, new.username) if invitation is not None else user_of(row)
             await feed.announce(tx, context.zone, "user", new.username)
         return user, invitation
 
@@ -227,12 +275,20 @@ class Users:
         return user.username
 
     async def change(
-        self, context: Context, username: str, patch: dict[str, Any], guard: VersionGuard = any_version
+        self,
+        context: Context,
+        username: str,
+        patch: Patch,
+        guard: VersionGuard = any_version,
+        *,
+        widen: bool = True,
     ) -> User:
-        """Change the members of :data:`CHANGEABLE` that ``patch`` names.
+        """Change the members of :data:`CHANGEABLE` that ``patch`` names, or names when it sees the user as he is.
 
         Disabling ends the user's sessions, and a changed role holds on open ones, everywhere before this returns.
-        Raises ``Conflict`` when it would leave the zone without an administrator who can sign in.
+        ``widen`` False refuses (``Denied``) what gives more than there was: a higher role, or a way into the account
+        of somebody who is more than a viewer. Raises ``Conflict`` when it would leave the zone without an
+        administrator who can sign in.
         """
         now = self._clock.now()
         async with self._database.begin() as tx:
@@ -241,12 +297,15 @@ class Users:
             before = await _locked(tx, context.zone, username)
             guard(before.version)
             present = {member: getattr(before, member) for member in CHANGEABLE} | {"role": before.own_role}
-            wanted = present | {member: patch[member] for member in CHANGEABLE if member in patch}
+            named = patch(before) if callable(patch) else patch
+            wanted = present | {member: named[member] for member in CHANGEABLE if member in named}
             changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
             if not changed:
                 return before
             administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
+            if not widen:
+                _require_narrow(before, row, changed)
             if administrated and not (row["is_active"] and row["role"] == "admin"):
                 await require_an_administrator(tx, context.zone)
             revision, ended = await self._after_change(tx, context, before, row, changed, now)
@@ -311,7 +370,7 @@ class Users:
                 after=after,
                 limit=limit + 1,
             )
-        found = [_user(row) for row in rows[:limit]]
+        found = [user_of(row) for row in rows[:limit]]
         return found, found[-1].username if len(rows) > limit else None
 
     async def _invite(self, tx: Transaction, zone: str, identifier: str) -> Invitation:
@@ -342,14 +401,15 @@ class Users:
             raise Unauthenticated("The invitation is unknown or was used.", reason="invalid_token")
         if row["invitation_expires_at"] <= self._clock.now():
             raise Unauthenticated("The invitation has expired; ask for a new one.", reason="token_expired")
-        return _user(row)
+        return user_of(row)
 
     async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
         try:
             row = await tx.one(
                 "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
-                " mfa_enabled = :mfa_enabled, version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
-                **wanted,
+                " mfa_enabled = :mfa_enabled, external_id = :external_id, profile = cast(:profile AS jsonb),"
+                " version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
+                **{**wanted, "profile": json.dumps(dict(wanted["profile"]))},
                 now=now,
                 id=before.id,
             )
@@ -445,7 +505,7 @@ async def _read(tx: Transaction, zone: str, username: str) -> User:
     row = await tx.one("SELECT * FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username)
     if row is None:
         raise NotFound(f"There is no user {username}.")
-    return _user(row)
+    return user_of(row)
 
 
 async def _locked(tx: Transaction, zone: str, username: str) -> User:
@@ -454,10 +514,11 @@ async def _locked(tx: Transaction, zone: str, username: str) -> User:
     )
     if row is None:
         raise NotFound(f"There is no user {username}.")
-    return _user(row)
+    return user_of(row)
 
 
-def _user(row: Row) -> User:
+def user_of(row: Row) -> User:
+    """The user a row of the table is."""
     return User(
         row["id"],
         row["zone"],
@@ -471,6 +532,8 @@ def _user(row: Row) -> User:
         row["must_change_password"],
         row["password_hash"] is not None,
         row["invitation_hash"] is not None,
+        row["external_id"],
+        row["profile"],
         row["last_login_at"],
         row["version"],
         row["created_at"],
