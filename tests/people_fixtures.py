@@ -31,6 +31,8 @@ from bailiwick.identity.groups_api import routes as group_routes
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.reports import Reports
+from bailiwick.identity.reports_api import routes as report_routes
 from bailiwick.identity.scim.api import routes as scim_routes
 from bailiwick.identity.scim.groups import ScimGroups
 from bailiwick.identity.scim.users import ScimUsers
@@ -307,6 +309,8 @@ class House:
             ScimUsers(self.database, self.users), ScimGroups(self.database, self.groups), self.settings.zone_issuer
         )
         app.include_router(scim, dependencies=[Depends(front)])
+        reports = Reports(self.database, self.clock, self.recorder)
+        app.include_router(report_routes(reports), dependencies=[Depends(front)])
         app.include_router(group_routes(self.groups), dependencies=[Depends(front)])
 
         problems.install(app)

@@ -36,6 +36,7 @@ from bailiwick.identity.groups import Groups
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.reports import Reports
 from bailiwick.identity.scim.groups import ScimGroups
 from bailiwick.identity.scim.users import ScimUsers
 from bailiwick.identity.sessions import Sessions
@@ -76,6 +77,7 @@ class Rooms:
     applications: Applications
     api_keys: ApiKeys
     groups: Groups
+    reports: Reports
     scim_users: ScimUsers
     scim_groups: ScimGroups
     zones: Zones
@@ -168,6 +170,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         groups=groups,
+        reports=Reports(database, clock, recorder),
         scim_users=ScimUsers(database, users),
         scim_groups=ScimGroups(database, groups),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),

@@ -24,6 +24,7 @@ import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
 import bailiwick.identity.groups_api as groups_api
+import bailiwick.identity.reports_api as reports_api
 import bailiwick.identity.scim.api as scim_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
@@ -190,6 +191,7 @@ def compose(
         )
     )
     app.include_router(groups_api.routes(rooms.groups))
+    app.include_router(reports_api.routes(rooms.reports))
     app.include_router(scim_api.routes(rooms.scim_users, rooms.scim_groups, base.settings.zone_issuer))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
@@ -251,6 +253,7 @@ def compose(
         metrics=base.metrics,
         slow_ms=base.settings.slow_ms,
         trusted_proxies=base.settings.trusted_proxies,
+        cors_origins=base.settings.cors_origins,
         on_request=_access_writer(access_log),
         limits=limits,
     )

@@ -185,6 +185,7 @@ class ApplicationPatch(Body):
     role: RoleName = "viewer"
     grants: GrantsPatch | None = None
     rate_limit: RateLimit | None = None
+    owner: UserName | None = None
     is_active: bool = True
 
     def patch(self) -> dict[str, Any]:

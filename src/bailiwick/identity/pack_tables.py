@@ -66,7 +66,7 @@ TABLES = (
     ControlTable(
         "applications",
         (
-            "id", "zone", "name", "description", "role", "grants", "rate_limit", "is_active", "version",
+            "id", "zone", "name", "description", "role", "grants", "rate_limit", "owner", "is_active", "version",
             "secret_rotated_at", "created_at", "updated_at",
         ),
         ("name",),
