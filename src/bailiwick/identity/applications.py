@@ -276,8 +276,8 @@ class Applications:
             await require_servers(tx, context.zone, after["grants"].keys() - current.grants.keys())
             row = await tx.one(
                 "UPDATE applications SET description = :description, role = :role, grants = cast(:grants AS jsonb),"
-                " rate_limit = :rate_limit, owner = :owner, is_active = :is_active, version = version + 1, updated_at = :now"
-                " WHERE id = :id RETURNING *",
+                " rate_limit = :rate_limit, owner = :owner, is_active = :is_active, version = version + 1,"
+                " updated_at = :now WHERE id = :id RETURNING *",
                 description=after["description"],
                 role=after["role"],
                 grants=json.dumps(after["grants"]),
