@@ -30,6 +30,8 @@ from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.arrivals import Arrivals
+from bailiwick.identity.groups import Groups
+from bailiwick.identity.groups_api import routes as group_routes
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
@@ -46,6 +48,11 @@ from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.providers_api import routes as provider_routes
+from bailiwick.identity.reports import Reports
+from bailiwick.identity.reports_api import routes as report_routes
+from bailiwick.identity.scim.api import routes as scim_routes
+from bailiwick.identity.scim.groups import ScimGroups
+from bailiwick.identity.scim.users import ScimUsers
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.testing import Testers
 from bailiwick.identity.users import Users
@@ -217,6 +224,7 @@ class House:
             self.authority,
         )
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
+        self.groups = Groups(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
 
     async def reset(self) -> None:
@@ -337,7 +345,11 @@ class House:
             )
         if row is None or not row["is_active"] or row["ended_at"] is not None or zone != request.state.zone:
             raise Unauthenticated(reason="session_ended")
-        return Caller(zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time)
+        held = request.headers.get("x-test-permissions")
+        return Caller(
+            zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time,
+            permissions=frozenset(held.split()) if held is not None else None,
+        )  # fmt: skip
 
     async def _step_up(self, request: Request, caller: Caller) -> None:
         await self.sign_ins.require_privileged(caller, request.state.ip)
@@ -377,6 +389,13 @@ class House:
             ),
             dependencies=[Depends(front)],
         )
+        scim = scim_routes(
+            ScimUsers(self.database, self.users), ScimGroups(self.database, self.groups), self.settings.zone_issuer
+        )
+        app.include_router(scim, dependencies=[Depends(front)])
+        reports = Reports(self.database, self.clock, self.recorder)
+        app.include_router(report_routes(reports), dependencies=[Depends(front)])
+        app.include_router(group_routes(self.groups), dependencies=[Depends(front)])
 
         problems.install(app)
         return app

@@ -22,6 +22,7 @@ _SUBJECTS = {
     "BW": "zone",
     "BW10": "user",
     "BW11": "user",
+    "BW112": "group",
     "BW12": "application",
     "BW130": "zone",
     "BW131": "server",

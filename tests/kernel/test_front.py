@@ -349,6 +349,20 @@ async def test_other_origins_are_refused_unless_configured(house: House) -> None
     assert (await opened.call("OPTIONS", "/api/v1/page", headers=asked)).status == 400
 
 
+@pytest.mark.parametrize("path", ["/api/v1/page", "/nowhere", "/z/UPPER/api", "/hot", "/api/v1/servers/a"])
+async def test_every_answer_has_the_seven_headers_and_tells_an_allowed_origin(path: str) -> None:
+    limits = Limits()
+    limits.refuse = True
+    opened = House(cors_origins=["https://a.example"], limits=limits)
+    for method in ("GET", "POST", "DELETE"):
+        for origin, told in (("https://a.example", "https://a.example"), ("https://b.example", None), ("null", None)):
+            answer = await opened.call(method, path, headers={"Origin": origin})
+            assert {name.decode() for name, _ in SECURITY_HEADERS} <= answer.headers.keys()
+            assert answer.headers.get("access-control-allow-origin") == told, (method, answer.status)
+            assert answer.headers["vary"] == "Origin"
+            assert "unsafe-inline" not in answer.headers["content-security-policy"]
+
+
 async def test_streams_pass_piece_by_piece() -> None:
     released = asyncio.Event()
 

@@ -73,6 +73,8 @@ def test_the_burst_then_the_rate(counters: MachineCounters, clock: FakeClock) ->
     assert refused.retry_after_s == pytest.approx(1.0)
     assert refused.reset_s == pytest.approx(5.0)
     assert refused.headers() == {
+        "RateLimit-Policy": '"minute";q=60;w=60',
+        "RateLimit": '"minute";r=0;t=5',
         "X-RateLimit-Limit": "60",
         "X-RateLimit-Remaining": "0",
         "X-RateLimit-Reset": "5",
@@ -186,6 +188,19 @@ async def test_redis_counts_for_all_machines_by_the_same_rule(server: RedisServe
     assert not (await limiters[0].check("a", 1, 6)).allowed
     await first.close()
     await second.close()
+
+
+async def test_redis_lets_exactly_the_burst_through_whoever_asks_at_once(server: RedisServer, tmp_path: Path) -> None:
+    # a call that takes too long is counted by the machine instead, which a busy machine would show here
+    clients = [Redis(server.url, SystemClock(), timeout_s=10) for _ in range(3)]
+    limiters = [
+        Limiter(MachineCounters(tmp_path / f"limits-{number}", SystemClock()), redis)
+        for number, redis in enumerate(clients)
+    ]
+    results = await asyncio.gather(*(limiters[number % 3].check("shared", 1, 40) for number in range(120)))
+    assert sum(result.allowed for result in results) == 40
+    for redis in clients:
+        await redis.close()
 
 
 async def test_redis_going_away_is_nobodys_error(server: RedisServer, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from phrases import check_phrases
@@ -211,10 +212,29 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
         "POST /api/v1/users/{username}/unlock": ("/api/v1/users/walker/unlock", None, {}),
+        "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
+        "PUT /api/v1/reports/access/{username}": ("/api/v1/reports/access/walker", {"verdict": "keep"}, {}),
+        "POST /api/v1/groups": ("/api/v1/groups", {"name": "walkers"}, {}),
+        "PATCH /api/v1/groups/{group}": ("/api/v1/groups/walkers", {"description": "x"}, {}),
+        "PUT /api/v1/groups/{group}/members/{username}": ("/api/v1/groups/walkers/members/walker", None, {}),
+        "DELETE /api/v1/groups/{group}/members/{username}": ("/api/v1/groups/walkers/members/walker", None, {}),
+        "DELETE /api/v1/groups/{group}": ("/api/v1/groups/walkers", None, {}),
+        "POST /scim/v2/Users": ("/scim/v2/Users", {"userName": "scim-walker"}, {}),
+        "PUT /scim/v2/Users/{identifier}": ("SCIM/Users", {"userName": "scim-walker", "title": "Walker"}, {}),
+        "PATCH /scim/v2/Users/{identifier}": ("SCIM/Users", _scim_patch("active", False), {}),
+        "DELETE /scim/v2/Users/{identifier}": ("SCIM/Users", None, {}),
+        "POST /scim/v2/Groups": ("/scim/v2/Groups", {"displayName": "scim-walkers"}, {}),
+        "PUT /scim/v2/Groups/{identifier}": ("SCIM/Groups", {"displayName": "scim-walkers", "externalId": "1"}, {}),
+        "PATCH /scim/v2/Groups/{identifier}": ("SCIM/Groups", _scim_patch("displayName", "scim walkers"), {}),
+        "DELETE /scim/v2/Groups/{identifier}": ("SCIM/Groups", None, {}),
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
-        "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
+        "DELETE /api/v1/users/{username}": ("/api/v1/users/guest", None, {}),
     }
+
+
+def _scim_patch(path: str, value: Any) -> dict[str, Any]:
+    return {"Operations": [{"op": "replace", "path": path, "value": value}]}
 
 
 def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) -> None:
@@ -244,6 +264,11 @@ def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) 
             found = re.search(r"sha256:[0-9a-f]{64}", json.dumps(active))
             assert found, active
             path = f"/api/v1/policies/sets/{found[0]}/known-good"
+        elif path.startswith("SCIM/"):
+            kind = path.removeprefix("SCIM/")
+            name = {"Users": 'userName eq "scim-walker"', "Groups": 'displayName sw "scim"'}[kind]
+            found_one = call("GET", f"{stack.api}/scim/v2/{kind}?filter={quote(name)}", token=stack.token)
+            path = f"/scim/v2/{kind}/{json.loads(found_one.text)['Resources'][0]['id']}"
         elif path == "SESSION":
             mine = call("GET", f"{stack.api}/api/v1/sessions?username=walker", token=stack.token).json
             listed = next(value for value in mine.values() if isinstance(value, list))

@@ -35,6 +35,7 @@ from bailiwick.identity.applications import Applications
 from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.breached import BreachList
+from bailiwick.identity.groups import Groups
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.oidc import OidcLogin
@@ -44,6 +45,9 @@ from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
+from bailiwick.identity.reports import Reports
+from bailiwick.identity.scim.groups import ScimGroups
+from bailiwick.identity.scim.users import ScimUsers
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.testing import Testers
 from bailiwick.identity.users import Users
@@ -91,6 +95,10 @@ class Rooms:
     oidc: OidcLogin
     saml: SamlLogin
     oidc_clients: ProviderClients
+    groups: Groups
+    reports: Reports
+    scim_users: ScimUsers
+    scim_groups: ScimGroups
     zones: Zones
     servers: Servers
     credentials: Credentials
@@ -154,6 +162,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     )
     archive = build_archive(settings, base.layout, database, clock, ids, recorder)
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
+    users = Users(database, clock, ids, recorder, settings, passwords, revocations)
+    groups = Groups(database, clock, ids, recorder, revocations)
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
     providers = Providers(database, clock, ids, recorder, base.sealer)
@@ -189,10 +199,6 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
         passkeys=Passkeys(database, clock, ids, recorder, settings, sign_ins),
-        users=Users(database, clock, ids, recorder, settings, passwords, revocations),
-        sessions=sessions,
-        applications=applications,
-        api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         providers=providers,
         testers=testers_of(directories, oidc_clients, providers, settings, reach_of(resolver), clock),
         directories=directories,
@@ -212,6 +218,14 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         ),
         oidc_clients=oidc_clients,
         saml=SamlLogin(database, clock, ids, recorder, settings, providers, sign_ins, sessions, revocations),
+        users=users,
+        sessions=sessions,
+        applications=applications,
+        api_keys=ApiKeys(database, clock, ids, recorder, revocations),
+        groups=groups,
+        reports=Reports(database, clock, recorder),
+        scim_users=ScimUsers(database, users),
+        scim_groups=ScimGroups(database, groups),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),

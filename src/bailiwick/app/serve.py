@@ -23,9 +23,12 @@ import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
+import bailiwick.identity.groups_api as groups_api
 import bailiwick.identity.login.oidc_api as oidc_api
 import bailiwick.identity.login.saml_api as saml_api
 import bailiwick.identity.providers_api as providers_api
+import bailiwick.identity.reports_api as reports_api
+import bailiwick.identity.scim.api as scim_api
 import bailiwick.inventory.api as inventory_api
 import bailiwick.policy.api as policy_api
 from bailiwick import __version__
@@ -206,6 +209,9 @@ def compose(
     app.include_router(providers_api.routes(rooms.providers, rooms.testers))
     app.include_router(saml_api.routes(rooms.saml))
     app.include_router(oidc_api.routes(rooms.oidc, secure=base.settings.issuer.startswith("https://")))
+    app.include_router(groups_api.routes(rooms.groups))
+    app.include_router(reports_api.routes(rooms.reports))
+    app.include_router(scim_api.routes(rooms.scim_users, rooms.scim_groups, base.settings.zone_issuer))
     app.include_router(inventory_api.routes(rooms.zones, rooms.servers, rooms.credentials))
     app.include_router(
         policy_api.routes(rooms.policies, rooms.known_good, base.database, base.recorder, rooms.search.find_decision)
@@ -252,7 +258,7 @@ def compose(
         base.metrics,
         anonymous_per_minute=base.settings.rate_limit_anonymous,
         authenticated_per_minute=base.settings.rate_limit_authenticated,
-        prefixes=("/api/", "/evidence/"),
+        prefixes=("/api/", "/evidence/", "/scim/"),
         identify=_identify(rooms),
         per_minute=_per_minute(base, state),
     )
@@ -266,6 +272,7 @@ def compose(
         metrics=base.metrics,
         slow_ms=base.settings.slow_ms,
         trusted_proxies=base.settings.trusted_proxies,
+        cors_origins=base.settings.cors_origins,
         on_request=_access_writer(access_log),
         limits=limits,
     )

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "version": Entry("bailiwick.cli.down:version_app", "Print the version."),
     "audit": Entry("bailiwick.cli.audit:app", "Follow the evidence, look at a request, check the ledger."),
     "evidence": Entry("bailiwick.cli.evidence:app", "Record what a command finds; build packs of evidence."),
+    "report": Entry("bailiwick.cli.report:app", "Show who has what, what nobody answers for, who failed to sign in."),
     "siem": Entry("bailiwick.cli.siem:app", "Show where evidence is sent; drain, replay, make sinks."),
     "idp": Entry("bailiwick.cli.idp:app", "Walk through a sign-in by an identity provider."),
     "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),

@@ -71,7 +71,7 @@ _GROUP = (
     _sometimes("role", "str", "role that it gives its members"),
 )
 _MEMBERS = (
-    _always("members", "list[str]", "user names, at most 1,000 to an event"),
+    _always("members", "list[str]", "user names, at most 50 to an event"),
     _always("source", "str", "who says so: `api`, `scim` or a provider"),
 )
 _GRANT = _always("grant", "str", "OAuth grant type")

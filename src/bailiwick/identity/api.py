@@ -20,7 +20,21 @@ from bailiwick.identity.login.throttle import COUNTED
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
-from bailiwick.kernel.fields import Body, Email, IdPath, Line, Name, NamePath, Scope, Text, after_id, after_name
+from bailiwick.kernel.fields import (
+    Body,
+    Email,
+    IdPath,
+    Line,
+    Name,
+    NamePath,
+    Scope,
+    Text,
+    UserName,
+    UserNamePath,
+    after_id,
+    after_name,
+    after_user_name,
+)
 from bailiwick.kernel.http import (
     Caller,
     Cursor,
@@ -137,7 +151,7 @@ class InvitationBody(Body):
 class UserBody(Body):
     """A new user. Without a password the answer holds an invitation."""
 
-    username: Annotated[Name, Field(examples=["jane.doe"])]
+    username: UserName
     email: Email
     role: RoleName
     full_name: Line = ""
@@ -182,6 +196,7 @@ class ApplicationPatch(Body):
     role: RoleName = "viewer"
     grants: GrantsPatch | None = None
     rate_limit: RateLimit | None = None
+    owner: UserName | None = None
     is_active: bool = True
 
     def patch(self) -> dict[str, Any]:
@@ -353,7 +368,7 @@ def _session_routes(router: APIRouter, sessions: Sessions) -> None:
     async def list_sessions(
         request: Request,
         caller: SelfCaller,
-        username: Annotated[Name | None, Query(description="Only this user's")] = None,
+        username: Annotated[UserName | None, Query(description="Only this user's")] = None,
         ended: Annotated[bool, Query(description="Also those that are over")] = False,
         cursor: Cursor = None,
         limit: Limit = 100,
@@ -419,7 +434,7 @@ def _user_routes(router: APIRouter, users: Users) -> None:
     async def list_users(
         request: Request, caller: UserReader, cursor: Cursor = None, limit: Limit = 100
     ) -> dict[str, Any]:
-        found, following = await users.list(zone_of(request), after_name(cursor), limit)
+        found, following = await users.list(zone_of(request), after_user_name(cursor), limit)
         return page([user.document() for user in found], following)
 
     @router.post("/users", tags=["users"], status_code=201, summary="Create a user")
@@ -434,19 +449,21 @@ def _user_routes(router: APIRouter, users: Users) -> None:
         return made
 
     @router.get("/users/{username}", tags=["users"], summary="Show a user")
-    async def get_user(request: Request, response: Response, caller: UserReader, username: NamePath) -> dict[str, Any]:
+    async def get_user(
+        request: Request, response: Response, caller: UserReader, username: UserNamePath
+    ) -> dict[str, Any]:
         return answer(response, await users.get(zone_of(request), username))
 
     @router.patch("/users/{username}", tags=["users"], summary="Change a user (JSON merge patch)")
     async def change_user(
-        request: Request, response: Response, caller: UserWriter, username: NamePath, body: UserPatch
+        request: Request, response: Response, caller: UserWriter, username: UserNamePath, body: UserPatch
     ) -> dict[str, Any]:
         context, guard = context_of(request, caller), version_guard(request)
         return answer(response, await users.change(context, username, body.patch(), guard))
 
     @router.post("/users/{username}/invitation", tags=["users"], status_code=201, summary="Invite a user anew")
     async def invite_user(
-        request: Request, response: Response, caller: UserWriter, username: NamePath
+        request: Request, response: Response, caller: UserWriter, username: UserNamePath
     ) -> dict[str, Any]:
         never_store(response)
         return {"invitation": (await users.invite(context_of(request, caller), username)).document()}
@@ -469,8 +486,13 @@ def _user_routes(router: APIRouter, users: Users) -> None:
         return await users.unlock(context_of(request, caller), username)
 
     @router.delete("/users/{username}/mfa", tags=["users"], summary="Forget a user's second factors and end sessions")
-    async def reset_mfa(request: Request, caller: UserWriter, username: NamePath) -> dict[str, Any]:
+    async def reset_mfa(request: Request, caller: UserWriter, username: UserNamePath) -> dict[str, Any]:
         return await users.reset_mfa(context_of(request, caller), username)
+
+    @router.delete("/users/{username}", tags=["users"], status_code=204, summary="Delete a user with all he has")
+    async def delete_user(request: Request, caller: UserWriter, username: UserNamePath) -> None:
+        """His sessions, mandates and keys are accepted nowhere when this is answered; the evidence of him stays."""
+        await users.delete(context_of(request, caller), username, version_guard(request))
 
 
 def _application_routes(router: APIRouter, applications: Applications) -> None:

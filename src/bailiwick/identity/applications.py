@@ -51,6 +51,7 @@ class Application:
     role: str
     grants: dict[str, list[str]]
     rate_limit: int | None
+    owner: str | None
     is_active: bool
     secret_rotated_at: datetime
     version: int
@@ -66,6 +67,7 @@ class Application:
             "role": self.role,
             "grants": self.grants,
             "rate_limit": self.rate_limit,
+            "owner": self.owner,
             "is_active": self.is_active,
             "secret_rotated_at": self.secret_rotated_at,
             "version": self.version,
@@ -205,9 +207,10 @@ class Applications:
             await require_active(tx, context.zone)
             await require_servers(tx, context.zone, granted)
             row = await tx.one(
-                "INSERT INTO applications (id, zone, name, description, role, grants, rate_limit, secret_hash,"
+                "INSERT INTO applications (id, zone, name, description, role, grants, rate_limit, owner, secret_hash,"
                 " secret_rotated_at, created_at, updated_at) VALUES (:id, :zone, :name, :description, :role,"
-                " cast(:grants AS jsonb), :rate_limit, :hash, :now, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
+                " cast(:grants AS jsonb), :rate_limit, (SELECT username FROM users WHERE zone = :zone AND username ="
+                " :owner), :hash, :now, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
                 name=name,
@@ -215,6 +218,7 @@ class Applications:
                 role=role,
                 grants=json.dumps(granted),
                 rate_limit=rate_limit,
+                owner=context.actor.user,
                 hash=hashed,
                 now=now,
             )
@@ -227,7 +231,7 @@ class Applications:
     async def change(
         self, context: Context, by_role: str, name: str, patch: dict[str, Any], guard: VersionGuard = any_version
     ) -> Application:
-        """Merge ``patch`` (RFC 7396: description, role, grants, rate_limit, is_active) into an application.
+        """Merge ``patch`` (RFC 7396: description, role, grants, rate_limit, owner, is_active) into an application.
 
         Disabling ends its mandates everywhere before this returns; so do a lesser role and fewer grants hold. A grant
         of a server that has been deleted since may stay; a new one raises ``unknown_granted_server``.
@@ -241,6 +245,7 @@ class Applications:
                 "role": current.role,
                 "grants": current.grants,
                 "rate_limit": current.rate_limit,
+                "owner": current.owner,
                 "is_active": current.is_active,
             }
             unsaid: dict[str, Any] = {
@@ -248,6 +253,7 @@ class Applications:
                 "role": "viewer",
                 "grants": {},
                 "rate_limit": None,
+                "owner": None,
                 "is_active": False,
             }
             after = {**unsaid, **merge(before, patch)}
@@ -259,15 +265,24 @@ class Applications:
             if changed != ["is_active"] or after["is_active"]:  # anybody who may write may switch off
                 _require_role(by_role, current.role)
                 _require_role(by_role, after["role"])
+            if (
+                "owner" in changed
+                and after["owner"]
+                and not await tx.value(
+                    "SELECT 1 FROM users WHERE zone = :zone AND username = :u", zone=context.zone, u=after["owner"]
+                )
+            ):
+                raise InvalidRequest(f"There is no user {after['owner']}.")
             await require_servers(tx, context.zone, after["grants"].keys() - current.grants.keys())
             row = await tx.one(
                 "UPDATE applications SET description = :description, role = :role, grants = cast(:grants AS jsonb),"
-                " rate_limit = :rate_limit, is_active = :is_active, version = version + 1, updated_at = :now"
-                " WHERE id = :id RETURNING *",
+                " rate_limit = :rate_limit, owner = :owner, is_active = :is_active, version = version + 1,"
+                " updated_at = :now WHERE id = :id RETURNING *",
                 description=after["description"],
                 role=after["role"],
                 grants=json.dumps(after["grants"]),
                 rate_limit=after["rate_limit"],
+                owner=after["owner"],
                 is_active=after["is_active"],
                 now=self._clock.now(),
                 id=current.id,
@@ -370,6 +385,7 @@ def _application(row: Row) -> Application:
         row["role"],
         row["grants"],
         row["rate_limit"],
+        row["owner"],
         row["is_active"],
         row["secret_rotated_at"],
         row["version"],

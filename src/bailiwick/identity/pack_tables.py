@@ -8,8 +8,10 @@ TABLES = (
     ControlTable(
         "users",
         (
-            "id", "zone", "username", "email", "full_name", "role", "provider", "subject", "is_active", "mfa_enabled",
-            "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at", "updated_at",
+            "id", "zone", "username", "email", "full_name", "role", "own_role", "provider", "subject", "external_id",
+            "profile", "is_active",
+            "mfa_enabled", "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at",
+            "updated_at",
         ),
         ("username",),
         withheld=("password_hash", "invitation_hash"),
@@ -19,6 +21,25 @@ TABLES = (
         ("id", "zone", "name", "kind", "enabled", "options", "version", "created_at", "updated_at"),
         ("name",),
         withheld=("sealed",),
+    ),
+    ControlTable(
+        "groups",
+        (
+            "id", "zone", "name", "description", "kind", "role", "owner", "external_id", "source", "version",
+            "created_at", "updated_at",
+        ),
+        ("name",),
+    ),
+    ControlTable("group_members", ("group_id", "zone", "username", "source", "added_at"), ("group_id", "username")),
+    ControlTable(
+        "user_identities",
+        ("zone", "provider", "subject", "username", "created_at", "last_seen_at"),
+        ("provider", "subject"),
+    ),
+    ControlTable(
+        "access_reviews",
+        ("zone", "username", "verdict", "reviewed_by", "note", "reviewed_at", "due_at"),
+        ("username",),
     ),
     ControlTable(
         "login_failures", ("zone", "username", "failures", "last_at", "locked_until"), ("username",)
@@ -61,7 +82,7 @@ TABLES = (
     ControlTable(
         "applications",
         (
-            "id", "zone", "name", "description", "role", "grants", "rate_limit", "is_active", "version",
+            "id", "zone", "name", "description", "role", "grants", "rate_limit", "owner", "is_active", "version",
             "secret_rotated_at", "created_at", "updated_at",
         ),
         ("name",),

@@ -279,12 +279,21 @@ async def _map_groups(
         ids=[row["id"] for row in wanted],
     )
     fresh = {row["group_id"] for row in joined}
-    came = [(row["name"], codes.GROUP_MEMBERS_ADDED) for row in wanted if row["id"] in fresh]
-    went = [(row["name"], codes.GROUP_MEMBERS_REMOVED) for row in left]
-    for name, kind in [*came, *went]:
+    came, went = [row["name"] for row in wanted if row["id"] in fresh], [row["name"] for row in left]
+    for name in came:
         await recorder.record(
             tx,
-            kind,
+            codes.GROUP_MEMBERS_ADDED,
+            "success",
+            context,
+            subject=Subject(id=name, type="group"),
+            members=[username],
+            source=arrival.provider,
+        )
+    for name in went:
+        await recorder.record(
+            tx,
+            codes.GROUP_MEMBERS_REMOVED,
             "success",
             context,
             subject=Subject(id=name, type="group"),

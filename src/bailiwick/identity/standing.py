@@ -32,8 +32,15 @@ WITH own AS (
 )
 UPDATE users u SET role = w.holds, own_role = nullif(w.own, w.holds)
 FROM wanted w WHERE u.id = w.id AND (u.role <> w.holds OR u.own_role IS DISTINCT FROM nullif(w.own, w.holds))
-RETURNING u.username, w.before, w.holds, u.is_active
+RETURNING u.username, w.before, w.holds, u.is_active, u.is_active AND (u.password_hash IS NOT NULL OR EXISTS
+  (SELECT 1 FROM user_identities i WHERE i.zone = u.zone AND i.username = u.username)) AS can_sign_in
 """
+
+# who administers and has a way in: a password, or a provider that knows him
+_ADMINISTRATORS = (
+    "FROM users u WHERE zone = :zone AND role = 'admin' AND is_active AND (password_hash IS NOT NULL OR EXISTS"
+    " (SELECT 1 FROM user_identities i WHERE i.zone = u.zone AND i.username = u.username))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,11 @@ class RoleChange:
     before: str
     after: str
     is_active: bool
+
+    @property
+    def widens(self) -> bool:
+        """Whether it gives something."""
+        return RANKS.index(self.after) > RANKS.index(self.before)
 
     @property
     def narrows(self) -> bool:
@@ -61,13 +73,15 @@ async def lock_administrators(tx: Transaction, zone: str) -> None:
     await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))", zone=zone)
 
 
+async def administrates(tx: Transaction, zone: str, username: str) -> bool:
+    """Whether ``username`` is an administrator who can sign in."""
+    found = await tx.value(f"SELECT 1 {_ADMINISTRATORS} AND username = :username", zone=zone, username=username)
+    return found is not None
+
+
 async def require_an_administrator(tx: Transaction, zone: str) -> None:
     """Refuse what left ``zone`` without an administrator who can sign in. Raises ``Conflict``."""
-    left = await tx.value(
-        "SELECT EXISTS (SELECT 1 FROM users WHERE zone = :zone AND role = 'admin' AND is_active"
-        " AND password_hash IS NOT NULL)",
-        zone=zone,
-    )
+    left = await tx.value(f"SELECT EXISTS (SELECT 1 {_ADMINISTRATORS})", zone=zone)
     if not left:
         raise Conflict("This is the last administrator who can sign in; make another one first.")
 
@@ -81,6 +95,6 @@ async def settle_roles(tx: Transaction, zone: str, usernames: Collection[str]) -
         return ()
     rows = await tx.all(_SETTLE, zone=zone, usernames=sorted(usernames), ranks=[*RANKS])
     changes = [RoleChange(row["username"], row["before"], row["holds"], row["is_active"]) for row in rows]
-    if any(change.before == "admin" != change.after and change.is_active for change in changes):
+    if any(row["before"] == "admin" != row["holds"] and row["can_sign_in"] for row in rows):
         await require_an_administrator(tx, zone)
     return changes

@@ -7,8 +7,9 @@ it is read from here (by way of the workers' memory), so a change holds for sess
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,11 +21,18 @@ from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
+from bailiwick.identity.standing import (
+    RANKS,
+    administrates,
+    lock_administrators,
+    require_an_administrator,
+    settle_roles,
+)
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import Conflict, NotFound, Unauthenticated
+from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
@@ -32,14 +40,20 @@ INVITATION_LIFE = timedelta(hours=72)
 RESET_LIFE = timedelta(hours=24)
 INVITATION_PREFIX = "bwi_"
 # what a PATCH may name, and nothing else
-CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled")
+CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "external_id", "profile")
+# who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
+_WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
 _SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = :hash"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user as stored. ``invited``: an invitation is open. ``provider``: by which identity provider he comes."""
+    """One user as stored. ``role`` is the one that holds; ``own_role`` the one without what groups give.
+
+    ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
+    ``profile`` what else it says of him (SCIM). ``provider``: by which identity provider he comes.
+    """
 
     id: str
     zone: str
@@ -47,12 +61,15 @@ class User:
     email: str
     full_name: str
     role: str
+    own_role: str
     is_active: bool
     mfa_enabled: bool
     must_change_password: bool
     has_password: bool
     invited: bool
     provider: str | None
+    external_id: str | None
+    profile: Mapping[str, str]
     last_login_at: datetime | None
     version: int
     created_at: datetime
@@ -66,11 +83,13 @@ class User:
             "email": self.email,
             "full_name": self.full_name,
             "role": self.role,
+            "own_role": self.own_role,
             "is_active": self.is_active,
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
             "provider": self.provider,
+            "external_id": self.external_id,
             "last_login_at": self.last_login_at,
             "version": self.version,
             "created_at": self.created_at,
@@ -93,7 +112,10 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """What a user is made of. Without ``password`` an invitation is made."""
+    """What a user is made of. Without ``password`` an invitation is made, unless ``invite`` says no.
+
+    ``cause`` is told by the event where it was no person who made him.
+    """
 
     username: str
     email: str
@@ -101,11 +123,38 @@ class NewUser:
     full_name: str = ""
     mfa_enabled: bool = False
     password: str | None = None
+    is_active: bool = True
+    external_id: str | None = None
+    profile: Mapping[str, str] = field(default_factory=dict)
+    invite: bool = True
+    cause: str = ""
+
+
+Patch = Mapping[str, Any] | Callable[[User], Mapping[str, Any]]
 
 
 def narrows(before: User, after: Row) -> bool:
     """Whether a change takes something away that open sessions must lose at once."""
     return before.is_active and (not after["is_active"] or after["role"] != before.role)
+
+
+def above_viewer(role: str) -> bool:
+    """Whether a role may more than look."""
+    return RANKS.index(role) > RANKS.index("viewer")
+
+
+def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
+    """Refuse what gives more than there was. To put out anybody is always narrow."""
+    raised = RANKS.index(after["role"]) > RANKS.index(before.role)
+    opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
+    if raised or (opened and above_viewer(before.role)):
+        raise _may_not_widen()
+
+
+def _may_not_widen() -> Denied:
+    return Denied(
+        "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
+    )
 
 
 class Users:
@@ -129,11 +178,14 @@ class Users:
         self._passwords = passwords
         self._revocations = revocations
 
-    async def create(self, context: Context, new: NewUser) -> tuple[User, Invitation | None]:
+    async def create(self, context: Context, new: NewUser, *, widen: bool = True) -> tuple[User, Invitation | None]:
         """A new user, and the invitation where no password was given.
 
-        Raises ``Conflict`` (``already_exists``) where the name or the e-mail address is taken in any letter case.
+        ``widen`` False refuses (``Denied``) a role above viewer. Raises ``Conflict`` (``already_exists``) where the
+        name or the e-mail address is taken in any letter case.
         """
+        if not widen and above_viewer(new.role):
+            raise _may_not_widen()
         hashed = None
         if new.password is not None:
             await self._passwords.check(new.password, username=new.username, email=new.email)
@@ -142,24 +194,31 @@ class Users:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             row = await tx.one(
-                "INSERT INTO users (id, zone, username, email, full_name, role, mfa_enabled, password_hash,"
-                " created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name, :role, :mfa_enabled,"
-                " :hash, :now, :now) ON CONFLICT DO NOTHING RETURNING *",
+                "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
+                " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
+                " :role, :is_active, :mfa_enabled, :hash, :external_id, cast(:profile AS jsonb), :now, :now)"
+                " ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
                 username=new.username,
                 email=new.email,
                 full_name=new.full_name,
                 role=new.role,
+                is_active=new.is_active,
                 mfa_enabled=new.mfa_enabled,
+                external_id=new.external_id,
+                profile=json.dumps(dict(new.profile)),
                 hash=hashed,
                 now=now,
             )
             if row is None:
                 raise Conflict("The user name or the e-mail address is taken.", reason="already_exists")
-            invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None else None
-            await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role)
-            user = await _read(tx, context.zone, new.username)
+            invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None and new.invite else None
+            if new.cause:
+                await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role, cause=new.cause)
+            else:
+                await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role)
+            user = await _read(tx, context.zone, new.username) if invitation is not None else user_of(row)
             await feed.announce(tx, context.zone, "user", new.username)
         return user, invitation
 
@@ -186,16 +245,17 @@ class Users:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            await _hold_administrators(tx, context.zone)
+            await lock_administrators(tx, context.zone)
             user = await _locked(tx, context.zone, username)
-            if not at_the_machine:
-                await self._keep_an_administrator(tx, user, {"is_active": False, "role": user.role})
+            administrated = await administrates(tx, context.zone, username)
             await tx.run(
                 "UPDATE users SET password_hash = NULL, must_change_password = false, version = version + 1,"
                 " updated_at = :now WHERE id = :id",
                 now=now,
                 id=user.id,
             )
+            if administrated and not at_the_machine:
+                await require_an_administrator(tx, context.zone)
             link = await self._invite(tx, context.zone, user.id, RESET_LIFE, "password-reset")
             ended = await end_sessions(tx, context.zone, username, now=now, reason="password reset")
             await self._record(tx, codes.USER_PASSWORD_RESET, context, username, sessions_ended=len(ended))
@@ -261,30 +321,57 @@ class Users:
         return user.username
 
     async def change(
-        self, context: Context, username: str, patch: dict[str, Any], guard: VersionGuard = any_version
+        self,
+        context: Context,
+        username: str,
+        patch: Patch,
+        guard: VersionGuard = any_version,
+        *,
+        widen: bool = True,
     ) -> User:
-        """Change the members of :data:`CHANGEABLE` that ``patch`` names.
+        """Change the members of :data:`CHANGEABLE` that ``patch`` names, or names when it sees the user as he is.
 
         Disabling ends the user's sessions, and a changed role holds on open ones, everywhere before this returns.
-        Raises ``Conflict`` when it would leave the zone without an administrator who can sign in.
+        ``widen`` False refuses (``Denied``) what gives more than there was: a higher role, or a way into the account
+        of somebody who is more than a viewer. Raises ``Conflict`` when it would leave the zone without an
+        administrator who can sign in.
         """
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            await _hold_administrators(tx, context.zone)
+            await lock_administrators(tx, context.zone)
             before = await _locked(tx, context.zone, username)
             guard(before.version)
-            wanted = {member: patch.get(member, getattr(before, member)) for member in CHANGEABLE}
-            changed = [member for member in CHANGEABLE if wanted[member] != getattr(before, member)]
+            present = {member: getattr(before, member) for member in CHANGEABLE} | {"role": before.own_role}
+            named = patch(before) if callable(patch) else patch
+            wanted = present | {member: named[member] for member in CHANGEABLE if member in named}
+            changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
             if not changed:
                 return before
-            await self._keep_an_administrator(tx, before, wanted)
+            administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
+            if not widen:
+                _require_narrow(before, row, changed)
+            if administrated and not (row["is_active"] and row["role"] == "admin"):
+                await require_an_administrator(tx, context.zone)
             revision, ended = await self._after_change(tx, context, before, row, changed, now)
             user = await _read(tx, context.zone, username)
         if narrows(before, row) or ended:
             await self._revocations.settle(revision, context)
         return user
+
+    async def delete(self, context: Context, username: str, guard: VersionGuard = any_version) -> None:
+        """Delete a user with everything of his; nothing he opened or made is accepted when this returns.
+
+        Raises ``NotFound``, and ``Conflict`` for the last administrator.
+        """
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            await lock_administrators(tx, context.zone)
+            user = await _locked(tx, context.zone, username)
+            guard(user.version)
+            revision = await remove_user(tx, context, user, self._recorder, self._revocations, self._clock.now())
+        await self._revocations.settle(revision, context)
 
     async def reset_mfa(self, context: Context, username: str) -> dict[str, Any]:
         """Forget the user's second factors and end the sessions they opened: the next sign-in enrols anew.
@@ -329,7 +416,7 @@ class Users:
                 after=after,
                 limit=limit + 1,
             )
-        found = [_user(row) for row in rows[:limit]]
+        found = [user_of(row) for row in rows[:limit]]
         return found, found[-1].username if len(rows) > limit else None
 
     async def _invite(
@@ -362,32 +449,22 @@ class Users:
             raise Unauthenticated("The invitation is unknown or was used.", reason="invalid_token")
         if row["invitation_expires_at"] <= self._clock.now():
             raise Unauthenticated("The invitation has expired; ask for a new one.", reason="token_expired")
-        return _user(row)
-
-    async def _keep_an_administrator(self, tx: Transaction, before: User, wanted: dict[str, Any]) -> None:
-        stays = wanted["is_active"] and wanted["role"] == "admin"
-        if stays or not (before.is_active and before.role == "admin" and before.has_password):
-            return
-        others = await tx.value(
-            "SELECT count(*) FROM users WHERE zone = :zone AND role = 'admin' AND is_active"
-            " AND password_hash IS NOT NULL AND id <> :id",
-            zone=before.zone,
-            id=before.id,
-        )
-        if not others:
-            raise Conflict("This is the last administrator who can sign in; make another one first.")
+        return user_of(row)
 
     async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
         try:
             row = await tx.one(
-                "UPDATE users SET is_active = :is_active, role = :role, email = :email, full_name = :full_name,"
-                " mfa_enabled = :mfa_enabled, version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
-                **wanted,
+                "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
+                " mfa_enabled = :mfa_enabled, external_id = :external_id, profile = cast(:profile AS jsonb),"
+                " version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
+                **{**wanted, "profile": json.dumps(dict(wanted["profile"]))},
                 now=now,
                 id=before.id,
             )
         except IntegrityError:
             raise Conflict("The e-mail address is taken.", reason="already_exists") from None
+        await settle_roles(tx, before.zone, [before.username])
+        row = await tx.one("SELECT * FROM users WHERE id = :id", id=before.id)
         assert row is not None
         return row
 
@@ -419,9 +496,37 @@ class Users:
         await self._recorder.record(tx, kind, "success", context, subject=subject, **details)
 
 
-async def _hold_administrators(tx: Transaction, zone: str) -> None:
-    # two administrators demoting each other must not both succeed
-    await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.administrators'), hashtext(:zone))", zone=zone)
+async def remove_user(
+    tx: Transaction, context: Context, user: User, recorder: Recorder, revocations: Revoke, now: datetime
+) -> int:
+    """Delete the locked ``user``, and end what he had; answers the feed revision to settle. Called last.
+
+    The caller holds :func:`lock_administrators`. Raises ``Conflict`` for the last administrator.
+    """
+    administrated = await administrates(tx, context.zone, user.username)
+    ended = await end_sessions(tx, context.zone, user.username, now=now, reason="user deleted")
+    keys = await tx.all(
+        "DELETE FROM api_keys WHERE zone = :zone AND username = :u RETURNING id", zone=context.zone, u=user.username
+    )
+    await tx.run("DELETE FROM sessions WHERE zone = :zone AND username = :u", zone=context.zone, u=user.username)
+    await forget_failures(tx, context.zone, user.username)
+    await tx.run("DELETE FROM users WHERE id = :id", id=user.id)
+    if administrated:
+        await require_an_administrator(tx, context.zone)
+    await recorder.record(
+        tx,
+        codes.USER_DELETED,
+        "success",
+        context,
+        subject=Subject(id=user.username, type="user"),
+        role=user.role,
+        sessions_ended=len(ended),
+    )
+    # a namesake made later must find nothing of his in the workers' memory
+    for key in keys:
+        await feed.announce(tx, context.zone, "api_key", key["id"])
+    await feed.announce(tx, context.zone, "user", user.username)
+    return await revocations.revoke(tx, context, "user", user.username, "user deleted")
 
 
 async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
@@ -448,7 +553,7 @@ async def _read(tx: Transaction, zone: str, username: str) -> User:
     row = await tx.one("SELECT * FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username)
     if row is None:
         raise NotFound(f"There is no user {username}.")
-    return _user(row)
+    return user_of(row)
 
 
 async def _locked(tx: Transaction, zone: str, username: str) -> User:
@@ -457,10 +562,11 @@ async def _locked(tx: Transaction, zone: str, username: str) -> User:
     )
     if row is None:
         raise NotFound(f"There is no user {username}.")
-    return _user(row)
+    return user_of(row)
 
 
-def _user(row: Row) -> User:
+def user_of(row: Row) -> User:
+    """The user a row of the table is."""
     return User(
         row["id"],
         row["zone"],
@@ -468,12 +574,15 @@ def _user(row: Row) -> User:
         row["email"],
         row["full_name"],
         row["role"],
+        row["own_role"] or row["role"],
         row["is_active"],
         row["mfa_enabled"],
         row["must_change_password"],
         row["password_hash"] is not None,
         row["invitation_hash"] is not None,
         row["provider"],
+        row["external_id"],
+        row["profile"],
         row["last_login_at"],
         row["version"],
         row["created_at"],

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -121,7 +120,8 @@ class Front:
         limits: RequestLimits | None = None,
     ) -> None:
         origins = list(cors_origins)
-        self._app = _cors(app, origins) if origins else app
+        self._app = app
+        self._origins = frozenset(origin.encode("latin-1") for origin in origins)
         self._routes = {key: (hot, *key) for key, hot in routes.items()}
         self._ids = ids
         self._clock = clock
@@ -147,6 +147,13 @@ class Front:
             error = _strip_zone(scope, state, path)
         hot = self._routes.get((scope["method"], scope["path"]))
         answer = _Answer(send, state["request_id"].encode(), hot is None)
+        if self._origins:
+            # on every answer: a page of another origin must be able to read a refusal too
+            answer.cors, preflight = self._cross_origin(scope)
+            if preflight:
+                await _answer_preflight(answer, allowed=len(answer.cors) > 1)
+                self._finish(scope, state, hot, answer.status, perf_counter() - started)
+                return
         if not 0 <= length <= self._max_body_bytes:
             error = _too_large()
         rest = receive
@@ -168,6 +175,19 @@ class Front:
             await _answer_error(answer, raised, state, scope["method"])
         finally:
             self._finish(scope, state, hot, answer.status or CLIENT_GONE, perf_counter() - started)
+
+    def _cross_origin(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """What the answer says to a page of the request's origin, and whether the request only asks for that."""
+        origin, asked = b"", False
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                origin = value
+            elif name == b"access-control-request-method":
+                asked = scope["method"] == "OPTIONS"
+        told = [(b"vary", b"Origin")]
+        if origin in self._origins:
+            told += [(b"access-control-allow-origin", origin), *_EXPOSED]
+        return told, asked and origin != b""
 
     def _describe(self, scope: Scope) -> tuple[dict[str, Any], int, bool]:
         """The request's names, the length its body announces, and whether it comes in chunks."""
@@ -255,13 +275,14 @@ class Front:
 class _Answer:
     """The ``send`` the endpoint gets: adds headers, remembers how far the answer is."""
 
-    __slots__ = ("_cold", "_request_id", "_send", "complete", "extra", "status", "too_large")
+    __slots__ = ("_cold", "_request_id", "_send", "complete", "cors", "extra", "status", "too_large")
 
     def __init__(self, send: Send, request_id: bytes, cold: bool) -> None:
         self._send = send
         self._request_id = request_id
         self._cold = cold
         self.extra: list[tuple[bytes, bytes]] = []
+        self.cors: list[tuple[bytes, bytes]] = []
         self.status = 0
         self.complete = False
         self.too_large = False
@@ -273,12 +294,12 @@ class _Answer:
                 return self._refuse_body()
             self.status = message["status"]
             if self._cold:
-                headers = [*message.get("headers", ()), (b"x-request-id", self._request_id), *self.extra]
+                headers = [*message.get("headers", ()), (b"x-request-id", self._request_id), *self.extra, *self.cors]
                 # a page may need a policy of its own; hot endpoints set none of these
                 own = {name.lower() for name, _ in headers} & _SECURITY_NAMES
                 headers.extend(header for header in SECURITY_HEADERS if header[0] not in own)
             else:
-                headers = [*message["headers"], (b"x-request-id", self._request_id), *SECURITY_HEADERS]
+                headers = [*message["headers"], (b"x-request-id", self._request_id), *self.cors, *SECURITY_HEADERS]
             message["headers"] = headers
         elif kind == "http.response.body":
             if self.complete:
@@ -423,14 +444,22 @@ async def _nothing() -> None:
     return None
 
 
-def _cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=["GET", "POST", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-API-Key", "X-Request-ID"],
-        expose_headers=["ETag", "Retry-After", "X-Request-ID"],
-    )
+_EXPOSED = ((b"access-control-expose-headers", b"ETag, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"),)
+_PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Content-Type, Idempotency-Key, If-Match, X-API-Key, X-Request-ID",
+    ),
+    (b"access-control-max-age", b"600"),
+    (b"content-length", b"0"),
+)
+
+
+async def _answer_preflight(answer: _Answer, *, allowed: bool) -> None:
+    status, headers = (200, [*_PREFLIGHT]) if allowed else (400, [(b"content-length", b"0")])
+    await answer({"type": "http.response.start", "status": status, "headers": headers})
+    await answer({"type": "http.response.body", "body": b""})
 
 
 class _Statuses(dict[int, str]):

@@ -25,6 +25,7 @@ class Permission(StrEnum):
     USERS_WRITE = "users:write"
     PROVIDERS_READ = "providers:read"  # identity providers, without their secrets
     PROVIDERS_WRITE = "providers:write"  # decides who may come in as whom, so an administrator's
+    SCIM_WRITE = "scim:write"  # people and groups by SCIM; to raise anybody's role takes users:write beside it
     SERVERS_READ = "servers:read"
     SERVERS_WRITE = "servers:write"
     CREDENTIALS_READ = "credentials:read"  # names and ages; values are never readable

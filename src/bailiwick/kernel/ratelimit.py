@@ -49,8 +49,11 @@ class LimitResult:
     reset_s: float
 
     def headers(self) -> dict[str, str]:
-        """``X-RateLimit-*``, and ``Retry-After`` when the request was refused."""
+        """``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10), the older ``X-RateLimit-*``, and ``Retry-After``
+        when the request was refused."""
         told = {
+            "RateLimit-Policy": f'"minute";q={self.limit};w=60',
+            "RateLimit": f'"minute";r={self.remaining};t={math.ceil(self.reset_s)}',
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(math.ceil(self.reset_s)),

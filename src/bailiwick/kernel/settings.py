@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bailiwick_verify.note import VerifierKey
 
+_ORIGIN = r"^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -96,6 +97,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Networks whose X-Forwarded-For is believed."
     )
+    cors_origins: Annotated[tuple[Annotated[str, Field(pattern=_ORIGIN)], ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the API from a browser, such as https://portal.example.com."
+    )
     metrics_token: SecretStr | None = Field(None, description="Bearer accepted at /metrics beside a person's token.")
     decision_cache_entries: int = Field(50_000, ge=0, description="Decisions kept per worker.")
     decision_input_days: int = Field(30, ge=1, description="How long decision inputs are kept, sealed.")
@@ -128,7 +132,14 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("allow_upstream_networks", "trusted_proxies", "witnesses", "mfa_roles", "mfa_required_outside"):
+        for name in (
+            "allow_upstream_networks",
+            "trusted_proxies",
+            "witnesses",
+            "mfa_roles",
+            "mfa_required_outside",
+            "cors_origins",
+        ):
             raw = values.get(name)
             if isinstance(raw, str):
                 values[name] = tuple(part.strip() for part in raw.split(",") if part.strip())

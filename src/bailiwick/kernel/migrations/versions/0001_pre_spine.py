@@ -88,6 +88,7 @@ CREATE TABLE users (
   external_id text,
   provider text,
   subject text,
+  profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
   mfa_enabled boolean NOT NULL DEFAULT false,
   password_hash text,
@@ -222,12 +223,14 @@ CREATE TABLE applications (
   grants jsonb NOT NULL DEFAULT '{}',
   secret_hash text NOT NULL,
   rate_limit int CHECK (rate_limit >= 0),
+  owner text,
   is_active boolean NOT NULL DEFAULT true,
   version int NOT NULL DEFAULT 1,
   secret_rotated_at timestamptz NOT NULL,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  UNIQUE (zone, name)
+  UNIQUE (zone, name),
+  FOREIGN KEY (zone, owner) REFERENCES users (zone, username) ON DELETE SET NULL (owner)
 );
 """
 
@@ -246,7 +249,7 @@ CREATE TABLE groups (
   version int NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  FOREIGN KEY (zone, owner) REFERENCES users (zone, username) ON UPDATE CASCADE ON DELETE SET NULL (owner)
+  FOREIGN KEY (zone, owner) REFERENCES users (zone, username) ON DELETE SET NULL (owner)
 );
 CREATE UNIQUE INDEX ON groups (zone, lower(name));
 CREATE INDEX ON groups (zone, external_id);

@@ -1,0 +1,87 @@
+"""Signing in: how many people a second, by each way in.
+
+The directory is a real OpenLDAP of 10,000 people under TLS, as the tests start it. Everybody signs in once before it is
+measured, so that what is measured is a day's sign-ins and not the making of users. A part measures one way in and
+answers its figures; ``PARTS`` names them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.common import Load, Stack, median, report, stack, wrk
+
+ROUNDS = 3
+CONNECTIONS = 32
+
+
+def ldap(made: Stack, seconds: float) -> dict[str, float]:
+    """Sign-ins by a directory: search, bind, groups, session; LDAPS, verified."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "identity"))
+    import slapd  # type: ignore[import-not-found]  # the server that the tests sign in at
+
+    with slapd.running() as directory:
+        options = {
+            "urls": [f"ldaps://127.0.0.1:{directory.ldaps_port}"],
+            "ca": directory.authority.pem,
+            "bind_dn": slapd.READER,
+            "base_dn": slapd.BASE,
+            "roles": {slapd.cn(f"team{n}"): "viewer" for n in range(100)},
+            "pool_size": 16,
+        }
+        secrets = {"bind_password": slapd.READER_WORD}
+        body = {"name": "bench", "kind": "ldap", "options": options, "secrets": secrets}
+        made.api.call("POST", "/api/v1/identity-providers", body)
+        url = f"http://127.0.0.1:{made.api_port}/api/v1/auth/login/ldap"
+        script = f"""
+local n, step = 0, 7
+local thread = 0
+function setup(t) thread = thread + 1; t:set("offset", thread * 5000) end
+function request()
+  n = n + 1
+  local who = string.format("user%05d", (offset + n) % {slapd.PEOPLE})
+  local body = '{{"username":"' .. who .. '","password":"{slapd.WORD}"}}'
+  return wrk.format("POST", nil, {{ ["Content-Type"] = "application/json" }}, body)
+end
+"""
+        first = wrk(url, seconds, CONNECTIONS, threads=2, script=script)
+        loads: list[Load] = [wrk(url, seconds, CONNECTIONS, threads=2, script=script) for _ in range(ROUNDS)]
+    return {
+        "ldap_logins_per_s": median([load.rps for load in loads]),
+        "ldap_login_p99_ms": median([load.p99 for load in loads]),
+        "ldap_first_logins_per_s": round(first.rps, 1),
+        "ldap_errors": first.errors + sum(load.errors for load in loads),
+    }
+
+
+PARTS: dict[str, Callable[[Stack, float], dict[str, float]]] = {"ldap": ldap}
+
+
+def run(parts: list[str], seconds: float, workers: int, out: str | None) -> None:
+    """Measure and report."""
+    figures: dict[str, float] = {}
+    for part in parts:
+        with stack(workers=workers, environment={"BAILIWICK_RATE_LIMIT_ANONYMOUS": "10000000"}) as made:
+            figures |= PARTS[part](made, seconds)
+    report(
+        "login",
+        figures,
+        out,
+        workers=workers,
+        method=f"wrk -t2 -c{CONNECTIONS}, {seconds:g} s, medians of {ROUNDS}; through Envoy's API listener;"
+        " limit per address raised; development mode, so no second factor",
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m bench login``."""
+    parser = argparse.ArgumentParser(prog="python -m bench login", description=__doc__)
+    parser.add_argument("--only", choices=sorted(PARTS), action="append", help="measure only this way in")
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", metavar="FILE", help="write the JSON here too")
+    given = parser.parse_args(arguments)
+    run(given.only or sorted(PARTS), given.seconds, given.workers, given.out)
