@@ -52,6 +52,18 @@ class Session:
         }
 
 
+_OPEN = """
+WITH forgotten AS (DELETE FROM login_failures WHERE zone = :zone AND username = :username),
+seen AS (UPDATE users SET last_login_at = :now WHERE zone = :zone AND username = :username),
+made AS (
+  INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,
+    idle_until, expires_at)
+  VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now, :idle_until, :expires_at)
+)
+INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
+"""
+
+
 async def open_session(
     tx: Transaction,
     context: Context,
@@ -63,12 +75,16 @@ async def open_session(
     now: datetime,
     idle_until: datetime,
     expires_at: datetime,
+    refresh: bytes,
 ) -> None:
-    """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176."""
+    """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
+
+    ``refresh`` is the digest of its refresh token. Failed sign-ins are forgotten: the person has proved himself. All of
+    it is one statement, as people sign in at the same hour.
+    """
     await tx.run(
-        "INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,"
-        " idle_until, expires_at) VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now,"
-        " :idle_until, :expires_at)",
+        _OPEN,
+        refresh=refresh,
         amr=[*amr],
         idle_until=idle_until,
         id=identifier,
