@@ -125,8 +125,8 @@ def cn(name: str) -> str:
     return f"cn={name},ou=groups,{BASE}"
 
 
-def content() -> str:
-    """Everybody. ``jane`` is an operator by a group in a group in a circle."""
+def content(people: int = PEOPLE) -> str:
+    """Everybody, ``people`` of them of no interest. ``jane`` is an operator by a group in a group in a circle."""
     told = [
         _entry(BASE, objectClass=["dcObject", "organization"], dc="example", o="Example"),
         _entry(
@@ -160,9 +160,9 @@ def content() -> str:
         group("admins", uid("adam")),
         group("Ops, Night", f"uid=comma\\, smith+cn=Comma,ou=people,{BASE}", dn=f"cn=Ops\\, Night,ou=groups,{BASE}"),
         *(group(f"level{n}", cn(f"level{n - 1}") if n else uid("deep")) for n in range(8)),
-        *(person(f"user{n:05}", word=WORD) for n in range(PEOPLE)),
+        *(person(f"user{n:05}", word=WORD) for n in range(people)),
     ]
-    told += [group(f"team{n}", *(uid(f"user{m:05}") for m in range(n, PEOPLE, 100))) for n in range(100)]
+    told += [group(f"team{n}", *(uid(f"user{m:05}") for m in range(n, people, 100))) for n in range(min(people, 100))]
     return "".join(told)
 
 

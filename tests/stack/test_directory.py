@@ -21,7 +21,7 @@ def stack() -> Iterator[Stack]:
 
 
 def test_the_seeds_call_signs_in_and_the_command_says_what_works(stack: Stack, tmp_path: Path) -> None:
-    with directory.running(ldif=directory.content().partition("user00000")[0].rpartition("dn::")[0]) as made:
+    with directory.running(ldif=directory.content(people=0)) as made:
         options = {
             "urls": [f"ldaps://127.0.0.1:{made.ldaps_port}"],
             "ca": made.authority.pem,
@@ -46,7 +46,7 @@ def test_the_seeds_call_signs_in_and_the_command_says_what_works(stack: Stack, t
             assert call("GET", f"{stack.api}/api/v1/{path}", token=token).status == 403, path
         question = {"user_id": "lone", "resource": "servers", "action": "read"}
         decided = call("POST", f"{stack.api}/api/v1/authz/evaluate", token=token, body=question)
-        assert decided.status == 403 or decided.json["allow"] is False, decided
+        assert decided.status == 403 or decided.json["allowed"] is False, decided
 
         word = tmp_path / "word"
         word.write_text(directory.WORD + "\n")

@@ -14,7 +14,7 @@ import structlog
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.identity.login.lockout import locked_until
+from bailiwick.identity.login.lockout import counted_names, locked_until
 from bailiwick.identity.login.sign_ins import FactorDue, Method, SignedIn, SignIns
 from bailiwick.identity.sessions import printable
 from bailiwick.identity.users import forget_failures
@@ -22,7 +22,7 @@ from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import BailiwickError, Unauthenticated
+from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
 from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN
 from bailiwick.kernel.ids import Ids
 
@@ -84,9 +84,10 @@ class Arrivals:
         ``mfa_enrolment_required``.
         """
         try:
-            await self._welcome(context, arrival)
-            async with self._database.begin() as tx:
-                outcome = await self._conclude(tx, context, arrival, method, amr, counted)
+            outcome = await self._known(context, arrival, method, amr, counted)
+            if outcome is None:
+                await self._welcome(context, arrival)
+                outcome = await self._known(context, arrival, method, amr, counted, welcomed=True)
         except BailiwickError as error:
             if error.status >= 500:
                 raise
@@ -94,7 +95,30 @@ class Arrivals:
             raise
         if isinstance(outcome, FactorDue):
             raise outcome.error()
+        if outcome is None:
+            raise Unavailable("The account changed meanwhile; try again.")
         return outcome
+
+    async def _known(
+        self,
+        context: Context,
+        arrival: Arrival,
+        method: Method,
+        amr: tuple[str, ...],
+        counted: str,
+        *,
+        welcomed: bool = False,
+    ) -> SignedIn | FactorDue | None:
+        """Conclude for who is a user just as the provider says he is; None where something is to be made or changed.
+
+        One transaction for what nearly every sign-in is. ``welcomed``: what could be changed has been.
+        """
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            user = await _user(tx, context.zone, arrival, lock=True)
+            if user is None or not (welcomed or _as_told(user, arrival)):
+                return None
+            return await self._conclude(tx, context, user, method, amr, counted)
 
     async def refused(
         self, context: Context, username: str, method: Method, provider: str, reason: str, cause: str = ""
@@ -136,36 +160,25 @@ class Arrivals:
         )
 
     async def _conclude(
-        self,
-        tx: Transaction,
-        context: Context,
-        arrival: Arrival,
-        method: Method,
-        amr: tuple[str, ...],
-        counted: str,
+        self, tx: Transaction, context: Context, user: Row, method: Method, amr: tuple[str, ...], counted: str
     ) -> SignedIn | FactorDue:
-        user = await _user(tx, context.zone, arrival, lock=True)
-        if user is None or not user["is_active"]:
+        if not user["is_active"]:
             raise Unauthenticated(reason="account_disabled")
-        for name in filter(None, (user["username"], counted)):
+        for name in await counted_names(tx, context.zone, user["username"], counted):
             until = await locked_until(tx, context.zone, name, self._clock.now(), lock=True)
             if until is not None:
                 wait = max(1, int((until - self._clock.now()).total_seconds()) + 1)
                 raise BailiwickError(reason="account_locked", headers={"Retry-After": str(wait)})
-        if counted:
-            await forget_failures(tx, context.zone, counted)
+            if name == counted:
+                await forget_failures(tx, context.zone, counted)
         return await self._sign_ins.conclude(tx, context, user, method, amr)
 
     async def _welcome(self, context: Context, arrival: Arrival) -> None:
         """Have the user as the provider says he is: made, or changed, where something differs."""
-        email, full_name = _email(arrival), _CONTROL.sub("", arrival.full_name)[:200]
-        role = arrival.role if arrival.role in RANK else NO_ROLE
+        email, full_name, role = _email(arrival), _full_name(arrival), _role(arrival)
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _user(tx, context.zone, arrival)
-            same = user is not None and (user["role"], user["full_name"]) == (role, full_name)
-            if same and user is not None and (not arrival.email or user["email"] == email):
-                return
             if user is None:
                 await self._make(tx, context, arrival, email, full_name, role)
                 username = arrival.username
@@ -238,6 +251,21 @@ class Arrivals:
             cause="sign-in",
         )
         return True
+
+
+def _as_told(user: Row, arrival: Arrival) -> bool:
+    """Whether the user is already as the provider says he is."""
+    if (user["role"], user["full_name"]) != (_role(arrival), _full_name(arrival)):
+        return False
+    return not arrival.email or user["email"] == _email(arrival)
+
+
+def _role(arrival: Arrival) -> str:
+    return arrival.role if arrival.role in RANK else NO_ROLE
+
+
+def _full_name(arrival: Arrival) -> str:
+    return _CONTROL.sub("", arrival.full_name)[:200]
 
 
 def _email(arrival: Arrival) -> str:

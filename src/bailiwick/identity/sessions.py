@@ -53,6 +53,19 @@ class Session:
         }
 
 
+_OPEN = """
+WITH forgotten AS (DELETE FROM login_failures WHERE zone = :zone AND username = :username),
+seen AS (UPDATE users SET last_login_at = :now WHERE zone = :zone AND username = :username),
+made AS (
+  INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,
+    idle_until, expires_at, origin)
+  VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now, :idle_until, :expires_at,
+    cast(:origin AS jsonb))
+)
+INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
+"""
+
+
 async def open_session(
     tx: Transaction,
     context: Context,
@@ -64,16 +77,18 @@ async def open_session(
     now: datetime,
     idle_until: datetime,
     expires_at: datetime,
+    refresh: bytes,
     origin: Mapping[str, str] | None = None,
 ) -> None:
     """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
 
-    ``origin`` is what an identity provider calls it: `issuer`, `subject`, `sid`, `provider`.
+    ``refresh`` is the digest of its refresh token; ``origin`` is what an identity provider calls the session: `issuer`,
+    `subject`, `sid`, `provider`. Failed sign-ins are forgotten: the person has proved himself. All of it is one
+    statement, as people sign in at the same hour.
     """
     await tx.run(
-        "INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,"
-        " idle_until, expires_at, origin) VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now,"
-        " :now, :idle_until, :expires_at, cast(:origin AS jsonb))",
+        _OPEN,
+        refresh=refresh,
         origin=json.dumps(dict(origin or {})),
         amr=[*amr],
         idle_until=idle_until,

@@ -18,12 +18,13 @@ from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.arrivals import Arrival, Arrivals
 from bailiwick.identity.ldap.connection import DirectoryError
 from bailiwick.identity.ldap.directory import Directory, Found, No, Noticed, authenticate
-from bailiwick.identity.login.lockout import count_failure, locked_until
+from bailiwick.identity.login.lockout import count_failure, locked_until, locks_under
 from bailiwick.identity.login.sign_ins import SignedIn
-from bailiwick.identity.providers import Provider, Providers, options_of
+from bailiwick.identity.providers import Provider, Providers, of_kind, options_of
 from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
+from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
 from bailiwick.kernel.db import Database
@@ -98,19 +99,22 @@ class LdapLogin:
         Raises ``unknown_realm``, ``invalid_credentials``, ``account_locked``, ``directory_unavailable``; the password
         being right also ``account_disabled``, ``password_expired`` and what :meth:`Arrivals.sign_in` raises.
         """
-        provider = await self._provider(context.zone, realm)
+        provider, until, any_locked = await self._begin(context.zone, username, realm)
         if not password:
             # an empty password would make an anonymous bind, which succeeds (RFC 4513 §5.1.2)
             await self._arrivals.refused(
                 context, username, "ldap", provider.name, "invalid_credentials", "empty password"
             )
             raise Unauthenticated(reason="invalid_credentials")
+        if until is not None:
+            await self._arrivals.refused(context, username, "ldap", provider.name, "account_locked")
+            raise _locked(until, self._clock.now())
         counted = [_counted(provider, folded(username))]
-        await self._heed_lock(context, provider, username, counted[0])
 
         async def found_as(found: Found) -> None:
             counted.append(_counted(provider, found.subject or found.dn.casefold()))
-            await self._heed_lock(context, provider, username, counted[-1])
+            if any_locked:
+                await self._heed_lock(context, provider, username, counted[-1])
 
         answer = await self._ask(context, provider, username, password, found_as)
         if isinstance(answer, No):
@@ -119,18 +123,22 @@ class LdapLogin:
         arrival = Arrival(
             provider.name,
             found.subject,
-            options_of(provider).name_prefix + found.username,
+            self._directories.of(provider).options.name_prefix + found.username,
             found.email,
             found.full_name,
             role,
         )
         return await self._arrivals.sign_in(context, arrival, "ldap", ("pwd",), counted=counted[-1])
 
-    async def _provider(self, zone: str, realm: str | None) -> Provider:
-        known = await self._providers.enabled(zone, "ldap")
-        for provider in known:
-            if realm is None or provider.name == realm:
-                return provider
+    async def _begin(self, zone: str, username: str, realm: str | None) -> tuple[Provider, datetime | None, bool]:
+        """The directory to ask, until when the name is locked there, and whether any name is."""
+        async with self._database.begin() as tx:
+            # without the lock on the zone that a mutation holds: it would make this a transaction that writes
+            for provider in await of_kind(tx, zone, "ldap"):
+                if realm is None or provider.name == realm:
+                    locks = await locks_under(tx, zone, f"{provider.name}/", self._clock.now())
+                    return provider, locks.get(_counted(provider, folded(username))), bool(locks)
+            await require_active(tx, zone)
         raise BailiwickError(reason="unknown_realm")
 
     async def _ask(

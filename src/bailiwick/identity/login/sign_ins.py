@@ -31,7 +31,6 @@ from bailiwick.identity.login.lockout import count_failure, locked_until
 from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn
 from bailiwick.identity.ports import Revoke, SessionTokens
 from bailiwick.identity.sessions import end_oldest_sessions, open_session
-from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
@@ -148,9 +147,8 @@ class SignIns:
     ) -> SignedIn:
         """Open a session for the locked ``user``: its row, its event, its tokens."""
         username, now = user["username"], self._clock.now()
-        await forget_failures(tx, context.zone, username)
         session_id, expires_at = self._ids(), _ends_at(now, self._life, origin)
-        await tx.run("UPDATE users SET last_login_at = :now WHERE id = :id", now=now, id=user["id"])
+        refresh = REFRESH_PREFIX + self._ids.secret(32)
         await open_session(
             tx,
             context,
@@ -162,13 +160,7 @@ class SignIns:
             idle_until=min(now + self._idle, expires_at),
             expires_at=expires_at,
             origin=origin,
-        )
-        refresh = REFRESH_PREFIX + self._ids.secret(32)
-        await tx.run(
-            "INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:hash, :id, :now)",
-            hash=_digest(refresh),
-            id=session_id,
-            now=now,
+            refresh=_digest(refresh),
         )
         # signed while the row is locked: whoever revokes the user later gets a later revision than the token's
         token, expires_in = self._token(context.zone, username, session_id, expires_at, now, amr)

@@ -1,0 +1,98 @@
+"""Signing in: how many people a second, by each way in.
+
+The directory is a real OpenLDAP of 10,000 people under TLS, as the tests start it. Everybody signs in once before it is
+measured, so that what is measured is a day's sign-ins and not the making of users. A part measures one way in and
+answers its figures; ``PARTS`` names them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.common import Load, Stack, cpu_seconds, median, report, stack, wrk
+
+ROUNDS = 3
+CONNECTIONS = 32
+PEOPLE = 300  # of the directory's that sign in, again and again
+
+
+def ldap(made: Stack, seconds: float) -> dict[str, float]:
+    """Sign-ins by a directory: search, bind, groups, session; LDAPS, verified."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "identity"))
+    import slapd  # type: ignore[import-not-found]  # the server that the tests sign in at
+
+    with slapd.running() as directory:
+        options = {
+            "urls": [f"ldaps://127.0.0.1:{directory.ldaps_port}"],
+            "ca": directory.authority.pem,
+            "bind_dn": slapd.READER,
+            "base_dn": slapd.BASE,
+            "roles": {slapd.cn(f"team{n}"): "viewer" for n in range(100)},
+            "pool_size": 16,
+        }
+        secrets = {"bind_password": slapd.READER_WORD}
+        body = {"name": "bench", "kind": "ldap", "options": options, "secrets": secrets}
+        made.api.call("POST", "/api/v1/identity-providers", body)
+        url = f"http://127.0.0.1:{made.api_port}/api/v1/auth/login/ldap"
+        script = f"""
+local n = 0
+local thread = 0
+function setup(t) thread = thread + 1; t:set("offset", thread * {PEOPLE // 2}) end
+function request()
+  n = n + 1
+  local who = string.format("user%05d", (offset + n) % {PEOPLE})
+  local body = '{{"username":"' .. who .. '","password":"{slapd.WORD}"}}'
+  return wrk.format("POST", nil, {{ ["Content-Type"] = "application/json" }}, body)
+end
+"""
+        first = wrk(url, 2, CONNECTIONS, threads=2, script=script)
+        made_users = first.requests
+        while made_users < PEOPLE:
+            made_users += wrk(url, 2, CONNECTIONS, threads=2, script=script).requests // 2
+        workers = [pid for part, pid in made.parts().items() if part.startswith("w") and part[1:].isdigit()]
+        spent = sum(map(cpu_seconds, workers))
+        loads: list[Load] = [wrk(url, seconds, CONNECTIONS, threads=2, script=script) for _ in range(ROUNDS)]
+        spent = sum(map(cpu_seconds, workers)) - spent
+    return {
+        "ldap_logins_per_s": median([load.rps for load in loads]),
+        "ldap_login_p99_ms": median([load.p99 for load in loads]),
+        "ldap_first_logins_per_s": round(first.rps, 1),
+        "ldap_login_worker_cpu_ms": round(1000 * spent / max(1, sum(load.requests for load in loads)), 2),
+        "ldap_errors": first.errors + sum(load.errors for load in loads),
+    }
+
+
+PARTS: dict[str, Callable[[Stack, float], dict[str, float]]] = {"ldap": ldap}
+
+# nobody's oldest session is ended, as nobody signs in a hundred times a day
+ENVIRONMENT = {"BAILIWICK_RATE_LIMIT_ANONYMOUS": "10000000", "BAILIWICK_MAX_SESSIONS": "100"}
+
+
+def run(parts: list[str], seconds: float, workers: int, out: str | None) -> None:
+    """Measure and report."""
+    figures: dict[str, float] = {}
+    for part in parts:
+        with stack(workers=workers, environment=ENVIRONMENT) as made:
+            figures |= PARTS[part](made, seconds)
+    report(
+        "login_directory",
+        figures,
+        out,
+        workers=workers,
+        method=f"wrk -t2 -c{CONNECTIONS}, {seconds:g} s, medians of {ROUNDS}; through Envoy's API listener;"
+        " limit per address raised; development mode, so no second factor",
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m bench login_directory``."""
+    parser = argparse.ArgumentParser(prog="python -m bench login_directory", description=__doc__)
+    parser.add_argument("--only", choices=sorted(PARTS), action="append", help="measure only this way in")
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", metavar="FILE", help="write the JSON here too")
+    given = parser.parse_args(arguments)
+    run(given.only or sorted(PARTS), given.seconds, given.workers, given.out)
