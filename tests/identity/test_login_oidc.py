@@ -646,6 +646,42 @@ async def test_a_provider_that_is_switched_off_signs_nobody_in(
     assert (await browser.get("/api/v1/auth/oidc/corp/login")).status == 404
 
 
+# ---------------------------------------------------------------------- the test of a provider
+
+
+async def walked(house: House, name: str = "corp") -> dict[str, tuple[bool, str, str]]:
+    """The steps of a test: whether each passed, what was seen, and how to mend it."""
+    token = await house.signed_in("root")
+    answer = await house.call("POST", f"/api/v1/identity-providers/{name}/test", {}, token=token)
+    assert answer.status == 200, answer.json()
+    steps = {step["step"]: (step["passed"], step["detail"], step["mend"]) for step in answer.json()["steps"]}
+    assert answer.json()["verdict"] == ("PASS" if all(step[0] for step in steps.values()) else "FAIL")
+    return steps
+
+
+async def test_a_test_names_what_is_wrong_and_what_mends_it(house: House, browser: Browser, provider: Provider) -> None:
+    there = f"{house.settings.issuer}/api/v1/auth/oidc/corp/callback"
+    back = web.Response(status=302, headers={"location": f"{there}?error=login_required"})
+    provider.pages["/authorize"] = lambda _: back
+    steps = await walked(house)
+    assert {name: passed for name, (passed, *_) in steps.items()} == dict.fromkeys(
+        ["discovery", "keys", "client", "return"], True
+    ), steps
+    provider.pages["/authorize"] = lambda _: web.Response(status=400)
+    assert there in (await walked(house))["return"][2]
+    provider.pages["/authorize"] = lambda _: web.Response(text="<html>")
+    assert there in (await walked(house))["return"][1]
+    provider.pages["/token"] = lambda _: web.json_response({"error": "invalid_client"}, status=401)
+    assert "client_secret" in (await walked(house))["client"][2]
+    provider.pages["/token"] = lambda _: web.json_response({"access_token": "a", "id_token": "b"})
+    assert (await walked(house))["client"][0] is False
+    provider.published = [{"kty": "oct", "k": "c2VjcmV0", "kid": "one"}]
+    assert (await walked(house))["keys"][0] is False
+    provider.change_metadata = lambda said: said.update(issuer=provider.issuer + "/")
+    assert "slash by slash" in (await walked(house))["discovery"][2]
+    assert "s+cret" not in str([event.details for event in await house.events()])
+
+
 # ---------------------------------------------------------------------- out again
 
 
