@@ -78,6 +78,7 @@ _NO_MUTATION = {
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/identity-providers/{name}/test": "tries it; leaves idp.tested",
     "POST /api/v1/auth/login/ldap": "leaves auth.login.success (tests/identity: it needs a directory)",
+    "POST /api/v1/auth/oidc/{name}/backchannel-logout": "leaves auth.session.ended (tests/identity: it needs a provider)",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
     **{
         f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_factors_in_a_stack.py walks it"
@@ -198,6 +199,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "DELETE /api/v1/sessions/{identifier}": ("SESSION", None, {}),
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
+        "POST /api/v1/auth/oidc/logout": ("/api/v1/auth/oidc/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
     }

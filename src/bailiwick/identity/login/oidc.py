@@ -261,6 +261,7 @@ class OidcLogin:
                 ids=self._ids,
                 recorder=self._recorder,
                 create=options.create_users,
+                link_by_id=options.link_by_external_id,
             )
             outcome = await self._sign_ins.conclude(tx, context, found.user, "oidc", person.amr, origin)
         if found.revision is not None:
