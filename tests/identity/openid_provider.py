@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlencode, urlsplit
 from aiohttp import web
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
+
 from people_fixtures import Answer, House
 
 CLIENT = "bailiwick client"

@@ -15,9 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 import uvicorn
-from people_fixtures import House
 
 from bailiwick.kernel.clock import SystemClock
+from people_fixtures import House
 
 _ROOT = Path(__file__).parent.parent.parent
 _CALLBACK = "/api/v1/auth/oidc/corp/callback"

@@ -75,9 +75,9 @@ async def provision(
     """Find or make the account of ``arrival``, bring it up to date, and answer it locked.
 
     ``create``: make accounts for people who have none. ``link_by_name``: take an account with the same user name or
-    address for his; only for a provider whose names are given out as carefully as ours. ``link_by_id``: take an account whose external id is the subject for his;
-    not for a provider that may call somebody as another provider calls him. Where the answer has a
-    ``revision``, hand it to ``Revoke.settle`` after the commit.
+    address for his; only for a provider whose names are given out as carefully as ours. ``link_by_id``: take an account
+    whose external id is the subject for his; not for a provider that may call somebody as another provider calls him.
+    Where the answer has a ``revision``, hand it to ``Revoke.settle`` after the commit.
 
     Raises ``Unauthenticated`` (``account_disabled``), ``Denied`` (``not_provisioned``, ``account_not_linked``) or
     ``InvalidRequest`` for what cannot be an account here. The transaction is then to be given up.
