@@ -64,7 +64,8 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
     while not server.started:
         assert not serving.done()
         await asyncio.sleep(0.01)
-    api = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    port = server.servers[0].sockets[0].getsockname()[1]
+    api = f"http://127.0.0.1:{port}"
     object.__setattr__(house.settings, "public_url", api)
     clients = [
         {

@@ -87,6 +87,7 @@ _NO_MUTATION = {
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/identity-providers/{name}/test": "tries it; leaves idp.tested",
     "POST /api/v1/auth/login/ldap": "leaves auth.login.success (tests/identity: it needs a directory)",
+    "POST /api/v1/auth/oidc/{name}/backchannel-logout": "leaves auth.session.ended (tests/identity: it needs a provider)",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
     **{
         f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_factors_in_a_stack.py walks it"
@@ -227,6 +228,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "PUT /scim/v2/Groups/{identifier}": ("SCIM/Groups", {"displayName": "scim-walkers", "externalId": "1"}, {}),
         "PATCH /scim/v2/Groups/{identifier}": ("SCIM/Groups", _scim_patch("displayName", "scim walkers"), {}),
         "DELETE /scim/v2/Groups/{identifier}": ("SCIM/Groups", None, {}),
+        "POST /api/v1/auth/oidc/logout": ("/api/v1/auth/oidc/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
         "DELETE /api/v1/users/{username}": ("/api/v1/users/guest", None, {}),

@@ -70,12 +70,14 @@ async def provision(
     recorder: Recorder,
     create: bool = True,
     link_by_name: bool = False,
+    link_by_id: bool = True,
 ) -> Provisioned:
     """Find or make the account of ``arrival``, bring it up to date, and answer it locked.
 
     ``create``: make accounts for people who have none. ``link_by_name``: take an account with the same user name or
-    address for his; only for a provider whose names are given out as carefully as ours. Where the answer has a
-    ``revision``, hand it to ``Revoke.settle`` after the commit.
+    address for his; only for a provider whose names are given out as carefully as ours. ``link_by_id``: take an account
+    whose external id is the subject for his; not for a provider that may call somebody as another provider calls him.
+    Where the answer has a ``revision``, hand it to ``Revoke.settle`` after the commit.
 
     Raises ``Unauthenticated`` (``account_disabled``), ``Denied`` (``not_provisioned``, ``account_not_linked``) or
     ``InvalidRequest`` for what cannot be an account here. The transaction is then to be given up.
@@ -86,7 +88,7 @@ async def provision(
     username = await _known(tx, context, arrival, now)
     created = False
     if username is None:
-        username = await _link(tx, context, arrival, now, recorder, by_name=link_by_name)
+        username = await _link(tx, context, arrival, now, recorder, by_name=link_by_name, by_id=link_by_id)
     if username is None:
         if not create:
             raise Denied(reason="not_provisioned")
@@ -139,7 +141,14 @@ async def _known(tx: Transaction, context: Context, arrival: Arrival, now: datet
 
 
 async def _link(
-    tx: Transaction, context: Context, arrival: Arrival, now: datetime, recorder: Recorder, *, by_name: bool
+    tx: Transaction,
+    context: Context,
+    arrival: Arrival,
+    now: datetime,
+    recorder: Recorder,
+    *,
+    by_name: bool,
+    by_id: bool,
 ) -> str | None:
     """The account that an administrator, or SCIM, made for the person, now linked to his subject."""
     rows = await tx.all(
@@ -155,8 +164,8 @@ async def _link(
     )
     if not rows:
         return None
-    by_id = [row for row in rows if row["external_id"] == arrival.subject]
-    candidates = by_id or (list(rows) if by_name else [])
+    same_id = [row for row in rows if by_id and row["external_id"] == arrival.subject]
+    candidates = same_id or (list(rows) if by_name else [])
     if len(candidates) != 1:
         raise Denied(reason="account_not_linked")
     username = str(candidates[0]["username"])
@@ -168,7 +177,7 @@ async def _link(
         context,
         subject=Subject(id=username, type="user"),
         provider=arrival.provider,
-        by="external id" if by_id else "name",
+        by="external id" if same_id else "name",
     )
     return username
 

@@ -261,6 +261,7 @@ class OidcLogin:
                 ids=self._ids,
                 recorder=self._recorder,
                 create=options.create_users,
+                link_by_id=options.link_by_external_id,
             )
             outcome = await self._sign_ins.conclude(tx, context, found.user, "oidc", person.amr, origin)
         if found.revision is not None:
@@ -413,7 +414,6 @@ class OidcLogin:
     async def _record(self, context: Context, name: str, reason: str, *, cause: str = "", subject: str = "") -> None:
         log.warning("authentication failed", zone=context.zone, provider=name, ip=context.network.ip, reason=reason,
                     cause=cause)  # fmt: skip
-        told = {name_: value for name_, value in (("provider", name), ("cause", cause)) if value}
         async with self._database.begin() as tx:
             await self._recorder.record(
                 tx,
@@ -423,7 +423,8 @@ class OidcLogin:
                 subject=Subject(id=printable(subject, 100), type="user") if subject else None,
                 reasons=(reason,),
                 method="oidc",
-                **told,
+                provider=name,
+                cause=cause,
             )
 
 

@@ -66,6 +66,7 @@ class OidcOptions(Body):
     roles: Annotated[dict[Line, RoleName], Field(max_length=500)] = Field(default_factory=dict)
     require: Annotated[dict[Claim, Line], Field(max_length=20)] = Field(default_factory=dict)
     create_users: bool = True
+    link_by_external_id: bool = False
     trusts_email: bool = False
     trusts_mfa: bool = False
     mfa_acr: Annotated[list[Line], Field(max_length=20)] = Field(default_factory=list)
