@@ -100,6 +100,8 @@ def test_a_request_by_post_is_verified_there_and_answered(stack: Stack, idp: Sim
 
 def test_the_test_button_says_whether_the_provider_takes_our_requests(stack: Stack, idp: SimpleSamlPhp) -> None:
     trust(stack, idp)
+    # the command reads settings, and not the options that `up` was given
+    stack.environment["BAILIWICK_PUBLIC_URL"] = stack.api
     told = stack.cli("idp", "test", "campus", "--json")
     assert told.returncode == 0, told.stdout + told.stderr
     assert [step["step"] for step in json.loads(told.stdout)["steps"]] == [
