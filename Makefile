@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 2 ] && n=2; [ $$n -gt 4 ] && n=4; echo $$n)
 
-.PHONY: help setup demo test lint format types bench audit docs clean check-apt
+.PHONY: help setup demo test lint format types bench soak audit docs clean check-apt
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ bench: setup ## Measure the governed request and the decision
 	@tools/apt-needs.sh
 	"$(BIN)/python" -m bench governed
 	"$(BIN)/python" -m bench decision
+
+soak: setup ## Kill everything under load for ten minutes and prove that nothing was lost
+	@tools/apt-needs.sh
+	"$(BIN)/python" -m bench soak
 
 audit: setup ## Look for known vulnerabilities in what is locked
 	@tools/audit.sh

@@ -146,8 +146,20 @@ async def prepare(url: str) -> None:
     await database.close()
 
 
-async def measure(events: int) -> dict[str, float | int]:
-    """All figures."""
+async def measure(events: int, searched: int) -> dict[str, float | int]:
+    """All figures: those of the way into the ledger, and the two of others that belong beside them."""
+    from bench import archive, search  # they stand on this module
+
+    figures = await into_the_ledger(events)
+    figures["cold_ratio"] = (await archive.measure(events))["cold_ratio"]
+    if searched:
+        found = await search.measure(searched)
+        figures |= {name: found[name] for name in ("search_request_ms", "search_subject_day_ms")}
+    return figures
+
+
+async def into_the_ledger(events: int) -> dict[str, float | int]:
+    """From the spools on."""
     context = multiprocessing.get_context("spawn")
     figures: dict[str, float | int] = {}
     with tempfile.TemporaryDirectory(prefix="bw-bench-") as home:
@@ -259,8 +271,12 @@ def main(arguments: list[str]) -> None:
     """``python -m bench evidence``."""
     parser = argparse.ArgumentParser(prog="python -m bench evidence")
     parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--searched", type=int, default=10_000_000, help="events searched among; 0: skip")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args(arguments)
-    figures = asyncio.run(measure(given.events))
-    method = f"{given.events} events by {WORKERS} workers, {_WAITING} waiting each; one sequencer; PostgreSQL beside"
+    figures = asyncio.run(measure(given.events, given.searched))
+    method = (
+        f"{given.events} events by {WORKERS} workers, {_WAITING} waiting each; one sequencer; PostgreSQL beside;"
+        f" searched among {given.searched}"
+    )
     report("evidence", figures, given.json, path="spool to ledger, no HTTP", method=method)

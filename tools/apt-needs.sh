@@ -2,7 +2,7 @@
 # Installs the Debian packages that the tests and benchmarks start for real. Names them where it may not install them.
 set -euo pipefail
 declare -A package=([redis-server]=redis-server [redis-sentinel]=redis-sentinel [nginx]=nginx [wrk]=wrk [hey]=hey [setpriv]=util-linux
-  [chromium]=chromium [curl]=curl [ip]=iproute2 [nsenter]=util-linux [unshare]=util-linux)
+  [chromium]=chromium [promtool]=prometheus [curl]=curl [ip]=iproute2 [nsenter]=util-linux [unshare]=util-linux)
 missing=()
 for command in "${!package[@]}"; do
   PATH=$PATH:/usr/sbin command -v "$command" >/dev/null || missing+=("${package[$command]}")

@@ -126,7 +126,8 @@ async def test_archived_events_are_exported_with_the_others(world: ArchiveWorld,
     done = await export_log(world.database, "default", tmp_path / "export", cold=world.cold)
     keys = [VerifierKey.parse(line) for line in (tmp_path / "export" / "verifier-keys").read_text().splitlines()]
     found, _ = verify_log(Folder(tmp_path / "export"), keys)
-    assert found.verdict == "PASS" and found.checked == done.events > 30
+    # the world's clock is a simulated one, which the verifier tells
+    assert found.verdict == "SIMULATED" and not found.findings and found.checked == done.events > 30
 
 
 async def test_evidence_comes_back_for_a_while(world: ArchiveWorld, api: Api) -> None:

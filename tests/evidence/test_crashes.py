@@ -103,7 +103,9 @@ async def test_a_sequencer_killed_at_each_of_its_writes_neither_loses_nor_repeat
         by_source[ended.source] = await world.put(ended, 5) + await world.put(ended, 2, zone="acme")
         await ended.close()
         async with world.database.begin() as tx:
-            outbox.append((await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))).id)
+            outbox.append(
+                (await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"), role="viewer")).id
+            )
         dying = start(sequence_until_write, world.url, str(world.root), calls)
         await asyncio.to_thread(dying.join)
         if dying.exitcode == 0:

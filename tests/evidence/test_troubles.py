@@ -213,7 +213,9 @@ async def test_an_old_backup_stops_everything_until_somebody_looked(world: World
     spool = await world.spool()
     waiting = await world.put(spool, 8)
     async with world.database.begin() as tx:
-        waiting.append((await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"))).id)
+        waiting.append(
+            (await world.recorder.record(tx, codes.USER_CREATED, "success", Context("default"), role="viewer")).id
+        )
     sequencer = world.sequencer()
     await sequencer.drain()
     troubles = sequencer.figures.troubles

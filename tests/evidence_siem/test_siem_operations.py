@@ -45,16 +45,17 @@ async def test_a_sink_that_begins_now_gets_nothing_old(siem: SiemWorld, plain: H
 
 
 async def test_filters_and_redaction_apply_on_the_way(siem: SiemWorld, plain: HecServer) -> None:
-    wanted = await siem.world.filled(5, query="what was looked for", n=3)
+    wanted = await siem.world.filled(5, path="what was looked for", scope="items:read")
     await siem.world.filled(5, kind=codes.AUDIT_READ)
     await splunk(
-        siem, plain, selection=Selection(names=("gateway.*",)), redact={"actor.user": "hash", "details.query": "mask"}
+        siem, plain, selection=Selection(names=("gateway.*",)), redact={"actor.user": "hash", "details.path": "mask"}
     )
     siem.run()
     await siem.until(siem.level)
     assert plain.ids == wanted
     events = [each["event"] for each in plain.indexed]
-    assert all(event["details"] == {"n": 3, "query": "[redacted]"} for event in events)
+    shown = [(event["details"]["scope"], event["details"]["path"]) for event in events]
+    assert shown == [("items:read", "[redacted]")] * 5
     assert {event["actor"]["user"] for event in events} == {events[0]["actor"]["user"]} != {"jane"}
     (status,) = await siem.operations.status("default")
     assert (status.delivered, status.lag_events) == (5, 0) and status.filtered >= 5

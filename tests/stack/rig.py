@@ -73,7 +73,7 @@ def call(
             {name.lower(): value for name, value in answer.getheaders()},
             answer.read().decode("utf-8", "replace"),
         )
-    if "json" in got.headers.get("content-type", "") and got.status in (200, 201):
+    if got.headers.get("content-type", "").startswith("application/json") and got.status in (200, 201):
         take_in(got.json)
     return got
 

@@ -5,16 +5,20 @@ It runs in a network namespace of its own, which has one address beyond loopback
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rig import PASSWORD, Stack, installation
+
+from bailiwick.identity.factors import totp
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "gateway"))
 from certificates import Authority
@@ -138,12 +142,21 @@ def test_a_person_reads_the_figures_by_his_role(outside: Outside) -> None:
     stack = outside.stack
     first = (stack.data_dir / "secrets" / "administrator-password").read_text().strip()
     login = {"username": "admin", "password": first}
-    token = json.loads(outside.post("/api/v1/auth/login/local", login)[1])["access_token"]
+    # beyond development mode an administrator needs a second factor, from the first sign-in on
+    owed = json.loads(outside.post("/api/v1/auth/login/local", login)[1])
+    assert owed["reason"] == "mfa_enrolment_required"
+    pending = {"mfa_token": owed["mfa_token"]}
+    secret = json.loads(outside.post("/api/v1/auth/mfa/enrolment", pending)[1])["secret"]
+    code = totp.code_at(base64.b32decode(secret + "=" * (-len(secret) % 8)), int(time.time()) // totp.STEP_S)
+    enrolled = json.loads(outside.post("/api/v1/auth/mfa/enrolment/confirm", {**pending, "code": code})[1])
+    token = enrolled["access_token"]
     assert outside.ask(stack.api, "/metrics", "-H", f"Authorization: Bearer {token}")[0] in {200, 403}
     change = {"current_password": first, "new_password": PASSWORD}
     assert outside.post("/api/v1/auth/password", change, token)[0] == 204
     login["password"] = PASSWORD
-    token = json.loads(outside.post("/api/v1/auth/login/local", login)[1])["access_token"]
+    owed = json.loads(outside.post("/api/v1/auth/login/local", login)[1])
+    answer = {"mfa_token": owed["mfa_token"], "code": enrolled["recovery_codes"][0]}
+    token = json.loads(outside.post("/api/v1/auth/mfa", answer)[1])["access_token"]
     assert outside.ask(stack.api, "/metrics", "-H", f"Authorization: Bearer {token}")[0] == 200
     viewer = {"username": "vera", "email": "vera@example.com", "role": "viewer", "password": "long enough for all"}
     assert outside.post("/api/v1/users", viewer, token)[0] == 201

@@ -29,10 +29,22 @@ READ_ONLY = {
     "version": "knows it by itself",
     "config diff": "compares settings",
     "db status": "shows the schema's revision",
+    "audit queries list": "names of kept searches, no events",
+    "audit queries show": "a kept search, no events",
+    "audit archive status": "what is sealed, no events",
+    "siem status": "how far sinks are, no events",
+    "siem dead-letters": "numbers of events and why they were refused",
+    "siem repeats": "runs of numbers",
+    "siem sinks list": "where evidence goes, none of it",
+    "siem sinks show": "where evidence goes, none of it",
 }
 # Commands that act through something whose events are proven elsewhere.
 THROUGH_OTHERS = {
     "demo": "calls the API",
+    "witness": "another party's process, which has no ledger",
+    "audit archive restore": "needs a week's evidence; tests/archive prove its event",
+    "audit archive purge": "needs a year's evidence; tests/archive prove its events",
+    "siem sinks enable": "as disable; tests/evidence_siem prove its event",
     "prepare": "what `up` begins with; leaves its events",
     "serve": "a process of `up`",
     "guard": "a process of `up`",
@@ -75,8 +87,23 @@ def dead_letter(stack: Stack) -> str:
     return str(row[0])
 
 
+def record_of(stack: Stack) -> str:
+    """The id of an evidence record."""
+    return str(stack.admin("GET", "/api/v1/evidence/records").json["records"][0]["id"])
+
+
 def lost_evidence(stack: Stack) -> None:
     latch_loss(Layout(stack.data_dir).spool, "w1-test: planted for the walk")
+
+
+def sink(stack: Stack, tmp: Path) -> list[str]:
+    """A document of a sink that nobody listens at."""
+    document = {
+        "name": "walk", "kind": "splunk", "start": "now", "secrets": {"token": "planted-token-of-the-walk"},
+        "options": {"url": stack.upstream.url},
+    }  # fmt: skip
+    (tmp / "sink.json").write_text(json.dumps(document))
+    return [str(tmp / "sink.json")]
 
 
 Prepare = Callable[[Stack, Path], list[str]]
@@ -100,6 +127,26 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "audit replay": (lambda stack, tmp: [dead_letter(stack)], codes.EVIDENCE_REPLAYED),
     "audit dead-letters": (lambda stack, tmp: [], codes.AUDIT_READ),
     "audit acknowledge-loss": (lambda stack, tmp: lost_evidence(stack) or [], codes.EVIDENCE_LOSS_ACKNOWLEDGED),
+    "audit search": (lambda stack, tmp: ["--name", "user.*"], codes.AUDIT_READ),
+    "audit timeline": (lambda stack, tmp: ["user", "admin"], codes.AUDIT_READ),
+    "audit queries save": (lambda stack, tmp: ["walk", "--code", "BW6003"], codes.AUDIT_QUERY_SAVED),
+    "audit queries run": (lambda stack, tmp: ["walk"], codes.AUDIT_READ),
+    "audit queries delete": (lambda stack, tmp: ["walk"], codes.AUDIT_QUERY_DELETED),
+    "audit archive seal": (lambda stack, tmp: [], codes.ARCHIVE_ASKED),
+    "audit archive verify": (lambda stack, tmp: [], codes.ARCHIVE_VERIFIED),
+    "audit archive hold": (lambda stack, tmp: ["--place", "--reason", "walk"], codes.ARCHIVE_HOLD_PLACED),
+    "evidence record": (lambda stack, tmp: ["--check", "walk", "--attest", "it was walked"], codes.EVIDENCE_RECORDED),
+    "evidence list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "evidence show": (lambda stack, tmp: [record_of(stack)], codes.AUDIT_READ),
+    "evidence pack": (
+        lambda stack, tmp: ["--window", "1h..now", "-o", str(tmp / "pack.zip")],
+        codes.EVIDENCE_PACK_BUILT,
+    ),
+    "siem sinks add": (sink, codes.SIEM_SINK_CREATED),
+    "siem drain": (lambda stack, tmp: ["walk", "--timeout", "0"], codes.SIEM_DRAINED),
+    "siem replay": (lambda stack, tmp: ["walk", "--from", "1h"], codes.SIEM_REPLAYED),
+    "siem sinks disable": (lambda stack, tmp: ["walk"], codes.SIEM_SINK_CHANGED),
+    "siem sinks remove": (lambda stack, tmp: ["walk"], codes.SIEM_SINK_DELETED),
     "down": (lambda stack, tmp: [], codes.INSTALLATION_STOPPED),
     "up": (lambda stack, tmp: [*stack.start, "--detach"], codes.INSTALLATION_STARTED),
 }
@@ -111,9 +158,18 @@ def commands() -> set[str]:
     for name, entry in COMMANDS.items():
         module, _, attribute = entry.target.partition(":")
         command = typer.main.get_command(getattr(import_module(module), attribute))
-        inner = getattr(command, "commands", None)
-        found |= {f"{name} {each}" for each in inner} if inner else {name}
+        found |= set(named(name, command))
     return found
+
+
+def named(name: str, command: Any) -> Iterator[str]:
+    """The names of a command, or of all in a group of any depth."""
+    inner = getattr(command, "commands", None)
+    if not inner:
+        yield name
+        return
+    for word, each in inner.items():
+        yield from named(f"{name} {word}", each)
 
 
 def test_every_command_is_known_to_this_walk() -> None:
@@ -125,7 +181,9 @@ def test_every_command_that_changes_or_reads_something_leaves_its_event(stack: S
     for name, (prepare, kind) in LEAVES.items():
         before = [] if name == "up" else [event["id"] for event in known(stack, kind)]
         done = stack.cli(*name.split(), *prepare(stack, tmp_path))
-        assert done.returncode == 0, (name, done.stdout + done.stderr)
+        # nothing is sealed yet, which is no data and no failure
+        expected = 3 if name == "audit archive verify" else 0
+        assert done.returncode == expected, (name, done.stdout + done.stderr)
         if name == "down":
             stopped = before
             continue

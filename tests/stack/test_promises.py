@@ -78,6 +78,19 @@ _NO_MUTATION = {
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/audit/verify": "reads; leaves audit.verified",
+    **{
+        f"{method} /api/v1/auth/{path}": "needs a second factor; tests/stack/test_factors_in_a_stack.py walks it"
+        for method, path in (
+            ("POST", "mfa"),
+            ("POST", "mfa/enrolment"),
+            ("POST", "mfa/enrolment/confirm"),
+            ("POST", "step-up"),
+            ("POST", "factors/totp"),
+            ("POST", "factors/totp/confirm"),
+            ("POST", "recovery-codes"),
+            ("DELETE", "factors/{identifier}"),
+        )
+    },
     "POST /api/v1/audit/archive/verify": "reads; leaves archive.verified",
     # tried where the clock can be moved (tests/archive): a new installation has nothing to restore or to end
     "POST /api/v1/audit/archive/restore": "leaves archive.restored",
@@ -148,6 +161,12 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
             {"username": "walker", "password": user["password"]},
             {},
         ),
+        "POST /api/v1/auth/refresh": ("REFRESH", None, {}),
+        "POST /api/v1/api-keys": ("/api/v1/api-keys", {"name": "walk", "permissions": ["servers:read"]}, {}),
+        "POST /api/v1/api-keys/{identifier}/rotate": ("KEY/rotate", {}, {}),
+        "DELETE /api/v1/api-keys/{identifier}": ("KEY", None, {}),
+        "POST /api/v1/audit/queries": ("/api/v1/audit/queries", {"name": "walk", "query": {"code": "BW1101"}}, {}),
+        "DELETE /api/v1/audit/queries/{query_id}": ("QUERY", None, {}),
         "POST /api/v1/auth/password": (
             "/api/v1/auth/password",
             {"current_password": user["password"], "new_password": "another long enough one"},
@@ -238,6 +257,15 @@ def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) 
             made = stack.admin("POST", "/api/v1/users", invited).json
             invitation = {"token": made["invitation"]["token"], "password": "a guest's long password"}
             path, body = "/api/v1/auth/invitations/accept", invitation
+        elif path == "REFRESH":
+            words = {"username": "walker", "password": "long enough for all"}
+            signed_in = call("POST", f"{stack.api}/api/v1/auth/login/local", body=words).json
+            path, body = "/api/v1/auth/refresh", {"refresh_token": signed_in["refresh_token"]}
+        elif path.startswith("KEY"):
+            key = stack.admin("GET", "/api/v1/api-keys").json["items"][0]
+            path = f"/api/v1/api-keys/{key['id']}{path[3:]}"
+        elif path == "QUERY":
+            path = f"/api/v1/audit/queries/{stack.admin('GET', '/api/v1/audit/queries').json['items'][0]['id']}"
         if "form" in more:
             token = ""
         got = call(route.split(" ")[0], stack.api + path, token=token, body=body, **more)

@@ -10,7 +10,7 @@ import typer
 
 from bailiwick.cli.archive import app as archive_app
 from bailiwick.cli.archive import cold_events
-from bailiwick.cli.audit_search import filter_of, filtered, register
+from bailiwick.cli.audit_search import filter_of, filtered, register, search_of
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, Zone, as_json, line_of, note, on_database, printable, record
 from bailiwick.cli.options import DataDir, existing_layout, small_app
@@ -18,6 +18,7 @@ from bailiwick.cli.options import DataDir, existing_layout, small_app
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from bailiwick.evidence.search import Search
     from bailiwick.evidence.verify import VerifyReport
     from bailiwick.kernel.db import Database, Transaction
 
@@ -98,7 +99,7 @@ def show(
 
     async def run(database: Database) -> int:
         async with database.begin() as tx:
-            items = await _find(database, tx, zone, wanted)
+            items = await _find(search_of(database, data_dir), tx, zone, wanted)
             await note(tx, zone, str(wanted), query="", returned=len(items))
         if not items:
             raise CommandFailed(NO_DATA, f"nothing is known by {what} in zone {zone}")
@@ -384,11 +385,10 @@ def _block(item: dict[str, Any]) -> str:
     return "\n".join([title or "unreadable event", *rows])
 
 
-async def _find(database: Database, tx: Transaction, zone: str, wanted: UUID | int) -> list[dict[str, Any]]:
-    from bailiwick.evidence.search import Filter, Search
+async def _find(search: Search, tx: Transaction, zone: str, wanted: UUID | int) -> list[dict[str, Any]]:
+    from bailiwick.evidence.search import Filter
     from bailiwick.kernel.errors import NotFound
 
-    search = Search(database, None)
     if isinstance(wanted, int):
         found = await search.events(tx, zone, Filter(), order="oldest", after=wanted - 1, limit=1)
         return [entry.to_json() for entry in found if entry.seq == wanted]

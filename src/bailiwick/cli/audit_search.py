@@ -118,7 +118,7 @@ def search(
         return _export(zone, wanted, order, form, export, data_dir, json_)
 
     async def run(database: Database) -> int:
-        finder = search_of(database)
+        finder = search_of(database, data_dir)
         found = await find(database, finder, zone, wanted, order, limit, "events")
         counted = await finder.count(zone, wanted, FACETS) if facets else None
         if json_:
@@ -161,7 +161,7 @@ def timeline(
     moments = filter_of(asked)
 
     async def run(database: Database) -> int:
-        finder = search_of(database)
+        finder = search_of(database, data_dir)
         if kind == "request":
             async with database.begin() as tx:
                 try:
@@ -275,7 +275,7 @@ def run_query(
 
     async def run(database: Database) -> int:
         kept = await _kept(database, zone, name)
-        finder = search_of(database)
+        finder = search_of(database, data_dir)
         wanted = filter_of(kept.query)
         found = await find(database, finder, zone, wanted, "newest", limit, f"queries/{kept.id}")
         if json_:
@@ -331,7 +331,7 @@ def _export(zone: str, wanted: Filter, order: Order, form: str, path: Path, data
             reach = await search_export.extent(tx, zone)
             query = wanted.described()
             await record(tx, codes.AUDIT_EXPORTED, "success", zone, "audit", query=query, format=form, reach=reach.size)
-        found = search_export.entries(database, search_of(database), zone, wanted, order, reach)
+        found = search_export.entries(database, search_of(database, data_dir), zone, wanted, order, reach)
         tally = search_export.Tally()
         try:
             with _progress(reach.size, order) as progress:
@@ -422,11 +422,14 @@ def filter_of(asked: Mapping[str, Any]) -> Filter:
         raise CommandFailed(USAGE, error.detail) from None
 
 
-def search_of(database: Database) -> Search:
-    """The search on this machine."""
+def search_of(database: Database, data_dir: Path | None) -> Search:
+    """The search on this machine, its archive included."""
+    from bailiwick.cli.archive import cold_events
+    from bailiwick.evidence.archive.reader import ColdEvents
+    from bailiwick.evidence.cold import ColdSearch
     from bailiwick.evidence.search import Search
 
-    return Search(database, None)
+    return Search(database, None, ColdSearch(cold_events(data_dir, database), ColdEvents.open_parts))
 
 
 def saved_of(database: Database) -> SavedQueries:

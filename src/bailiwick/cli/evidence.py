@@ -397,7 +397,7 @@ async def _read(tx: Any, context: Context, what: str, returned: int) -> None:
 
     subject = Subject(id=what, type="evidence")
     await Recorder(SystemClock(), Ids()).record(
-        tx, codes.AUDIT_READ, "success", context, subject=subject, returned=returned
+        tx, codes.AUDIT_READ, "success", context, subject=subject, query="", returned=returned
     )
 
 

@@ -1,0 +1,103 @@
+"""Second factors through a whole installation: an administrator beyond development mode, his codes, each step's event."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rig import Got, Stack, call, claims, installation
+
+from bailiwick.evidence.codes import EVENT_TYPES
+from bailiwick.identity.factors import totp
+
+LOGIN = {"username": "carla", "password": "long enough for all"}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with installation(WORKERS="2") as made:
+        person = {**LOGIN, "email": "carla@example.com", "role": "admin", "mfa_enabled": True}
+        assert made.admin("POST", "/api/v1/users", person).status == 201
+        yield made
+
+
+class Person:
+    """Somebody at the API, with an authenticator app."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.secret = b""
+        self.token = ""
+        self._last = -1
+
+    def post(self, path: str, body: Any = None, method: str = "POST") -> Got:
+        got = call(method, f"{self.stack.api}/api/v1/auth/{path}", token=self.token, body=body)
+        assert got.status < 300, (path, got)
+        changes = [
+            event for event in self.stack.story(got.headers["x-request-id"]) if EVENT_TYPES[event["code"]].mutation
+        ]
+        assert changes, f"{path} leaves no event of a change"
+        return got
+
+    def code(self) -> str:
+        """A code that was not used: with one step of skew there are three at a time."""
+        step = max(int(time.time()) // totp.STEP_S - 1, self._last + 1)
+        self._last = step
+        while step > int(time.time()) // totp.STEP_S + 1:
+            time.sleep(0.5)
+        return totp.code_at(self.secret, step)
+
+    def take(self, told: dict[str, Any]) -> None:
+        text = told["secret"]
+        self.secret, self._last = base64.b32decode(text + "=" * (-len(text) % 8)), -1
+
+
+def test_every_step_with_a_second_factor(stack: Stack) -> None:
+    carla = Person(stack)
+    refused = call("POST", f"{stack.api}/api/v1/auth/login/local", body=LOGIN)
+    assert (refused.status, refused.reason) == (401, "mfa_enrolment_required")
+    pending = {"mfa_token": refused.json["mfa_token"]}
+    carla.take(carla.post("mfa/enrolment", pending).json)
+    signed_in = carla.post("mfa/enrolment/confirm", {**pending, "code": carla.code()}).json
+    carla.token = signed_in["access_token"]
+    assert claims(carla.token)["acr"] == "urn:bailiwick:acr:2fa" and len(signed_in["recovery_codes"]) == 10
+
+    again = call("POST", f"{stack.api}/api/v1/auth/login/local", body=LOGIN)
+    assert again.reason == "mfa_required"
+    answered = carla.post("mfa", {"mfa_token": again.json["mfa_token"], "code": signed_in["recovery_codes"][0]}).json
+    assert claims(answered["access_token"])["amr"] == ["pwd", "rcv", "mfa"]
+    carla.token = carla.post("step-up", {"code": carla.code()}).json["access_token"]
+    first = stack_factors(stack, carla)[0]["id"]
+    app = carla.post("factors/totp", {"name": "second phone"}).json
+    old, carla_last = carla.secret, carla._last
+    carla.take(app)
+    assert len(carla.post("factors/totp/confirm", {"code": carla.code()}).json["factors"]) == 2
+    carla.post("recovery-codes")
+    carla.post(f"factors/{first}", method="DELETE")
+    assert [factor["name"] for factor in stack_factors(stack, carla)] == ["second phone"]
+    assert old != carla.secret and carla_last >= 0
+    # whoever is reset enrols anew, and the session he had is over everywhere
+    assert stack.admin("DELETE", "/api/v1/users/carla/mfa").json["factors_removed"] == 1
+    assert call("GET", f"{stack.api}/api/v1/auth/me", token=carla.token).status == 401
+    assert call("POST", f"{stack.api}/api/v1/auth/login/local", body=LOGIN).reason == "mfa_enrolment_required"
+
+
+def stack_factors(stack: Stack, person: Person) -> list[dict[str, Any]]:
+    return list(call("GET", f"{stack.api}/api/v1/auth/factors", token=person.token).json["factors"])
+
+
+def test_an_api_key_works_as_bearer_and_header_and_ends_at_once(stack: Stack) -> None:
+    made = stack.admin("POST", "/api/v1/api-keys", {"name": "nightly", "permissions": ["servers:read"]}).json
+    key, servers = made["api_key"], f"{stack.api}/api/v1/servers"
+    assert call("GET", servers, token=key).status == 200
+    assert call("GET", servers, headers={"X-API-Key": key}).status == 200
+    assert call("GET", servers, token=key, headers={"X-API-Key": key}).reason == "invalid_token"
+    assert call("GET", f"{stack.api}/api/v1/users", token=key).reason == "permission_denied"
+    assert call("POST", f"{stack.api}/api/v1/auth/password", token=key, body={}).status in {400, 403}
+    assert call("GET", f"{stack.api}/api/v1/auth/me", token=key).json["username"] == "admin"
+    assert stack.admin("DELETE", f"/api/v1/api-keys/{made['id']}").status == 204
+    assert {call("GET", servers, token=key).status for _ in range(10)} == {401}, "a worker still takes it"
+    assert call("GET", servers, token=key[:-1] + ("0" if key[-1] != "0" else "1")).reason == "invalid_token"
