@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -81,3 +83,29 @@ async def test_an_id_that_is_none_is_refused(house: House, identifier: str) -> N
 
 def test_text_of_a_callers_choosing_cannot_speak_to_a_terminal() -> None:
     assert printable("a\x00b\x1b[2Jc\n" + "x" * 500) == ("a?b?[2Jc?" + "x" * 500)[:300]
+
+
+async def test_many_refreshes_at_once_go_on_each_and_one_token_twice_does_not(house: House) -> None:
+    await house.user("root")
+    signed_in = []
+    for number in range(5):
+        name = f"p{number}"
+        await house.user(name, "viewer")
+        body = {"username": name, "password": "correct horse battery"}
+        signed_in.append((await house.call("POST", "/api/v1/auth/login/local", body)).json())
+
+    async def refresh(token: str) -> tuple[int, dict[str, Any]]:
+        answer = await house.call("POST", "/api/v1/auth/refresh", {"refresh_token": token})
+        return answer.status, answer.json()
+
+    answers = await asyncio.gather(*(refresh(told["refresh_token"]) for told in signed_in), refresh("bwr_nonsense"))
+    assert [status for status, _ in answers] == [200] * 5 + [401]
+    for told, (_, fresh) in zip(signed_in, answers, strict=False):
+        assert fresh["session_id"] == told["session_id"] and fresh["user"] == told["user"]
+    events = [event for event in await house.events() if event.name == "auth.session.refreshed"]
+    assert sorted(event.actor.user for event in events) == [f"p{number}" for number in range(5)]
+    token = answers[0][1]["refresh_token"]
+    twice = await asyncio.gather(*(refresh(token) for _ in range(3)))
+    assert sorted(status for status, _ in twice) == [200, 401, 401]
+    reasons = [told["reason"] for status, told in twice if status == 401]
+    assert "refresh_reused" in reasons and (await refresh(twice[0][1].get("refresh_token", "x")))[0] == 401

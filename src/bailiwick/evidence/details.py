@@ -68,7 +68,7 @@ _GATEWAY = (
 )
 _GROUP = (
     _always("kind", "str", "`group` or `team`"),
-    _sometimes("role", "str", "role that it gives its members"),
+    _always("role", "str", "role that it gives its members; empty for none"),
 )
 _MEMBERS = (
     _always("members", "list[str]", "user names, at most 50 to an event"),

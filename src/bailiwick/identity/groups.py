@@ -145,7 +145,7 @@ class Groups:
                 raise Conflict("The name of the group is taken.", reason="already_exists")
             subject = Subject(id=name, type="group")
             await self._recorder.record(
-                tx, codes.GROUP_CREATED, "success", context, subject=subject, kind=kind, **_given_role(role)
+                tx, codes.GROUP_CREATED, "success", context, subject=subject, kind=kind, role=role or ""
             )
             moved = await self._move(tx, context, row, Members().adding(members), source, now)
             await self._announce(tx, context, await _settled(tx, context.zone, moved if role else (), widen=widen))
@@ -186,7 +186,7 @@ class Groups:
                     context,
                     subject=subject,
                     kind=row["kind"],
-                    **_given_role(row["role"]),
+                    role=row["role"] or "",
                     changed=changed,
                 )
             moved = await self._move(tx, context, row, members, source, now)
@@ -219,7 +219,7 @@ class Groups:
                 context,
                 subject=Subject(id=row["name"], type="group"),
                 kind=row["kind"],
-                **_given_role(row["role"]),
+                role=row["role"] or "",
             )
             changes = await _settled(tx, context.zone, affected, widen=False)
             revision = await self._announce(tx, context, changes)
@@ -392,10 +392,6 @@ async def _read(tx: Transaction, zone: str, identifier: str) -> Group:
     if row is None:
         raise NotFound(f"There is no group {identifier}.")
     return _group(row)
-
-
-def _given_role(role: str | None) -> dict[str, Any]:
-    return {"role": role} if role else {}
 
 
 def _chunks(names: list[str]) -> Iterable[list[str]]:

@@ -6,6 +6,8 @@ sequenced exactly once. This module knows bytes only; the event's form belongs t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bailiwick.kernel.db import Transaction
 
 
@@ -15,5 +17,17 @@ async def put(tx: Transaction, zone: str, event: bytes) -> None:
         "INSERT INTO outbox (zone, event) VALUES (:zone, :event)",
         zone=zone,
         event=event,
+    )
+    await tx.run("SELECT pg_notify('bailiwick_outbox', '')")
+
+
+async def put_all(tx: Transaction, events: Sequence[tuple[str, bytes]]) -> None:
+    """Leave several, each with its zone, in their order."""
+    await tx.run(
+        "INSERT INTO outbox (zone, event) SELECT zone, event"
+        " FROM unnest(cast(:zones AS text[]), cast(:events AS bytea[])) WITH ORDINALITY AS e (zone, event, place)"
+        " ORDER BY place",
+        zones=[zone for zone, _ in events],
+        events=[event for _, event in events],
     )
     await tx.run("SELECT pg_notify('bailiwick_outbox', '')")

@@ -14,7 +14,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.evidence.events import Actor, Context, Event, Recorder, Subject
 from bailiwick.identity.factors import totp
 from bailiwick.identity.factors.store import (
     Factor,
@@ -29,6 +29,7 @@ from bailiwick.identity.factors.store import (
 )
 from bailiwick.identity.login.lockout import count_failure, locked_until
 from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn
+from bailiwick.identity.login.rotation import Rotations
 from bailiwick.identity.ports import Revoke, SessionTokens
 from bailiwick.identity.sessions import end_oldest_sessions, open_session
 from bailiwick.inventory.zones import require_active
@@ -57,22 +58,6 @@ REFRESH_PREFIX = "bwr_"
 
 _USER = "SELECT id, username, email, role, is_active, mfa_enabled, must_change_password FROM users"
 _PENDING = "SELECT * FROM pending_sign_ins WHERE token_hash = :hash AND zone = :zone"
-# one statement: the used token ends, the next one begins and the session lives on, or nothing happens
-_ROTATE = """
-WITH live AS (
-  SELECT s.id, u.email, u.role, u.must_change_password FROM refresh_tokens r
-  JOIN sessions s ON s.id = r.session_id JOIN users u ON u.zone = s.zone AND u.username = s.username
-  WHERE r.hash = :old AND r.used_at IS NULL AND s.zone = :zone AND s.ended_at IS NULL AND u.is_active
-    AND least(s.idle_until, s.expires_at) > :now
-  FOR UPDATE OF r, s
-), used AS (
-  UPDATE refresh_tokens SET used_at = :now FROM live WHERE hash = :old
-), next AS (
-  INSERT INTO refresh_tokens (hash, session_id, created_at) SELECT :new, id, :now FROM live
-)
-UPDATE sessions s SET last_seen_at = :now, idle_until = :idle_until FROM live WHERE s.id = live.id
-RETURNING s.id, s.username, s.expires_at, s.amr, s.auth_time, live.email, live.role, live.must_change_password
-"""
 
 
 class SignIns:
@@ -99,6 +84,7 @@ class SignIns:
         self._revocations = revocations
         self._life = timedelta(seconds=settings.session_ttl_s)
         self._idle = timedelta(seconds=settings.session_idle_s)
+        self._rotations: Rotations[SignedIn] = Rotations(database, clock, self._idle)
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Use the KEKs as they are after a rotation."""
@@ -392,28 +378,30 @@ class SignIns:
         One presented twice means that somebody has a copy: the session ends everywhere, and both must sign in again
         (RFC 9700 §4.14). Raises ``Unauthenticated`` with ``invalid_token``, ``refresh_reused`` or ``session_ended``.
         """
-        now, old, fresh = self._clock.now(), _digest(token), REFRESH_PREFIX + self._ids.secret(32)
+        old, fresh = _digest(token), REFRESH_PREFIX + self._ids.secret(32)
+
+        def conclude(row: Row) -> tuple[SignedIn, Event]:
+            access, expires_in = self._token(
+                context.zone, row["username"], row["id"], row["expires_at"], row["auth_time"], row["amr"]
+            )
+            event = self._recorder.make(
+                codes.AUTH_SESSION_REFRESHED,
+                "success",
+                acting(context, row["username"], row["id"]),
+                subject=Subject(id=row["id"], type="session"),
+            )
+            signed_in = SignedIn(
+                access, fresh, row["id"], expires_in, row["must_change_password"], row["username"], row["role"],
+                row["email"],
+            )  # fmt: skip
+            return signed_in, event
+
+        going_on = await self._rotations.rotate(context.zone, old, _digest(fresh), conclude)
+        if going_on is not None:
+            return going_on
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            row = await tx.one(
-                _ROTATE, zone=context.zone, now=now, idle_until=now + self._idle, old=old, new=_digest(fresh)
-            )
-            if row is not None:
-                access, expires_in = self._token(
-                    context.zone, row["username"], row["id"], row["expires_at"], row["auth_time"], row["amr"]
-                )
-                await self._recorder.record(
-                    tx,
-                    codes.AUTH_SESSION_REFRESHED,
-                    "success",
-                    acting(context, row["username"], row["id"]),
-                    subject=Subject(id=row["id"], type="session"),
-                )
-                return SignedIn(
-                    access, fresh, row["id"], expires_in, row["must_change_password"], row["username"], row["role"],
-                    row["email"],
-                )  # fmt: skip
-            revision = await self._refuse_refresh(tx, context, old, now)
+            revision = await self._refuse_refresh(tx, context, old, self._clock.now())
         if revision is None:
             raise Unauthenticated("The refresh token is unknown.", reason="invalid_token")
         if revision:

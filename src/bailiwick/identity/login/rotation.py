@@ -1,0 +1,127 @@
+"""Using up refresh tokens, many at once: those who come while a transaction is under way share the next one.
+
+A rotation is a few rows; alone, most of what it costs is the transaction around it. Nobody waits for company: whoever
+finds nothing under way goes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from bailiwick.evidence.events import Event, encode
+from bailiwick.kernel import outbox
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database, Row
+
+T = TypeVar("T")
+
+_MOST = 64
+# one statement: the used tokens end, the next ones begin and the sessions live on, or nothing happens. The rows are
+# locked in one order, so that two workers cannot wait for each other.
+_ROTATE = """
+WITH given AS (
+  SELECT * FROM unnest(cast(:zones AS text[]), cast(:olds AS bytea[]), cast(:news AS bytea[])) AS g (zone, old, new)
+), live AS (
+  SELECT g.old, g.new, s.id, u.email, u.role, u.must_change_password FROM given g
+  JOIN refresh_tokens r ON r.hash = g.old JOIN sessions s ON s.id = r.session_id AND s.zone = g.zone
+  JOIN zones z ON z.name = s.zone JOIN users u ON u.zone = s.zone AND u.username = s.username
+  WHERE r.used_at IS NULL AND s.ended_at IS NULL AND u.is_active AND z.state = 'active'
+    AND least(s.idle_until, s.expires_at) > :now
+  ORDER BY s.id FOR UPDATE OF r, s
+), used AS (
+  UPDATE refresh_tokens t SET used_at = :now FROM live WHERE t.hash = live.old
+), next AS (
+  INSERT INTO refresh_tokens (hash, session_id, created_at) SELECT new, id, :now FROM live
+)
+UPDATE sessions s SET last_seen_at = :now, idle_until = :idle_until FROM live WHERE s.id = live.id
+RETURNING live.old, s.id, s.username, s.expires_at, s.amr, s.auth_time, live.email, live.role,
+  live.must_change_password
+"""
+
+
+@dataclass(slots=True)
+class _Asked(Generic[T]):
+    zone: str
+    old: bytes
+    new: bytes
+    conclude: Callable[[Row], tuple[T, Event]]
+    answer: asyncio.Future[T | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Rotations(Generic[T]):
+    """Rotates refresh tokens. ``idle`` is how long a session lives on by it."""
+
+    def __init__(self, database: Database, clock: Clock, idle: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._idle = idle
+        self._waiting: list[_Asked[T]] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    async def rotate(self, zone: str, old: bytes, new: bytes, conclude: Callable[[Row], tuple[T, Event]]) -> T | None:
+        """Put the token with the hash ``new`` in place of ``old``; None when that one is not good for it.
+
+        ``conclude`` makes the answer and the event of the session's row while that is locked.
+        """
+        asked = _Asked(zone, old, new, conclude)
+        self._waiting.append(asked)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return await asked.answer
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    answers = await self._rotate(batch)
+                except BaseException as error:
+                    for asked in batch:
+                        if not asked.answer.done():
+                            asked.answer.set_exception(
+                                error if isinstance(error, Exception) else asyncio.CancelledError()
+                            )
+                    if not isinstance(error, Exception):
+                        raise
+                    continue
+                for asked in batch:
+                    if not asked.answer.done():
+                        asked.answer.set_result(answers.get(asked.old))
+        finally:
+            self._runner = None
+
+    def _take(self) -> Sequence[_Asked[T]]:
+        """Who goes now. A token that is presented twice at once goes twice: the second time it was used before."""
+        batch: dict[bytes, _Asked[T]] = {}
+        rest: list[_Asked[T]] = []
+        for asked in self._waiting:
+            if asked.old in batch or len(batch) >= _MOST:
+                rest.append(asked)
+            else:
+                batch[asked.old] = asked
+        self._waiting = rest
+        return [*batch.values()]
+
+    async def _rotate(self, batch: Sequence[_Asked[T]]) -> Mapping[bytes, T]:
+        now: datetime = self._clock.now()
+        values: dict[str, Any] = {
+            "zones": [asked.zone for asked in batch],
+            "olds": [asked.old for asked in batch],
+            "news": [asked.new for asked in batch],
+        }
+        by_token = {asked.old: asked for asked in batch}
+        answers: dict[bytes, T] = {}
+        async with self._database.begin() as tx:
+            rows = await tx.all(_ROTATE, **values, now=now, idle_until=now + self._idle)
+            events = []
+            for row in rows:
+                old = bytes(row["old"])
+                answers[old], event = by_token[old].conclude(row)
+                events.append((event.zone, encode(event)))
+            if events:
+                await outbox.put_all(tx, events)
+        return answers
