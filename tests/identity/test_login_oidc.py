@@ -84,7 +84,7 @@ async def test_what_the_browser_takes_along_is_bound_to_it(house: House, browser
     assert answer.headers["location"].startswith(f"{provider.issuer}/authorize?tenant=1&")
     assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
     assert asked["scope"] == "openid profile email"
-    assert asked["redirect_uri"] == "http://127.0.0.1:8080/api/v1/auth/oidc/corp/callback"
+    assert asked["redirect_uri"] == f"{house.settings.issuer}/api/v1/auth/oidc/corp/callback"
     assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) == 43
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie and "Max-Age=600" in cookie

@@ -6,6 +6,7 @@ A route that is added later fails the first test until it is declared, and a fir
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from soft_key import SoftKey
 
 from bailiwick.identity import api
+from bailiwick.identity.login import oidc_api, saml_api
 from people_fixtures import PASSWORD, Answer, House
 
 ROOT = "/api/v1/auth/"
@@ -36,6 +38,13 @@ FIRST: dict[str, tuple[Drive, set[str]]] = {
     "POST login/local": (by_password, {"mfa_required"}),
     "POST login/passkey/verify": (by_a_key_without_its_person, {"invalid_passkey"}),
 }
+# First factors that need a provider of their kind: which test drives them there.
+BY_PROVIDERS = {
+    "POST login/ldap": ("test_login_ldap.py", "test_a_second_factor_is_owed_after_the_directory_too"),
+    "GET oidc/callback": ("test_login_oidc.py", "test_the_second_factor_is_ours_whatever_the_provider_says"),
+    "GET oidc/{name}/callback": ("test_login_oidc.py", "test_the_second_factor_is_ours_whatever_the_provider_says"),
+    "POST saml/{name}/acs": ("test_saml_sign_in.py", "test_the_second_factor_is_not_skipped"),
+}
 # Second factors: they go on from a first one, by its `mfa_token`, and open nothing without.
 SECOND = {
     "POST mfa": {"code": "123456"},
@@ -49,6 +58,13 @@ SECOND = {
 # Routes that open no session, each with the reason.
 NO_SESSION = {
     "POST login/passkey/options": "asks a passkey",
+    "GET oidc/login": "sends the browser to a provider",
+    "GET oidc/{name}/login": "sends the browser to a provider",
+    "POST oidc/{name}/backchannel-logout": "ends sessions",
+    "GET saml/{name}/metadata": "tells who we are",
+    "GET saml/{name}/login": "sends the browser to a provider",
+    "GET saml/{name}/slo": "ends sessions",
+    "POST saml/{name}/slo": "ends sessions",
     "POST invitations/accept": "sets a password, by which one then signs in",
     "POST refresh": "goes on with a session that is open, as it was proven",
 }
@@ -60,6 +76,8 @@ def operations() -> dict[str, dict[str, Any]]:
     app = FastAPI()
     nobody = cast(Any, None)
     app.include_router(api.routes(*[nobody] * api.routes.__code__.co_argcount))
+    app.include_router(oidc_api.routes(nobody, secure=False))
+    app.include_router(saml_api.routes(nobody))
     return {
         f"{method.upper()} {path.removeprefix(ROOT)}": operation
         for path, told in app.openapi()["paths"].items()
@@ -74,12 +92,19 @@ OPEN = sorted(name for name, operation in OPERATIONS.items() if not operation.ge
 
 @pytest.mark.parametrize("operation", OPEN)
 def test_every_open_route_is_declared(operation: str) -> None:
-    declared = [operation in table for table in (FIRST, SECOND, NO_SESSION)]
+    declared = [operation in table for table in (FIRST, BY_PROVIDERS, SECOND, NO_SESSION)]
     assert sum(declared) == 1, f"{operation} takes no credential: declare which factor it takes, or why none"
 
 
 def test_nothing_is_declared_that_is_not_there() -> None:
-    assert FIRST.keys() | SECOND.keys() | NO_SESSION.keys() == set(OPEN)
+    assert FIRST.keys() | BY_PROVIDERS.keys() | SECOND.keys() | NO_SESSION.keys() == set(OPEN)
+
+
+@pytest.mark.parametrize(("file", "test"), sorted(set(BY_PROVIDERS.values())))
+def test_what_drives_a_provider_is_there_and_looks_for_the_factor(file: str, test: str) -> None:
+    text = (Path(__file__).parent / file).read_text()
+    body = text.partition(f"async def {test}(")[2].partition("\nasync def ")[0]
+    assert '"mfa_enrolment_required"' in body or '"mfa_required"' in body
 
 
 async def enrolled(house: House) -> None:

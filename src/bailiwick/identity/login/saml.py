@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 
@@ -469,7 +468,6 @@ class SamlLogin:
         log.warning(
             "authentication failed", zone=context.zone, provider=name, ip=context.network.ip, reason=reason, cause=cause
         )
-        told: dict[str, Any] = {"cause": printable(cause, 200)} if cause else {}
         async with self._database.begin() as tx:
             await self._recorder.record(
                 tx,
@@ -480,7 +478,7 @@ class SamlLogin:
                 reasons=(reason,),
                 method="saml",
                 provider=name,
-                **told,
+                cause=printable(cause, 200),
             )
 
 
