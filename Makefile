@@ -22,6 +22,7 @@ demo: setup ## Start everything, take one governed request through it, and prove
 
 test: setup ## Install what the tests need, check the code, run all tests under coverage
 	@tools/apt-needs.sh
+	@tools/npm-needs.sh >/dev/null
 	@$(MAKE) --no-print-directory lint types
 	@rm -rf .coverage coverage.txt coverage.xml
 	@mkdir -p .coverage
