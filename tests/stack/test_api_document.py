@@ -32,21 +32,29 @@ def stack() -> Iterator[Stack]:
 # ---------------------------------------------------------------------- every operation
 
 
-def walked(stack: Stack, home: Path, *options: str, examples: int, **environment: str) -> int:
+def walked(
+    stack: Stack,
+    home: Path,
+    *options: str,
+    phases: str = "examples,coverage,fuzzing",
+    examples: int,
+    least: int = 1000,
+    **environment: str,
+) -> int:
     """Run schemathesis over the document; how many operations it tried. What it finds fails the test."""
     command = [
         str(Path(sys.executable).parent / "st"), "run", f"{stack.api}/openapi.json", "--checks", CHECKS,
-        "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--workers", "1",
+        "--phases", phases, "--max-examples", str(examples), "--workers", "1",
         "--seed", "20261121", "--generation-database", "none", "--suppress-health-check", "all",
         "--warnings", "off", "--request-timeout", "20", "--no-color", *options,
     ]  # fmt: skip
     hooks = {"SCHEMATHESIS_HOOKS": "document_hooks", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent)])}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=home, timeout=240, env={**os.environ, **hooks, **environment}
+        command, capture_output=True, text=True, cwd=home, timeout=600, env={**os.environ, **hooks, **environment}
     )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert done.returncode == 0, re.sub(r"0{40,}", "0…", done.stdout)[-16000:] + done.stderr[-2000:]
     generated = re.search(r"Test cases:\s+([\d,]+) generated", done.stdout)
-    assert generated and int(generated[1].replace(",", "")) > 1000, done.stdout[-3000:]
+    assert generated and int(generated[1].replace(",", "")) > least, done.stdout[-3000:]
     tested = re.search(r"Tested: (\d+)", done.stdout)
     assert tested, done.stdout[-3000:]
     return int(tested[1])
@@ -59,18 +67,19 @@ def operations(stack: Stack) -> int:
 
 def test_every_operation_answers_an_administrator_as_documented(stack: Stack, tmp_path: Path) -> None:
     token = stack.login("admin", PASSWORD)
-    own = "^/api/v1/auth/(logout|password)$"  # they would end the session that walks
+    # they would end the session that walks, or ask a directory that the walk itself made up
+    own = "^/api/v1/auth/(logout|password|oidc/logout|saml/logout|login/ldap)$"
     tried = walked(
         stack, tmp_path, "-H", f"Authorization: Bearer {token}", "--exclude-path-regex", own,
-        examples=4, WALKERS_TOKEN=token,
+        examples=2, WALKERS_TOKEN=token,
     )  # fmt: skip
-    assert tried == operations(stack) - 2
+    assert tried == operations(stack) - 5
     assert call("GET", f"{stack.api}/api/v1/auth/me", token=token).status == 200, "most of it was tried without a token"
     assert call("GET", f"{stack.api}/health/ready").status == 200
 
 
 def test_every_operation_answers_a_stranger_as_documented(stack: Stack, tmp_path: Path) -> None:
-    assert walked(stack, tmp_path, examples=1) == operations(stack)
+    assert walked(stack, tmp_path, phases="examples,fuzzing", examples=3, least=300) == operations(stack)
 
 
 def test_the_document_tells_every_refusal_and_nothing_of_the_framework(stack: Stack) -> None:

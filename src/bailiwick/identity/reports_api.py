@@ -32,7 +32,12 @@ def routes(reports: Reports) -> APIRouter:
     """The routes of reports over their service."""
     router = APIRouter(prefix="/api/v1/reports", tags=["reports"])
 
-    @router.get("/{name}", summary="Orphans, the access review, or failed sign-ins", response_model=None)
+    @router.get(
+        "/{name}",
+        summary="Orphans, the access review, or failed sign-ins",
+        response_model=None,
+        responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    )
     async def get_report(
         request: Request,
         caller: Reader,

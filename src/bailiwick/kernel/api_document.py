@@ -26,6 +26,7 @@ _SAID = {
     "415": "The content type is not one this endpoint reads",
     "422": "What was sent is well-formed and not admitted, or the Idempotency-Key was used with a different request",
     "429": "Too many requests; Retry-After says when to come back",
+    "431": "The address with its query is longer than is read",
     "503": "A part that is needed is away, so the answer is no for now",
 }
 
@@ -77,6 +78,23 @@ _OAUTH_ERROR = {
     },
 }
 _PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SCIM_ERROR = {
+    "type": "object",
+    "title": "ScimError",
+    "description": "RFC 7644 section 3.12; our reason code ends the detail.",
+    "required": ["schemas", "status", "detail"],
+    "properties": {
+        "schemas": {"type": "array", "items": {"type": "string"}},
+        "status": {"type": "string"},
+        "scimType": {"type": "string"},
+        "detail": {"type": "string"},
+    },
+}
+_SCIM_CONTENT = {
+    "application/scim+json": {"schema": {"$ref": "#/components/schemas/ScimError"}},
+    # what is refused before it is known to be SCIM
+    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+}
 _OAUTH_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}
 
 
@@ -92,7 +110,7 @@ def describe_refusals(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in _FRAMEWORKS_OWN:
         schemas.pop(name, None)
-    schemas.update(Problem=_PROBLEM, OAuthError=_OAUTH_ERROR)
+    schemas.update(Problem=_PROBLEM, OAuthError=_OAUTH_ERROR, ScimError=_SCIM_ERROR)
 
 
 def refusals(path: str, method: str, operation: dict[str, Any]) -> set[str]:
@@ -105,6 +123,8 @@ def refusals(path: str, method: str, operation: dict[str, Any]) -> set[str]:
         found.add("400")
     if "path" in places:
         found.add("404")
+    if "query" in places:
+        found.add("431")
     if operation.get("security"):
         found |= {"401", "403"}
     if "requestBody" in operation:
@@ -122,10 +142,19 @@ def _describe(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation.setdefault("responses", {})
     if "HTTPValidationError" in str(responses.get("422", "")):
         del responses["422"]
-    content = _OAUTH_CONTENT if path.startswith("/oauth/") else _PROBLEM_CONTENT
+    content = _PROBLEM_CONTENT
+    if path.startswith("/oauth/"):
+        content = _OAUTH_CONTENT
+    elif path.startswith("/scim/"):
+        content = _SCIM_CONTENT
     for status in refusals(path, method, operation):
         responses.setdefault(status, {"description": _SAID[status]})
     for status, response in responses.items():
+        if status == "431":
+            continue  # the proxy says it, in its own words
         if status[0] in "45":
             response.setdefault("content", content)
+        elif path.startswith("/scim/"):
+            for described in response.get("content", {}).values():
+                described["schema"] = {"type": "object"}  # RFC 7643; /scim/v2/Schemas tells each in its own terms
     operation["responses"] = dict(sorted(responses.items()))

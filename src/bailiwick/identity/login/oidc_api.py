@@ -77,7 +77,12 @@ def routes(login: OidcLogin, *, secure: bool) -> APIRouter:
         cookies.forget(answer, state)
         return answer
 
-    @router.get("/login", summary="Sign in by an OpenID provider", responses=_SENT_ON, response_class=Response)
+    @router.get(
+        "/login",
+        summary="Sign in by an OpenID provider",
+        responses={**_SENT_ON, 404: {"description": "There is no such provider, or no default one"}},
+        response_class=Response,
+    )
     async def begin_named(
         request: Request,
         provider: Annotated[Name | None, Query(description="Which one; the default one without")] = None,
