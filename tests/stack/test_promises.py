@@ -213,7 +213,6 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
         "POST /api/v1/users/{username}/unlock": ("/api/v1/users/walker/unlock", None, {}),
-        "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
         "PUT /api/v1/reports/access/{username}": ("/api/v1/reports/access/walker", {"verdict": "keep"}, {}),
         "POST /api/v1/groups": ("/api/v1/groups", {"name": "walkers"}, {}),
         "PATCH /api/v1/groups/{group}": ("/api/v1/groups/walkers", {"description": "x"}, {}),
@@ -231,6 +230,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/auth/oidc/logout": ("/api/v1/auth/oidc/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
+        "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
         "DELETE /api/v1/users/{username}": ("/api/v1/users/guest", None, {}),
     }
 
