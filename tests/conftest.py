@@ -15,6 +15,7 @@ from bailiwick.kernel.embedded_postgres import Throwaway
 from bailiwick.kernel.paths import Layout
 
 VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
+_LONGEST = ("test_api_document.py", "test_demo.py", "test_cli_events.py", "test_soak.py", "test_edges.py")
 _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 
 
@@ -36,6 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
     loop.run_until_complete(start())
     os.environ[VARIABLE] = server.url("postgres")
     _running.append((loop, server, home))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start whole installations come first, the longest of them before all."""
+    items.sort(key=lambda item: _place(item.path))
+
+
+def _place(path: Path) -> int:
+    if path.name in _LONGEST:
+        return _LONGEST.index(path.name)
+    return len(_LONGEST) + (path.parent.name not in {"stack", "demo", "cli"})
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -75,13 +75,14 @@ from bailiwick.kernel.settings import Settings
 from databases import url_of
 
 PASSWORD = "correct horse battery"
-_MIGRATIONS = Path(__file__).parent.parent / "src/bailiwick/kernel/migrations/versions"
+_MIGRATIONS = Path(__file__).parent.parent / "src/bailiwick/kernel/migrations"
 
 
 @pytest.fixture(scope="module")
 def database_url() -> Iterator[str]:
     """A fresh migrated database for this module, copied from a template made once per schema."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_MIGRATIONS.glob("*.py")))).hexdigest()[:12]
+    scripts = sorted([*_MIGRATIONS.rglob("*.py"), *_MIGRATIONS.rglob("*.sql")])
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in scripts)).hexdigest()[:12]
     template, name = f"people_template_{digest}", f"people_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(url_of(), autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(7316)")
@@ -359,6 +360,12 @@ class House:
         counters = MachineCounters(Path(self._home.name) / self.ids(), self.clock)
         return SignInThrottle(HotLimits(counters, Metrics(CollectorRegistry()), self.clock, 0), per_minute)
 
+    async def front(self, request: Request) -> None:
+        """Stands where the front does: the zone, an id and an address for a request."""
+        request.state.zone = request.headers.get("x-test-zone", "default")
+        request.state.request_id = self.ids()
+        request.state.ip = request.headers.get("x-test-ip", "198.51.100.7")
+
     @cached_property
     def app(self) -> FastAPI:
         """The routes of both rooms."""
@@ -367,11 +374,7 @@ class House:
         app.state.step_up = self._step_up
         app.state.throttle = self.throttle(10_000)
 
-        async def front(request: Request) -> None:
-            request.state.zone = request.headers.get("x-test-zone", "default")
-            request.state.request_id = self.ids()
-            request.state.ip = request.headers.get("x-test-ip", "198.51.100.7")
-
+        front = self.front
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
         app.include_router(oidc_routes(self.oidc, secure=False), dependencies=[Depends(front)])

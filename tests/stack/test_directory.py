@@ -58,4 +58,4 @@ def test_the_seeds_call_signs_in_and_the_command_says_what_works(stack: Stack, t
     assert gone.returncode == 1 and "FAIL  connect" in gone.stdout, gone.stdout + gone.stderr
     assert stack.cli("idp", "test", "nowhere").returncode == 2
     events = stack.admin("GET", "/api/v1/audit/events?code=BW1404&limit=10")
-    assert events.status == 200 and len(events.json["items"]) == 2, events
+    assert events.status == 200 and len(events.json["events"]) == 2, events

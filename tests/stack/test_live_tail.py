@@ -52,11 +52,10 @@ def test_a_restart_ends_the_tails(stack: Stack) -> None:
     connection.request("GET", "/api/v1/audit/events/stream?code=BW9999", headers={"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     assert answer.readline() == b": following\n"
-    worker = next(name for name in stack.parts() if name.startswith(("serve", "w")))
     began = time.monotonic()
-    done = stack.cli("restart", worker)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rest = answer.read()
-    assert b'{"reason": "not_ready"}' in rest
-    assert time.monotonic() - began < 20
+    for worker in [name for name in stack.parts() if name in {"w1", "w2"}]:  # whichever of them holds the tail
+        done = stack.cli("restart", worker)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert b'{"reason": "not_ready"}' in answer.read()
+    assert time.monotonic() - began < 60, "the token alone would have held it for as long as it lives"
     connection.close()

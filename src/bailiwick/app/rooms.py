@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bailiwick.app.archive import Archive, build_archive
+from bailiwick.app.assurance import Assurance, build_assurance
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
@@ -106,6 +107,7 @@ class Rooms:
     known_good: KnownGood
     evidence_records: EvidenceRecords
     packs: PackRequests
+    assurance: Assurance
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Hand the KEKs as they are after a rotation to everybody who seals."""
@@ -161,6 +163,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         limit=lambda application: limits.require("token", application.id, application.rate_limit),
     )
     archive = build_archive(settings, base.layout, database, clock, ids, recorder)
+    records = EvidenceRecords(clock, recorder)
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
     users = Users(database, clock, ids, recorder, settings, passwords, revocations)
     groups = Groups(database, clock, ids, recorder, revocations)
@@ -241,8 +244,9 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
             on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
         ),
         known_good=KnownGood(database, recorder, clock),
-        evidence_records=EvidenceRecords(clock, recorder),
+        evidence_records=records,
         packs=pack_requests(base),
+        assurance=build_assurance(base, archive.quorum, records),
     )
 
 

@@ -238,6 +238,9 @@ def compose(
     app.include_router(siem_api.routes(rooms.sinks, rooms.siem))
     app.include_router(archive_api.routes(base.database, rooms.archive.services, base.recorder, base.clock))
     app.include_router(approval_routes(rooms.archive.quorum))
+    for part in rooms.assurance.parts:
+        for router in part.routers:
+            app.include_router(router)
     app.include_router(docs_page.routes())
     evaluate = Evaluate(
         authenticate=rooms.authenticator.caller,

@@ -15,6 +15,7 @@ import structlog
 
 from bailiwick.app import health
 from bailiwick.app.archive import archive_jobs, build_archive
+from bailiwick.app.assurance import build_assurance, keep_scheduled
 from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
@@ -25,6 +26,7 @@ from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.snapshot import Snapshot
 from bailiwick.evidence.access_log import purge_api_requests, purge_decision_inputs
 from bailiwick.evidence.archive.reader import ColdEvents
+from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.siem.delivery import Delivery
@@ -85,6 +87,7 @@ async def run(settings: Settings, layout: Layout) -> int:
         observe=lambda zone, holds: base.metrics.ledger_tampered.labels(zone).set(0 if holds else 1),
     )
     witnessing = witnesses(base)
+    assurance = build_assurance(base, archive.quorum, EvidenceRecords(base.clock, base.recorder))
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     definitions = [
@@ -92,6 +95,7 @@ async def run(settings: Settings, layout: Layout) -> int:
         *swept(sweep),
         packing(base, signer, sealer),
         *archive_jobs(base, archive, signer),
+        *(job for part in assurance.parts for job in part.jobs),
     ]
     jobs = Jobs(base.database, base.clock, base.metrics, definitions)
     delivery = siem_delivery(base, archive.cold)
@@ -104,6 +108,10 @@ async def run(settings: Settings, layout: Layout) -> int:
         background.start("siem", delivery.run())
         background.start("routes", routes.run())
         background.start("jobs", jobs.run())
+        background.start("jobs of the book", keep_scheduled(jobs, assurance))
+        for part in assurance.parts:
+            for name, loop in part.loops.items():
+                background.start(name, loop())
         background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
         background.start("metrics", base.metrics.run())
         checks = health.Health(

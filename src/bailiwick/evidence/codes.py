@@ -156,6 +156,24 @@ APPROVAL_WITHDRAWN = EventType("BW6023", "approval.withdrawn")
 APPROVAL_EXECUTED = EventType("BW6024", "approval.executed")
 ACCESS_REFUSED = EventType("BW6101", "access.refused", mutation=False)
 
+# 70xx assurance: the book, probes and their runs
+ASSURANCE_DOCUMENT_CHANGED = EventType("BW7001", "assurance.document.changed")
+ASSURANCE_SHIPPED = EventType("BW7002", "assurance.shipped")
+
+# 71xx assurance: owners, on-call, tasks
+
+# 72xx assurance: alerts, notices, escalation
+
+# 73xx assurance: rhythm, checkpoints, registers
+
+# 74xx assurance: waivers, secrets
+
+# 75xx assurance: overrides
+
+# 76xx assurance: reconciliation, stuck work
+
+# 77xx assurance: service levels, capacity, key figures
+
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }

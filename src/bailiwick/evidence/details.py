@@ -361,6 +361,23 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _sometimes("method", "str", "HTTP method of the refused request"),
         _sometimes("permission", "str", "permission that the caller does not hold"),
     ),
+    # --- 70xx assurance: the book, probes and their runs
+    codes.ASSURANCE_DOCUMENT_CHANGED: (
+        _always("how", "str", "`added`, `changed` or `removed`"),
+        _always("revision", "int", "revision of the book from then on"),
+        _always("plan", "str", "SHA-256 of the plan it was part of"),
+    ),
+    codes.ASSURANCE_SHIPPED: (
+        _always("documents", "int", "how many documents were put in force"),
+        _always("plan", "str", "SHA-256 of the plan"),
+    ),
+    # --- 71xx assurance: owners, on-call, tasks
+    # --- 72xx assurance: alerts, notices, escalation
+    # --- 73xx assurance: rhythm, checkpoints, registers
+    # --- 74xx assurance: waivers, secrets
+    # --- 75xx assurance: overrides
+    # --- 76xx assurance: reconciliation, stuck work
+    # --- 77xx assurance: service levels, capacity, key figures
 }
 
 

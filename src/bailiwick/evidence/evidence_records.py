@@ -27,9 +27,9 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import InvalidRequest, NotFound
 from bailiwick.kernel.redaction import REDACTED, is_telling, scrub
+from bailiwick.kernel.verdicts import Verdict
 
 RecordKind = Literal["probe", "attestation"]
-Verdict = Literal["PASS", "FAIL", "NO_DATA", "STALE", "ERROR", "NOT_DUE"]
 Value = str | int | bool
 
 MOST_OUTPUT = 1 << 20
@@ -82,10 +82,10 @@ class EvidenceRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     def verdict(self, now: datetime) -> Verdict | None:
         """What the record says at ``now``: a probe by its exit code, until it expires; an attestation None."""
         if self.expires_at and now >= datetime.fromisoformat(self.expires_at):
-            return "STALE"
+            return Verdict.STALE
         if self.exit is None:
             return None
-        return "PASS" if self.exit == 0 else "NO_DATA" if self.exit == 3 else "FAIL"
+        return Verdict.PASS if self.exit == 0 else Verdict.NO_DATA if self.exit == 3 else Verdict.FAIL
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,16 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.APPROVAL_WITHDRAWN: _entity("Delete", "deletion"),
     codes.APPROVAL_EXECUTED: _entity("Update", "change", LOW),
     codes.ACCESS_REFUSED: _call("Other", "access"),
+    # --- 70xx assurance: the book, probes and their runs
+    codes.ASSURANCE_DOCUMENT_CHANGED: _entity("Update", "change", LOW),
+    codes.ASSURANCE_SHIPPED: _entity("Create", "creation"),
+    # --- 71xx assurance: owners, on-call, tasks
+    # --- 72xx assurance: alerts, notices, escalation
+    # --- 73xx assurance: rhythm, checkpoints, registers
+    # --- 74xx assurance: waivers, secrets
+    # --- 75xx assurance: overrides
+    # --- 76xx assurance: reconciliation, stuck work
+    # --- 77xx assurance: service levels, capacity, key figures
 }
 
 

@@ -24,7 +24,6 @@ from psycopg.rows import dict_row
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Context, Recorder, Subject, rfc3339
-from bailiwick.evidence.evidence_records import Verdict
 from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadFiles, HeadSigner, ledger_keys
 from bailiwick.evidence.pack_texts import index_html, readme
@@ -35,6 +34,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids, made_at
+from bailiwick.kernel.verdicts import Verdict
 from bailiwick_verify.note import VerifierKey
 from bailiwick_verify.pack import FORMAT, MANIFEST, NOTE, PackStatement
 
@@ -463,7 +463,7 @@ async def _written(pack: Pack, section: Section) -> dict[str, Any]:
     try:
         outcome = await section.write(pack)
     except (MissingHashes, NotFound, Conflict) as error:
-        outcome = Outcome("ERROR", f"not whole: {error}")
+        outcome = Outcome(Verdict.ERROR, f"not whole: {error}")
     told = {"name": section.name, "about": section.about, "producer": section.producer}
     return {**told, "verdict": outcome.verdict, "note": outcome.note}
 

@@ -16,6 +16,7 @@ from bailiwick.evidence.receipts import receipt
 from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.evidence.tree import prove, read_hashes
 from bailiwick.kernel.crypto import Sealer, SealError
+from bailiwick.kernel.verdicts import Verdict
 from bailiwick_verify.merkle import TILE_WIDTH, consistency_path
 from bailiwick_verify.tiles import Tile
 
@@ -67,9 +68,9 @@ async def _events(pack: Pack) -> Outcome:
     assert count == matched.count  # one snapshot
     await pack.put("positions.txt", bytes(positions))
     if not count:
-        return Outcome("NO_DATA", "no event of what was asked for")
+        return Outcome(Verdict.NO_DATA, "no event of what was asked for")
     left_out = f"; {matched.unsigned:,} newer ones are under no head yet" if matched.unsigned else ""
-    return Outcome("PASS", f"{count:,} events, positions {matched.first:,} to {matched.last:,}{left_out}")
+    return Outcome(Verdict.PASS, f"{count:,} events, positions {matched.first:,} to {matched.last:,}{left_out}")
 
 
 async def _log(pack: Pack) -> Outcome:
@@ -199,7 +200,7 @@ async def _records(pack: Pack) -> Outcome:
     said = [verdict for verdict in verdicts.values() if verdict is not None]
     failed = len([verdict for verdict in said if verdict != "PASS"])
     note = f"{count:,} records; form {RECORD_VERSION}" + (f"; {failed:,} outputs are not of a PASS" if failed else "")
-    return Outcome("NO_DATA" if not said else "FAIL" if failed else "PASS", note)
+    return Outcome(Verdict.NO_DATA if not said else Verdict.FAIL if failed else Verdict.PASS, note)
 
 
 def _worse(verdicts: dict[str, str | None], record: EvidenceRecord, pack: Pack) -> None:
@@ -232,7 +233,9 @@ def _inputs(sealer: Callable[[], Sealer] | None) -> Callable[[Pack], Any]:
 
         await pack.put_rows("inputs.jsonl", opened())
         told = ", ".join(f"{count:,} {state}" for state, count in states.items())
-        return Outcome("NO_DATA" if states["expired"] or states["sealed"] or not states["present"] else "PASS", told)
+        return Outcome(
+            Verdict.NO_DATA if states["expired"] or states["sealed"] or not states["present"] else Verdict.PASS, told
+        )
 
     return write
 
@@ -287,4 +290,4 @@ async def _dead(pack: Pack) -> Outcome:
             {"zone": pack.zone, "since": pack.window.since, "until": pack.now},
         ),
     )
-    return Outcome("PASS" if not count else "FAIL", f"{count:,} dead letters since the window began")
+    return Outcome(Verdict.PASS if not count else Verdict.FAIL, f"{count:,} dead letters since the window began")

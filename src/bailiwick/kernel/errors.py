@@ -42,6 +42,17 @@ REASONS: dict[str, Reason] = {
     "legal_hold": Reason(409, "A legal hold keeps this evidence."),
     "archive_unproven": Reason(409, "The archive does not prove that it holds this evidence, so nothing is removed."),
     "rate_limited": Reason(429, "Too many requests; Retry-After says when to come back."),
+    "illegal_transition": Reason(409, "The thing is in a state from which it cannot get where you want it."),
+    "plan_changed": Reason(409, "What is in force, or wanted, is not what the plan was made of; plan again."),
+    "bad_book": Reason(422, "The documents of the operating model contradict their schemas or each other."),
+    # --- assurance: the book, probes and their runs
+    # --- assurance: owners, on-call, tasks
+    # --- assurance: alerts, notices, escalation
+    # --- assurance: rhythm, checkpoints, registers
+    # --- assurance: waivers, secrets
+    # --- assurance: overrides
+    # --- assurance: reconciliation, stuck work
+    # --- assurance: service levels, capacity, key figures
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),

@@ -73,7 +73,12 @@ def after_id(cursor: str | None) -> str:
     return _matching(UUID_PATTERN, identifier)
 
 
+def matches(pattern: str, value: str) -> bool:
+    """Whether all of ``value`` has the form of one of these patterns."""
+    return re.fullmatch(pattern.removeprefix("^").removesuffix("$"), value) is not None
+
+
 def _matching(pattern: str, value: str) -> str:
-    if not re.fullmatch(pattern.removeprefix("^").removesuffix("$"), value):
+    if not matches(pattern, value):
         raise InvalidRequest("The cursor is not one this endpoint gave.")
     return value

@@ -55,7 +55,7 @@ class JobDefinition:
     ``schedule`` is an interval, counted from midnight UTC of 2000-01-01 so that every process means the same instants,
     or a cron text of five fields in UTC. ``handler`` gets the instant the occurrence was due and may answer a mapping
     of JSON values, which is stored. An occurrence that could not start within ``grace`` is missed. ``timeout_s`` bounds
-    one run. Raises :class:`ValueError` for a schedule it cannot read.
+    one run. Nothing is due before ``since``. Raises :class:`ValueError` for a schedule it cannot read.
     """
 
     name: str
@@ -63,6 +63,7 @@ class JobDefinition:
     handler: Handler = field(compare=False)
     grace: timedelta = timedelta(hours=1)
     timeout_s: float = 600.0
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
@@ -126,9 +127,7 @@ class Jobs:
         self._clock = clock
         self._metrics = metrics
         self._jobs: dict[str, JobDefinition] = {}
-        for definition in definitions:
-            if self._jobs.setdefault(definition.name, definition) is not definition:
-                raise ValueError(f"two jobs are called {definition.name!r}")
+        self._groups: dict[str, frozenset[str]] = {}
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._poll_s = poll_s
@@ -137,11 +136,26 @@ class Jobs:
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
-        for name in self._jobs:
-            for outcome in ("succeeded", "failed", "missed"):
-                metrics.job_runs.labels(name, outcome)
+        self.replace("", definitions)
 
     # --- what others ask
+
+    def replace(self, group: str, definitions: Iterable[JobDefinition]) -> None:
+        """Have ``definitions`` in place of those of ``group``; a run that goes on ends as it began.
+
+        Raises ValueError, and changes nothing, where two jobs had one name.
+        """
+        wanted: dict[str, JobDefinition] = {}
+        standing = {name: each for name, each in self._jobs.items() if name not in self._groups.get(group, ())}
+        for definition in definitions:
+            if definition.name in standing or wanted.setdefault(definition.name, definition) is not definition:
+                raise ValueError(f"two jobs are called {definition.name!r}")
+        self._jobs = {**standing, **wanted}
+        self._groups[group] = frozenset(wanted)
+        for name in wanted:
+            for outcome in ("succeeded", "failed", "missed"):
+                self._metrics.job_runs.labels(name, outcome)
+        self._wake.set()
 
     async def trigger(self, job: str) -> datetime:
         """Make ``job`` due now, beside its schedule; answers the occurrence's instant. Raises ``not_found``."""
@@ -219,10 +233,10 @@ class Jobs:
         async with self._database.begin() as tx:
             if not await tx.value("SELECT pg_try_advisory_xact_lock(:lock)", lock=_LOCK):
                 return False
-            now = self._clock.now()
-            for row in await tx.all(_STANDING, names=list(self._jobs)):
-                definition = self._jobs[row["name"]]
-                await self._write_due(tx, definition, row["last_due"] or self._since, now)
+            now, jobs = self._clock.now(), self._jobs
+            for row in await tx.all(_STANDING, names=list(jobs)):
+                definition = jobs[row["name"]]
+                await self._write_due(tx, definition, row["last_due"] or definition.since or self._since, now)
                 self._note_age(row, now)
             await self._close(tx, now)
             if now - self._pruned_at > _PRUNE_EVERY:
@@ -267,17 +281,15 @@ class Jobs:
     # --- running
 
     async def _claim(self) -> _Claimed | None:
-        holder = f"{self._holder}:{secrets.token_hex(4)}"
+        holder, jobs = f"{self._holder}:{secrets.token_hex(4)}", self._jobs
         try:
             async with self._database.begin() as tx:
-                row = await tx.one(
-                    _CLAIM, names=list(self._jobs), holder=holder, lease=self._lease_s, now=self._clock.now()
-                )
+                row = await tx.one(_CLAIM, names=list(jobs), holder=holder, lease=self._lease_s, now=self._clock.now())
         except IntegrityError:
             return None  # another process took one of the same job in this instant
         if row is None:
             return None
-        return _Claimed(self._jobs[row["job"]], row["due_at"], row["attempts"], holder)
+        return _Claimed(jobs[row["job"]], row["due_at"], row["attempts"], holder)
 
     async def _execute(self, claimed: _Claimed) -> None:
         definition = claimed.definition

@@ -59,6 +59,24 @@ class Permission(StrEnum):
     ZONES_ARCHIVE = "zones:archive"  # end a zone for good
     METRICS_READ = "metrics:read"
     OPERATE = "operations:run"  # flush caches, change workers
+    ASSURANCE_READ = "assurance:read"  # every register of the operating model
+    ASSURANCE_CONFIGURE = "assurance:configure"  # change the operating model itself
+    PROBES_RUN = "probes:run"
+    ONCALL_WRITE = "oncall:write"  # stand in, swap shifts
+    ALERTS_WORK = "alerts:work"  # raise, acknowledge, silence, close, drill
+    ALERTS_RECEIVE = "alerts:receive"  # hand in what another alert manager fires
+    RHYTHM_WORK = "rhythm:work"  # minutes, action items, the registers of risks and of the roadmap
+    CHECKPOINTS_DECIDE = "checkpoints:decide"  # the go-live instant, plans, signing of reports
+    WAIVERS_REQUEST = "waivers:request"
+    WAIVERS_APPROVE = "waivers:approve"
+    WAIVERS_CLOSE = "waivers:close"
+    SECRETS_WRITE = "secrets:write"  # the inventory of references; values are nowhere in it
+    OVERRIDES_REQUEST = "overrides:request"
+    OVERRIDES_APPROVE = "overrides:approve"
+    OVERRIDES_BREAK_GLASS = "overrides:break-glass"
+    RECONCILIATION_WORK = "reconciliation:work"
+    STUCK_WORK = "stuck:work"
+    REPORTS_SIGN = "reports:sign"
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -78,6 +96,8 @@ _AUDITOR = _VIEWER | {
     Permission.APPROVALS_VOTE,
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
+    Permission.ASSURANCE_READ,
+    Permission.RHYTHM_WORK,
 }
 _OPERATOR = _VIEWER | {
     Permission.USERS_READ,
@@ -103,6 +123,16 @@ _OPERATOR = _VIEWER | {
     Permission.REVOCATIONS_READ,
     Permission.METRICS_READ,
     Permission.OPERATE,
+    Permission.ASSURANCE_READ,
+    Permission.PROBES_RUN,
+    Permission.ONCALL_WRITE,
+    Permission.ALERTS_WORK,
+    Permission.ALERTS_RECEIVE,
+    Permission.RHYTHM_WORK,
+    Permission.WAIVERS_REQUEST,
+    Permission.OVERRIDES_REQUEST,
+    Permission.RECONCILIATION_WORK,
+    Permission.STUCK_WORK,
 }
 
 GRANTS: dict[Role, frozenset[Permission]] = {
@@ -121,6 +151,11 @@ STEP_UP: frozenset[Permission] = frozenset(
         Permission.SIEM_WRITE,
         Permission.ARCHIVE_PURGE,
         Permission.APPROVALS_VOTE,
+        Permission.ASSURANCE_CONFIGURE,
+        Permission.WAIVERS_APPROVE,
+        Permission.OVERRIDES_APPROVE,
+        Permission.OVERRIDES_BREAK_GLASS,
+        Permission.REPORTS_SIGN,
     }
 )
 """What a stolen session or key must not be enough for: only a person who proved himself just now, by his second factor

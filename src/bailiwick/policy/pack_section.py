@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from bailiwick.evidence.pack import Outcome, Pack, Section
+from bailiwick.kernel.verdicts import Verdict
 
 
 def policy_section() -> Section:
@@ -60,8 +61,8 @@ async def _write(pack: Pack) -> Outcome:
         versions.append(told)
     await pack.put_json("versions.json", versions, windowed=True)
     if active is None:
-        return Outcome("NO_DATA", "no policy set is active")
-    return Outcome("PASS", f"{active} is active; {count:,} activations, {len(versions):,} versions")
+        return Outcome(Verdict.NO_DATA, "no policy set is active")
+    return Outcome(Verdict.PASS, f"{active} is active; {count:,} activations, {len(versions):,} versions")
 
 
 _ACTIVATIONS = """

@@ -18,7 +18,9 @@ async def http_get(socket: Path, path: str) -> tuple[int, bytes]:
         version, status, *_ = (await reader.readline()).split(b" ", 2)
         if not version.startswith(b"HTTP/1."):
             raise ValueError("not an HTTP answer")
-        rest = await reader.read(_LONGEST_ANSWER)
+        rest = b""
+        while len(rest) < _LONGEST_ANSWER and (more := await reader.read(_LONGEST_ANSWER - len(rest))):
+            rest += more  # head and body may arrive apart
         return int(status), rest.partition(b"\r\n\r\n")[2]
     finally:
         writer.close()

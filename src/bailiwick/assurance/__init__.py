@@ -1,0 +1,1 @@
+"""Is it under control? Owners, rhythm, checkpoints, waivers, overrides, secrets, reconciliation, SLOs, alerts."""

@@ -1,0 +1,118 @@
+"""What the parts of this room ask of each other, so that each can be read and tested by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from bailiwick.evidence.events import Context
+from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.severity import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """Something somebody must look at.
+
+    ``key`` is what makes two of them the same one (open at most once per zone); ``rule`` what noticed it; ``owner`` the
+    activity of the RACI whose accountable person answers for it; ``runbook`` a path or address.
+    """
+
+    key: str
+    rule: str
+    severity: Severity
+    summary: str
+    owner: str
+    runbook: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+class Alerts(Protocol):
+    """Where alerts are raised and cleared."""
+
+    async def fire(self, tx: Transaction, context: Context, raised: Raised) -> str:
+        """Open the alert, or note that it goes on; its id."""
+        ...
+
+    async def clear(self, tx: Transaction, context: Context, key: str) -> bool:
+        """What was wrong is right again; whether there was such an alert."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message to be delivered. ``to`` names a person (``person:jane``), a role (``role:ops_owner``), or a channel
+    (``channel:ops-chat``). The same ``key`` is sent once. ``subject`` is one line, ``body`` plain text."""
+
+    to: str
+    key: str
+    subject: str
+    body: str
+    severity: Severity = Severity.P3
+
+
+class Notices(Protocol):
+    """Where messages are left to be delivered, in the transaction that gives cause to them."""
+
+    async def send(self, tx: Transaction, zone: str, notice: Notice) -> str:
+        """Leave it; its id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who can be reached now."""
+
+    username: str
+    full_name: str
+    email: str
+
+
+class Owners(Protocol):
+    """Who answers for what."""
+
+    async def accountable(self, tx: Transaction, zone: str, activity: str, at: datetime) -> Person | None:
+        """The one active person who answers for an activity (or his deputy of the day); None where nobody does."""
+        ...
+
+    async def holders(self, tx: Transaction, zone: str, role: str, at: datetime) -> Sequence[Person]:
+        """The active persons who hold an owner role."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something a person has to do. ``source`` is what opened it (``owners/leaving/jane``); it is open once."""
+
+    source: str
+    title: str
+    owner: str
+    due: datetime
+    severity: Severity = Severity.P3
+
+
+class Tasks(Protocol):
+    """The one list of what is to be done."""
+
+    async def open(self, tx: Transaction, context: Context, task: Task) -> str:
+        """Put it on the list, unless it is on it; its id."""
+        ...
+
+    async def close(self, tx: Transaction, context: Context, source: str, outcome: str) -> bool:
+        """Take it off; whether it was on it."""
+        ...
+
+
+class Waivers(Protocol):
+    """The only way around a gate."""
+
+    async def covering(self, tx: Transaction, zone: str, control: str, scope: str, at: datetime) -> str | None:
+        """The id of the active waiver of ``control`` for ``scope``; None without one."""
+        ...
+
+    async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:
+        """Note that ``gate`` let something pass because of it."""
+        ...
