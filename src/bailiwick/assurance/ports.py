@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
@@ -115,4 +115,33 @@ class Waivers(Protocol):
 
     async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:
         """Note that ``gate`` let something pass because of it."""
+        ...
+
+
+Level = Literal["primary", "secondary", "lead", "manager", "management"]
+
+
+class OnCall(Protocol):
+    """Who is called."""
+
+    async def on_call(self, tx: Transaction, zone: str, level: Level, at: datetime) -> Person | None:
+        """The person of that level at that moment, stand-ins taken into account; None where nobody is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How often something that is due by the clock did run between two instants, and how it ended."""
+
+    due: int
+    on_time: int
+    green: int
+    last_at: datetime | None
+
+
+class Runs(Protocol):
+    """What the scheduled checks did."""
+
+    async def of(self, tx: Transaction, zone: str, check: str, since: datetime, until: datetime) -> Run:
+        """The runs of one job by its name."""
         ...
