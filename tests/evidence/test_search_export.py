@@ -82,6 +82,33 @@ async def test_an_export_ends_where_the_ledger_ended_and_is_one_event(world: Wor
         assert sorted(found) == list(range(reach.size))
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+async def test_an_export_that_was_read_to_its_end_has_a_manifest(world: World, client: Client, form: str) -> None:
+    await ledgered(world, [event(world, user=f"user-{n % 2}") for n in range(250)])
+    answer = await client("GET", EXPORT, params={"format": form, "user": "user-1"})
+    where, _, relation = answer.headers["link"].partition(">; ")
+    assert relation == 'rel="describedby"'
+    told = json.loads((await client("GET", where.removeprefix("<"))).body)
+    assert (told["events"], told["first_seq"], told["last_seq"]) == (125, 1, 249)
+    assert (told["sha256"], told["bytes"]) == (hashlib.sha256(answer.body).hexdigest(), len(answer.body))
+    assert (told["query"], told["format"], told["ledger"]["events"]) == ("user=user-1", form, 250)
+    assert (await client("GET", where[1:], headers={"x-zone": "acme"})).status == 404
+
+
+async def test_an_export_that_was_cut_off_has_none(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledgered(world, [event(world, user="jane") for _ in range(250)])
+
+    def torn(*given: Any) -> Any:
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(search_export.Tally, "wrote", torn)
+    with pytest.raises(RuntimeError):
+        await client("GET", EXPORT)
+    assert world.rows("SELECT count(*) AS n FROM bailiwick.audit_exports")[0] == 0
+
+
 async def test_no_cell_is_a_formula(world: World, client: Client) -> None:
     await ledgered(world, hostile(world))
     answer = await client("GET", EXPORT, params={"format": "csv"})

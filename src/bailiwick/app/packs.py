@@ -15,6 +15,7 @@ from typing import Any
 
 from bailiwick import __version__
 from bailiwick.app.foundations import Foundations
+from bailiwick.assurance.pack_tables import TABLES as ASSURANCE_TABLES
 from bailiwick.authority.pack_tables import TABLES as AUTHORITY_TABLES
 from bailiwick.evidence.archive.places import places
 from bailiwick.evidence.archive.reader import ColdEvents
@@ -62,6 +63,7 @@ KERNEL_TABLES = (
         withheld=("context",),
     ),
     ControlTable("saved_queries", ("id", "zone", "owner", "name", "shared", "query", "created_at"), ("id",)),
+    ControlTable("audit_exports", ("request_id", "zone", "manifest", "at"), ("request_id",), at="at"),
     ControlTable(
         "approvals",
         (
@@ -92,7 +94,7 @@ KERNEL_TABLES = (
     ),
     ControlTable("siem_repeats", ("id", "sink", "zone", "first_seq", "end_seq", "times", "at"), ("id",)),
 )  # fmt: skip
-CONTROL_TABLES = (*INVENTORY_TABLES, *IDENTITY_TABLES, *AUTHORITY_TABLES, *KERNEL_TABLES)
+CONTROL_TABLES = (*INVENTORY_TABLES, *IDENTITY_TABLES, *AUTHORITY_TABLES, *KERNEL_TABLES, *ASSURANCE_TABLES)
 ELSEWHERE: Mapping[str, str] = {
     "server_hosts": "the bindings of servers say it",
     "policy_versions": "policy/",
@@ -113,7 +115,7 @@ ELSEWHERE: Mapping[str, str] = {
 }
 """Tables of the schema that ``control/`` leaves out, and where they are or why."""
 
-_MIGRATIONS = Path(__file__).parent.parent / "kernel" / "migrations" / "versions"
+_MIGRATIONS = Path(__file__).parent.parent / "kernel" / "migrations"
 _MOST_LOG = 64 << 20
 _TIME = re.compile(rb'"?ts"?[:=]\s?"?(\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d))')
 
@@ -182,7 +184,7 @@ def _configuration(settings: Settings, layout: Layout) -> Section:
             "migrations.json",
             {
                 "applied": await pack.tx.value("SELECT version_num FROM public.alembic_version"),
-                "known": {path.stem: _sha256(path) for path in sorted(_MIGRATIONS.glob("[0-9]*.py"))},
+                "known": {path.stem: _sha256(path) for path in _scripts()},
             },
         )
         return Outcome(note=f"{len(changed)} settings differ from their defaults; of secrets only that they are set")
@@ -207,6 +209,10 @@ def _versions(server: str) -> dict[str, Any]:
         "postgresql": server,
         "packages": packages,
     }
+
+
+def _scripts() -> list[Path]:
+    return sorted([*_MIGRATIONS.glob("versions/[0-9]*.py"), *_MIGRATIONS.glob("assurance/*.sql")])
 
 
 def _sha256(path: Path) -> str:

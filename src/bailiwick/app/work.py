@@ -186,6 +186,7 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
                 " AND (s.ended_at < :before OR s.expires_at < :before)",
                 before=now - timedelta(days=1),
             )
+            exports = await tx.run("DELETE FROM audit_exports WHERE at < :before", before=now - timedelta(days=30))
             workers = await tx.run("DELETE FROM workers WHERE seen_at < :before", before=now - timedelta(days=1))
         return {
             "api_requests": await purge_api_requests(base.database, now),
@@ -200,6 +201,7 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             "oidc_sign_ins": begun,
             "saml_requests": saml,
             "refresh_tokens": refreshes,
+            "audit_exports": exports,
         }
 
     async def retire_keys(due: datetime) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from bailiwick import __version__
 from bailiwick.evidence import codes, search_export
 from bailiwick.evidence.asked import ExportParams, TailParams
 from bailiwick.evidence.events import Subject
@@ -18,7 +20,8 @@ from bailiwick.evidence.requests import context_of
 from bailiwick.evidence.search import Entry
 from bailiwick.evidence.search_api import TOO_EXPENSIVE, Auditor, Reading
 from bailiwick.evidence.tail import EventStream, Tails
-from bailiwick.kernel.errors import Denied, InvalidRequest, Unavailable
+from bailiwick.kernel.errors import Denied, InvalidRequest, NotFound, Unavailable
+from bailiwick.kernel.fields import IdPath
 from bailiwick.kernel.http import Caller, zone_of
 from bailiwick.kernel.permissions import Permission, allowed
 
@@ -55,6 +58,22 @@ class _Export(StreamingResponse):
             await self._pieces.aclose()
 
 
+def _manifest_path(request_id: str) -> str:
+    return f"/api/v1/audit/exports/{request_id}/manifest"
+
+
+async def _keep(reading: Reading, zone: str, request_id: str, manifest: dict[str, Any]) -> None:
+    async with reading.database.begin() as tx:
+        await tx.run(
+            "INSERT INTO audit_exports (zone, request_id, manifest, at)"
+            " VALUES (:zone, :id, cast(:manifest AS jsonb), :now)",
+            zone=zone,
+            id=request_id,
+            manifest=json.dumps(manifest),
+            now=reading.now(),
+        )
+
+
 def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
     """``/api/v1/audit/export`` and ``/api/v1/audit/events/stream``."""
     router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
@@ -85,8 +104,25 @@ def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
                 "Content-Disposition": f'attachment; filename="events.{params.format}"',
                 "Cache-Control": "no-store",
                 "X-Ledger-Size": str(reach.size),
+                "Link": f'<{_manifest_path(request.state.request_id)}>; rel="describedby"',
             },
         )
+
+    @router.get(
+        "/exports/{request_id}/manifest",
+        summary="What an export was: its query, counts and digest, and the signed head by which it can be checked",
+    )
+    async def manifest(request: Request, request_id: IdPath, caller: Auditor) -> dict[str, Any]:
+        async with reading.database.begin() as tx:
+            found = await tx.value(
+                "SELECT manifest FROM audit_exports WHERE zone = :zone AND request_id = :id",
+                zone=zone_of(request),
+                id=request_id,
+            )
+            if found is None:
+                raise NotFound("No export of that request was read to its end in the last 30 days.")
+            await reading.note(tx, request, caller, "exports/manifest", request_id, 1)
+        return dict(found)
 
     async def begin(
         request: Request, caller: Caller, zone: str, wanted: Filter, params: ExportParams
@@ -105,13 +141,21 @@ def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
                 reach=reach.size,
             )
         found = search_export.entries(reading.database, reading.search, zone, wanted, params.order, reach)
-        pieces = search_export.written(found, params.format, search_export.Tally())
+        tally = search_export.Tally()
+        pieces = search_export.written(found, params.format, tally)
         first = await anext(pieces, b"")
 
         async def whole() -> AsyncGenerator[bytes, None]:
-            yield first
+            # a piece is given out when the next one is there: the last one only when the manifest is
+            given = first
             async for piece in pieces:
-                yield piece
+                yield given
+                given = piece
+            told = search_export.manifest(
+                zone, wanted, params.order, params.format, reach, tally, reading.now(), f"bailiwick {__version__}"
+            )
+            await _keep(reading, zone, request.state.request_id, told)
+            yield given
 
         return whole(), reach
 

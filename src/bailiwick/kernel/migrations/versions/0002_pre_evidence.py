@@ -20,6 +20,14 @@ CREATE TABLE saved_queries (
   created_at timestamptz NOT NULL,
   UNIQUE (zone, owner, name)
 );
+CREATE TABLE audit_exports (
+  zone text NOT NULL REFERENCES zones,
+  request_id uuid NOT NULL,
+  manifest jsonb NOT NULL,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (zone, request_id)
+);
+CREATE INDEX audit_exports_at ON audit_exports (at);
 """
 
 # Evidence stands in a schema of its own: the app may add and read, never change or remove (12 h partitions by
