@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,50 @@ def test_no_two_test_files_have_the_same_name() -> None:
     assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
 
 
+def loaded(tool: str) -> Any:
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(tool, ROOT / "tools" / f"{tool}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SHAKY = """
+import pathlib, pytest
+HERE = pathlib.Path(__file__).parent
+@pytest.mark.parametrize("n", range(COUNT))
+def test_shaky(n):
+    mark = HERE / f"mark{n}"
+    fresh = not mark.exists()
+    mark.touch()
+    assert not fresh or not FAILS
+def test_wrong(): assert not WRONG
+def test_right(): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("shaky", "fails", "wrong", "code"),
+    [(2, True, False, 0), (1, True, True, 1), (4, True, False, 1), (0, False, False, 0)],
+)
+def test_only_a_few_that_pass_alone_are_forgiven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], shaky: int, fails: bool,
+    wrong: bool, code: int,
+) -> None:  # fmt: skip
+    run_tests = loaded("run_tests")
+    text = SHAKY.replace("COUNT", str(shaky)).replace("FAILS", str(fails)).replace("WRONG", str(wrong))
+    (tmp_path / "test_made.py").write_text(text)
+    monkeypatch.setattr(run_tests, "ROOT", tmp_path)
+    monkeypatch.setattr(run_tests, "_LAST_FAILED", tmp_path / ".pytest_cache" / "v" / "cache" / "lastfailed")
+    monkeypatch.setattr(run_tests, "report_coverage", lambda: 0)
+    monkeypatch.setattr(sys, "argv", ["run_tests", "--cores", "2", "-c", "/dev/null", "--rootdir", str(tmp_path)])
+    assert run_tests.main() == code
+    said = capfd.readouterr().out
+    assert ("passed alone: " in said) is (code == 0 and shaky > 0)
+    assert ("once more, alone" in said) is (0 < shaky + wrong < 4)
+
+
 def test_what_failed_is_told_again_at_the_end_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "test_on_purpose.py").write_text(
         "import pytest\n"
@@ -118,10 +163,7 @@ def test_what_failed_is_told_again_at_the_end_of_a_run(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
-    spec = importlib.util.spec_from_file_location("run_tests", ROOT / "tools" / "run_tests.py")
-    assert spec is not None and spec.loader is not None
-    run_tests = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(run_tests)
+    run_tests = loaded("run_tests")
     told = run_tests.Told()
     for line in done.stdout.splitlines(keepends=True):
         told.read(line)

@@ -2,11 +2,16 @@
 
 What failed is told once more at the end, after the coverage: that is what the tail of a log shows. The table of
 coverage goes to ``coverage.txt``; only its total is printed.
+
+Tests here start whole installations beside each other, and a machine that stalls for seconds can break one that is
+right. So a few that failed are run once more, alone; the run holds if they pass then, and says which they were. More
+than a few, or a secret that got out, is never put down to that.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -18,6 +23,9 @@ ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "coverage.txt"
 _TRACEBACK_LINES = 30
 _MOST_TRACEBACKS = 20
+_MOST_AGAIN = 3
+_LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
+_LEAK = "secrets in evidence or logs"
 
 _SECTION = re.compile(r"=+ (.+?) =+")
 _FAILURE = re.compile(r"_{3,} (.+?) _{3,}")
@@ -32,6 +40,7 @@ class Told:
         self.tracebacks: dict[str, list[str]] = {}
         self.short: list[str] = []
         self.closing = ""
+        self.leaked = False
         self._section = ""
         self._failure: list[str] | None = None
 
@@ -43,6 +52,7 @@ class Told:
             self._section, self._failure = "", None
         elif section := _SECTION.fullmatch(line):
             self._section, self._failure = section[1], None
+            self.leaked |= section[1] == _LEAK
         elif self._section in {"FAILURES", "ERRORS"}:
             if failure := _FAILURE.fullmatch(line):
                 self._failure = self.tracebacks.setdefault(failure[1], [])
@@ -68,20 +78,47 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 2)
     given, rest = parser.parse_known_args()
+    _LAST_FAILED.unlink(missing_ok=True)
     # in the order of tests/conftest.py: the longest files first, so that none is begun when all others are done
     parallel = ["-n", str(given.cores), "--dist", "loadfile", "--no-loadscope-reorder"]
-    command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", *parallel]
-    process = subprocess.Popen([*command, "-q", *rest], cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
+    tested, told = run([*parallel, *rest])
+    alone = [] if told.leaked or tested != 1 else worth_another_look(failed())
+    if alone:
+        print(f"----- {len(alone)} failed beside the others; once more, alone", flush=True)
+        tested, again = run([*rest, *alone])
+        told = told if tested else again
+    covered = report_coverage()
+    for line in told.again():
+        print(line)
+    if alone and not tested:
+        print(f"failed beside the others and passed alone: {', '.join(alone)}")
+        print(told.closing)
+    return tested or covered
+
+
+def run(options: list[str]) -> tuple[int, Told]:
+    """Run pytest under coverage with ``options``; its exit code, and what it printed."""
+    command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
     assert process.stdout is not None
     told = Told()
     for line in process.stdout:
         print(line, end="", flush=True)
         told.read(line)
-    tested = process.wait()
-    covered = report_coverage()
-    for line in told.again():
-        print(line)
-    return tested or covered
+    return process.wait(), told
+
+
+def failed() -> list[str]:
+    """The tests that failed in the last run, as pytest wrote them down."""
+    try:
+        return list(json.loads(_LAST_FAILED.read_text()))
+    except (OSError, ValueError):
+        return []
+
+
+def worth_another_look(tests: list[str]) -> list[str]:
+    """Those of ``tests`` to be run alone: all of a few, none of many."""
+    return tests if len(tests) <= _MOST_AGAIN else []
 
 
 def report_coverage() -> int:
