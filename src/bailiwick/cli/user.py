@@ -65,7 +65,7 @@ def list_users(zone: Zone = "default", data_dir: DataDir = None, json_: AsJson =
         print(json.dumps(found, indent=2, default=str))
     else:
         for each in found:
-            print(f"{each['username']:24} {each['role']:9} {_standing(each):12} {each['email']}")
+            print(f"{each['username']:24} {each['role']:14} {_standing(each):12} {each['email']}")
     return 0 if found else NO_DATA
 
 
@@ -87,7 +87,7 @@ def show(name: Username, zone: Zone = "default", data_dir: DataDir = None, json_
 def create(
     name: Username,
     email: Annotated[str, typer.Option("--email", help="The person's address.")],
-    role: Annotated[str, typer.Option("--role", help="admin, operator, auditor or viewer.")] = "viewer",
+    role: Annotated[str, typer.Option("--role", help="admin, operator, auditor, viewer or the owner of a plane.")] = "viewer",
     full_name: Annotated[str, typer.Option("--full-name", help="The person's name.")] = "",
     zone: Zone = "default",
     data_dir: DataDir = None,

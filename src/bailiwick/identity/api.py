@@ -18,6 +18,7 @@ from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.login.throttle import COUNTED
 from bailiwick.identity.sessions import Sessions
+from bailiwick.identity.standing import RoleName
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
 from bailiwick.kernel.fields import (
@@ -47,7 +48,7 @@ from bailiwick.kernel.http import (
 )
 from bailiwick.kernel.permissions import Permission
 
-RoleName = Literal["admin", "operator", "auditor", "viewer"]
+ApplicationRole = Literal["admin", "operator", "auditor", "viewer"]
 # longer than any password we take, so that length alone is refused with a sentence and not with an echo
 PasswordField = Annotated[SecretStr, Field(max_length=1024)]
 Grants = Annotated[
@@ -184,7 +185,7 @@ class ApplicationBody(Body):
 
     name: Name
     description: Text = ""
-    role: RoleName = "viewer"
+    role: ApplicationRole = "viewer"
     grants: Grants = Field(default_factory=dict, examples=[{"payments": ["payments:read"]}])
     rate_limit: RateLimit | None = None
 
@@ -193,7 +194,7 @@ class ApplicationPatch(Body):
     """Changes to an application (JSON merge patch: a null grant removes that server's)."""
 
     description: Text | None = None
-    role: RoleName = "viewer"
+    role: ApplicationRole = "viewer"
     grants: GrantsPatch | None = None
     rate_limit: RateLimit | None = None
     owner: UserName | None = None

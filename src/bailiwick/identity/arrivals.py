@@ -17,6 +17,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.login.lockout import counted_names, locked_until
 from bailiwick.identity.login.sign_ins import FactorDue, Method, SignedIn, SignIns
 from bailiwick.identity.sessions import printable
+from bailiwick.identity.standing import NO_ROLE, RANKS
 from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
@@ -26,9 +27,8 @@ from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
 from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN
 from bailiwick.kernel.ids import Ids
 
-NO_ROLE = "none"
 # where two mapped groups give two roles, the first of these counts
-RANK = ("admin", "operator", "auditor", "viewer")
+RANK = tuple(role for role in reversed(RANKS) if role != NO_ROLE)
 
 _NAME = re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$"))
 _EMAIL = re.compile(EMAIL_PATTERN.removeprefix("^").removesuffix("$"))

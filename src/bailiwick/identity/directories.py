@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from bailiwick.identity.ldap.filters import FilterError, encoded
+from bailiwick.identity.standing import RoleName
 from bailiwick.kernel.fields import Body, Line
 
 # RFC 4512 §1.4: a short name or a dotted number
 Attribute = Annotated[str, StringConstraints(pattern=r"^([A-Za-z][A-Za-z0-9-]{0,63}|[0-9]+(\.[0-9]+){1,30})$")]
 Dn = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=3, max_length=500)]
 Filter = Annotated[str, StringConstraints(pattern=r"^\([^\x00-\x1f\x7f]+\)$", max_length=1000)]
-RoleName = Literal["admin", "operator", "auditor", "viewer"]
 Pem = Annotated[str, StringConstraints(pattern=r"^[\x09\x0a\x0d\x20-\x7e]*$", max_length=65536)]
 
 NormalDn = tuple[tuple[tuple[str, str], ...], ...]

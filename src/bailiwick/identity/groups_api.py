@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.groups import Group, Groups, Members
+from bailiwick.identity.standing import RoleName
 from bailiwick.kernel.answers import page, version_guard
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.fields import Body, Line, Text, UserName, UserNamePath, after_user_name
@@ -19,7 +20,6 @@ from bailiwick.kernel.permissions import Permission
 _NAME = r"^[^\x00-\x20/\x7f-\x9f][^\x00-\x1f/\x7f-\x9f\u2028\u2029]{0,199}$"
 GroupName = Annotated[str, StringConstraints(pattern=_NAME, max_length=200), Field(examples=["release-managers"])]
 GroupPath = Annotated[str, Path(pattern=_NAME, max_length=200)]
-RoleName = Literal["admin", "operator", "auditor", "viewer"]
 Reader = Annotated[Caller, Depends(require(Permission.USERS_READ))]
 Writer = Annotated[Caller, Depends(require(Permission.USERS_WRITE))]
 

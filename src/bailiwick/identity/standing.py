@@ -9,15 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Conflict
+from bailiwick.kernel.permissions import gives_more
 
 NO_ROLE = "none"
 """Signed in, and everything denied: somebody whom a provider vouches for and nobody gave a role."""
 
-RANKS = (NO_ROLE, "viewer", "auditor", "operator", "admin")
-"""From the lowest. Operators and auditors may different things; of both, the operator's role holds."""
+RoleName = Literal[
+    "admin",
+    "operator",
+    "auditor",
+    "viewer",
+    "ops_owner",
+    "security_owner",
+    "finance_owner",
+    "product_owner",
+]
+"""The roles that a person may be given."""
+
+RANKS = (
+    NO_ROLE,
+    "viewer",
+    "auditor",
+    "product_owner",
+    "finance_owner",
+    "operator",
+    "security_owner",
+    "ops_owner",
+    "admin",
+)
+"""From the lowest. They do not all include each other: operators and auditors may different things, and of somebody who
+is both, the operator's role holds."""
 
 _SETTLE = """
 WITH own AS (
@@ -55,7 +80,7 @@ class RoleChange:
     @property
     def widens(self) -> bool:
         """Whether it gives something."""
-        return RANKS.index(self.after) > RANKS.index(self.before)
+        return gives_more(self.before, self.after)
 
     @property
     def narrows(self) -> bool:

@@ -34,6 +34,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.permissions import gives_more
 from bailiwick.kernel.settings import Settings
 
 INVITATION_LIFE = timedelta(hours=72)
@@ -145,7 +146,7 @@ def above_viewer(role: str) -> bool:
 
 def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
     """Refuse what gives more than there was. To put out anybody is always narrow."""
-    raised = RANKS.index(after["role"]) > RANKS.index(before.role)
+    raised = gives_more(before.role, after["role"])
     opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
     if raised or (opened and above_viewer(before.role)):
         raise _may_not_widen()

@@ -9,12 +9,21 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """The four roles of a person or an application."""
+    """What a person may be here; an application is one of the four that own nothing."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
     AUDITOR = "auditor"
     VIEWER = "viewer"
+    # who answers for a plane of the operating model
+    OPS_OWNER = "ops_owner"
+    SECURITY_OWNER = "security_owner"
+    FINANCE_OWNER = "finance_owner"
+    PRODUCT_OWNER = "product_owner"
+
+
+OWNER_ROLES = (Role.OPS_OWNER, Role.SECURITY_OWNER, Role.FINANCE_OWNER, Role.PRODUCT_OWNER)
+"""The four planes of ownership: operations, security, finance and reconciliation, product."""
 
 
 class Permission(StrEnum):
@@ -135,10 +144,55 @@ _OPERATOR = _VIEWER | {
     Permission.STUCK_WORK,
 }
 
+# what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
+_OWNER = _VIEWER | {
+    Permission.USERS_READ,
+    Permission.DECISIONS_READ,
+    Permission.EVIDENCE_READ,
+    Permission.EVIDENCE_RECORD,
+    Permission.APPROVALS_READ,
+    Permission.APPROVALS_VOTE,
+    Permission.METRICS_READ,
+    Permission.ASSURANCE_READ,
+    Permission.RHYTHM_WORK,
+    Permission.WAIVERS_REQUEST,
+    Permission.OVERRIDES_REQUEST,
+    Permission.REPORTS_SIGN,
+}
+_OPS_OWNER = (_OPERATOR | _OWNER) | {
+    Permission.CHECKPOINTS_DECIDE,
+    Permission.OVERRIDES_BREAK_GLASS,
+}
+_SECURITY_OWNER = (_AUDITOR | _OWNER) | {
+    Permission.POLICIES_ROLLBACK,
+    Permission.POLICIES_TEST,
+    Permission.REVOKE,
+    Permission.KEYS_ROTATE,
+    Permission.PROBES_RUN,
+    Permission.ALERTS_WORK,
+    Permission.CHECKPOINTS_DECIDE,
+    Permission.WAIVERS_APPROVE,
+    Permission.WAIVERS_CLOSE,
+    Permission.SECRETS_WRITE,
+    Permission.OVERRIDES_APPROVE,
+    Permission.OVERRIDES_BREAK_GLASS,
+}
+_FINANCE_OWNER = _OWNER | {
+    Permission.RECONCILIATION_WORK,
+    Permission.STUCK_WORK,
+    Permission.ALERTS_WORK,
+    Permission.OVERRIDES_APPROVE,
+}
+_PRODUCT_OWNER = _OWNER
+
 GRANTS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset(_VIEWER),
     Role.AUDITOR: frozenset(_AUDITOR),
     Role.OPERATOR: frozenset(_OPERATOR),
+    Role.OPS_OWNER: frozenset(_OPS_OWNER),
+    Role.SECURITY_OWNER: frozenset(_SECURITY_OWNER),
+    Role.FINANCE_OWNER: frozenset(_FINANCE_OWNER),
+    Role.PRODUCT_OWNER: frozenset(_PRODUCT_OWNER),
     Role.ADMIN: frozenset(Permission),
 }
 
@@ -162,12 +216,22 @@ STEP_UP: frozenset[Permission] = frozenset(
 if he has or needs one (RFC 9470). ``require`` of ``kernel/http.py`` enforces it wherever one of these is named."""
 
 
+def granted(role: str) -> frozenset[Permission]:
+    """What ``role`` may; an unknown role may nothing."""
+    try:
+        return GRANTS[Role(role)]
+    except ValueError:
+        return frozenset()
+
+
 def allowed(role: str, permission: Permission) -> bool:
     """Whether ``role`` holds ``permission``; an unknown role holds nothing."""
-    try:
-        return permission in GRANTS[Role(role)]
-    except ValueError:
-        return False
+    return permission in granted(role)
+
+
+def gives_more(before: str, after: str) -> bool:
+    """Whether ``after`` may anything that ``before`` may not."""
+    return not granted(after) <= granted(before)
 
 
 def matrix() -> str:

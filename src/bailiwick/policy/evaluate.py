@@ -20,7 +20,7 @@ from bailiwick.evidence.requests import actor_of
 from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest, Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission, Role, allowed
 from bailiwick.kernel.problems import send_problem
 from bailiwick.policy.decisions import Decider, Decision
 from bailiwick.policy.inputs import evaluate_input
@@ -33,9 +33,7 @@ _KNOWN_QUESTION_BYTES = 1024
 _MAX_REASONS = 20
 _OUR_REASONS = frozenset({"policy_denied", "policy_error", "no_active_policy", "unknown_user", "account_disabled"})
 _ANSWER_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-_MAY_ASK_FOR_OTHERS = {
-    role: allowed(role, Permission.EVALUATE_OTHERS) for role in ("admin", "operator", "auditor", "viewer")
-}
+_MAY_ASK_FOR_OTHERS = {str(role): allowed(role, Permission.EVALUATE_OTHERS) for role in Role}
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_WORD)]
 Receive = Callable[[], Awaitable[Any]]

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator, model
 
 from bailiwick.identity.login.oidc_tokens import ALGORITHMS, ProviderFault, checked_url, subject_of
 from bailiwick.identity.provisioning import MAX_GROUPS
-from bailiwick.identity.standing import highest
+from bailiwick.identity.standing import RoleName, highest
 from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN, Body, Line
 
 # RFC 8176; what else a provider says about how it looked is not passed on
@@ -29,7 +29,6 @@ _EMAIL = re.compile(EMAIL_PATTERN.removeprefix("^").removesuffix("$"))
 
 Preset = Literal["entra", "google", "okta", "keycloak", "generic"]
 Claim = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
-RoleName = Literal["admin", "operator", "auditor", "viewer"]
 ScopeName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!#-\[\]-~]+$")]
 
 

@@ -17,10 +17,9 @@ from bailiwick.identity.saml.metadata import MAX_METADATA, IdpMetadata, own_cert
 from bailiwick.identity.saml.refusals import Refused
 from bailiwick.identity.saml.response import Assertion
 from bailiwick.identity.saml.signature import SigningKey
-from bailiwick.identity.standing import highest
+from bailiwick.identity.standing import RoleName, highest
 from bailiwick.kernel.fields import EMAIL_PATTERN, Body, Line
 
-RoleName = Literal["admin", "operator", "auditor", "viewer"]
 TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
 _KEY_BITS = 3072
 _EMAIL = re.compile(EMAIL_PATTERN.removeprefix("^").removesuffix("$"))

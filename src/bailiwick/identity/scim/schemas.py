@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bailiwick.identity.standing import RANKS
+
 USER_URN = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_URN = "urn:ietf:params:scim:schemas:core:2.0:Group"
 ENTERPRISE_URN = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:user"  # in lower case, for comparing
@@ -76,7 +78,7 @@ _USER = [
         "roles",
         "His own role, at most one; a higher one takes the permission users:write.",
         [
-            _attribute("value", "The role.", canonicalValues=["admin", "operator", "auditor", "viewer", "none"]),
+            _attribute("value", "The role.", canonicalValues=[*reversed(RANKS)]),
             _attribute("primary", "Always true.", type="boolean"),
         ],
         multiValued=True,
