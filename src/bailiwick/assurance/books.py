@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bailiwick.assurance.book import BadBook, Book, Document, Kind, canonical, check
 from bailiwick.evidence import codes
@@ -21,6 +21,7 @@ from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict
+from bailiwick.kernel.fields import Body
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum
 
@@ -28,6 +29,8 @@ FEED = "assurance"
 """The kind under which a changed book is announced."""
 
 APPLY = Action("assurance.apply", Permission.ASSURANCE_CONFIGURE, life=timedelta(hours=72))
+
+S = TypeVar("S", bound=Body)
 
 How = Literal["added", "changed", "removed"]
 
@@ -116,6 +119,16 @@ class Books:
         rows = await tx.all(f"{_SELECT} WHERE zone = :zone AND in_force ORDER BY kind, name", zone=zone)
         documents = [_document(row) for row in rows if row["kind"] in self.kinds]
         return Book(zone, await _revision(tx, zone), {document.key: document for document in documents})
+
+    async def read(self, tx: Transaction, zone: str, kind: Kind[S], name: str) -> S | None:
+        """One document of the book in force; None where there is none."""
+        spec = await tx.value(
+            "SELECT spec FROM assurance_documents WHERE zone = :zone AND kind = :kind AND name = :name AND in_force",
+            zone=zone,
+            kind=kind.name,
+            name=name,
+        )
+        return None if spec is None else kind.read(spec)
 
     async def history(self, tx: Transaction, zone: str, kind: str, name: str) -> list[Document]:
         """Every version of one document, newest first; a removal is a version with an empty spec."""

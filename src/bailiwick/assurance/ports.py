@@ -84,6 +84,25 @@ class Owners(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Owned:
+    """Something that somebody has to answer for and that is no document of the book, as ``waiver/0192…``.
+
+    ``owner``: an activity, ``role:…``, ``person:…``; empty where it is for an activity to cover it by its name.
+    """
+
+    thing: str
+    owner: str = ""
+
+
+class Belongings(Protocol):
+    """What a part keeps, for ``owners check``. A part with such things puts itself into the house's ``belongings``."""
+
+    async def owned(self, tx: Transaction, zone: str) -> Sequence[Owned]:
+        """Everything of it that goes on now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """Something a person has to do. ``source`` is what opened it (``owners/leaving/jane``); it is open once."""
 

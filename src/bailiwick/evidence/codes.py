@@ -161,6 +161,13 @@ ASSURANCE_DOCUMENT_CHANGED = EventType("BW7001", "assurance.document.changed")
 ASSURANCE_SHIPPED = EventType("BW7002", "assurance.shipped")
 
 # 71xx assurance: owners, on-call, tasks
+OWNERS_CHECKED = EventType("BW7101", "owners.checked", mutation=False)
+ONCALL_OVERRIDDEN = EventType("BW7111", "oncall.overridden")
+ONCALL_OVERRIDE_WITHDRAWN = EventType("BW7112", "oncall.override.withdrawn")
+TASK_OPENED = EventType("BW7121", "task.opened")
+TASK_OVERDUE = EventType("BW7122", "task.overdue")
+TASK_REASSIGNED = EventType("BW7123", "task.reassigned")
+TASK_ENDED = EventType("BW7124", "task.ended")
 
 # 72xx assurance: alerts, notices, escalation
 

@@ -55,6 +55,19 @@ _IDP = (
     _always("enabled", "bool", "whether people may sign in by it"),
 )
 _SET_MEMBERS = _always("members", "list[str]", "policies of the set, each with its version")
+_STAND_IN = (
+    _always("rota", "str", "name of the rota"),
+    _always("level", "str", "level on call: `primary`, `secondary` and others"),
+    _always("username", "str", "who stands in"),
+    _always("begins", "str", "from when on"),
+    _always("ends", "str", "until when"),
+    _always("reason", "str", "why, as told"),
+)
+_TASK = (
+    _always("source", "str", "what opened it"),
+    _always("owner", "str", "who it is for: an activity, a role or a person"),
+    _always("severity", "str", "`P0` to `P3`"),
+)
 _SHA256 = _always("sha256", "str", "digest of the uploaded policy and its data")
 _VERSION = _always("version", "int", "version of the policy")
 _KEY = _always("purpose", "str", "what the key signs: `mandate`, `session` or `ledger`")
@@ -372,6 +385,21 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("plan", "str", "SHA-256 of the plan"),
     ),
     # --- 71xx assurance: owners, on-call, tasks
+    codes.OWNERS_CHECKED: (
+        _always("verdict", "str", "`PASS`, `FAIL` or `NO_DATA`"),
+        _always("checked", "int", "how many things somebody has to answer for"),
+        _always("failed", "int", "how many findings there are"),
+    ),
+    codes.ONCALL_OVERRIDDEN: _STAND_IN,
+    codes.ONCALL_OVERRIDE_WITHDRAWN: _STAND_IN,
+    codes.TASK_OPENED: (*_TASK, _always("due", "str", "when it is due")),
+    codes.TASK_OVERDUE: (*_TASK, _always("misses", "int", "how often it has been overdue by now")),
+    codes.TASK_REASSIGNED: (*_TASK, _always("before", "str", "who it was for until then")),
+    codes.TASK_ENDED: (
+        *_TASK,
+        _always("state", "str", "`done` by a person, `closed` by what opened it"),
+        _always("outcome", "str", "what came of it"),
+    ),
     # --- 72xx assurance: alerts, notices, escalation
     # --- 73xx assurance: rhythm, checkpoints, registers
     # --- 74xx assurance: waivers, secrets

@@ -193,6 +193,13 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ASSURANCE_DOCUMENT_CHANGED: _entity("Update", "change", LOW),
     codes.ASSURANCE_SHIPPED: _entity("Create", "creation"),
     # --- 71xx assurance: owners, on-call, tasks
+    codes.OWNERS_CHECKED: _call("Read", "access"),
+    codes.ONCALL_OVERRIDDEN: _entity("Update", "change", LOW),
+    codes.ONCALL_OVERRIDE_WITHDRAWN: _entity("Update", "change", LOW),
+    codes.TASK_OPENED: _entity("Create", "creation"),
+    codes.TASK_OVERDUE: _entity("Update", "change", MEDIUM),
+    codes.TASK_REASSIGNED: _entity("Update", "change"),
+    codes.TASK_ENDED: _entity("Update", "change"),
     # --- 72xx assurance: alerts, notices, escalation
     # --- 73xx assurance: rhythm, checkpoints, registers
     # --- 74xx assurance: waivers, secrets

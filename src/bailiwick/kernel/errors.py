@@ -47,6 +47,7 @@ REASONS: dict[str, Reason] = {
     "bad_book": Reason(422, "The documents of the operating model contradict their schemas or each other."),
     # --- assurance: the book, probes and their runs
     # --- assurance: owners, on-call, tasks
+    "nobody_answers": Reason(422, "The owner named is a placeholder, unknown, or leads to no active person."),
     # --- assurance: alerts, notices, escalation
     # --- assurance: rhythm, checkpoints, registers
     # --- assurance: waivers, secrets

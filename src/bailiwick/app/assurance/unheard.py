@@ -7,7 +7,7 @@ from datetime import datetime
 
 import structlog
 
-from bailiwick.assurance.ports import Notice, Person, Raised, Task
+from bailiwick.assurance.ports import Level, Notice, Person, Raised, Task
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
 
@@ -38,6 +38,10 @@ class Unheard:
     async def holders(self, tx: Transaction, zone: str, role: str, at: datetime) -> Sequence[Person]:
         """Nobody."""
         return ()
+
+    async def on_call(self, tx: Transaction, zone: str, level: Level, at: datetime) -> Person | None:
+        """Nobody."""
+        return None
 
     async def open(self, tx: Transaction, context: Context, task: Task) -> str:
         """Log it."""
