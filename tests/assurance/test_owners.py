@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,6 @@ def activity(name: str, accountable: str = "person:jane", **more: Any) -> str:
 
 
 def document(kind: str, name: str, spec: dict[str, Any]) -> str:
-    import json
-
     return f"apiVersion: bailiwick/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {json.dumps(spec)}\n---\n"
 
 
@@ -174,14 +173,22 @@ async def test_an_owner_role_is_held_by_group_too_and_the_longest_here_answers(s
     assert await stage.answers("a") is None
     await stage.people.user("zoe", "ops_owner")
     await stage.people.user("ada", "viewer")
-    group = await stage.people.groups.create(stage.context(), "sre", role="ops_owner")
-    assert group.role == "ops_owner"
-    assert await stage.answers("a") == "zoe"
-    await stage.people.groups.change_members(stage.context(), "sre", add=["ada"]) if hasattr(
-        stage.people.groups, "change_members"
-    ) else None
+    await stage.people.groups.create(stage.context(), "finance", role="finance_owner", members=["zoe", "ada"])
+    assert await stage.answers("a") == await stage.answers("ops_owner") == "zoe"
+    # an administrator by his permissions, and still the owner of the two planes his groups give him
+    await stage.people.user("boss")
+    await stage.people.groups.create(stage.context(), "admins", role="admin", members=["zoe"])
+    assert await stage.people.value("SELECT role FROM users WHERE username = 'zoe'") == "admin"
+    assert await stage.answers("a") == await stage.answers("role:finance_owner") == "zoe"
+    await stage.disable("zoe")
+    assert (await stage.answers("a"), await stage.answers("finance_owner")) == (None, "ada")
     async with stage.database.begin() as tx:
-        assert (await stage.desk.ownership.planes(tx, "default"))["finance_owner"] == []
+        planes = await stage.desk.ownership.planes(tx, "default")
+        held = await stage.desk.ownership.holders(tx, "default", "finance_owner", stage.clock.now())
+    assert {role: [each.username for each in found] for role, found in planes.items()} == {
+        "ops_owner": [], "security_owner": [], "finance_owner": ["ada"], "product_owner": []
+    }  # fmt: skip
+    assert [each.email for each in held] == ["ada@example.com"]
 
 
 async def test_an_activity_holds_within_its_days(stage: Played) -> None:
