@@ -155,7 +155,9 @@ async def test_two_shifts_change_hands(stage: Played) -> None:
     body = {"one": "2026-01-13T00:00:00Z", "other": "2026-01-20T00:00:00Z"}
     swapped = await stage.call("POST", "/api/v1/oncall/swaps", body, token=token)
     assert swapped.status == 201, swapped.body
-    weeks = (await stage.call("GET", "/api/v1/oncall/shifts?level=primary&until=2026-02-02T08:00:00Z", token=token)).json()
+    weeks = (
+        await stage.call("GET", "/api/v1/oncall/shifts?level=primary&until=2026-02-02T08:00:00Z", token=token)
+    ).json()
     assert [each["username"] for each in weeks["items"]] == ["ada", "ada", "bob", "bob"]
     assert [each["why"] for each in weeks["items"]] == ["rotation", "stand-in", "stand-in", "rotation"]
     again = {"one": "2026-01-05T10:00:00Z", "other": "2026-01-13T00:00:00Z"}
@@ -167,12 +169,12 @@ async def test_two_shifts_change_hands(stage: Played) -> None:
 async def test_the_calendar_holds_every_shift(stage: Played) -> None:
     token = await stage.people.signed_in("root")
     async with stage.database.begin() as tx:
-        await tx.run("UPDATE users SET full_name = 'Ada, Countess; of \\Lovelace 💡' || repeat('x', 90) WHERE username = 'ada'")
+        await tx.run(
+            "UPDATE users SET full_name = 'Ada, Countess; of \\Lovelace 💡' || repeat('x', 90) WHERE username = 'ada'"
+        )
     body = {"username": "cyd", "from": "2026-01-06T09:00:00Z", "until": "2026-01-07T09:00:00Z", "reason": "a; b, c"}
     assert (await stage.call("POST", OVERRIDES, body, token=token)).status == 201
-    answer = await stage.call(
-        "GET", "/api/v1/oncall/shifts.ics?level=primary&until=2026-02-02T08:00:00Z", token=token
-    )
+    answer = await stage.call("GET", "/api/v1/oncall/shifts.ics?level=primary&until=2026-02-02T08:00:00Z", token=token)
     assert answer.headers["content-type"] == "text/calendar; charset=utf-8"
     events = parsed(answer.body.decode())
     assert [(each["DTSTART"], each["DTEND"]) for each in events] == [

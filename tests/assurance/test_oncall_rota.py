@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,9 @@ from bailiwick.assurance.ports import Person
 START = date(2026, 1, 5)  # a Monday
 NAMES = ("ada", "bob", "cyd", "dan", "eve")
 INSTANTS = st.datetimes(datetime(2025, 12, 1), datetime(2027, 12, 31), timezones=st.just(UTC))
-ZONES = st.sampled_from(("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kabul"))
+ZONES = st.sampled_from(
+    ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kabul")
+)
 
 
 def team(*names: str, gone: tuple[str, ...] = ()) -> People:
@@ -104,7 +107,7 @@ def test_shifts_are_without_a_gap_and_say_what_each_instant_says(
     closes = opens + timedelta(hours=hours)
     shifts = roster.shifts("primary", opens, closes)
     assert shifts[0].begins == opens and shifts[-1].ends == closes
-    assert all(one.ends == other.begins for one, other in zip(shifts, shifts[1:], strict=False))
+    assert all(one.ends == other.begins for one, other in pairwise(shifts))
     for shift in shifts:
         assert shift.begins < shift.ends
         for moment in (shift.begins, shift.begins + (shift.ends - shift.begins) / 2, shift.ends - timedelta(seconds=1)):
@@ -149,14 +152,17 @@ def test_a_day_that_never_was_is_handed_over_once() -> None:
         rota("ada", "bob", time_zone="Pacific/Apia", length_days=1, start="2011-12-20"), [], team("ada", "bob")
     )
     edges = [roster.boundary(number) for number in range(30)]
-    assert all(one <= other for one, other in zip(edges, edges[1:], strict=False))
-    for hour in range(0, 600):
+    assert all(one <= other for one, other in pairwise(edges))
+    for hour in range(600):
         assert roster.duty("primary", edges[0] + timedelta(hours=hour) + timedelta(days=2)).person is not None
 
 
 def test_a_stand_in_who_is_gone_stands_in_for_nobody() -> None:
     begin = datetime(2026, 2, 2, 9, tzinfo=UTC)
-    overrides = [stand_in(1, "cyd", begin, begin + timedelta(days=3)), stand_in(2, "dan", begin, begin + timedelta(days=1))]
+    overrides = [
+        stand_in(1, "cyd", begin, begin + timedelta(days=3)),
+        stand_in(2, "dan", begin, begin + timedelta(days=1)),
+    ]
     roster = Roster(rota("ada", "bob"), overrides, team("ada", "bob", "cyd", gone=("dan",)))
     duty = roster.duty("primary", begin)
     assert duty.person is not None and (duty.person.username, duty.why) == ("cyd", "stand-in")
@@ -167,7 +173,7 @@ def test_the_second_is_the_next_in_line_and_a_role_takes_turns_in_the_order_of_c
     roster = Roster(rota("x", levels=levels), [], team("zoe", "ada", "bob"))
     moment = roster.begins
     for expected in (("zoe", "ada"), ("ada", "bob"), ("bob", "zoe")):
-        found = tuple(roster.duty(level, moment).person.username for level in ("primary", "secondary"))  # type: ignore[union-attr,arg-type]
+        found = tuple(roster.duty(level, moment).person.username for level in ("primary", "secondary"))  # type: ignore[union-attr]
         assert found == expected
         moment += timedelta(days=7)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 from stage import Stage
 
 import bailiwick.assurance
@@ -32,7 +33,7 @@ class Gauge(Body):
     """A kind of another part, which says ``owner`` at its top and deeper."""
 
     owner: str = ""
-    parts: list[dict[str, str]] = []
+    parts: list[dict[str, str]] = Field(default_factory=list)
 
 
 GAUGE = Kind("Gauge", Gauge)
@@ -125,7 +126,9 @@ def test_what_is_no_name_is_known(text: str) -> None:
     assert is_placeholder(text)
 
 
-@pytest.mark.parametrize("text", ["jane", "person:jane", "role:ops_owner", "uptime", "jane@corp.net", "nadia", "none-sleep"])
+@pytest.mark.parametrize(
+    "text", ["jane", "person:jane", "role:ops_owner", "uptime", "jane@corp.net", "nadia", "none-sleep"]
+)
 def test_what_is_a_name_is_none(text: str) -> None:
     assert not is_placeholder(text)
 
@@ -198,7 +201,9 @@ async def test_an_activity_holds_within_its_days(stage: Played) -> None:
         assert await stage.answers("a") == expected
         stage.clock.advance(86400)
     with pytest.raises(BadBook):
-        await stage.books.plan("default", read_text(activity("a", **{"from": "2026-01-06", "until": "2026-01-05"}), "a"))
+        await stage.books.plan(
+            "default", read_text(activity("a", **{"from": "2026-01-06", "until": "2026-01-05"}), "a")
+        )
 
 
 # ---------------------------------------------------------------------- the check
@@ -243,7 +248,9 @@ async def test_a_job_that_no_activity_covers_is_found(stage: Played) -> None:
     await stage.people.user("joe")
     async with stage.database.begin() as tx:
         for job in ("archive:seal", "slo:weekly@default", "slo:weekly@elsewhere"):
-            await tx.run("INSERT INTO job_occurrences (job, due_at) VALUES (:job, :now)", job=job, now=stage.clock.now())
+            await tx.run(
+                "INSERT INTO job_occurrences (job, due_at) VALUES (:job, :now)", job=job, now=stage.clock.now()
+            )
     covers = ["Rota/*", "job/archive:*"]
     await stage.apply(activity("a", covers=covers) + rota("jane"))
     assert await stage.problems() == {"job/slo:weekly@default owner": "names no owner, and no activity covers it"}
@@ -289,7 +296,14 @@ async def test_two_accountable_are_refused(stage: Played) -> None:
 
 async def test_a_contact_that_reaches_nobody_is_found(stage: Played) -> None:
     await stage.people.user("jane")
-    good = {"kind": "vendor", "name": "Acme", "reach": ["ops@acme.net"], "hours": "24x7", "contract": "C-7", "owner": "a"}
+    good = {
+        "kind": "vendor",
+        "name": "Acme",
+        "reach": ["ops@acme.net"],
+        "hours": "24x7",
+        "contract": "C-7",
+        "owner": "a",
+    }
     sound = activity("a", consulted=["contact:acme"]) + rota("jane")
     await stage.apply(sound + document("Contact", "acme", good))
     assert await stage.problems() == {}

@@ -32,7 +32,7 @@ class Terminal:
 
     async def __call__(self, *words: str, code: int = 0) -> str:
         arguments = [*words, "--data-dir", str(self.data_dir)]
-        done: Result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        done: Result = await asyncio.to_thread(lambda: CliRunner().invoke(app, arguments))
         assert done.exit_code == code, (words, done.output, done.exception)
         if "--json" not in words:
             assert all(len(line) <= 80 for line in done.output.splitlines()), done.output

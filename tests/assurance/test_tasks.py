@@ -87,7 +87,13 @@ async def test_overdue_twice_is_raised_and_fires_until_it_is_done(stage: Played)
         await stage.tasks.done(tx, stage.context(), task, "done at last", by="jane")
     assert (await stage.look())["cleared"] == 1 and (await stage.look())["cleared"] == 0
     assert stage.heard.open_alerts == {}
-    assert [event.details["misses"] for event in await stage.people.events() if event.code == "BW7122"] == [1, 2, 3, 4, 5]
+    assert [event.details["misses"] for event in await stage.people.events() if event.code == "BW7122"] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 async def test_a_down_time_is_one_miss_and_a_task_of_minutes_has_an_hour(stage: Played) -> None:
@@ -156,7 +162,9 @@ async def test_the_api_lists_ends_and_reassigns(stage: Played) -> None:
     assert (await stage.call("POST", f"{one}/done", {"outcome": "x"}, token=viewer)).status == 403
     assert (await stage.call("POST", f"{one}/done", {"outcome": ""}, token=root)).status == 400
     assert (await stage.call("POST", f"{one}/reassign", {"owner": "[Name]"}, token=root)).status == 422
-    assert (await stage.call("POST", f"{one}/reassign", {"owner": "person:joe"}, token=root)).json()["owner"] == "person:joe"
+    assert (await stage.call("POST", f"{one}/reassign", {"owner": "person:joe"}, token=root)).json()[
+        "owner"
+    ] == "person:joe"
     done = await stage.call("POST", f"{one}/done", {"outcome": "x"}, token=root)
     assert (done.json()["state"], done.json()["ended_by"]) == ("done", "root")
     assert (await stage.call("POST", f"{one}/done", {"outcome": "x"}, token=root)).status == 409
@@ -173,6 +181,4 @@ def _item(state: Any) -> Item:
     from datetime import UTC, datetime
 
     now = datetime(2026, 1, 5, tzinfo=UTC)
-    return Item(
-        "i", "default", "s", "t", "o", Severity.P3, now, state, 0, now, "", False, now, None, None, "", 1
-    )
+    return Item("i", "default", "s", "t", "o", Severity.P3, now, state, 0, now, "", False, now, None, None, "", 1)

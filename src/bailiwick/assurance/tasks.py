@@ -215,7 +215,7 @@ class TaskList:
         )
         return [item_of(row) for row in rows]
 
-    async def sources(self, tx: Transaction, zone: str, prefix: str) -> list[str]:
+    async def sources(self, tx: Transaction, zone: str, prefix: str) -> Sequence[str]:
         """The sources that begin with ``prefix`` and have a task on the list."""
         rows = await tx.all(
             "SELECT source FROM assurance_tasks WHERE zone = :zone AND ended_at IS NULL"
@@ -241,9 +241,7 @@ class TaskList:
         await self._note(tx, codes.TASK_OVERDUE, context, after, misses=after.misses)
         return after
 
-    async def _end(
-        self, tx: Transaction, context: Context, item: Item, state: State, outcome: str, *, by: str
-    ) -> Item:
+    async def _end(self, tx: Transaction, context: Context, item: Item, state: State, outcome: str, *, by: str) -> Item:
         MACHINE.require(item.state, state)
         row = await tx.one(
             "UPDATE assurance_tasks SET state = :state, ended_at = :now, ended_by = :by, outcome = :outcome,"
@@ -265,9 +263,7 @@ class TaskList:
             raise NotFound("There is no task by that id.")
         return item_of(row)
 
-    async def _note(
-        self, tx: Transaction, kind: codes.EventType, context: Context, item: Item, **details: str | int
-    ) -> None:
+    async def _note(self, tx: Transaction, kind: codes.EventType, context: Context, item: Item, **details: Any) -> None:
         await self._recorder.record(
             tx,
             kind,
@@ -282,7 +278,7 @@ class TaskList:
 
 
 class TaskWatch:
-    """What is done about the list by the clock: owners are told, what is overdue is raised, alerts end with the task."""
+    """What is done about the list by the clock: owners are told, what is overdue is raised, alerts end with tasks."""
 
     def __init__(self, clock: Clock, tasks: TaskList, owners: Owners, alerts: Alerts, notices: Notices) -> None:
         self._clock = clock
@@ -316,8 +312,7 @@ class TaskWatch:
 
     async def _locked(self, tx: Transaction, zone: str, condition: str, now: datetime) -> Sequence[Item]:
         rows = await tx.all(
-            f"{_SELECT} WHERE zone = :zone AND {condition} ORDER BY due LIMIT {_AT_ONCE}"
-            " FOR UPDATE SKIP LOCKED",
+            f"{_SELECT} WHERE zone = :zone AND {condition} ORDER BY due LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED",
             zone=zone,
             now=now,
         )

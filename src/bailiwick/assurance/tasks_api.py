@@ -11,8 +11,8 @@ from bailiwick.assurance.tasks import TaskList
 from bailiwick.evidence.requests import context_of
 from bailiwick.kernel.answers import page
 from bailiwick.kernel.db import Database
-from bailiwick.kernel.fields import UUID_PATTERN, Body, IdPath, Line, Text, matches
 from bailiwick.kernel.errors import InvalidRequest
+from bailiwick.kernel.fields import UUID_PATTERN, Body, IdPath, Line, Text, matches
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, require, zone_of
 from bailiwick.kernel.permissions import Permission
 

@@ -173,9 +173,7 @@ def swap(
 
     async def exchange(at: At) -> list[Override]:
         begins, ends = moment(one, at.now, "INSTANT"), moment(other, at.now, "INSTANT")
-        return [
-            *await at.desk.oncall.swap(at.tx, at.context, rota, wanted, begins, ends, told, by=at.operator)
-        ]
+        return [*await at.desk.oncall.swap(at.tx, at.context, rota, wanted, begins, ends, told, by=at.operator)]
 
     return _told(at_desk(data_dir, zone, exchange), json_=json_)
 

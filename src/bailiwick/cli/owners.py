@@ -12,6 +12,8 @@ from bailiwick.cli.options import DataDir, small_app
 from bailiwick.cli.owners_desk import At, at_desk, fitted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bailiwick.assurance.owners.check import Checked
     from bailiwick.assurance.owners.service import Line
     from bailiwick.assurance.ports import Person
@@ -32,7 +34,7 @@ def owners() -> None:
 def list_owners(zone: Zone = "default", data_dir: DataDir = None, json_: Json = False) -> int:
     """Show every activity and who answers for it now. Exits 3 when there is none."""
 
-    async def read(at: At) -> tuple[dict[str, list[Person]], list[Line]]:
+    async def read(at: At) -> tuple[dict[str, Sequence[Person]], list[Line]]:
         ownership = at.desk.ownership
         return await ownership.planes(at.tx, zone), await ownership.list(at.tx, zone, at.now)
 
@@ -100,11 +102,12 @@ def _now(line: Line) -> str:
 
 def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("activity", document["name"]), ("about", document["about"]), ("accountable", document["accountable"])]
-    for word in ("responsible", "consulted", "informed", "covers"):
-        rows.append((word, ", ".join(document[word])))
-    for deputy in document["deputies"]:
-        days = " to ".join(filter(None, (deputy["from"], deputy["until"]))) or "when there is nobody else"
-        rows.append(("deputy", f"{deputy['person']}, {days}"))
+    rows += [(word, ", ".join(document[word])) for word in ("responsible", "consulted", "informed", "covers")]
+    rows += [("deputy", f"{deputy['person']}, {_days(deputy)}") for deputy in document["deputies"]]
     in_force = [f"{word} {document[word]}" for word in ("from", "until") if document[word]]
     rows.append(("in force", " ".join(in_force) or "always"))
     return [(word, told) for word, told in rows if told]
+
+
+def _days(deputy: dict[str, Any]) -> str:
+    return " to ".join(filter(None, (deputy["from"], deputy["until"]))) or "when there is nobody else"

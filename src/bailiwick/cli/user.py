@@ -87,7 +87,9 @@ def show(name: Username, zone: Zone = "default", data_dir: DataDir = None, json_
 def create(
     name: Username,
     email: Annotated[str, typer.Option("--email", help="The person's address.")],
-    role: Annotated[str, typer.Option("--role", help="admin, operator, auditor, viewer or the owner of a plane.")] = "viewer",
+    role: Annotated[
+        str, typer.Option("--role", help="admin, operator, auditor, viewer or the owner of a plane.")
+    ] = "viewer",
     full_name: Annotated[str, typer.Option("--full-name", help="The person's name.")] = "",
     zone: Zone = "default",
     data_dir: DataDir = None,

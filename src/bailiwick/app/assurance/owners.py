@@ -57,9 +57,7 @@ def desk(
 ) -> Desk:
     """Build them."""
     ownership = Ownership(books, recorder, belongings)
-    return Desk(
-        ownership, OnCallBook(database, clock, ids, recorder, books), TaskList(clock, ids, recorder, ownership)
-    )
+    return Desk(ownership, OnCallBook(database, clock, ids, recorder, books), TaskList(clock, ids, recorder, ownership))
 
 
 def desk_of_command(database: Database, clock: Clock, recorder: Recorder, kinds: Sequence[Kind[Any]]) -> Desk:

@@ -145,5 +145,3 @@ def routes(database: Database, clock: Clock, oncall: OnCallBook) -> APIRouter:
         return {"items": [override_document(each) for each in made]}
 
     return router
-
-

@@ -9,11 +9,9 @@ from bailiwick.assurance.ports import Level
 from bailiwick.kernel.db import Row, Transaction
 
 # one that was withdrawn held until then
-_COLUMNS = """
-id, number, rota, level, username, begins_at, least(ends_at, withdrawn_at) AS ends_at, reason, made_by, made_at
-"""
-_SELECT = f"""
-SELECT {_COLUMNS} FROM oncall_overrides
+_SELECT = """
+SELECT id, number, rota, level, username, begins_at, least(ends_at, withdrawn_at) AS ends_at, reason, made_by, made_at
+FROM oncall_overrides
 WHERE zone = :zone AND (withdrawn_at IS NULL OR withdrawn_at > begins_at) AND least(ends_at, withdrawn_at) > :since
   AND (:rota = '' OR rota = :rota) ORDER BY number
 """

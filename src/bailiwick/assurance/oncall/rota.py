@@ -1,7 +1,7 @@
 """Rotas: who is on call at an instant, by a rotation in its own time zone and those who stand in.
 
-A shift ends where the next begins: at the hand-over, wall time in the rota's zone. Where the clocks are put forward over
-that time it is the instant just as many minutes later; where they are put back, the first of the two. A shift across
+A shift ends where the next begins: at the hand-over, wall time in the rota's zone. Where the clocks are put forward
+over that time it is as much later as they are; where they are put back, it is the first of the two. A shift across
 either is an hour shorter or longer, and nothing is left out.
 """
 

@@ -56,7 +56,7 @@ class Activity(Body):
     deputies: Annotated[list[Deputy], Field(max_length=20)] = Field(default_factory=list)
     covers: Annotated[list[Pattern], Field(max_length=100)] = Field(
         default_factory=list,
-        description="What it answers for that names no owner: `job/archive-*`, `sink/*`, `Threshold/*`; the longest holds",
+        description="What it answers for that names no owner: `job/archive-*`, `sink/*`; the longest holds",
     )
     begins: date | None = Field(None, alias="from", description="The first day it is in force (UTC)")
     until: date | None = Field(None, description="The last one")
@@ -119,9 +119,9 @@ def answers_for(activity: Activity, people: People, at: datetime) -> Answer:
     if holder.person is not None:
         return holder
     for deputy in activity.deputies:
-        if deputy.begins is None and deputy.until is None:
-            if (person := people.active(_name(deputy.person))) is not None:
-                return Answer(person, f"{holder.problem}; {person.username} stands in", deputy=True)
+        person = people.active(_name(deputy.person))
+        if person is not None and deputy.begins is None and deputy.until is None:
+            return Answer(person, f"{holder.problem}; {person.username} stands in", deputy=True)
     return holder
 
 

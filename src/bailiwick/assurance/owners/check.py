@@ -209,9 +209,7 @@ def _of_contact(name: str, contact: Contact) -> Iterator[Finding]:
         yield Finding(thing, "spec.contract", contact.contract, "a placeholder: a vendor answers by a contract")
 
 
-def _of_rota(
-    name: str, rota: Rota, overrides: Sequence[Override], people: People, at: datetime
-) -> Iterator[Finding]:
+def _of_rota(name: str, rota: Rota, overrides: Sequence[Override], people: People, at: datetime) -> Iterator[Finding]:
     thing = f"Rota/{name}"
     for level, spec in rota.levels.items():
         for index, text in enumerate(spec.people):

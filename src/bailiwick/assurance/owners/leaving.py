@@ -1,6 +1,6 @@
 """Leaving: whoever is not there any more leaves tasks behind, one for each thing he was to answer for.
 
-Nothing is hung onto the moment in which an account is disabled: what is named in the book is compared with who is there,
+Nothing is hung onto the moment in which an account is disabled: whom the book names is compared with who is there,
 again and again. So it does not matter by which way somebody left (the API, SCIM, a directory, the machine, a restored
 database), nor what happened in between; and when he comes back, or somebody else is named, the tasks end.
 """
@@ -40,7 +40,9 @@ class Left:
     @property
     def source(self) -> str:
         """The source of its task."""
-        return f"{SOURCE}{'vacant' if self.who.startswith('role:') else 'leaving'}/{self.who}/{self.thing}/{self.as_what}"
+        return (
+            f"{SOURCE}{'vacant' if self.who.startswith('role:') else 'leaving'}/{self.who}/{self.thing}/{self.as_what}"
+        )
 
     def task(self, now: datetime) -> Task:
         """What is to be done about it."""
@@ -101,7 +103,7 @@ class Leaving:
         context, now = Context(zone), self._clock.now()
         estate = await self._ownership.estate(tx, zone, now)
         wanted = {each.source: each for each in left_behind(estate, await self._ownership.known(tx, estate))}
-        standing = set(await self._tasks.sources(tx, zone, SOURCE))
+        standing: set[str] = set(await self._tasks.sources(tx, zone, SOURCE))
         for source, left in wanted.items():
             if source not in standing:
                 await self._tasks.open(tx, context, left.task(now))

@@ -11,7 +11,9 @@ from bailiwick.kernel.permissions import Role
 PartyKind = Literal["person", "role", "rota", "contact", "activity"]
 
 _KINDS: tuple[PartyKind, ...] = ("person", "role", "rota", "contact", "activity")
-_NOBODY = "tbd|tba|tbc|todo|fixme|xxx+|someone|somebody|anyone|anybody|nobody|no ?one|changeme|unassigned|your[ ._-]?name"
+_NOBODY = (
+    "tbd|tba|tbc|todo|fixme|xxx+|someone|somebody|anyone|anybody|nobody|no ?one|changeme|unassigned|your[ ._-]?name"
+)
 _NO_NAME = (
     "n/?a|none|null|nil|unknown|vacant|owner|name|placeholder|team|example|foo|bar|(john|jane)[ ._-]?doe"
     "|to be (determined|defined|decided|announced|confirmed|assigned)|change me|[?._…-]+"
@@ -50,7 +52,7 @@ def party(text: str) -> Party:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether ``text`` stands where a name is still to be written: empty, ``TBD``, ``[Name]``, ``N/A``, ``someone@``."""
+    """Whether ``text`` stands where a name is still to be written: empty, ``TBD``, ``[Name]``, ``someone@``."""
     told = party(text).name if ":" in text else text.strip()
     return not told or _PLACEHOLDER.fullmatch(told) is not None or _BRACKETED.fullmatch(told) is not None
 

@@ -76,7 +76,9 @@ class Ownership:
         wanted = [text for each in activities.values() for text in of_activity(each)]
         known = await people(tx, zone, *named_people(wanted))
         return [
-            Line(name, each, answers(f"activity:{name}", activities, known, at), book.documents["Activity", name].version)
+            Line(
+                name, each, answers(f"activity:{name}", activities, known, at), book.documents["Activity", name].version
+            )
             for name, each in activities.items()
         ]
 
@@ -87,7 +89,7 @@ class Ownership:
                 return line
         raise NotFound("There is no activity by that name.")
 
-    async def planes(self, tx: Transaction, zone: str) -> dict[str, list[Person]]:
+    async def planes(self, tx: Transaction, zone: str) -> dict[str, Sequence[Person]]:
         """The four owner roles and who holds them."""
         known = await people(tx, zone, [], OWNER_ROLES)
         return {str(role): known.holders(role) for role in OWNER_ROLES}

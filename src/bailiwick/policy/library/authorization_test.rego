@@ -18,3 +18,9 @@ test_a_viewer_may_not_write if {
 test_others_may_not_read if {
 	not authz.allow with input as {"user": {"role": "operator"}, "action": "read", "resource": "servers"}
 }
+
+test_owners_of_a_plane_are_no_administrators if {
+	every role in ["ops_owner", "security_owner", "finance_owner", "product_owner"] {
+		not authz.allow with input as {"user": {"role": role}, "action": "delete", "resource": "servers"}
+	}
+}
