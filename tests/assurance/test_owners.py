@@ -59,7 +59,7 @@ class Played(Stage):
             self.database, self.clock, self.ids, self.recorder, self.books, [Installation(), self.kept]
         )
         watch = TaskWatch(self.clock, self.desk.tasks, self.desk.ownership, self.heard, self.heard)
-        self.work = OwnersWork(self.database, self.clock, self.desk, watch, self.records, self.heard)
+        self.work = OwnersWork(self.database, self.clock, self.desk, watch, self.records, self.heard, self.heard, self.recorder)
         self.serve(
             routes(self.database, self.clock, self.desk.ownership),
             oncall_routes(self.database, self.clock, self.desk.oncall),
@@ -388,6 +388,39 @@ async def test_leaving_opens_tasks_for_everything_and_coming_back_closes_them(st
     assert await stage.sources() == []
     ended = [event for event in await stage.people.events() if event.code == "BW7124"]
     assert [event.details["state"] for event in ended].count("closed") == 5
+
+
+async def test_whoever_answers_from_now_on_is_told_and_takes_over_from_who_left(stage: Played) -> None:
+    await stage.apply(activity("a", "role:ops_owner") + activity("b", "role:ops_owner", covers=[]) + rota("root"))
+    await stage.people.user("root")
+    await stage.watch()
+    assert [notice.to for notice in stage.heard.notices if notice.key.startswith("owners/")] == []
+    await stage.people.user("zoe", "ops_owner")
+    await stage.people.user("ada", "ops_owner")
+    await stage.watch()
+    await stage.watch()
+    told = [notice for notice in stage.heard.notices if notice.key.startswith("owners/")]
+    assert [(notice.to, notice.subject) for notice in told] == [("person:zoe", "You answer for a and 1 more")]
+    await stage.disable("zoe")
+    await stage.watch()
+    told = [notice for notice in stage.heard.notices if notice.key.startswith("owners/")]
+    assert told[-1].to == "person:ada" and "  b\n" in told[-1].body
+    assert await stage.sources() == ["handover/zoe/a", "handover/zoe/b"]
+    async with stage.database.begin() as tx:
+        first = (await stage.desk.tasks.list(tx, "default"))[-1]
+        await stage.desk.tasks.done(tx, stage.context(), first.id, "taken over", by="ada")
+    await stage.watch()
+    assert len(await stage.sources()) == 1  # what was taken over is not asked for again
+    await stage.disable("zoe", active=True)
+    await stage.watch()
+    assert await stage.sources() == []
+    events = [event for event in await stage.people.events() if event.name == "owner.changed"]
+    assert [(event.details["before"], event.details["after"]) for event in events if event.subject.id == "a"] == [
+        ("", "zoe"), ("zoe", "ada"), ("ada", "zoe"),
+    ]  # fmt: skip
+    await stage.apply(activity("a", "role:ops_owner") + rota("root"))
+    await stage.watch()
+    assert await stage.people.value("SELECT count(*) FROM owners_answering") == 1
 
 
 async def test_somebody_deleted_has_left_too(stage: Played) -> None:

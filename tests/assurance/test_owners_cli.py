@@ -106,6 +106,7 @@ async def test_on_call_is_shown_and_stood_in_for(terminal: Terminal) -> None:
         ("oncall.overridden", operator), ("oncall.override.withdrawn", operator),
         ("oncall.overridden", operator), ("oncall.overridden", operator),
     ]  # fmt: skip
+    await stage.people.user("boss")
     for name in ("ada", "bob", "cyd"):
         await stage.disable(name)
     assert "NOBODY" in await terminal("oncall", "now", code=1)

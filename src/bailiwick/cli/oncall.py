@@ -225,7 +225,7 @@ def _level(text: str) -> Level:
 
 def _line(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > 200:
-        raise CommandFailed(USAGE, "--reason says something, in one printable line of at most 200 characters")
+        raise CommandFailed(USAGE, "--reason says something, in one printable line")
     return text
 
 

@@ -162,6 +162,7 @@ ASSURANCE_SHIPPED = EventType("BW7002", "assurance.shipped")
 
 # 71xx assurance: owners, on-call, tasks
 OWNERS_CHECKED = EventType("BW7101", "owners.checked", mutation=False)
+OWNER_CHANGED = EventType("BW7102", "owner.changed")
 ONCALL_OVERRIDDEN = EventType("BW7111", "oncall.overridden")
 ONCALL_OVERRIDE_WITHDRAWN = EventType("BW7112", "oncall.override.withdrawn")
 TASK_OPENED = EventType("BW7121", "task.opened")

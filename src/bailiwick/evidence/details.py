@@ -390,6 +390,11 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("checked", "int", "how many things somebody has to answer for"),
         _always("failed", "int", "how many findings there are"),
     ),
+    codes.OWNER_CHANGED: (
+        _always("before", "str", "who answered until then; empty for nobody"),
+        _always("after", "str", "who answers from then on; empty for nobody"),
+        _always("why", "str", "why nobody does, or only a deputy"),
+    ),
     codes.ONCALL_OVERRIDDEN: _STAND_IN,
     codes.ONCALL_OVERRIDE_WITHDRAWN: _STAND_IN,
     codes.TASK_OPENED: (*_TASK, _always("due", "str", "when it is due")),

@@ -194,6 +194,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ASSURANCE_SHIPPED: _entity("Create", "creation"),
     # --- 71xx assurance: owners, on-call, tasks
     codes.OWNERS_CHECKED: _call("Read", "access"),
+    codes.OWNER_CHANGED: _entity("Update", "change", LOW),
     codes.ONCALL_OVERRIDDEN: _entity("Update", "change", LOW),
     codes.ONCALL_OVERRIDE_WITHDRAWN: _entity("Update", "change", LOW),
     codes.TASK_OPENED: _entity("Create", "creation"),

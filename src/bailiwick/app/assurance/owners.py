@@ -16,6 +16,7 @@ from bailiwick.assurance.oncall.rota import ROTA
 from bailiwick.assurance.oncall.service import OnCallBook
 from bailiwick.assurance.owners import api as owners_api
 from bailiwick.assurance.owners.activities import ACTIVITY
+from bailiwick.assurance.owners.answering import Answering
 from bailiwick.assurance.owners.check import told
 from bailiwick.assurance.owners.contacts import CONTACT
 from bailiwick.assurance.owners.leaving import OWNER, Leaving
@@ -78,7 +79,7 @@ def build(house: House) -> Part:
     house.owners, house.oncall, house.tasks = built.ownership, built.oncall, built.tasks
     later = _Later(house)
     watch = TaskWatch(base.clock, built.tasks, built.ownership, later, later)
-    work = OwnersWork(base.database, base.clock, built, watch, house.records, later)
+    work = OwnersWork(base.database, base.clock, built, watch, house.records, later, later, base.recorder)
     return Part(
         routers=[
             owners_api.routes(base.database, base.clock, built.ownership),
@@ -104,21 +105,25 @@ class OwnersWork:
         watch: TaskWatch,
         records: EvidenceRecords,
         alerts: Alerts,
+        notices: Notices,
+        recorder: Recorder,
     ) -> None:
         self._database = database
         self._clock = clock
         self._desk = built
         self._leaving = Leaving(clock, built.ownership, built.tasks)
+        self._answering = Answering(clock, recorder, built.ownership, built.tasks, notices)
         self._watch = watch
         self._records = records
         self._alerts = alerts
 
     async def watch(self, due_at: datetime) -> dict[str, Any]:
-        """Who left and who came back; what is overdue."""
+        """Who answers for what from now on; who left and who came back; what is overdue."""
         found: dict[str, Any] = {}
         for zone in await self._zones():
             async with self._database.begin() as tx:
-                found[zone] = await self._leaving.compare(tx, zone) | await self._watch.look(tx, zone)
+                changed = await self._answering.look(tx, zone)
+                found[zone] = changed | await self._leaving.compare(tx, zone) | await self._watch.look(tx, zone)
         return found
 
     async def check(self, due_at: datetime) -> dict[str, Any]:

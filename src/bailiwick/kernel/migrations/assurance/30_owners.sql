@@ -1,3 +1,11 @@
+-- Who answers for each activity, as it was last seen: a change is told to whoever answers from then on.
+CREATE TABLE owners_answering (
+  zone text NOT NULL REFERENCES zones,
+  activity text NOT NULL,
+  username text NOT NULL, -- empty while nobody does
+  since timestamptz NOT NULL,
+  PRIMARY KEY (zone, activity)
+);
 -- Who stands in for whom on call: of two that overlap, the one made later (the higher number) holds.
 CREATE TABLE oncall_overrides (
   id text PRIMARY KEY,
