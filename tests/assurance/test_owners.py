@@ -59,7 +59,9 @@ class Played(Stage):
             self.database, self.clock, self.ids, self.recorder, self.books, [Installation(), self.kept]
         )
         watch = TaskWatch(self.clock, self.desk.tasks, self.desk.ownership, self.heard, self.heard)
-        self.work = OwnersWork(self.database, self.clock, self.desk, watch, self.records, self.heard, self.heard, self.recorder)
+        self.work = OwnersWork(
+            self.database, self.clock, self.desk, watch, self.records, self.heard, self.heard, self.recorder
+        )
         self.serve(
             routes(self.database, self.clock, self.desk.ownership),
             oncall_routes(self.database, self.clock, self.desk.oncall),

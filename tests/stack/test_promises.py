@@ -111,6 +111,12 @@ _NO_MUTATION = {
     "POST /api/v1/auth/saml/{name}/acs": "leaves auth.login.success",
     "POST /api/v1/auth/saml/{name}/slo": "leaves auth.session.ended",
     "POST /api/v1/auth/saml/logout": "leaves auth.logout",
+    # there must be a rota with people, or a task (tests/assurance/test_oncall.py, test_tasks.py)
+    "POST /api/v1/oncall/overrides": "leaves oncall.overridden",
+    "DELETE /api/v1/oncall/overrides/{override_id}": "leaves oncall.override.withdrawn",
+    "POST /api/v1/oncall/swaps": "leaves oncall.overridden twice",
+    "POST /api/v1/tasks/{task_id}/done": "leaves task.ended",
+    "POST /api/v1/tasks/{task_id}/reassign": "leaves task.reassigned",
     "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",

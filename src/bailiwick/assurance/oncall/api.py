@@ -18,6 +18,8 @@ from bailiwick.kernel.http import Caller, require, zone_of
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.rfc5545 import MEDIA_TYPE
 
+_NO_SUCH: dict[int | str, dict[str, Any]] = {404: {"description": "There is no rota by that name"}}
+
 
 def _in_range(value: datetime) -> datetime:
     if not 2000 <= value.year <= 2999:
@@ -34,6 +36,12 @@ At = Annotated[Instant | None, Query(description="Another moment than now")]
 Since = Annotated[Instant | None, Query(description="From when on; from now on without it")]
 Until = Annotated[Instant | None, Query(description="Until when; eight weeks without it")]
 _AHEAD = timedelta(weeks=8)
+
+
+class CalendarResponse(Response):
+    """A calendar."""
+
+    media_type = MEDIA_TYPE
 
 
 class OverrideBody(Body):
@@ -72,7 +80,7 @@ def routes(database: Database, clock: Clock, oncall: OnCallBook) -> APIRouter:
             called = await oncall.called(tx, zone_of(request), moment)
         return {"at": moment, "items": [each.document() for each in called]}
 
-    @router.get("/shifts", summary="Who is on call when")
+    @router.get("/shifts", summary="Who is on call when", responses=_NO_SUCH)
     async def shifts(
         request: Request,
         caller: Reader,
@@ -86,7 +94,12 @@ def routes(database: Database, clock: Clock, oncall: OnCallBook) -> APIRouter:
             found = await oncall.shifts(tx, zone_of(request), rota, level, *window(since, until))
         return {"rota": rota, "items": [shift_document(each) for each in found]}
 
-    @router.get("/shifts.ics", summary="The same as a calendar (RFC 5545)", response_class=Response)
+    @router.get(
+        "/shifts.ics",
+        summary="The same as a calendar (RFC 5545)",
+        response_class=CalendarResponse,
+        responses=_NO_SUCH,
+    )
     async def calendar(
         request: Request,
         caller: Reader,
@@ -97,7 +110,7 @@ def routes(database: Database, clock: Clock, oncall: OnCallBook) -> APIRouter:
     ) -> Response:
         async with database.begin() as tx:
             text, _ = await oncall.calendar(tx, zone_of(request), rota, level, *window(since, until))
-        return Response(text, media_type=MEDIA_TYPE, headers={"Content-Disposition": f'inline; filename="{rota}.ics"'})
+        return CalendarResponse(text, headers={"Content-Disposition": f'inline; filename="{rota}.ics"'})
 
     @router.get("/overrides", summary="Who stands in, now and later")
     async def list_overrides(request: Request, caller: Reader) -> dict[str, Any]:
