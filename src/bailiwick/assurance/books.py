@@ -130,6 +130,15 @@ class Books:
         )
         return None if spec is None else kind.read(spec)
 
+    async def read_all(self, tx: Transaction, zone: str, kind: Kind[S]) -> dict[str, S]:
+        """Every document of one kind in force, by name."""
+        rows = await tx.all(
+            "SELECT name, spec FROM assurance_documents WHERE zone = :zone AND kind = :kind AND in_force ORDER BY name",
+            zone=zone,
+            kind=kind.name,
+        )
+        return {row["name"]: kind.read(row["spec"]) for row in rows}
+
     async def history(self, tx: Transaction, zone: str, kind: str, name: str) -> list[Document]:
         """Every version of one document, newest first; a removal is a version with an empty spec."""
         rows = await tx.all(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from bailiwick import __version__
 from bailiwick.assurance import tasks_api
@@ -29,6 +31,7 @@ from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
 from bailiwick.identity.holders import holders
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.quorum import Quorum
@@ -42,6 +45,8 @@ KINDS: tuple[Kind[Any], ...] = (ACTIVITY, CONTACT, ROTA)
 WATCH = timedelta(minutes=1)
 CHECK = timedelta(hours=1)
 CHECK_NAME = "owners/check"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +124,17 @@ class OwnersWork:
 
     async def watch(self, due_at: datetime) -> dict[str, Any]:
         """Who answers for what from now on; who left and who came back; what is overdue."""
-        found: dict[str, Any] = {}
-        for zone in await self._zones():
-            async with self._database.begin() as tx:
-                changed = await self._answering.look(tx, zone)
-                found[zone] = changed | await self._leaving.compare(tx, zone) | await self._watch.look(tx, zone)
-        return found
+        return await self._in_every_zone(self._watch_zone)
 
     async def check(self, due_at: datetime) -> dict[str, Any]:
         """Whether everything has an owner: a record of it, and an alert for as long as it has not."""
-        found: dict[str, Any] = {}
-        for zone in await self._zones():
-            async with self._database.begin() as tx:
-                found[zone] = await self._check(tx, zone)
-        return found
+        return await self._in_every_zone(self._check_zone)
 
-    async def _check(self, tx: Transaction, zone: str) -> dict[str, Any]:
+    async def _watch_zone(self, tx: Transaction, zone: str) -> dict[str, Any]:
+        changed = await self._answering.look(tx, zone)
+        return changed | await self._leaving.compare(tx, zone) | await self._watch.look(tx, zone)
+
+    async def _check_zone(self, tx: Transaction, zone: str) -> dict[str, Any]:
         context, now = Context(zone), self._clock.now()
         checked = await self._desk.ownership.check(tx, context, now)
         record = await self._records.probe(
@@ -167,9 +167,24 @@ class OwnersWork:
             await self._alerts.clear(tx, context, CHECK_NAME)
         return {"verdict": str(checked.verdict), "failed": len(checked.findings), "record": record.id}
 
-    async def _zones(self) -> list[str]:
+    async def _in_every_zone(self, work: Callable[[Transaction, str], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Each in a transaction of its own: what one zone's book makes impossible is still done for the others."""
         async with self._database.begin() as tx:
-            return [row["name"] for row in await tx.all("SELECT name FROM zones WHERE state = 'active' ORDER BY 1")]
+            rows = await tx.all("SELECT name FROM zones WHERE state = 'active' ORDER BY name")
+        found: dict[str, Any] = {}
+        failed: list[Exception] = []
+        for zone in [row["name"] for row in rows]:
+            try:
+                async with self._database.begin() as tx:
+                    found[zone] = await work(tx, zone)
+            except Unavailable:
+                raise
+            except Exception as error:
+                log.exception("owners could not be looked at", zone=zone)
+                failed.append(error)
+        if failed:
+            raise failed[0]
+        return found
 
 
 class _Later(Alerts, Notices):

@@ -59,7 +59,7 @@ class OnCallBook:
 
     async def on_call(self, tx: Transaction, zone: str, level: Level, at: datetime) -> Person | None:
         """Who is called on ``level`` at ``at``, by the rota ``default`` or else the first that has the level."""
-        rotas = (await self._books.current(tx, zone)).of(ROTA)
+        rotas = await self._books.read_all(tx, zone, ROTA)
         name = paged(rotas, level)
         if name is None:
             return None
@@ -222,7 +222,7 @@ class OnCallBook:
         return next(shift for shift in around if shift.begins <= at < shift.ends)
 
     async def _rotas(self, tx: Transaction, zone: str, rota: str) -> dict[str, Rota]:
-        rotas = (await self._books.current(tx, zone)).of(ROTA)
+        rotas = await self._books.read_all(tx, zone, ROTA)
         if rota and rota not in rotas:
             raise NotFound("There is no rota by that name.")
         return {rota: rotas[rota]} if rota else rotas
