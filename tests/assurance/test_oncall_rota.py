@@ -115,6 +115,9 @@ def test_shifts_are_without_a_gap_and_say_what_each_instant_says(
             holding = [each for each in overrides if each.begins <= moment < each.ends]
             if holding:  # of those that overlap the one made last
                 assert shift.duty.override == max(holding, key=lambda each: each.number).id
+            else:
+                declared = datetime(2026, 3, 27, tzinfo=UTC) <= moment < datetime(2026, 3, 28, tzinfo=UTC)
+                assert (shift.duty.person is None, shift.duty.why == "declared gap") == (declared, declared)
 
 
 @pytest.mark.parametrize(
