@@ -231,3 +231,20 @@ except LookupError as error:
         [sys.executable, "-c", code], env={**os.environ, "PYTHONTZPATH": ""}, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["UTC", "there is no time zone 'Europe/Berlin', or this machine has no tzdata"]
+
+
+def test_in_a_declared_gap_nobody_is_called_but_who_stands_in() -> None:
+    begins, ends = datetime(2026, 3, 27, tzinfo=UTC), datetime(2026, 3, 28, tzinfo=UTC)
+    gap = {"from": begins.isoformat(), "until": ends.isoformat(), "reason": "moving"}
+    noon = begins + timedelta(hours=12)
+    roster = Roster(rota("ada", gaps=[gap]), [stand_in(1, "bob", noon, ends)], team("ada", "bob"))
+    told = [
+        (shift.begins, shift.duty.person and shift.duty.person.username, shift.duty.why)
+        for shift in roster.shifts("primary", begins - timedelta(hours=1), ends + timedelta(hours=1))
+    ]
+    assert told == [
+        (begins - timedelta(hours=1), "ada", "rotation"),
+        (begins, None, "declared gap"),
+        (noon, "bob", "stand-in"),
+        (ends, "ada", "rotation"),
+    ]
