@@ -3,61 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import structlog
-from fastapi import APIRouter
 
-from bailiwick.app.assurance import owners
-from bailiwick.app.assurance.unheard import Unheard
+from bailiwick.app.assurance import (
+    alerts,
+    overrides,
+    owners,
+    probes,
+    reconciliation,
+    rhythm,
+    secrets,
+    slo,
+    waivers,
+)
+from bailiwick.app.assurance.facts import install
+from bailiwick.app.assurance.house import PORTS, House, Part
 from bailiwick.app.foundations import Foundations
-from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.ports import Alerts, Belongings, Notices, OnCall, Owners, Tasks, Waivers
+from bailiwick.assurance.operations import Operation
+from bailiwick.assurance.secret_rotation import Rotator
+from bailiwick.assurance.shipped import shipped
+from bailiwick.evidence.events import Context
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.quorum import Quorum
 
-KINDS: tuple[Kind[Any], ...] = (*owners.KINDS,)
-"""Every kind of document a book may hold. A part adds its own."""
+PARTS = (waivers, owners, alerts, probes, secrets, overrides, slo, reconciliation, rhythm)
+"""The modules that each build a part, in the order in which that is done."""
+
+KINDS: tuple[Kind[Any], ...] = tuple(kind for part in PARTS for kind in part.KINDS)
+"""Every kind of document a book may hold."""
 
 GROUP = "assurance"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class House:
-    """What a part may use. Parts are built in the order in which they stand on each other."""
-
-    base: Foundations
-    quorum: Quorum
-    books: Books
-    records: EvidenceRecords
-    alerts: Alerts
-    notices: Notices
-    owners: Owners
-    tasks: Tasks
-    waivers: Waivers
-    oncall: OnCall
-    belongings: list[Belongings] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a part adds: routes to the API; to the work role its jobs, those that the book of a zone asks for, and
-    loops; state machines for the detector of what is stuck."""
-
-    routers: Sequence[APIRouter] = ()
-    jobs: Sequence[JobDefinition] = ()
-    scheduled: Callable[[str, Book], Iterable[JobDefinition]] = lambda zone, book: ()
-    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
-    machines: Sequence[Machine] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +55,30 @@ class Assurance:
     parts: Sequence[Part]
 
 
-def build_assurance(base: Foundations, quorum: Quorum, records: EvidenceRecords) -> Assurance:
-    """Build every part, each upon those before it."""
+def build_assurance(
+    base: Foundations,
+    quorum: Quorum,
+    records: EvidenceRecords,
+    operations: Sequence[Operation] = (),
+    rotators: Mapping[str, Rotator] = MappingProxyType({}),
+) -> Assurance:
+    """Build every part.
+
+    ``operations``: what overrides can do beside their own; ``rotators``: how secrets are rotated, by kind.
+    """
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
-    unheard = Unheard()
-    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard, unheard)
-    parts: list[Part] = [owners.build(house)]
+    house = House(base, quorum, books, records, operations, rotators)
+    later = {port: getattr(house, port) for port in PORTS}
+    install(house)
+    parts = [part.build(house) for part in PARTS]
+    for port, stand_in in later.items():
+        stand_in.stand_for(getattr(house, port))
     return Assurance(house, parts)
+
+
+async def ship(books: Books, tx: Transaction, zone: str) -> bool:
+    """Put what we ship in force in a zone that never had a book, in the transaction that makes the zone."""
+    return await books.ship_in(tx, Context(zone), shipped(zone))
 
 
 async def keep_scheduled(jobs: Jobs, assurance: Assurance) -> None:

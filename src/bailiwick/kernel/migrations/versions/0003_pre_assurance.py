@@ -16,7 +16,29 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiw
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 """
 # what has happened stays: the app may add to these tables and read them
-APPEND_ONLY: tuple[str, ...] = ()
+APPEND_ONLY: tuple[str, ...] = (
+    "alert_entries",
+    "assurance_report_signatures",
+    "assurance_reports",
+    "capacity_points",
+    "checkpoint_results",
+    "go_lives",
+    "kpi_values",
+    "override_receipts",
+    "override_samples",
+    "probe_runs",
+    "register_versions",
+    "rhythm_action_versions",
+    "rhythm_actions",
+    "rhythm_minutes",
+    "rhythm_packs",
+    "rhythm_runs",
+    "rhythm_signatures",
+    "sli_buckets",
+    "waiver_uses",
+)
+# these change as their triggers let them, and are never removed
+KEPT: tuple[str, ...] = ("waivers", "overrides", "gateway_closures")
 SCRIPTS = Path(__file__).parent.parent / "assurance"
 
 
@@ -31,3 +53,5 @@ def upgrade() -> None:
     op.execute(GRANTS)
     for table in APPEND_ONLY:
         op.execute(f"REVOKE UPDATE, DELETE ON bailiwick.{table} FROM bailiwick_app")
+    for table in KEPT:
+        op.execute(f"REVOKE DELETE ON bailiwick.{table} FROM bailiwick_app")

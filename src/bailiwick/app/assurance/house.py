@@ -1,0 +1,116 @@
+"""What a part of the assurance room may use, and what it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter
+
+from bailiwick.app.foundations import Foundations
+from bailiwick.assurance.book import Book
+from bailiwick.assurance.books import Books
+from bailiwick.assurance.operations import Operation
+from bailiwick.assurance.ports import (
+    Alerts,
+    Automatic,
+    Belongings,
+    CapacityFacts,
+    DrillFacts,
+    Notices,
+    OnCall,
+    Owners,
+    Runs,
+    SloFacts,
+    Tasks,
+    Verdicts,
+    WaiverFacts,
+    Waivers,
+)
+from bailiwick.assurance.secret_rotation import Rotator
+from bailiwick.evidence.evidence_records import EvidenceRecords
+from bailiwick.kernel.crypto import Sealer
+from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.machine import Machine
+from bailiwick.kernel.quorum import Quorum
+
+
+class Later:
+    """Stands for a port until all parts are built: parts need each other, and one has to be built first."""
+
+    def __init__(self, port: str) -> None:
+        self._port = port
+        self._target: Any = None
+
+    def stand_for(self, target: Any) -> None:
+        """From now on be ``target``. Raises ValueError when no part implements the port."""
+        if target is self:
+            raise ValueError(f"no part of the assurance room is its {self._port}")
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        if self._target is None:
+            raise AttributeError(f"{self._port} was used before the room was built")
+        return getattr(self._target, name)
+
+
+PORTS = (
+    "alerts",
+    "notices",
+    "owners",
+    "tasks",
+    "waivers",
+    "on_call",
+    "verdicts",
+    "runs",
+    "waiver_facts",
+    "drill_facts",
+    "slo_facts",
+    "capacity_facts",
+)
+
+
+def _later(port: str) -> Any:
+    return Later(port)
+
+
+@dataclass(slots=True)
+class House:
+    """What a part may use. A part puts what implements a port in its place while it is built."""
+
+    base: Foundations
+    quorum: Quorum
+    books: Books
+    records: EvidenceRecords
+    operations: Sequence[Operation] = ()  # what overrides can do with services of other rooms
+    rotators: Mapping[str, Rotator] = field(default_factory=dict)  # how secrets are rotated, by kind
+    automatic: dict[str, Automatic] = field(default_factory=dict)  # parts of ceremonies, by name
+    belongings: list[Belongings] = field(default_factory=list)  # what `owners check` asks
+    on_sealer: list[Callable[[Sealer], None]] = field(default_factory=list)
+    alerts: Alerts = field(default_factory=partial(_later, "alerts"))
+    notices: Notices = field(default_factory=partial(_later, "notices"))
+    owners: Owners = field(default_factory=partial(_later, "owners"))
+    tasks: Tasks = field(default_factory=partial(_later, "tasks"))
+    waivers: Waivers = field(default_factory=partial(_later, "waivers"))
+    on_call: OnCall = field(default_factory=partial(_later, "on_call"))
+    verdicts: Verdicts = field(default_factory=partial(_later, "verdicts"))
+    runs: Runs = field(default_factory=partial(_later, "runs"))
+    waiver_facts: WaiverFacts = field(default_factory=partial(_later, "waiver_facts"))
+    drill_facts: DrillFacts = field(default_factory=partial(_later, "drill_facts"))
+    slo_facts: SloFacts = field(default_factory=partial(_later, "slo_facts"))
+    capacity_facts: CapacityFacts = field(default_factory=partial(_later, "capacity_facts"))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part adds: routes to the API; to the work role its jobs, those that the book of a zone asks for, and
+    loops; to every serve worker what it watches; state machines for the detector of what is stuck."""
+
+    routers: Sequence[APIRouter] = ()
+    jobs: Sequence[JobDefinition] = ()
+    scheduled: Callable[[str, Book], Iterable[JobDefinition]] = lambda zone, book: ()
+    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
+    watches: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
+    machines: Sequence[Machine] = ()
