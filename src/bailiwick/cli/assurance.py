@@ -76,7 +76,8 @@ def apply(
         _print_plan(planned)
         if not isinstance(done, Plan):
             print(
-                f"waits for approval {done.id}: {done.missing} more must approve, by {done.expires_at:%Y-%m-%d %H:%M} UTC"
+                f"waits for approval {done.id}: {done.missing} more must approve,"
+                f" by {done.expires_at:%Y-%m-%d %H:%M} UTC"
             )
             print(f"could do so: {', '.join(done.candidates) or 'nobody; invite somebody whose role allows it'}")
         elif done.differences:

@@ -70,7 +70,7 @@ async def _work(layout: Layout, zone: str, work: Callable[[Desk], Awaitable[T]])
     from bailiwick.evidence.approvals import recorder_note
     from bailiwick.evidence.evidence_records import EvidenceRecords
     from bailiwick.identity.holders import holders
-    from bailiwick.kernel.crypto import KekUnusable
+    from bailiwick.kernel.crypto import SealError
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.ids import Ids
     from bailiwick.kernel.metrics import Metrics
@@ -83,7 +83,7 @@ async def _work(layout: Layout, zone: str, work: Callable[[Desk], Awaitable[T]])
         sealer = kek_file(settings, layout).load()
     except ValidationError as error:
         raise CommandFailed(USAGE, "; ".join(str(problem["msg"]) for problem in error.errors())) from None
-    except KekUnusable as error:
+    except SealError as error:
         raise CommandFailed(USAGE, str(error)) from None
     recorder, context = by_operator(zone)
     clock, ids, database = clock_of(layout), Ids(), Database(url, pool_size=2)

@@ -71,17 +71,21 @@ async def dns(check: DnsCheck, means: Means, asked: Asked) -> Found:
 
 async def _server(check: DnsCheck, means: Means) -> str:
     if check.server is None:
-        # whom the machine itself asks was the operator's choice
-        with contextlib.suppress(OSError):
-            for line in Path("/etc/resolv.conf").read_text().splitlines():
-                words = line.split()
-                if len(words) >= 2 and words[0] == "nameserver":
-                    return words[1]
-        raise LookFailed("this machine has no name server")
+        return await asyncio.to_thread(_own_server)
     try:
         return (await reached(means.reach, check.server.strip("[]"), check.port))[0]
     except (Stop, Retry) as error:
         raise LookFailed(str(error)) from None
+
+
+def _own_server() -> str:
+    """Whom the machine itself asks, which was the operator's choice and is not checked."""
+    with contextlib.suppress(OSError):
+        for line in Path("/etc/resolv.conf").read_text().splitlines():
+            words = line.split()
+            if len(words) >= 2 and words[0] == "nameserver":
+                return words[1]
+    raise LookFailed("this machine has no name server")
 
 
 class _Exchange(asyncio.DatagramProtocol):
@@ -136,7 +140,7 @@ def encode_question(number: int, name: str, record: str) -> bytes:
 def decode_answer(data: bytes, question: bytes) -> DnsAnswer:
     """What the server said to ``question``. Raises :class:`Malformed`, also for the answer to another question."""
     try:
-        number, flags, questions, answers, _, _ = struct.unpack_from("!6H", data)
+        _, flags, questions, answers, _, _ = struct.unpack_from("!6H", data)
         asked = question[12:]
         if data[:2] != question[:2] or not flags & 0x8000 or questions != 1:
             raise Malformed("it is no answer to what was asked")

@@ -70,7 +70,7 @@ async def json_file(check: JsonPathCheck, means: Means, asked: Asked) -> Found:
 
 
 async def log_phrase(check: LogPhraseCheck, means: Means, asked: Asked) -> Found:
-    """How many lines since the window's beginning hold the phrase. A line without a time is as old as the one before."""
+    """How many lines since the window's beginning hold the phrase. One without a time is as old as that before."""
     path = means.logs / f"{check.log}.log" if check.log is not None else means.readable(check.path or "")
     assert asked.window is not None
     since = asked.now - asked.window

@@ -31,12 +31,14 @@ def parse_path(path: str) -> list[str | int]:
 def value_at(document: Any, path: str) -> Any:
     """The value at ``path``. Raises :class:`Absent`."""
     for step in parse_path(path):
-        if isinstance(step, int) and isinstance(document, list) and -len(document) <= step < len(document):
-            document = document[step]
-        elif isinstance(step, str) and isinstance(document, dict) and step in document:
-            document = document[step]
-        else:
+        inside = (
+            -len(document) <= step < len(document)
+            if isinstance(step, int) and isinstance(document, list)
+            else isinstance(step, str) and isinstance(document, dict) and step in document
+        )
+        if not inside:
             raise Absent(f"there is nothing at {path}")
+        document = document[step]
     return document
 
 
