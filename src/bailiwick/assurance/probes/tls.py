@@ -27,13 +27,14 @@ async def tls(check: TlsCheck, means: Means, asked: Asked) -> Found:
     try:
         async with asyncio.timeout(asked.timeout_s):
             address = (await reached(means.reach, host, check.port))[0]
-            _, writer = await asyncio.open_connection(address, check.port, ssl=context, server_hostname=host)
+            _, writer = await asyncio.open_connection(address, check.port)
+            await _shake(writer, context, host)
     except (Stop, Retry) as error:
         raise LookFailed(str(error)) from None
     except ssl.SSLCertVerificationError as error:
         return Found(wrong=f"the certificate is not trusted: {error.verify_message}", unit=Unit.DAYS)
-    except ssl.SSLError as error:
-        return Found(wrong=f"the handshake fails: {error.reason}", unit=Unit.DAYS)
+    except _HandshakeFailed as error:
+        return Found(wrong=str(error), unit=Unit.DAYS)
     except TimeoutError:
         raise LookFailed(f"no handshake within {asked.timeout_s:g} s") from None
     except OSError as error:
@@ -59,6 +60,23 @@ async def tls(check: TlsCheck, means: Means, asked: Asked) -> Found:
         output.encode(),
         wrong=f"the certificate is not for {', '.join(missing)}" if missing else "",
     )
+
+
+class _HandshakeFailed(Exception):
+    """The server is there, and does not shake hands as it should."""
+
+
+async def _shake(writer: asyncio.StreamWriter, context: ssl.SSLContext, host: str) -> None:
+    try:
+        await writer.start_tls(context, server_hostname=host)
+    except ssl.SSLCertVerificationError:
+        raise
+    except (ssl.SSLError, ConnectionError) as error:
+        told = getattr(error, "reason", "") or "the server ends it"
+        raise _HandshakeFailed(f"the handshake fails: {told}") from None
+    finally:
+        if writer.get_extra_info("ssl_object") is None:
+            writer.close()
 
 
 def names_of(certificate: x509.Certificate) -> list[str]:
