@@ -22,7 +22,7 @@ from bailiwick.kernel.metrics import Metrics
 START = datetime(2026, 1, 5, 9, 0, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 # every minute of the day: the successor, which has all jobs, writes what the first one had not
-EVERY = {(job, minute) for job in ("fixed", "a", "b", "c") for minute in (1, 2, 3, 4)}
+EVERY = {(job, minute) for job in ("fixed", "a", "b") for minute in (1, 2)}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def tables(database_url: str) -> str:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         for table in ("done", "tried"):
             key = ", PRIMARY KEY (job, due_at)" if table == "done" else ""
-            connection.execute(f"CREATE TABLE bailiwick.{table} (job text, due_at timestamptz{key})")
+            connection.execute(f"CREATE TABLE IF NOT EXISTS bailiwick.{table} (job text, due_at timestamptz{key})")
             connection.execute(f"GRANT ALL ON bailiwick.{table} TO bailiwick_app")
     return database_url
 
@@ -42,10 +42,10 @@ def test_killed_at_any_write_no_run_is_lost_or_doubled(tables: str) -> None:
     )
     lives = [json.loads(line) for line in done.stdout.splitlines()]
     assert lives and all("rows" in life for life in lives), done.stdout + done.stderr
-    assert not lives[-1]["killed"] and len(lives) > 60, "the last life is that which nobody ended"
+    assert not lives[-1]["killed"] and len(lives) > 30, "the last life is that which nobody ended"
     for life in lives:
         where = (life["at"], life["after"])
-        assert {(job, minute) for job, minute, *_ in life["rows"]} <= EVERY, where
+        assert {(job, minute) for job, minute, *_ in life["rows"]} == EVERY, where
         for job, minute, state, attempts, stored, tried in life["rows"]:
             assert (state, stored) == ("succeeded", 1), (where, job, minute)
             # at most the one occurrence that was under way is begun again
