@@ -1,18 +1,20 @@
-"""The operating model of a whole installation: what it begins with, its commands, and a work role that is dead."""
+"""The operating model of a whole installation: what it begins with, its commands, and a job that nobody schedules."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 from rig import Stack, installation
+
+from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
+from bailiwick.kernel.paths import Layout
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,8 @@ def test_an_installation_begins_with_what_we_ship_and_runs_it(stack: Stack) -> N
     book = stack.admin("GET", "/api/v1/assurance").json
     assert book["revision"] == 1 and {each["applied_by"] for each in book["documents"]} == {"bailiwick"}
     assert stack.admin("POST", "/api/v1/zones", {"name": "acme"}).status == 201
-    kinds = {each["kind"] for each in stack.admin("GET", "/z/acme/api/v1/assurance").json["documents"]}
-    assert "Threshold" in kinds or not kinds
+    kinds = {each["kind"] for each in json.loads(stack.cli("assurance", "show", "--zone", "acme", "--json").stdout)}
+    assert "Threshold" in kinds and "Probe" not in kinds
     asked = stack.admin("POST", "/api/v1/probes/disk-free/run")
     assert asked.status == 202
 
@@ -76,7 +78,7 @@ def test_the_commands(stack: Stack, tmp_path: Path) -> None:
 
     text = (book / "all.yaml").read_text()
     loosened = text.replace("meaning: 95 of 100 answers of the API are quicker than this", "meaning: looser")
-    documents = [each for each in yaml.safe_load_all(loosened)]
+    documents = list(yaml.safe_load_all(loosened))
     for each in documents:
         if each["metadata"]["name"] == "api.latency.p95":
             each["spec"]["value"] = 500
@@ -109,25 +111,22 @@ def test_the_commands(stack: Stack, tmp_path: Path) -> None:
     assert all(len(line) <= 100 for line in status.stdout.splitlines()), status.stdout
     told = json.loads(stack.cli("assurance", "status", "--json").stdout)
     assert told["verdict"] != "PASS" and {each["name"] for each in told["probes"]} >= {"disk-free", "backup-age"}
-    print(status.stdout)
+    print(status.stdout, stack.cli("assurance", "thresholds").stdout)
 
 
-def test_a_dead_work_role_is_noticed_by_a_worker(stack: Stack, tmp_path: Path) -> None:
-    quick = document("Probe", "quick", summary="quick", check={"type": "internal", "what": "database"}, every="5s",
-                     grace="1s", timeout="1s", owner="uptime")  # fmt: skip
-    book = folder_of(stack, tmp_path, quick)
-    done = stack.cli("assurance", "apply", str(book))
-    assert done.returncode == 0, done.stdout + done.stderr
-    until(lambda: stack.admin("GET", "/api/v1/probes/quick").json["runs"])
-    (pid,) = [
-        part["pid"] for part in json.loads(stack.cli("status", "--json").stdout)["parts"] if part["name"] == "work"
-    ]
-    os.kill(pid, signal.SIGSTOP)  # it hangs, so that nobody starts another
-    try:
-        silent = until(lambda: json.loads(stack.cli("assurance", "status", "--json").stdout)["silent_jobs"], 120)
-        assert any(each["job"] == "probe:quick@default" for each in silent)
-        events = until(lambda: "scheduler" in stack.cli("logs").stdout)
-        assert events
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    until(lambda: not json.loads(stack.cli("assurance", "status", "--json").stdout)["silent_jobs"], 120)
+def test_a_job_that_nobody_schedules_is_noticed_by_a_worker(stack: Stack) -> None:
+    with psycopg.connect(EmbeddedPostgres(Layout(stack.data_dir)).url(), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO bailiwick.job_definitions (job, grp, schedule, grace_s, timeout_s, known_at)"
+            " VALUES ('forgotten', 'planted', '60s', 1, 1, now() - interval '1 hour')"
+        )
+
+        def silent() -> Any:
+            told = json.loads(stack.cli("assurance", "status", "--json").stdout)["silent_jobs"]
+            return [each for each in told if each["job"] == "forgotten"]
+
+        (found,) = until(silent)
+        assert "scheduler" in found["why"]
+        assert "silent  forgotten" in stack.cli("assurance", "status").stdout
+        connection.execute("DELETE FROM bailiwick.job_definitions WHERE job = 'forgotten'")
+    until(lambda: not silent())

@@ -140,21 +140,23 @@ def history(
     found = at_desk(data_dir, zone, run)
     if json_:
         print(as_json([told(each) for each in found], indent=2))
+    if json_ or not found:
         return 0 if found else NO_DATA
     for each, before in zip(found, [*(older.spec for older in found[1:]), {}], strict=True):
         what = "removed" if not each.spec else ""
         print(f"v{each.version} {each.applied_at:%Y-%m-%d %H:%M} {each.applied_by} {what}".rstrip())
         _print_members(before, each.spec)
-    return 0 if found else NO_DATA
+    return 0
 
 
 @app.command()
 @command
 def schema(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write one file a kind.")],
+    data_dir: DataDir = None,
     json_: Json = False,
 ) -> int:
-    """Write the JSON Schema of every kind of document. Needs no installation."""
+    """Write the JSON Schema of every kind of document. Asks no installation, wherever that is kept."""
     from bailiwick.app.assurance import KINDS
     from bailiwick.assurance.book import schema as schema_of
 
