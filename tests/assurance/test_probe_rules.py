@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bailiwick.app.assurance import KINDS
 from bailiwick.assurance.book import BadBook, check, read_text
+from bailiwick.assurance.books import plan
 from bailiwick.assurance.durations import span, told
 from bailiwick.assurance.probes.dns import Malformed, decode_answer, encode_question
 from bailiwick.assurance.probes.files import instant_of
@@ -215,3 +216,33 @@ def test_what_looks_at_the_machine_is_for_the_default_zone_alone(check_: str) ->
     assert check("default", read_text(probe(check_), "a.yaml"), kinds)
     with pytest.raises(BadBook, match="alone"):
         check("acme", read_text(probe(check_), "a.yaml"), kinds)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "two"),
+    [
+        (None, probe(HTTP), False),
+        (None, probe("type: command, argv: [/bin/true]"), True),
+        (None, probe("type: sql, query: SELECT true"), True),
+        (probe("type: sql, query: SELECT true"), probe("type: sql, query: SELECT false"), True),
+        (probe("type: sql, query: SELECT true"), probe("type: sql, query: SELECT true", ", grace: 9m"), False),
+        (probe(HTTP), None, False),
+        (probe(HTTP, ", severity: P1"), None, True),
+        (probe(HTTP, ", severity: P1"), probe(HTTP, ", severity: P2"), True),
+        (probe(HTTP, ", severity: P1"), probe(HTTP, ", severity: P0"), False),
+        (
+            probe(HTTP + ", measure: time", ", severity: P0, expect: {comparison: '<', value: 100, unit: ms}"),
+            probe(HTTP + ", measure: time", ", severity: P0, expect: {comparison: '<', value: 1, unit: s}"),
+            True,
+        ),
+        (
+            probe(HTTP + ", measure: time", ", severity: P0, expect: {comparison: '<', value: 100, unit: ms}"),
+            probe(HTTP + ", measure: time", ", severity: P0, expect: {comparison: '<', value: 90, unit: ms}"),
+            False,
+        ),
+    ],
+)
+def test_what_takes_two_persons(before: str | None, after: str | None, two: bool) -> None:
+    kinds = {kind.name: kind for kind in KINDS}
+    books = [check("default", read_text(text, "a.yaml") if text else [], kinds) for text in (before, after)]
+    assert plan(*books, kinds).two_persons is two

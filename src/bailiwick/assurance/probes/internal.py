@@ -121,7 +121,7 @@ class _Ours:
 
     async def feed_age(self, asked: Asked, argument: str) -> Found:
         """How far the least fresh worker is behind the revocations."""
-        found = self._samples("bailiwick_feed_fresh_timestamp_seconds")
+        found = await self._samples("bailiwick_feed_fresh_timestamp_seconds")
         fresh = [value for value in found if value > 0]
         if not fresh:
             return Found(absent="no worker has told", unit=Unit.SECONDS)
@@ -171,8 +171,8 @@ class _Ours:
 
     async def database_connections(self, asked: Asked, argument: str) -> Found:
         """Connections in use, of those allowed."""
-        used = self._samples("bailiwick_database_connections")
-        allowed = self._samples("bailiwick_database_connections_max")
+        used = await self._samples("bailiwick_database_connections")
+        allowed = await self._samples("bailiwick_database_connections_max")
         if not used or not allowed or max(allowed) <= 0:
             return Found(absent="nobody has told", unit=Unit.RATIO)
         return Found(max(used) / max(allowed), Unit.RATIO, f"{max(used):g} of {max(allowed):g}")
@@ -185,16 +185,16 @@ class _Ours:
         """A look at the largest (``least``: the smallest) of a figure's samples."""
 
         async def look(asked: Asked, argument: str) -> Found:
-            values = await asyncio.to_thread(self._samples, sample)
+            values = await self._samples(sample)
             if not values:
                 return Found(absent=f"nobody has told {sample}", unit=unit)
             return Found((min if least else max)(values), unit, f"{sample} of {len(values)}")
 
         return look
 
-    def _samples(self, name: str) -> Sequence[float]:
+    async def _samples(self, name: str) -> Sequence[float]:
         try:
-            return self._figures().get(name, ())
+            return (await asyncio.to_thread(self._figures)).get(name, ())
         except (OSError, ValueError) as error:
             raise LookFailed(f"the figures cannot be read: {error}") from None
 

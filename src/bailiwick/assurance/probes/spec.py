@@ -366,9 +366,9 @@ def _problems(book: Book) -> Iterable[str]:
 
 def _two_persons(before: Probe | None, after: Probe | None) -> bool:
     """Running programs, and other people's databases, takes two; so does letting go of what pages somebody."""
-    for each in (before, after):
-        if each is not None and each is not before and isinstance(each.check, CommandCheck | SqlCheck):
-            return before is None or before.check != each.check
+    if after is not None and isinstance(after.check, CommandCheck | SqlCheck):
+        if before is None or before.check != after.check:
+            return True
     if before is None or before.severity not in (Severity.P0, Severity.P1):
         return False
     if after is None or after.severity > before.severity:

@@ -11,7 +11,7 @@ from cryptography import x509
 from bailiwick.assurance.probes.means import Asked, Means
 from bailiwick.assurance.probes.reading import Found, LookFailed
 from bailiwick.assurance.probes.spec import TlsCheck
-from bailiwick.assurance.probes.web import _ca
+from bailiwick.assurance.probes.web import trusted
 from bailiwick.assurance.thresholds import Unit
 from bailiwick.evidence.siem.destination import Retry, Stop
 from bailiwick.evidence.siem.outgoing import reached, tls_context
@@ -22,7 +22,7 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 async def tls(check: TlsCheck, means: Means, asked: Asked) -> Found:
     """Make the handshake. What it shows to be wrong is a finding; that nobody answers is an error."""
     host = check.host.strip("[]")
-    context = tls_context(_ca(means, check.ca_file))
+    context = tls_context(trusted(means, check.ca_file))
     context.minimum_version = _VERSIONS[check.min_version]
     try:
         async with asyncio.timeout(asked.timeout_s):

@@ -59,7 +59,7 @@ async def http(check: HttpCheck, means: Means, asked: Asked) -> Found:
             check.method,
             check.send,
             follow=check.follow,
-            ca=_ca(means, check.ca_file),
+            ca=trusted(means, check.ca_file),
         )
     except Untrusted as error:
         return Found(wrong=str(error))
@@ -89,7 +89,7 @@ async def json_at(check: JsonPathCheck, means: Means, asked: Asked) -> Found:
     """A value out of the JSON at an address."""
     assert check.url is not None
     try:
-        answer = await fetch(means, check.url, asked.timeout_s, ca=_ca(means, check.ca_file))
+        answer = await fetch(means, check.url, asked.timeout_s, ca=trusted(means, check.ca_file))
     except Untrusted as error:
         return Found(wrong=str(error))
     if answer.status != 200:
@@ -114,7 +114,7 @@ async def prometheus(check: PrometheusCheck, means: Means, asked: Asked) -> Foun
     """An instant query. No series, or one that is no number, is nothing to judge by."""
     url = str(URL(f"{check.url.rstrip('/')}/api/v1/query").with_query(query=check.query))
     try:
-        answer = await fetch(means, url, asked.timeout_s, ca=_ca(means, check.ca_file))
+        answer = await fetch(means, url, asked.timeout_s, ca=trusted(means, check.ca_file))
     except Untrusted as error:
         return Found(wrong=str(error))
     document = _json(answer.body)
@@ -219,7 +219,8 @@ def _json(body: bytes) -> Any:
         raise LookFailed("the answer is no JSON") from None
 
 
-def _ca(means: Means, path: str | None) -> str:
+def trusted(means: Means, path: str | None) -> str:
+    """The certificates (PEM) of the file that a check names; empty for the system's. Raises :class:`LookFailed`."""
     if path is None:
         return ""
     try:
