@@ -366,9 +366,8 @@ def _problems(book: Book) -> Iterable[str]:
 
 def _two_persons(before: Probe | None, after: Probe | None) -> bool:
     """Running programs, and other people's databases, takes two; so does letting go of what pages somebody."""
-    if after is not None and isinstance(after.check, CommandCheck | SqlCheck):
-        if before is None or before.check != after.check:
-            return True
+    if after is not None and isinstance(after.check, CommandCheck | SqlCheck) and after.check != _check(before):
+        return True
     if before is None or before.severity not in (Severity.P0, Severity.P1):
         return False
     if after is None or after.severity > before.severity:
@@ -376,6 +375,10 @@ def _two_persons(before: Probe | None, after: Probe | None) -> bool:
     if after.expect is not None and before.expect is not None:
         return loosened(_as_threshold(before.expect), _as_threshold(after.expect))
     return before.threshold != after.threshold or before.expect != after.expect
+
+
+def _check(probe: Probe | None) -> _Check | None:
+    return probe.check if probe is not None else None
 
 
 def _as_threshold(expect: Expectation) -> Threshold:
