@@ -1,4 +1,5 @@
-"""Writes the tables of docs/reference from the code, between markers; ``--check`` tells whether they are up to date."""
+"""Writes the tables of docs/reference from the code, between markers, and the JSON Schemas; ``--check`` tells whether
+they are up to date."""
 
 from __future__ import annotations
 
@@ -106,6 +107,29 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
 }
 
 
+def schemas() -> dict[Path, str]:
+    """The JSON Schema of every kind of document of the operating model, by its file."""
+    import json
+
+    from bailiwick.app.assurance import KINDS
+    from bailiwick.assurance.book import schema
+
+    folder = REFERENCE / "schemas"
+    return {folder / f"{kind.name}.json": json.dumps(schema(kind), indent=2, sort_keys=True) + "\n" for kind in KINDS}
+
+
+def stale_schemas(check: bool) -> list[str]:
+    """The schemas that were not up to date, those of kinds that are no more too; written unless ``check``."""
+    wanted = schemas()
+    found = {path: path.read_text() for path in (REFERENCE / "schemas").glob("*.json")}
+    stale = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+    if not check:
+        (REFERENCE / "schemas").mkdir(exist_ok=True)
+        for path in stale:
+            path.write_text(wanted[path]) if path in wanted else path.unlink()
+    return [str(path.relative_to(ROOT)) for path in stale]
+
+
 def written(name: str, text: str, table: str) -> str:
     """The page with the table put between its markers; raises ValueError where they are missing."""
     pattern = re.compile(rf"(<!-- generated:{name} -->\n).*?(<!-- end -->)", re.S)
@@ -117,7 +141,7 @@ def written(name: str, text: str, table: str) -> str:
 def main() -> int:
     """Write, or with ``--check`` exit 1 where a page is stale."""
     check = "--check" in sys.argv
-    stale = []
+    stale = stale_schemas(check)
     for name, (file, build) in TABLES.items():
         page = REFERENCE / file
         before = page.read_text()

@@ -45,6 +45,14 @@ READ_ONLY = {
     "oncall overrides": "who stands in",
     "oncall calendar": "shifts",
     "task list": "what is to be done",
+    "assurance plan": "compares documents with the book, changes nothing",
+    "assurance show": "documents in force, no evidence",
+    "assurance history": "versions of a document, no evidence",
+    "assurance schema": "writes what the program knows by itself",
+    "assurance thresholds": "documents in force, no evidence",
+    "assurance status": "verdicts of probes, none of their evidence",
+    "probe list": "verdicts of probes, none of their evidence",
+    "probe runs": "verdicts of runs, none of their evidence",
     "user list": "shows accounts",
     "user show": "shows an account",
     "user sessions": "shows an account's sessions",
@@ -123,6 +131,19 @@ def sink(stack: Stack, tmp: Path) -> list[str]:
     return [str(tmp / "sink.json")]
 
 
+def book_with_one_more(stack: Stack, tmp: Path) -> str:
+    """A folder of all documents in force and another threshold, which takes nobody else's approval."""
+    folder = tmp / "book"
+    folder.mkdir()
+    documents = json.loads(stack.cli("assurance", "show", "--json").stdout)
+    spec = {"value": 1, "unit": "h", "comparison": "<", "meaning": "walked", "owner": "uptime"}
+    documents.append({**documents[0], "kind": "Threshold", "metadata": {"name": "walked"}, "spec": spec})
+    for number, each in enumerate(documents):
+        kept = {name: each[name] for name in ("apiVersion", "kind", "metadata", "spec")}
+        (folder / f"{number}.yaml").write_text(json.dumps(kept))
+    return str(folder)
+
+
 Prepare = Callable[[Stack, Path], list[str]]
 
 # Command → what it is called with, and the event it leaves.
@@ -166,6 +187,8 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
         lambda stack, tmp: ["--window", "1h..now", "-o", str(tmp / "pack.zip")],
         codes.EVIDENCE_PACK_BUILT,
     ),
+    "assurance apply": (lambda stack, tmp: [book_with_one_more(stack, tmp)], codes.ASSURANCE_DOCUMENT_CHANGED),
+    "probe run": (lambda stack, tmp: ["database-answers"], codes.PROBE_ASKED),
     "siem sinks add": (sink, codes.SIEM_SINK_CREATED),
     "siem drain": (lambda stack, tmp: ["walk", "--timeout", "0"], codes.SIEM_DRAINED),
     "siem replay": (lambda stack, tmp: ["walk", "--from", "1h"], codes.SIEM_REPLAYED),

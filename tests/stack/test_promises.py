@@ -83,6 +83,8 @@ _NO_MUTATION = {
         )
         for step in ("options", "verify")
     },
+    "POST /api/v1/assurance/plan": "compares documents with the book",
+    "POST /api/v1/assurance/apply": "leaves assurance.document.changed (tests/assurance: it needs a plan)",
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/identity-providers/{name}/test": "tries it; leaves idp.tested",
@@ -177,6 +179,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/policies/sets/{set_hash}/known-good": ("SET/known-good", None, {}),
         "POST /api/v1/keys/rotate": ("/api/v1/keys/rotate", {"purpose": "mandate", "reason": "walk"}, {}),
         "POST /api/v1/revocations": ("/api/v1/revocations", {"application": "walk-agent", "reason": "walk"}, {}),
+        "POST /api/v1/probes/{name}/run": ("/api/v1/probes/database-answers/run", None, {}),
         "POST /api/v1/audit/archive/seal": ("/api/v1/audit/archive/seal", None, {}),
         "PUT /api/v1/audit/archive/lives": ("/api/v1/audit/archive/lives", {"archive_days": 400}, {}),
         "POST /api/v1/audit/archive/holds": ("/api/v1/audit/archive/holds", {"reason": "walk"}, {}),

@@ -8,15 +8,20 @@ import os
 from typing import Any
 
 from bailiwick import __version__
+from bailiwick.app.assurance import KINDS, ship
 from bailiwick.app.foundations import Foundations, database_urls, kek_file, lay
+from bailiwick.assurance.books import Books
 from bailiwick.authority.keys import KeyStore
 from bailiwick.evidence import codes
+from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.events import Context, Subject
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR, create_first_administrator
+from bailiwick.identity.holders import holders
 from bailiwick.identity.passwords import Passwords
 from bailiwick.kernel import feed
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.paths import Layout, write_private
+from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.settings import Settings
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.policies import Policies
@@ -53,6 +58,7 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
                 password = await _make_default_zone(base, tx)
                 # kept before the commit: a crash in between must not lose the only copy
                 write_private(layout.administrator_password, password + "\n")
+            await _ship_books(base, tx)
             await _record_start(base, tx, before or "", after or "")
     finally:
         await base.database.close()
@@ -62,6 +68,14 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
         "administrator": FIRST_ADMINISTRATOR,
         "one-time password": f"{password}  (must be changed; also in {layout.administrator_password})",
     }
+
+
+async def _ship_books(base: Foundations, tx: Transaction) -> None:
+    """The operating model we ship, in every zone that never had one."""
+    quorum = Quorum(base.database, base.clock, base.ids, recorder_note(base.recorder), holders, [])
+    books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
+    for row in await tx.all("SELECT name FROM zones WHERE state = 'active' ORDER BY name"):
+        await ship(books, tx, row["name"])
 
 
 async def _record_start(base: Foundations, tx: Transaction, before: str, after: str) -> None:

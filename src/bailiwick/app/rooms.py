@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bailiwick.app.archive import Archive, build_archive
-from bailiwick.app.assurance import Assurance, build_assurance
+from bailiwick.app.assurance import Assurance, build_assurance, ship
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.packs import pack_requests
@@ -175,7 +175,10 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     sessions = Sessions(database, clock, recorder, revocations)
     oidc_clients = ProviderClients(reach_of(resolver), clock)
 
+    assurance = build_assurance(base, archive.quorum, records)
+
     async def administrator(tx: Transaction, zone: str) -> str:
+        await ship(assurance.house.books, tx, zone)
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
 
     return Rooms(
@@ -246,7 +249,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         known_good=KnownGood(database, recorder, clock),
         evidence_records=records,
         packs=pack_requests(base),
-        assurance=build_assurance(base, archive.quorum, records),
+        assurance=assurance,
     )
 
 

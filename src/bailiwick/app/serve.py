@@ -125,6 +125,9 @@ class _Worker:
             background.start("uses of API keys", _note_keys_used(rooms))
             background.start("metrics", base.metrics.run())
             background.start("tails", _end_tails(background, rooms.tails))
+            for part in rooms.assurance.parts:
+                for name, watch in part.watches.items():
+                    background.start(name, watch())
             base.metrics.watch_feed(state.reader.age)
             limiter = Limiter(counters, redis)
             api = compose(base, state, rooms, spool, redis, access_log, limiter, hot_limits)

@@ -23,6 +23,7 @@ from bailiwick.kernel.fields import NAME_PATTERN, Body, matches
 API_VERSION = "bailiwick/v1"
 MOST_BYTES = 1 << 20
 MOST_DOCUMENTS = 5_000
+MOST_DEPTH = 24
 
 S = TypeVar("S", bound=Body)
 
@@ -151,6 +152,46 @@ def read_text(text: str, where: str) -> list[Document]:
     return documents
 
 
+def read_values(values: Sequence[Any], where: str = "documents") -> list[Document]:
+    """The documents of values that came as JSON. Raises :class:`BadBook`."""
+    if len(values) > MOST_DOCUMENTS:
+        raise BadBook([f"more than {MOST_DOCUMENTS} documents"])
+    documents, problems = [], []
+    for number, value in enumerate(values):
+        try:
+            documents.append(_document(value, f"{where}[{number}]"))
+        except ValueError as error:
+            problems.append(f"{where}[{number}]: {error}")
+    if problems:
+        raise BadBook(problems)
+    return documents
+
+
+def schema(kind: Kind[Any]) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a document of ``kind``, for editors and for other people's checks."""
+    spec = kind.spec.model_json_schema()
+    found: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind.name,
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": {"enum": list(kind.api_versions)},
+            "kind": {"const": kind.name},
+            "metadata": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string", "pattern": NAME_PATTERN}},
+            },
+        },
+    }
+    if definitions := spec.pop("$defs", None):
+        found["$defs"] = definitions
+    found["properties"]["spec"] = spec
+    return found
+
+
 def _document(value: Any, where: str) -> Document:
     if not isinstance(value, dict) or set(value) != {"apiVersion", "kind", "metadata", "spec"}:
         raise ValueError("a document has apiVersion, kind, metadata and spec, and nothing else")
@@ -161,6 +202,8 @@ def _document(value: Any, where: str) -> Document:
         raise ValueError("metadata.name begins with a letter or digit and holds letters, digits, . _ and -")
     if not isinstance(value["spec"], dict):
         raise ValueError("spec is a mapping")
+    if _deeper(value["spec"], MOST_DEPTH):
+        raise ValueError(f"spec nests deeper than {MOST_DEPTH} levels")
     try:
         canonical(value["spec"])
     except (TypeError, ValueError):
@@ -198,6 +241,21 @@ def check(zone: str, documents: Sequence[Document], kinds: Mapping[str, Kind[Any
 def _told(error: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in ("spec", *error["loc"]))
     return f"{place}: {error['msg']}"
+
+
+def _deeper(value: Any, limit: int) -> bool:
+    """Whether mappings and lists nest deeper than ``limit``; without recursion, which depth could exhaust."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, (dict, list))
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return any(isinstance(each, (dict, list)) for each in level)
 
 
 class _Loader(yaml.SafeLoader):

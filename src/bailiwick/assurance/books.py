@@ -194,25 +194,29 @@ class Books:
 
     async def ship(self, context: Context, documents: Sequence[Document]) -> bool:
         """Put what we ship in force in a zone that never had a book; whether that was so. Needs nobody's approval."""
-        zone = context.zone
         async with self._database.begin() as tx:
-            await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.books'), hashtext(:zone))", zone=zone)
-            current = await self.current(tx, zone)
-            if current.revision or not documents:
-                return False
-            planned = plan(current, check(zone, documents, self.kinds), self.kinds)
-            for each in planned.differences:
-                await self._write(tx, zone, each, 1, "bailiwick")
-            await self._recorder.record(
-                tx,
-                codes.ASSURANCE_SHIPPED,
-                "success",
-                context,
-                subject=Subject(id=zone, type="assurance"),
-                documents=len(planned.differences),
-                plan=planned.sha256,
-            )
-            await feed.announce(tx, zone, FEED, "1")
+            return await self.ship_in(tx, context, documents)
+
+    async def ship_in(self, tx: Transaction, context: Context, documents: Sequence[Document]) -> bool:
+        """The same, in the transaction that makes the zone."""
+        zone = context.zone
+        await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.books'), hashtext(:zone))", zone=zone)
+        current = await self.current(tx, zone)
+        if current.revision or not documents:
+            return False
+        planned = plan(current, check(zone, documents, self.kinds), self.kinds)
+        for each in planned.differences:
+            await self._write(tx, zone, each, 1, "bailiwick")
+        await self._recorder.record(
+            tx,
+            codes.ASSURANCE_SHIPPED,
+            "success",
+            context,
+            subject=Subject(id=zone, type="assurance"),
+            documents=len(planned.differences),
+            plan=planned.sha256,
+        )
+        await feed.announce(tx, zone, FEED, "1")
         return True
 
     async def _held(

@@ -37,6 +37,10 @@ COMMANDS: dict[str, Entry] = {
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),
     "config": Entry("bailiwick.cli.config:app", "Compare the settings with defaults and with what runs."),
     "kek": Entry("bailiwick.cli.kek:app", "Rotate the key that wraps every stored secret."),
+    "assurance": Entry(
+        "bailiwick.cli.assurance:app", "Show the operating model; plan and apply another; how it stands."
+    ),
+    "probe": Entry("bailiwick.cli.probe:app", "Run probes; show what they found."),
     "user": Entry("bailiwick.cli.user:app", "Make and list accounts; disable, unlock and reset them."),
     "owners": Entry("bailiwick.cli.owners:app", "Show who answers for what; check that somebody does."),
     "oncall": Entry("bailiwick.cli.oncall:app", "Show who is called, now and next; have somebody stand in."),

@@ -159,6 +159,10 @@ ACCESS_REFUSED = EventType("BW6101", "access.refused", mutation=False)
 # 70xx assurance: the book, probes and their runs
 ASSURANCE_DOCUMENT_CHANGED = EventType("BW7001", "assurance.document.changed")
 ASSURANCE_SHIPPED = EventType("BW7002", "assurance.shipped")
+PROBE_ASKED = EventType("BW7011", "probe.asked")
+PROBE_TURNED = EventType("BW7012", "probe.turned", mutation=False)
+JOB_SILENT = EventType("BW7013", "job.silent", mutation=False)
+JOB_HEARD = EventType("BW7014", "job.heard", mutation=False)
 
 # 71xx assurance: owners, on-call, tasks
 OWNERS_CHECKED = EventType("BW7101", "owners.checked", mutation=False)

@@ -384,6 +384,18 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("documents", "int", "how many documents were put in force"),
         _always("plan", "str", "SHA-256 of the plan"),
     ),
+    codes.PROBE_ASKED: (),
+    codes.PROBE_TURNED: (
+        _always("before", "str", "verdict of the run before, empty for the first"),
+        _always("verdict", "str", "verdict now"),
+        _always("detail", "str", "what was found, in a few words"),
+        _always("record", "str", "id of the evidence record of the run"),
+    ),
+    codes.JOB_SILENT: (
+        _always("since", "str", "instant at which the job should have run"),
+        _always("why", "str", "what became of that occurrence"),
+    ),
+    codes.JOB_HEARD: (),
     # --- 71xx assurance: owners, on-call, tasks
     codes.OWNERS_CHECKED: (
         _always("verdict", "str", "`PASS`, `FAIL` or `NO_DATA`"),

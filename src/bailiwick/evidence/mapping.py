@@ -192,6 +192,10 @@ MAPPING: Mapping[EventType, Mapped] = {
     # --- 70xx assurance: the book, probes and their runs
     codes.ASSURANCE_DOCUMENT_CHANGED: _entity("Update", "change", LOW),
     codes.ASSURANCE_SHIPPED: _entity("Create", "creation"),
+    codes.PROBE_ASKED: _call("Create", "creation"),
+    codes.PROBE_TURNED: _finding("Update", MEDIUM),
+    codes.JOB_SILENT: _finding("Create", HIGH),
+    codes.JOB_HEARD: _finding("Close", INFO),
     # --- 71xx assurance: owners, on-call, tasks
     codes.OWNERS_CHECKED: _call("Read", "access"),
     codes.OWNER_CHANGED: _entity("Update", "change", LOW),

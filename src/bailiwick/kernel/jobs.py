@@ -7,6 +7,8 @@ further back than its job's grace is written as ``missed`` and not run. Any proc
 answered. When a process is killed its lease runs out and another runs the occurrence again, so handlers must bear being
 run twice; after three such deaths the occurrence has failed. Every occurrence leaves a row, also when it found nothing.
 
+What should run is written down too (:func:`known_jobs`), so that another process can tell when it does not.
+
 Due times are the injected clock's; leases are the database's, since they are about processes and not about calendars.
 """
 
@@ -128,6 +130,7 @@ class Jobs:
         self._metrics = metrics
         self._jobs: dict[str, JobDefinition] = {}
         self._groups: dict[str, frozenset[str]] = {}
+        self._unwritten: set[str] = set()
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._poll_s = poll_s
@@ -152,6 +155,7 @@ class Jobs:
                 raise ValueError(f"two jobs are called {definition.name!r}")
         self._jobs = {**standing, **wanted}
         self._groups[group] = frozenset(wanted)
+        self._unwritten.add(group)
         for name in wanted:
             for outcome in ("succeeded", "failed", "missed"):
                 self._metrics.job_runs.labels(name, outcome)
@@ -233,7 +237,10 @@ class Jobs:
         async with self._database.begin() as tx:
             if not await tx.value("SELECT pg_try_advisory_xact_lock(:lock)", lock=_LOCK):
                 return False
-            now, jobs = self._clock.now(), self._jobs
+            now, jobs, unwritten = self._clock.now(), self._jobs, set(self._unwritten)
+            for group in unwritten:
+                names = [name for name in self._groups[group] if name in jobs]
+                await _write_known(tx, group, [jobs[name] for name in names], now)
             for row in await tx.all(_STANDING, names=list(jobs)):
                 definition = jobs[row["name"]]
                 await self._write_due(tx, definition, row["last_due"] or definition.since or self._since, now)
@@ -242,6 +249,7 @@ class Jobs:
             if now - self._pruned_at > _PRUNE_EVERY:
                 await tx.run(_PRUNE, before=now - KEPT, long_before=now - 4 * KEPT)
                 self._pruned_at = now
+        self._unwritten -= unwritten
         return True
 
     async def _write_due(self, tx: Transaction, definition: JobDefinition, after: datetime, now: datetime) -> None:
@@ -363,6 +371,60 @@ async def make_due(tx: Transaction, job: str, now: datetime) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """A job that should run, as any process sees it. ``expected_from``: no instant before is expected of it."""
+
+    definition: JobDefinition
+    expected_from: datetime
+
+
+async def known_jobs(tx: Transaction, job: str | None = None) -> list[KnownJob]:
+    """What should run, by the last word of whichever process schedules. The handlers are not in it."""
+    rows = await tx.all(
+        "SELECT * FROM job_definitions WHERE cast(:job AS text) IS NULL OR job = :job ORDER BY job", job=job
+    )
+    return [
+        KnownJob(
+            JobDefinition(
+                row["job"],
+                _read_schedule(row["schedule"]),
+                _elsewhere,
+                grace=timedelta(seconds=row["grace_s"]),
+                timeout_s=row["timeout_s"],
+                since=row["since"],
+            ),
+            row["since"] or row["known_at"],
+        )
+        for row in rows
+    ]
+
+
+async def _elsewhere(due: datetime) -> None:
+    raise RuntimeError("only the process that schedules a job can run it")
+
+
+async def _write_known(tx: Transaction, group: str, definitions: Iterable[JobDefinition], now: datetime) -> None:
+    names = []
+    for each in definitions:
+        names.append(each.name)
+        await tx.run(
+            _KNOW,
+            job=each.name,
+            grp=group,
+            schedule=each.schedule if isinstance(each.schedule, str) else f"{each.schedule.total_seconds():.0f}s",
+            grace_s=each.grace.total_seconds(),
+            timeout_s=each.timeout_s,
+            since=each.since,
+            now=now,
+        )
+    await tx.run("DELETE FROM job_definitions WHERE grp = :grp AND job <> ALL (:names)", grp=group, names=names)
+
+
+def _read_schedule(text: str) -> timedelta | str:
+    return timedelta(seconds=int(text[:-1])) if text.endswith("s") and text[:-1].isdigit() else text
+
+
 @dataclass(slots=True)
 class _Claimed:
     definition: JobDefinition
@@ -382,6 +444,15 @@ SELECT names.name,
        (SELECT min(due_at) FROM job_occurrences o WHERE o.job = names.name) AS first_due,
        (SELECT max(finished_at) FROM job_occurrences o WHERE o.job = names.name AND state = 'succeeded') AS last_success
 FROM unnest(cast(:names AS text[])) AS names (name)
+"""
+
+_KNOW = """
+INSERT INTO job_definitions (job, grp, schedule, grace_s, timeout_s, since, known_at)
+VALUES (:job, :grp, :schedule, :grace_s, :timeout_s, :since, :now)
+ON CONFLICT (job) DO UPDATE SET
+  grp = excluded.grp, schedule = excluded.schedule, grace_s = excluded.grace_s, timeout_s = excluded.timeout_s,
+  since = excluded.since,
+  known_at = CASE WHEN job_definitions.schedule = excluded.schedule THEN job_definitions.known_at ELSE :now END
 """
 
 _MISS = """

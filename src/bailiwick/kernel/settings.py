@@ -126,6 +126,12 @@ class Settings(BaseSettings):
     archive_s3_secret_key: SecretStr | None = Field(None, description="Secret access key.")
     archive_seal_gb: float = Field(10.0, gt=0, description="Most evidence one run seals, in GB of event bytes.")
     archive_seal_hours: float = Field(2.0, gt=0, le=12, description="Longest time one run of sealing takes.")
+    probe_files: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Comma-separated files and folders that probes of the operating model may read."
+    )
+    probe_programs: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Comma-separated programs (absolute paths) that probes of the operating model may run."
+    )
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
 
@@ -139,6 +145,8 @@ class Settings(BaseSettings):
             "mfa_roles",
             "mfa_required_outside",
             "cors_origins",
+            "probe_files",
+            "probe_programs",
         ):
             raw = values.get(name)
             if isinstance(raw, str):
@@ -162,6 +170,8 @@ class Settings(BaseSettings):
             r"s3://[a-z0-9][a-z0-9.-]+(/.*)?|file:///.+", self.archive_url
         ):
             problems.append("archive_url is neither s3://bucket/prefix nor file:///folder")
+        if not all(path.is_absolute() for path in (*self.probe_files, *self.probe_programs)):
+            problems.append("probe_files and probe_programs are absolute paths")
         if self.api_port == self.gateway_port:
             problems.append("api_port and gateway_port must differ")
         if self.breached_passwords is not None and not self.breached_passwords.exists():
@@ -239,4 +249,6 @@ def shown_value(value: Any) -> Any:
         return value
     if isinstance(value, SecretStr):
         return "(set)"
-    return list(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return [str(each) if isinstance(each, Path) else each for each in value]
+    return str(value)

@@ -114,14 +114,14 @@ class Outgoing:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                resolver=_Checked(self._reach), use_dns_cache=False, ssl=tls_context(self._ca), limit=4
+                resolver=CheckedResolver(self._reach), use_dns_cache=False, ssl=tls_context(self._ca), limit=4
             )
             # cookies are kept: load balancers keep a channel on one indexer by them
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=False)
         return self._session
 
 
-class _Checked(AbstractResolver):
+class CheckedResolver(AbstractResolver):
     """Resolves to addresses that were checked, and to nothing else."""
 
     def __init__(self, reach: Reach) -> None:

@@ -508,6 +508,16 @@ CREATE TABLE job_occurrences (
 CREATE INDEX ON job_occurrences (due_at) WHERE state IN ('due', 'running');
 CREATE UNIQUE INDEX job_occurrences_one_at_a_time ON job_occurrences (job) WHERE state = 'running';
 CREATE INDEX ON job_occurrences (job, finished_at) WHERE state = 'succeeded';
+-- what should run: kept so that others than the scheduler can tell that it does not
+CREATE TABLE job_definitions (
+  job text PRIMARY KEY,
+  grp text NOT NULL,
+  schedule text NOT NULL,
+  grace_s double precision NOT NULL,
+  timeout_s double precision NOT NULL,
+  since timestamptz,
+  known_at timestamptz NOT NULL -- from when on it is expected by this schedule
+);
 """
 
 

@@ -1,0 +1,1 @@
+"""Probes: code that looks, measures, and answers a verdict with its evidence."""
