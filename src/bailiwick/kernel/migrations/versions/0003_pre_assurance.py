@@ -16,7 +16,17 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiw
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 """
 # what has happened stays: the app may add to these tables and read them
-APPEND_ONLY: tuple[str, ...] = ()
+APPEND_ONLY: tuple[str, ...] = (
+    "rhythm_runs",
+    "rhythm_packs",
+    "rhythm_minutes",
+    "rhythm_signatures",
+    "rhythm_actions",
+    "rhythm_action_versions",
+    "go_lives",
+    "checkpoint_results",
+    "register_versions",
+)
 SCRIPTS = Path(__file__).parent.parent / "assurance"
 
 
