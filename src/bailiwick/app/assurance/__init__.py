@@ -10,11 +10,24 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 
+from bailiwick.app.assurance import rhythm
 from bailiwick.app.assurance.unheard import Unheard
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.ports import Alerts, Notices, Owners, Tasks, Waivers
+from bailiwick.assurance.ports import (
+    Alerts,
+    Automatic,
+    CapacityFacts,
+    DrillFacts,
+    Notices,
+    Owners,
+    Runs,
+    SloFacts,
+    Tasks,
+    WaiverFacts,
+    Waivers,
+)
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unavailable
@@ -22,12 +35,13 @@ from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.quorum import Quorum
 
-KINDS: tuple[Kind[Any], ...] = ()
+KINDS: tuple[Kind[Any], ...] = (*rhythm.KINDS,)
 """Every kind of document a book may hold. A part adds its own."""
 
 GROUP = "assurance"
 
 log = structlog.get_logger(__name__)
+_UNHEARD = Unheard()
 
 
 @dataclass(slots=True)
@@ -43,6 +57,12 @@ class House:
     owners: Owners
     tasks: Tasks
     waivers: Waivers
+    automatic: dict[str, Automatic] = field(default_factory=dict)  # parts of ceremonies, by name
+    waiver_facts: WaiverFacts = _UNHEARD
+    runs: Runs = _UNHEARD
+    drill_facts: DrillFacts = _UNHEARD
+    slo_facts: SloFacts = _UNHEARD
+    capacity_facts: CapacityFacts = _UNHEARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +90,7 @@ def build_assurance(base: Foundations, quorum: Quorum, records: EvidenceRecords)
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     unheard = Unheard()
     house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard)
-    parts: list[Part] = []
+    parts: list[Part] = [rhythm.build(house)]
     return Assurance(house, parts)
 
 

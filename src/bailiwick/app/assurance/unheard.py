@@ -7,7 +7,17 @@ from datetime import datetime
 
 import structlog
 
-from bailiwick.assurance.ports import Notice, Person, Raised, Task
+from bailiwick.assurance.ports import (
+    CapacityFact,
+    Drill,
+    Notice,
+    OpenWaiver,
+    Person,
+    Raised,
+    Run,
+    SloFact,
+    Task,
+)
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
 
@@ -54,3 +64,25 @@ class Unheard:
 
     async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:
         """Nothing to note."""
+
+    async def open_at(self, tx: Transaction, zone: str, at: datetime) -> Sequence[OpenWaiver] | None:
+        """There is no register."""
+        return None
+
+    async def of(self, tx: Transaction, zone: str, check: str, since: datetime, until: datetime) -> Run:
+        """Nothing was due."""
+        return Run(0, 0, 0, None)
+
+    async def drills(self, tx: Transaction, zone: str, since: datetime, until: datetime) -> Sequence[Drill] | None:
+        """Nobody keeps them."""
+        return None
+
+    async def measured(self, tx: Transaction, zone: str, since: datetime, until: datetime) -> Sequence[SloFact] | None:
+        """Nobody measures."""
+        return None
+
+    async def trends(
+        self, tx: Transaction, zone: str, since: datetime, until: datetime
+    ) -> Sequence[CapacityFact] | None:
+        """Nobody measures."""
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -169,8 +169,3 @@ async def tell(
 
 def _occurrence(row: Row) -> Occurrence:
     return Occurrence(**row)
-
-
-def by_id(found: Sequence[Occurrence]) -> dict[str, Occurrence]:
-    """The occurrences by their ids."""
-    return {each.id: each for each in found}
