@@ -185,7 +185,7 @@ class Registers:
         self._recorder = recorder
         self._records = records
 
-    async def list(self, zone: str, register: Register, at: datetime | None = None) -> list[Item]:
+    async def list(self, zone: str, register: Register, at: datetime | None = None) -> Sequence[Item]:
         """The items, as they are or were at ``at``."""
         async with self._database.begin() as tx:
             return await items(tx, zone, register, at or self._clock.now())
@@ -195,7 +195,7 @@ class Registers:
         async with self._database.begin() as tx:
             return await self._find(tx, zone, register, name)
 
-    async def history(self, zone: str, register: Register, name: str) -> list[dict[str, Any]]:
+    async def history(self, zone: str, register: Register, name: str) -> Sequence[dict[str, Any]]:
         """How it stood, newest first."""
         async with self._database.begin() as tx:
             rows = await tx.all(

@@ -22,7 +22,9 @@ Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
 Worker = Annotated[Caller, Depends(require(Permission.RHYTHM_WORK))]
 Decider = Annotated[Caller, Depends(require(Permission.CHECKPOINTS_DECIDE))]
 At = Annotated[AwareDatetime | None, Query(ge="1970-01-01T00:00:00Z", description="As it stood then; by default now")]
-_WAITS = {202: {"description": "Somebody else must approve it first; the approval is answered"}}
+_WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Somebody else must approve it first; the approval is answered"}
+}
 
 
 class EvaluateBody(Body):

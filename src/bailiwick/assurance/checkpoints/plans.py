@@ -135,7 +135,7 @@ class Plans:
 
     async def _find(self, tx: Transaction, zone: str, identifier: str, *, lock: bool = False) -> Row:
         row = await tx.one(
-            f"SELECT * FROM checkpoint_plans WHERE zone = :zone AND id = :id{' FOR UPDATE' if lock else ''}",
+            "SELECT * FROM checkpoint_plans WHERE zone = :zone AND id = :id" + (" FOR UPDATE" if lock else ""),
             zone=zone,
             id=identifier,
         )

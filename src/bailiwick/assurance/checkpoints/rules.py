@@ -91,7 +91,7 @@ def judge(findings: Iterable[Finding]) -> Verdict:
 
 
 def waivers(found: Sequence[OpenWaiver] | None, plans: Sequence[Plan], at: datetime) -> list[Finding]:
-    """T+7: no HIGH or CRITICAL waiver is open, or each has a plan that a second person approved and that is not past."""
+    """T+7: no HIGH or CRITICAL waiver is open without a plan that a second person approved and that is not past."""
     if found is None:
         return [Finding("waivers", Verdict.NO_DATA, "There is no register of waivers to ask.")]
     grave = [each for each in found if each.risk in GRAVE]
@@ -106,9 +106,7 @@ def waivers(found: Sequence[OpenWaiver] | None, plans: Sequence[Plan], at: datet
     return [Finding("waivers", Verdict.PASS, f"{len(found)} open, {len(grave)} of them grave", figures), *told]
 
 
-def automation(
-    spec: Checkpoint, runs: Mapping[str, Run | None], drills: Sequence[Drill] | None
-) -> list[Finding]:
+def automation(spec: Checkpoint, runs: Mapping[str, Run | None], drills: Sequence[Drill] | None) -> list[Finding]:
     """T+14: every check ran on time in its share of due slots, and an injected fault had its alert delivered."""
     told = [_runs(name, runs.get(name), spec.run_percent) for name in spec.checks]
     if drills is None:
@@ -128,9 +126,7 @@ def _runs(name: str, run: Run | None, percent: int) -> Finding:
     # whole numbers: 95 % is 95 %, and no float rounds 94.99 up to it
     enough = 100 * run.on_time >= percent * run.due
     share = f"{run.on_time} of {run.due} due slots on time"
-    return Finding(
-        name, Verdict.PASS if enough else Verdict.FAIL, f"{share}, wanted {percent} %", figures
-    )
+    return Finding(name, Verdict.PASS if enough else Verdict.FAIL, f"{share}, wanted {percent} %", figures)
 
 
 def _drill(subject: str, found: Sequence[Drill]) -> Finding:
@@ -153,8 +149,10 @@ def measured(
     told: list[Finding] = []
     if not slos:
         told.append(Finding("service levels", Verdict.NO_DATA, "No objective is measured."))
-    for slo in slos or ():
-        told.append(_enough(f"slo {slo.slo}", slo.valid_days, spec.sample_days, "days of valid samples", slo.reports))
+    told += [
+        _enough(f"slo {slo.slo}", slo.valid_days, spec.sample_days, "days of valid samples", slo.reports)
+        for slo in slos or ()
+    ]
     if not capacity:
         told.append(Finding("capacity", Verdict.NO_DATA, "No resource is measured."))
     for each in capacity or ():

@@ -114,7 +114,7 @@ class Checkpoints:
                     evaluated += 1
         return {"taken": taken, "evaluated": evaluated}
 
-    async def list(self, zone: str, at: datetime | None = None) -> list[Result]:
+    async def list(self, zone: str, at: datetime | None = None) -> Sequence[Result]:
         """Every checkpoint in force as it stands, or stood at ``at``, the first due first."""
         now = at or self._clock.now()
         async with self._database.begin() as tx:
@@ -139,7 +139,7 @@ class Checkpoints:
                 found.append(_not_judged(name, spec, due, now))
         return sorted(found, key=lambda each: (each.due_at is None, each.due_at or now, each.checkpoint))
 
-    async def history(self, zone: str, name: str, at: datetime | None = None) -> list[Result]:
+    async def history(self, zone: str, name: str, at: datetime | None = None) -> Sequence[Result]:
         """The results of a checkpoint by ``at``, newest first; raises ``not_found`` where there never was one."""
         async with self._database.begin() as tx:
             rows = await tx.all(
@@ -196,7 +196,7 @@ class Checkpoints:
 
     async def _findings(
         self, tx: Transaction, zone: str, name: str, spec: Checkpoint, at: datetime
-    ) -> list[Finding]:
+    ) -> Sequence[Finding]:
         facts = self._facts
         match spec.rule:
             case "waivers":

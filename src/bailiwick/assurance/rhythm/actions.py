@@ -127,9 +127,7 @@ class Actions:
     async def list(self, zone: str, *, ceremony: str = "", unfinished: bool = True, limit: int = 500) -> list[Action]:
         """Those of the zone now."""
         async with self._database.begin() as tx:
-            return await actions(
-                tx, zone, self._clock.now(), ceremony=ceremony, unfinished=unfinished, limit=limit
-            )
+            return await actions(tx, zone, self._clock.now(), ceremony=ceremony, unfinished=unfinished, limit=limit)
 
     async def open(self, tx: Transaction, context: Context, occurrence: Occurrence, wanted: Wanted, by: str) -> Action:
         """Take up what a meeting decided."""
@@ -150,7 +148,10 @@ class Actions:
         return await self._write(tx, context, identifier, 1, "open", change, by)
 
     async def done(self, context: Context, identifier: str, record: str, *, by: str) -> Action:
-        """It is done, as an evidence record shows. Raises ``not_found``, ``evidence_needed``, ``illegal_transition``."""
+        """It is done, as an evidence record shows.
+
+        Raises ``not_found``, ``evidence_needed``, ``illegal_transition``.
+        """
         now = self._clock.now()
         async with self._database.begin() as tx:
             action = await self._locked(tx, context.zone, identifier)
@@ -184,7 +185,9 @@ class Actions:
         return len(overdue)
 
     async def _locked(self, tx: Transaction, zone: str, identifier: str) -> Action:
-        await tx.run("SELECT id FROM rhythm_actions WHERE zone = :zone AND id = :id FOR UPDATE", zone=zone, id=identifier)
+        await tx.run(
+            "SELECT id FROM rhythm_actions WHERE zone = :zone AND id = :id FOR UPDATE", zone=zone, id=identifier
+        )
         return await self._load(tx, zone, identifier)
 
     async def _load(self, tx: Transaction, zone: str, identifier: str) -> Action:
@@ -280,7 +283,7 @@ CROSS JOIN LATERAL (SELECT * FROM rhythm_action_versions v WHERE v.action = a.id
                     ORDER BY version DESC LIMIT 1) v
 WHERE a.zone = :zone AND (:ceremony = '' OR a.ceremony = :ceremony) AND (NOT :unfinished OR v.state = 'open')
 ORDER BY v.due, a.id LIMIT :limit
-"""
+"""  # noqa: S608 - no value is put into the text
 _ACTION = f"""
 SELECT {_COLUMNS} FROM rhythm_actions a
 CROSS JOIN LATERAL (SELECT * FROM rhythm_action_versions v WHERE v.action = a.id ORDER BY version DESC LIMIT 1) v

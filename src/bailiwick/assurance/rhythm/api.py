@@ -109,9 +109,7 @@ def routes(desk: RhythmDesk, clockwork: Clockwork, minutes: Minutes, actions: Ac
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
-        found = await desk.list(
-            zone_of(request), ceremony=ceremony, state=state, before=after_id(cursor), limit=limit
-        )
+        found = await desk.list(zone_of(request), ceremony=ceremony, state=state, before=after_id(cursor), limit=limit)
         return page([each.document() for each in found], found[-1].id if len(found) == limit else None)
 
     @router.get("/occurrences/{occurrence_id}", summary="One occurrence, its minutes and who signed")

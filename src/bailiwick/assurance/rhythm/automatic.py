@@ -110,8 +110,9 @@ async def _dead_letters(tx: Transaction, zone: str, since: datetime, until: date
 async def _outbox(tx: Transaction, zone: str, since: datetime, until: datetime) -> Automated:
     # written and read by the database's clock, as the events wait by it
     row = await tx.one(
-        "SELECT count(*) AS waiting, coalesce(ceil(extract(epoch FROM clock_timestamp() - min(at))), 0)::int AS oldest_s"
-        " FROM outbox WHERE zone = :zone",
+        "SELECT count(*) AS waiting,"
+        " CAST(coalesce(ceil(extract(epoch FROM clock_timestamp() - min(at))), 0) AS int) AS oldest_s FROM outbox"
+        " WHERE zone = :zone",
         zone=zone,
     )
     figures = _figures(row)

@@ -27,7 +27,9 @@ _DAYS: tuple[Weekday, ...] = ("monday", "tuesday", "wednesday", "thursday", "fri
 
 OfDay = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"), Field(examples=["10:00"])]
 Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), Field(examples=["2026-01-05"])]
-PartName = Annotated[str, StringConstraints(pattern=SUBJECT_PATTERN, max_length=100), Field(examples=["access.orphans"])]
+PartName = Annotated[
+    str, StringConstraints(pattern=SUBJECT_PATTERN, max_length=100), Field(examples=["access.orphans"])
+]
 
 MOST = 2_000
 """Most occurrences that are worked out at once."""
@@ -42,7 +44,7 @@ class EveryWeeks(Body):
     """Every ``weeks`` weeks on a weekday, counted from the week of ``since``."""
 
     weeks: Annotated[int, Field(ge=1, le=52)] = 1
-    on: Weekday
+    weekday: Weekday  # YAML reads a member called "on" as true
     at: OfDay
     since: Day = "2026-01-05"
 
@@ -99,7 +101,7 @@ class Ceremony(Body):
         if not re.fullmatch(r"[0-9]{1,2}", fields[0]):
             raise ValueError("begins with one minute: nothing is held more often than every hour")
         try:
-            croniter(value, datetime(2024, 1, 1)).get_next(datetime)
+            croniter(value, datetime(2024, 1, 1, tzinfo=UTC)).get_next(datetime)
         except CroniterError:
             raise ValueError("is of a day that never comes") from None
         return value
@@ -179,9 +181,7 @@ def instant(local: datetime, zone: tzinfo) -> datetime:
     return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
-def _local_starts(
-    ceremony: Ceremony, after: datetime, went_live: datetime | None, zone: tzinfo
-) -> Iterable[datetime]:
+def _local_starts(ceremony: Ceremony, after: datetime, went_live: datetime | None, zone: tzinfo) -> Iterable[datetime]:
     before = after - timedelta(days=1)  # more than any change of the clocks
     if ceremony.cron is not None:
         # a local time without a zone is counted as if no clock ever changed, so each comes once
@@ -198,7 +198,7 @@ def _local_starts(
 
 def _weekly(every: EveryWeeks, before: datetime) -> Iterable[datetime]:
     since = day_of(every.since)
-    day = since - timedelta(days=since.weekday()) + timedelta(days=_DAYS.index(every.on))
+    day = since - timedelta(days=since.weekday()) + timedelta(days=_DAYS.index(every.weekday))
     if day < since:
         day += timedelta(weeks=every.weeks)
     step = timedelta(weeks=every.weeks)

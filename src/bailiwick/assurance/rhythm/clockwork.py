@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 
 class Clockwork:
-    """Keeps the rhythm of all zones. ``parts``: who answers to the names of automatic parts; looked at when one runs."""
+    """Keeps the rhythm of all zones. ``parts``: who answers to the names of automatic parts; asked when one runs."""
 
     def __init__(
         self,
@@ -128,7 +128,8 @@ class Clockwork:
         now: datetime,
     ) -> int:
         newest = await tx.value(
-            "SELECT max(starts_at) FROM rhythm_occurrences WHERE zone = :zone AND ceremony = :name AND made_by = :made_by",
+            "SELECT max(starts_at) FROM rhythm_occurrences"
+            " WHERE zone = :zone AND ceremony = :name AND made_by = :made_by",
             zone=zone,
             name=name,
             made_by=made_by,
@@ -138,8 +139,9 @@ class Clockwork:
         starts = occurrences(ceremony, max(newest or begun, begun), now + ceremony.lead, live.at if live else None)
         context, counts = Context(zone), 0
         for start in starts:
+            identifier = self._ids()
             values = {
-                "id": self._ids(),
+                "id": identifier,
                 "zone": zone,
                 "ceremony": name,
                 "starts_at": start,
@@ -149,7 +151,7 @@ class Clockwork:
             }
             if await dates.add(tx, values):
                 counts += 1
-                await dates.tell(tx, self._recorder, context, await dates.find(tx, zone, values["id"]), "scheduled")
+                await dates.tell(tx, self._recorder, context, await dates.find(tx, zone, identifier), "scheduled")
             else:  # an earlier version had it at the same instant, and people may have been told
                 await tx.run(
                     "UPDATE rhythm_occurrences SET made_by = :made_by, ends_at = :ends_at WHERE zone = :zone"
@@ -238,9 +240,7 @@ class Clockwork:
             await self._tell_verdict(tx, context, occurrence, ceremony, pack)
         return pack
 
-    async def _run_parts(
-        self, context: Context, occurrence: Occurrence, ceremony: Ceremony, cut_off: datetime
-    ) -> None:
+    async def _run_parts(self, context: Context, occurrence: Occurrence, ceremony: Ceremony, cut_off: datetime) -> None:
         since = cut_off - timedelta(hours=ceremony.window_h)
         async with self._database.begin() as tx:
             there = {run.name for run in await automatic.runs_of(tx, occurrence.id)}

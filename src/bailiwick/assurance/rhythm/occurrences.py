@@ -151,9 +151,7 @@ async def move(
     return await find(tx, occurrence.zone, occurrence.id)
 
 
-async def tell(
-    tx: Transaction, recorder: Recorder, context: Context, occurrence: Occurrence, state: State
-) -> None:
+async def tell(tx: Transaction, recorder: Recorder, context: Context, occurrence: Occurrence, state: State) -> None:
     """Leave the event of an occurrence's new state."""
     await recorder.record(
         tx,

@@ -14,7 +14,7 @@ LINE_OCTETS = 75
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One date. ``uid`` never changes; ``sequence`` grows with the definition; ``stamp``: when that was put in force."""
+    """One date. ``uid`` never changes; ``sequence`` grows with the definition, put in force at ``stamp``."""
 
     uid: str
     sequence: int
