@@ -179,15 +179,16 @@ class Actions:
         """At a pack of ``ceremony`` cut off at ``at``: count what is overdue, and make it more urgent; how many are."""
         overdue = [each for each in await actions(tx, context.zone, at, ceremony=ceremony) if each.overdue(at)]
         for action in overdue:
+            if (await self._locked(tx, context.zone, action.id)).version != action.version:
+                continue  # somebody changed it since
             misses, severity = missed_again(action)
             change = _kept(action) | {"misses": misses, "severity": severity}
             await self._write(tx, context, action.id, action.version + 1, "open", change, "bailiwick", at)
         return len(overdue)
 
     async def _locked(self, tx: Transaction, zone: str, identifier: str) -> Action:
-        await tx.run(
-            "SELECT id FROM rhythm_actions WHERE zone = :zone AND id = :id FOR UPDATE", zone=zone, id=identifier
-        )
+        # a lock of its own, since the rows may not be changed
+        await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.actions'), hashtext(:id))", id=identifier)
         return await self._load(tx, zone, identifier)
 
     async def _load(self, tx: Transaction, zone: str, identifier: str) -> Action:
