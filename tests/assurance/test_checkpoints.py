@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from rhythm_stage import RhythmStage, document
 
-from bailiwick.assurance.checkpoints.rules import Checkpoint, Plan, automation, judge, measured, waivers
+from bailiwick.assurance.checkpoints.rules import Checkpoint, Plan, automation, checks, judge, measured, waivers
 from bailiwick.assurance.ports import CapacityFact, Drill, OpenWaiver, Run, SloFact
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound
 from bailiwick.kernel.quorum import Approval
@@ -69,7 +69,7 @@ def test_no_grave_waiver_is_open_or_each_has_a_plan(
 def test_each_check_ran_on_time_in_95_of_100_due_slots(due: int, on_time: int, verdict: str) -> None:
     wanted = spec(rule="automation", checks=["recon", "stuck"])
     runs = {"recon": Run(due, on_time, on_time, None), "stuck": Run(7, 7, 7, None)}
-    assert judge(automation(wanted, runs, [drill()])) is Verdict(verdict)
+    assert judge(automation(wanted, checks(wanted, "default", {}), runs, [drill()])) is Verdict(verdict)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,19 @@ def test_each_check_ran_on_time_in_95_of_100_due_slots(due: int, on_time: int, v
 )
 def test_a_fault_was_injected_and_its_alert_delivered(drills: list[Drill] | None, verdict: str) -> None:
     wanted = spec(rule="automation", checks=["stuck"], drills=["stuck"])
-    assert judge(automation(wanted, {"stuck": Run(7, 7, 7, None)}, drills)) is Verdict(verdict)
+    found = automation(wanted, {"stuck": ["stuck"]}, {"stuck": Run(7, 7, 7, None)}, drills)
+    assert judge(found) is Verdict(verdict)
+
+
+def test_a_check_of_every_document_is_looked_at_for_each_and_there_must_be_one() -> None:
+    wanted = spec(rule="automation", checks_of=[{"kind": "Machine", "job": "stuck:{name}@{zone}"}], checks=["a@{zone}"])
+    found = checks(wanted, "north", {"Machine": ["jobs", "payouts"], "Lamp": ["x"]})
+    assert found == {"a@{zone}": ["a@north"], "every Machine": ["stuck:jobs@north", "stuck:payouts@north"]}
+    runs = {name: Run(7, 7, 7, None) for name in ("a@north", "stuck:jobs@north")}
+    assert judge(automation(wanted, found, runs, [drill()])) is Verdict.NO_DATA, "one of them never ran"
+    runs["stuck:payouts@north"] = Run(7, 7, 7, None)
+    assert judge(automation(wanted, found, runs, [drill()])) is Verdict.PASS
+    assert judge(automation(wanted, checks(wanted, "north", {}), runs, [drill()])) is Verdict.NO_DATA
 
 
 @pytest.mark.parametrize(

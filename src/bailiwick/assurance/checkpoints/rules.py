@@ -21,10 +21,18 @@ Rule = Literal["waivers", "automation", "measured"]
 GRAVE = frozenset({"HIGH", "CRITICAL"})
 
 
+class ChecksOf(Body):
+    """The check that runs for each document of a kind: the name of its job, with ``{name}`` and ``{zone}`` in it."""
+
+    kind: Name
+    job: Annotated[Line, Field(min_length=1)]
+
+
 class Checkpoint(Body):
     """Something that must be so ``after_days`` days after ``platform`` went live. ``owner``: an activity of the RACI.
 
-    ``automation`` looks at the runs of ``checks`` over ``run_days`` and at the newest drill (of each of ``drills``,
+    ``automation`` looks at the runs of ``checks``, by the names of their jobs (``{zone}`` is the zone's), and of those
+    that ``checks_of`` finds for the documents in force, over ``run_days``; and at the newest drill (of each of ``drills``,
     where rules are named); ``measured`` at the days of valid samples of every objective and at the weekly points of
     every resource.
     """
@@ -35,6 +43,7 @@ class Checkpoint(Body):
     rule: Rule
     owner: Annotated[Line, Field(min_length=1)]
     checks: Annotated[list[Annotated[Line, Field(min_length=1)]], Field(max_length=20)] = Field(default_factory=list)
+    checks_of: Annotated[list[ChecksOf], Field(max_length=20)] = Field(default_factory=list)
     drills: Annotated[list[Annotated[Line, Field(min_length=1)]], Field(max_length=20)] = Field(default_factory=list)
     run_days: Annotated[int, Field(ge=7, le=90)] = 7
     run_percent: Annotated[int, Field(ge=95, le=100)] = 95
@@ -43,7 +52,7 @@ class Checkpoint(Body):
 
     @model_validator(mode="after")
     def _whole(self) -> Checkpoint:
-        if self.rule == "automation" and not self.checks:
+        if self.rule == "automation" and not self.checks and not self.checks_of:
             raise ValueError("of automation names the checks whose runs it looks at")
         if self.rule == "measured" and self.after_days < self.sample_days:
             raise ValueError("of measurement is due no sooner than its days of samples can be over")
@@ -106,9 +115,27 @@ def waivers(found: Sequence[OpenWaiver] | None, plans: Sequence[Plan], at: datet
     return [Finding("waivers", Verdict.PASS, f"{len(found)} open, {len(grave)} of them grave", figures), *told]
 
 
-def automation(spec: Checkpoint, runs: Mapping[str, Run | None], drills: Sequence[Drill] | None) -> list[Finding]:
-    """T+14: every check ran on time in its share of due slots, and an injected fault had its alert delivered."""
-    told = [_runs(name, runs.get(name), spec.run_percent) for name in spec.checks]
+def checks(spec: Checkpoint, zone: str, names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The jobs that are looked at, by what asks for them. ``names``: the documents in force, by kind."""
+    found = {check: [check.replace("{zone}", zone)] for check in spec.checks}
+    for each in spec.checks_of:
+        jobs = [each.job.replace("{name}", name).replace("{zone}", zone) for name in names.get(each.kind, ())]
+        found[f"every {each.kind}"] = jobs
+    return found
+
+
+def automation(
+    spec: Checkpoint, wanted: Mapping[str, Sequence[str]], runs: Mapping[str, Run | None], drills: Sequence[Drill] | None
+) -> list[Finding]:
+    """T+14: every check ran on time in its share of due slots, and an injected fault had its alert delivered.
+
+    ``wanted``: the jobs looked at, by what asks for them (:func:`checks`); what asks for none finds nothing.
+    """
+    told: list[Finding] = []
+    for asked, jobs in wanted.items():
+        if not jobs:
+            told.append(Finding(asked, Verdict.NO_DATA, "There is none in force."))
+        told += [_runs(job, runs.get(job), spec.run_percent) for job in jobs]
     if drills is None:
         return [*told, Finding("drill", Verdict.NO_DATA, "Nobody keeps alarm drills.")]
     for rule in spec.drills or [""]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from bailiwick.assurance.book import Document, canonical
+from bailiwick.assurance.book import Book, Document, canonical
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.checkpoints import rules
 from bailiwick.assurance.checkpoints.golive import GoLives, newest_go_lives
@@ -187,7 +187,7 @@ class Checkpoints:
             )
             if newest is not None and moment < newest["at"]:
                 raise Conflict(f"It was judged at {utc(newest['at'])} already, which is later.")
-            findings = await self._findings(tx, zone, name, spec, moment)
+            findings = await self._findings(tx, book, name, spec, moment)
             verdict = rules.judge(findings)
             version = newest["version"] + 1 if newest is not None else 1
             result = await self._store(tx, context, document, spec, version, moment, due, verdict, findings, by)
@@ -195,18 +195,21 @@ class Checkpoints:
         return result
 
     async def _findings(
-        self, tx: Transaction, zone: str, name: str, spec: Checkpoint, at: datetime
+        self, tx: Transaction, book: Book, name: str, spec: Checkpoint, at: datetime
     ) -> Sequence[Finding]:
-        facts = self._facts
+        facts, zone = self._facts, book.zone
         match spec.rule:
             case "waivers":
                 found = await facts.waivers.open_at(tx, zone, at)
                 return rules.waivers(found, await standing_plans(tx, zone, name, at), at)
             case "automation":
                 since = at - timedelta(days=spec.run_days)
-                runs = {check: await facts.runs.of(tx, zone, check, since, at) for check in spec.checks}
+                wanted = rules.checks(spec, zone, _names(book))
+                runs = {
+                    job: await facts.runs.of(tx, zone, job, since, at) for jobs in wanted.values() for job in jobs
+                }
                 drilled = at - timedelta(days=max(spec.after_days, spec.run_days))
-                return rules.automation(spec, runs, await facts.drills.drills(tx, zone, drilled, at))
+                return rules.automation(spec, wanted, runs, await facts.drills.drills(tx, zone, drilled, at))
             case "measured":
                 since = at - timedelta(days=spec.after_days)
                 return rules.measured(
@@ -304,6 +307,13 @@ class Checkpoints:
                 annotations={"record": result.record},
             ),
         )
+
+
+def _names(book: Book) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for kind, name in sorted(book.documents):
+        found.setdefault(kind, []).append(name)
+    return found
 
 
 def _not_judged(name: str, spec: Checkpoint, due: datetime | None, at: datetime, *, not_due: bool = False) -> Result:

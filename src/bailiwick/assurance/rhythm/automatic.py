@@ -161,7 +161,19 @@ async def _changes(tx: Transaction, zone: str, since: datetime, until: datetime)
     return Automated(Verdict.PASS, "assurance.documents/changed/1", _figures(row))
 
 
+async def _policy_changes(tx: Transaction, zone: str, since: datetime, until: datetime) -> Automated:
+    row = await tx.one(
+        "SELECT count(*) AS changes, count(*) FILTER (WHERE outcome <> 'success') AS refused FROM ledger.events"
+        " WHERE zone = :zone AND recorded_at > :since AND recorded_at <= :until AND code LIKE 'BW20%'",
+        zone=zone,
+        since=since,
+        until=until,
+    )
+    return Automated(Verdict.PASS, "ledger.events/policy/1", _figures(row))
+
+
 OWN: Mapping[str, Automatic] = {
+    "policy.changes": _policy_changes,
     "audit.figures": _events,
     "rhythm.actions": _actions,
     "access.sessions": _sessions,
