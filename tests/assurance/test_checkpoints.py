@@ -296,7 +296,7 @@ async def test_a_changed_go_live_has_the_checkpoint_judged_again(stage: RhythmSt
     assert isinstance(held, Approval)
     await stage.approve(held.document(), person="joe")
     await stage.checkpoints.keep()
-    assert [str(each.verdict) for each in await stage.checkpoints.list("default")][0] == "NOT_DUE"
+    assert (await stage.checkpoints.list("default"))[0].verdict is Verdict.NOT_DUE
     stage.clock.advance(86400)
     await stage.checkpoints.keep()
     assert [each.version for each in await stage.checkpoints.history("default", "T7")] == [2, 1]

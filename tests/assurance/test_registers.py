@@ -78,7 +78,9 @@ async def test_a_document_is_read_again_every_thirty_days(stage: RhythmStage) ->
     assert (await stage.registers.get("default", "documents", "runbook")).late(stage.clock.now())
 
 
-@pytest.mark.parametrize("wrong", [RISK.replace("due_days: 10", ""), f"{RISK}\ndue: '2026-01-20'", f"{RISK}\nstatus: closed"])
+@pytest.mark.parametrize(
+    "wrong", [RISK.replace("due_days: 10", ""), f"{RISK}\ndue: '2026-01-20'", f"{RISK}\nstatus: closed"]
+)
 def test_a_document_says_by_when_and_not_how_it_stands(wrong: str) -> None:
     from bailiwick.assurance.book import check
     from bailiwick.assurance.registers import RISK as KIND

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rhythm_stage import RhythmStage, ceremony
 
-from bailiwick.assurance.rhythm.ceremonies import Ceremony, EveryWeeks, occurrences
+from bailiwick.assurance.rhythm.ceremonies import Ceremony, occurrences
 from people_fixtures import House
 
 BERLIN = "Europe/Berlin"
@@ -71,7 +72,7 @@ def test_asked_for_in_pieces_the_dates_are_the_same(
     wanted = made(cron=cadence, timezone=zone)
     whole = occurrences(wanted, begin, end)
     points = [begin, *sorted(begin + (end - begin) * cut for cut in cuts), end]
-    pieces = [each for since, until in zip(points, points[1:], strict=False) for each in occurrences(wanted, since, until)]
+    pieces = [each for since, until in pairwise(points) for each in occurrences(wanted, since, until)]
     assert pieces == whole == sorted(set(whole))
     if cadence == "0 9 * * *":  # once on each day by its own clocks
         local = [each.astimezone(ZoneInfo(zone)) for each in whole]
@@ -83,7 +84,7 @@ def test_asked_for_in_pieces_the_dates_are_the_same(
 def test_every_so_many_weeks_is_counted_from_one_week(weeks: int, since: object) -> None:
     wanted = made(every={"weeks": weeks, "weekday": "wednesday", "at": "14:00", "since": f"{since}"})
     found = occurrences(wanted, at("2025-01-01T00:00"), at("2027-01-01T00:00"))
-    assert all(b - a == timedelta(weeks=weeks) for a, b in zip(found, found[1:], strict=False))
+    assert all(b - a == timedelta(weeks=weeks) for a, b in pairwise(found))
     assert {each.weekday() for each in found} == {2} and found[0].date() >= since  # type: ignore[operator]
     assert found[0] - at(f"{since}T00:00") < timedelta(weeks=weeks + 1)
 
@@ -175,7 +176,10 @@ async def test_notices_go_to_the_roles_and_to_whoever_answers_once_each(stage: R
     await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice_min: [2880, 60]"))
     await stage.live(4.2, step_h=0.5)
     told = [(notice.to, notice.subject) for notice in stage.heard.notices]
-    assert told == [("role:ops_owner", "weekly: Fri 09 Jan 10:00 UTC"), ("person:olga", "weekly: Fri 09 Jan 10:00 UTC")] * 2
+    assert (
+        told
+        == [("role:ops_owner", "weekly: Fri 09 Jan 10:00 UTC"), ("person:olga", "weekly: Fri 09 Jan 10:00 UTC")] * 2
+    )
 
 
 async def test_what_begins_after_go_live_waits_for_it(stage: RhythmStage) -> None:
@@ -186,7 +190,3 @@ async def test_what_begins_after_go_live_waits_for_it(stage: RhythmStage) -> Non
     await stage.go_lives.record(stage.context(), "default", now, by="root", reason="it is live")
     await stage.live(10)
     assert [(each.starts_at.date() - now.date()).days for each in await stage.all()] == [1, 2, 7]
-
-
-def test_every_weeks_has_a_week_to_count_from() -> None:
-    assert EveryWeeks(weekday="monday", at="10:00").since == "2026-01-05"

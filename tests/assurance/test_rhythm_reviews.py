@@ -76,7 +76,9 @@ async def test_a_pack_is_built_before_the_meeting_with_every_figure_told_where_f
 
 
 async def test_built_again_a_pack_is_the_same_whatever_came_later(stage: RhythmStage) -> None:
-    risk = document("Risk", "storm", "item: storm\nlikelihood: 2\nimpact: 5\nowner: uptime\nmitigation: roof\ndue_days: 1")
+    risk = document(
+        "Risk", "storm", "item: storm\nlikelihood: 2\nimpact: 5\nowner: uptime\nmitigation: roof\ndue_days: 1"
+    )
     await stage.apply(full() + risk)
     first = await meeting(stage)
     await stage.hold(first, said(SaidAction("mend the roof", "amir", date(2026, 1, 9))))
@@ -127,7 +129,9 @@ async def test_a_pack_is_not_built_before_its_time_and_a_death_in_between_change
         return Automated(Verdict.PASS, "dies/1")
 
     stage.parts.update({"a.first": finding(n=1), "b.dies": dies})
-    await stage.apply(full("[a.first, b.dies]").replace("automatic", "notice_min: [1200]\nautomatic".replace("\n", "\n  ")))
+    await stage.apply(
+        full("[a.first, b.dies]").replace("automatic", "notice_min: [1200]\nautomatic".replace("\n", "\n  "))
+    )
     await stage.live(0.9, step_h=2)
     (occurrence,) = await stage.all()
     with pytest.raises(Conflict) as refused:
@@ -258,7 +262,9 @@ async def test_an_action_item_is_carried_over_and_overdue_twice_is_more_urgent(s
     assert (stage.heard.tasks[source].owner, stage.heard.tasks[source].severity) == ("amir", Severity.P3)
     seen: list[tuple[str, int, str]] = []
     for number in range(1, 7):
-        actions: dict[str, Any] = (await stage.desk.pack("default", await meeting(stage, number))).document["sections"]["actions"]
+        actions: dict[str, Any] = (await stage.desk.pack("default", await meeting(stage, number))).document["sections"][
+            "actions"
+        ]
         (where,) = [name for name in ("carried_over", "overdue") if actions[name]]
         seen.append((where, actions[where][0]["misses"], actions[where][0]["severity"]))
     assert seen == [

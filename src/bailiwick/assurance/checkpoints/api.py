@@ -6,7 +6,7 @@ from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from bailiwick.assurance.checkpoints.golive import GoLives
 from bailiwick.assurance.checkpoints.plans import Plans
@@ -21,7 +21,7 @@ from bailiwick.kernel.quorum import Approval
 Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
 Worker = Annotated[Caller, Depends(require(Permission.RHYTHM_WORK))]
 Decider = Annotated[Caller, Depends(require(Permission.CHECKPOINTS_DECIDE))]
-At = Annotated[AwareDatetime | None, Query(ge="1970-01-01T00:00:00Z", description="As it stood then; by default now")]
+At = Annotated[Instant | None, Query(description="As it stood then; by default now")]
 _WAITS: dict[int | str, dict[str, Any]] = {
     202: {"description": "Somebody else must approve it first; the approval is answered"}
 }

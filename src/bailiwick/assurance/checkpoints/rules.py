@@ -22,7 +22,7 @@ GRAVE = frozenset({"HIGH", "CRITICAL"})
 
 
 class ChecksOf(Body):
-    """The check that runs for each document of a kind: the name of its job, with ``{name}`` and ``{zone}`` in it."""
+    """The check of each document of a kind: the name of its job, with ``{name}`` and ``{zone}`` in it."""
 
     kind: Name
     job: Annotated[Line, Field(min_length=1)]
@@ -125,7 +125,10 @@ def checks(spec: Checkpoint, zone: str, names: Mapping[str, Sequence[str]]) -> d
 
 
 def automation(
-    spec: Checkpoint, wanted: Mapping[str, Sequence[str]], runs: Mapping[str, Run | None], drills: Sequence[Drill] | None
+    spec: Checkpoint,
+    wanted: Mapping[str, Sequence[str]],
+    runs: Mapping[str, Run | None],
+    drills: Sequence[Drill] | None,
 ) -> list[Finding]:
     """T+14: every check ran on time in its share of due slots, and an injected fault had its alert delivered.
 

@@ -205,9 +205,7 @@ class Checkpoints:
             case "automation":
                 since = at - timedelta(days=spec.run_days)
                 wanted = rules.checks(spec, zone, _names(book))
-                runs = {
-                    job: await facts.runs.of(tx, zone, job, since, at) for jobs in wanted.values() for job in jobs
-                }
+                runs = {job: await facts.runs.of(tx, zone, job, since, at) for jobs in wanted.values() for job in jobs}
                 drilled = at - timedelta(days=max(spec.after_days, spec.run_days))
                 return rules.automation(spec, wanted, runs, await facts.drills.drills(tx, zone, drilled, at))
             case "measured":

@@ -46,7 +46,7 @@ class EveryWeeks(Body):
     weeks: Annotated[int, Field(ge=1, le=52)] = 1
     weekday: Weekday  # YAML reads a member called "on" as true
     at: OfDay
-    since: Day = "2026-01-05"
+    since: Day = "2024-01-01"
 
     @field_validator("since")
     @classmethod
