@@ -78,9 +78,8 @@ def show(which: Which, name: Name, zone: Zone = "default", data_dir: DataDir = N
         if member != "history":
             print(f"{member:12} {printable(' '.join(str(value).split()))}")
     for each in found["history"]:
-        print(
-            f"{each['changed_at']:%Y-%m-%d %H:%M}  {each['state']:10} {cut(each['changed_by'], 20):20} {each['note'][:28]}"
-        )
+        when = f"{each['changed_at']:%Y-%m-%d %H:%M}"
+        print(f"{when}  {each['state']:10} {cut(each['changed_by'], 20):20} {cut(each['note'], 28)}")
     return 0
 
 

@@ -134,8 +134,9 @@ class Plans:
         return 1
 
     async def _find(self, tx: Transaction, zone: str, identifier: str, *, lock: bool = False) -> Row:
+        suffix = " FOR UPDATE" if lock else ""
         row = await tx.one(
-            "SELECT * FROM checkpoint_plans WHERE zone = :zone AND id = :id" + (" FOR UPDATE" if lock else ""),
+            f"SELECT * FROM checkpoint_plans WHERE zone = :zone AND id = :id{suffix}",  # noqa: S608 - one of the two
             zone=zone,
             id=identifier,
         )
