@@ -91,6 +91,7 @@ def routes(checkpoints: Checkpoints, go_lives: GoLives, plans: Plans) -> APIRout
 
     @router.post("/{name}/plans", summary="Ask for a plan to be approved", status_code=202)
     async def propose_plan(request: Request, name: NamePath, body: PlanBody, caller: Decider) -> dict[str, Any]:
+        await checkpoints.history(zone_of(request), name)  # there must be such a checkpoint
         plan, approval = await plans.propose(
             context_of(request, caller),
             name,

@@ -31,10 +31,10 @@ class ChecksOf(Body):
 class Checkpoint(Body):
     """Something that must be so ``after_days`` days after ``platform`` went live. ``owner``: an activity of the RACI.
 
-    ``automation`` looks at the runs of ``checks``, by the names of their jobs (``{zone}`` is the zone's), and of those
-    that ``checks_of`` finds for the documents in force, over ``run_days``; and at the newest drill (of each of
-    ``drills``, where rules are named); ``measured`` at the days of valid samples of every objective and at the weekly points of
-    every resource.
+    ``automation`` looks at the runs of ``checks``, by the names of their jobs (``{zone}`` is the zone's), and of
+    those that ``checks_of`` finds for the documents in force, over ``run_days``; and at the newest drill (of each
+    of ``drills``, where rules are named). ``measured`` looks at the days of valid samples of every objective and at
+    the weekly points of every resource.
     """
 
     title: Annotated[Line, Field(min_length=1)]
