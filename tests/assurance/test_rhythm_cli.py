@@ -24,7 +24,10 @@ from people_fixtures import House
 
 GROUPS: dict[str, typer.Typer] = {"rhythm": rhythm, "checkpoint": checkpoint, "register": register}
 BOOK = (
-    ceremony("daily", 'cron: "0 9 * * *"', "automatic: [rhythm.actions]\ngrace_min: 4000")
+    ceremony("daily", 'cron: "0 9 * * *"', "automatic: [rhythm.actions]\ngrace_min: 4000").replace(
+        "sections: [actions]", "sections: [figures, actions]"
+    )
+    + ceremony("once", 'after_go_live: {days: [1], at: "09:00"}', "grace_min: 60")
     + document("Checkpoint", "T7", "title: a week after\nafter_days: 7\nrule: waivers\nowner: uptime")
     + document("RoadmapItem", "slo", "item: measure\ntrack: product\nowner: uptime\nacceptance: seen\ndue_days: 1")
 )
@@ -49,7 +52,7 @@ class Terminal:
         done = await asyncio.to_thread(CliRunner().invoke, GROUPS[group], [*rest, "--data-dir", str(self.home)])
         assert done.exit_code == code, (words, done.output, done.exception)
         if not wide:
-            assert all(len(line) <= 100 for line in done.output.splitlines()), done.output
+            assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
         return done
 
     async def json(self, *words: str, code: int = 0) -> Any:
@@ -76,9 +79,10 @@ async def events(stage: RhythmStage, code: str) -> list[str]:
 async def test_a_meeting_by_commands_alone(terminal: Terminal, tmp_path: Path) -> None:
     stage = terminal.stage
     await stage.live(1.5, step_h=1)
-    occurrence = next(each.id for each in await stage.all() if each.state == "pack_built")
+    now = stage.clock.now()
+    occurrence = next(each.id for each in await stage.all() if each.state == "pack_built" and each.starts_at <= now)
     listed = await terminal("rhythm", "list")
-    assert "pack_built" in listed.output and occurrence in listed.output and "next of 1:" in listed.output
+    assert "pack_built" in listed.output and occurrence in listed.output and "next of 2:" in listed.output
     shown = await terminal("rhythm", "pack", occurrence, wide=True)
     assert shown.output.startswith("# daily") and "rhythm.actions" in shown.output
     assert "<h1>daily</h1>" in (await terminal("rhythm", "pack", occurrence, "--html", wide=True)).output
@@ -93,11 +97,10 @@ async def test_a_meeting_by_commands_alone(terminal: Terminal, tmp_path: Path) -
     assert "quorum_missing" in (await terminal("rhythm", "hold", occurrence, code=1)).output
     assert "illegal_transition" in (await terminal("rhythm", "sign", occurrence, code=1)).output
     assert (await events(stage, "BW7303"))[0].startswith("os:")
-    other = [each.id for each in await stage.all() if each.state == "pack_built"][-1]
-    await stage.live(1, step_h=6)
-    second = next(
-        each.id for each in await stage.all() if each.id not in (occurrence, other) and each.state == "pack_built"
-    )
+    await stage.live(1, step_h=1)
+    now = stage.clock.now()
+    second = [each.id for each in await stage.all() if each.state == "pack_built" and each.starts_at <= now][-1]
+    assert second != occurrence
     await stage.hold(second, Said(["olga"]))
     await terminal("rhythm", "sign", second)
     assert (await events(stage, "BW7304"))[0].startswith("os:")
@@ -112,7 +115,10 @@ async def test_the_calendar_and_what_is_overdue(terminal: Terminal) -> None:
     stage = terminal.stage
     body = (await terminal("rhythm", "calendar", "--days", "3")).stdout
     assert body.startswith("BEGIN:VCALENDAR")
-    await stage.live(8, step_h=12)
+    await stage.go_lives.record(stage.context(), "default", stage.clock.now(), by="root", reason="live")
+    await stage.live(4, step_h=12)
+    listed = await terminal("rhythm", "list", "--ceremony", "once", code=1)
+    assert "overdue    once" in listed.output
     assert (await terminal.json("rhythm", "list", code=1))["ceremonies"][0]["name"] == "daily"
 
 
@@ -128,7 +134,7 @@ async def test_a_checkpoint_ends_by_its_verdict(terminal: Terminal) -> None:
     waits = await terminal.json("checkpoint", "go-live", "default", "--at", later, "--reason", "later", code=1)
     assert waits["approval"]["needed"] == 2, "nobody signed in, so it takes one more"
     judged = await terminal("checkpoint", "eval", "T7", code=3)
-    assert judged.output.startswith("NO_DATA") and "record" in judged.output
+    assert judged.stdout.startswith("NO_DATA") and "record" in judged.stdout
     ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     assert "window_not_over" in (await terminal("checkpoint", "eval", "T7", "--at", ahead, code=1)).output
     assert (await terminal.json("checkpoint", "show", "T7", code=3))[0]["version"] == 1

@@ -24,10 +24,15 @@ def at_desk(
 ) -> T:
     """Do ``work`` with the services of an installation, in the name of whoever uses its machine."""
     import asyncio
+    import sys
+
+    import structlog
 
     from bailiwick.kernel.errors import BailiwickError, Unavailable
 
     layout = existing_layout(data_dir)
+    # what a command prints is its answer, for programs too
+    structlog.configure(logger_factory=lambda *names: structlog.PrintLogger(sys.stderr))
     try:
         return asyncio.run(_work(layout, zone, work, url))
     except Unavailable:

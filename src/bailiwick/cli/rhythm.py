@@ -54,7 +54,7 @@ def list_dates(
         print(as_json({"ceremonies": ceremonies, "occurrences": dates}, indent=2))
     else:
         for each in sorted(dates, key=lambda each: each["starts_at"]):
-            print(f"{_when(each['starts_at'])}  {each['state']:10} {cut(each['ceremony'], 24):24} {each['id']}"[:100])
+            print(f"{_when(each['starts_at'])[5:]}  {each['state']:10} {cut(each['ceremony'], 19):19} {each['id']}")
         print(f"next of {len(ceremonies)}:") if ceremonies else print("nothing recurs here")
         for each in ceremonies:
             print(f"{_when(each['next_at'])}  {cut(each['name'], 24):24} {cut(each['title'], 36)}")
