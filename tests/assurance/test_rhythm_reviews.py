@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -324,3 +325,28 @@ async def test_minutes_of_what_has_not_begun_are_refused(stage: RhythmStage) -> 
     with pytest.raises(Conflict) as refused:
         await stage.minutes.write(stage.context("scribe"), occurrence.id, said(), by="scribe")
     assert refused.value.reason == "window_not_over"
+
+
+async def test_three_processes_build_one_pack_and_count_a_miss_once(stage: RhythmStage) -> None:
+    await stage.apply(full("[x.slow, rhythm.actions]"))
+    stage.parts["x.slow"] = finding(n=1)
+    await stage.hold(await meeting(stage), said(SaidAction("mend it", "amir", date(2026, 1, 9))))
+    await stage.live(6.5, step_h=24)
+    stage.clock.advance(86400 / 2)
+    assert await asyncio.gather(*(stage.another_clockwork().keep() for _ in range(3)))
+    built = [event for event in await stage.people.events() if event.code == "BW7302"]
+    assert len(built) == 2
+    (action,) = await stage.actions.list("default")
+    assert (action.misses, action.version) == (1, 2)
+
+
+async def test_what_is_wrong_in_one_zone_keeps_no_other_from_its_rhythm(stage: RhythmStage) -> None:
+    await stage.people.zone("broken")
+    await stage.apply(weekly())
+    await stage.apply(weekly(), zone="broken")
+    async with stage.people.owner.begin() as tx:  # as a newer version may leave it
+        await tx.run("UPDATE bailiwick.assurance_documents SET spec = '{\"title\": 1}' WHERE zone = 'broken'")
+    stage.clock.advance(86400)
+    with pytest.raises(RuntimeError, match="broken"):
+        await stage.clockwork.keep()
+    assert [each.state for each in await stage.all()] == ["pack_built"]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -33,6 +33,11 @@ PartName = Annotated[
 
 MOST = 2_000
 """Most occurrences that are worked out at once."""
+
+
+def clocks(name: str) -> tzinfo:
+    """The time zone of that name; UTC also where the machine has no database of them. Raises LookupError and others."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def day_of(text: str) -> date:
@@ -109,8 +114,10 @@ class Ceremony(Body):
     @field_validator("timezone")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("is no time zone of the IANA database")
+        try:
+            clocks(value)
+        except (LookupError, ValueError, OSError):  # a folder of the database, or what leads out of it
+            raise ValueError("is no time zone of the IANA database") from None
         return value
 
     @model_validator(mode="after")
@@ -165,7 +172,7 @@ def occurrences(
 
     ``went_live``: when the platform did that a relative cadence counts from; without it there are none.
     """
-    zone = ZoneInfo(ceremony.timezone)
+    zone = clocks(ceremony.timezone)
     found: set[datetime] = set()
     for local in _local_starts(ceremony, after.astimezone(zone).replace(tzinfo=None), went_live, zone):
         start = instant(local, zone)

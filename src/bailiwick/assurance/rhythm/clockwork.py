@@ -28,7 +28,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import BailiwickError
+from bailiwick.kernel.errors import BailiwickError, Unavailable
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
@@ -73,13 +73,23 @@ class Clockwork:
         self._producer = producer
 
     async def keep(self) -> dict[str, int]:
-        """Do everything that is due in all zones; how much of what was done."""
+        """Do everything that is due in all zones; how much of what was done. Raises when a zone could not be kept."""
         async with self._database.begin() as tx:
             zones = [row["name"] for row in await tx.all("SELECT name FROM zones WHERE state = 'active' ORDER BY name")]
         done = {"scheduled": 0, "noticed": 0, "packs": 0, "overdue": 0, "missed": 0}
+        broken = []
         for zone in zones:
-            for what, count in (await self.keep_zone(zone)).items():
-                done[what] += count
+            try:
+                for what, count in (await self.keep_zone(zone)).items():
+                    done[what] += count
+            except Unavailable:
+                raise
+            except Exception:
+                # what is wrong in one zone keeps no other from its rhythm; the run has failed all the same
+                log.exception("the rhythm of a zone is not kept", zone=zone)
+                broken.append(zone)
+        if broken:
+            raise RuntimeError(f"the rhythm is not kept in {', '.join(broken[:5])}")
         return done
 
     async def keep_zone(self, zone: str) -> dict[str, int]:
