@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rhythm_stage import RhythmStage, ceremony
 
@@ -60,6 +60,7 @@ def text(value: str) -> str:
 printable = st.text(st.characters(exclude_categories=("Cs",)), max_size=300)
 
 
+@settings(deadline=None, max_examples=40)
 @given(summary=printable, description=printable, minutes=st.integers(1, 1440))
 def test_any_text_comes_back_as_it_was(summary: str, description: str, minutes: int) -> None:
     start = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
