@@ -153,7 +153,7 @@ async def stage(house: House) -> RhythmStage:
 
 
 async def live_now(stage: RhythmStage) -> datetime:
-    now = stage.clock.now()
+    now: datetime = stage.clock.now()
     await stage.go_lives.record(stage.context("jane"), "default", now, by="jane", reason="it is live")
     return now
 

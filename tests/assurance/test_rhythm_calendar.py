@@ -57,7 +57,7 @@ def text(value: str) -> str:
     return re.sub(r"\\(.)", lambda found: "\n" if found[1] in "nN" else found[1], value)
 
 
-printable = st.text(st.characters(exclude_categories=("Cs",)), max_size=300)
+printable = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
 @settings(deadline=None, max_examples=40)

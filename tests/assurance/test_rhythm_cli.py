@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import typer
-from click.testing import Result
 from rhythm_stage import RhythmStage, ceremony, document
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from bailiwick.assurance.rhythm.minutes import Said
 from bailiwick.cli.checkpoint import app as checkpoint
