@@ -6,6 +6,7 @@ import getpass
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ READ_ONLY = {
     "user list": "shows accounts",
     "user show": "shows an account",
     "user sessions": "shows an account's sessions",
+    "rhythm list": "dates, no events",
+    "rhythm show": "one date, no events",
+    "rhythm actions": "what is to be done, no events",
+    "rhythm calendar": "dates, no events",
+    "checkpoint list": "results, no events",
+    "checkpoint show": "results, no events",
+    "register list": "how items stand, no events",
+    "register show": "how an item stands, no events",
 }
 # Commands that act through something whose events are proven elsewhere.
 THROUGH_OTHERS = {
@@ -70,6 +79,12 @@ THROUGH_OTHERS = {
     "oncall swap": "as override",
     "task done": "needs a task; tests/assurance/test_owners_cli.py proves its event",
     "task reassign": "as done",
+    "rhythm pack": "needs a meeting; tests/assurance/test_rhythm_cli.py proves its event",
+    "rhythm minutes": "needs a meeting; tests/assurance/test_rhythm_cli.py proves its event",
+    "rhythm hold": "needs a meeting; tests/assurance/test_rhythm_cli.py proves its refusal",
+    "rhythm sign": "needs a meeting; tests/assurance/test_rhythm_cli.py proves its event",
+    "checkpoint eval": "needs a platform that is live; tests/assurance/test_rhythm_cli.py proves its event",
+    "register move": "needs an item; tests/assurance/test_rhythm_cli.py proves its event",
     "prepare": "what `up` begins with; leaves its events",
     "serve": "a process of `up`",
     "guard": "a process of `up`",
@@ -189,6 +204,10 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     ),
     "assurance apply": (lambda stack, tmp: [book_with_one_more(stack, tmp)], codes.ASSURANCE_DOCUMENT_CHANGED),
     "probe run": (lambda stack, tmp: ["database-answers"], codes.PROBE_ASKED),
+    "checkpoint go-live": (
+        lambda stack, tmp: ["walk", "--at", datetime.now(UTC).isoformat(), "--reason", "walk"],
+        codes.GO_LIVE_RECORDED,
+    ),
     "siem sinks add": (sink, codes.SIEM_SINK_CREATED),
     "siem drain": (lambda stack, tmp: ["walk", "--timeout", "0"], codes.SIEM_DRAINED),
     "siem replay": (lambda stack, tmp: ["walk", "--from", "1h"], codes.SIEM_REPLAYED),

@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -119,6 +120,17 @@ _NO_MUTATION = {
     "POST /api/v1/oncall/swaps": "leaves oncall.overridden twice",
     "POST /api/v1/tasks/{task_id}/done": "leaves task.ended",
     "POST /api/v1/tasks/{task_id}/reassign": "leaves task.reassigned",
+    # a meeting, a checkpoint or an item must be there first (tests/assurance/test_rhythm_api.py walks them)
+    "POST /api/v1/rhythm/occurrences/{occurrence_id}/pack": "leaves rhythm.pack.built",
+    "PUT /api/v1/rhythm/occurrences/{occurrence_id}/minutes": "leaves rhythm.minutes.written",
+    "POST /api/v1/rhythm/occurrences/{occurrence_id}/hold": "leaves rhythm.occurrence.moved",
+    "POST /api/v1/rhythm/occurrences/{occurrence_id}/sign": "leaves rhythm.minutes.signed",
+    "PATCH /api/v1/rhythm/actions/{action_id}": "leaves rhythm.action.changed",
+    "POST /api/v1/rhythm/actions/{action_id}/done": "leaves rhythm.action.changed",
+    "POST /api/v1/checkpoints/{name}/evaluate": "leaves checkpoint.evaluated",
+    "POST /api/v1/checkpoints/{name}/plans": "leaves checkpoint.plan.changed",
+    "POST /api/v1/checkpoints/plans/{plan_id}/revoke": "leaves checkpoint.plan.changed",
+    "POST /api/v1/registers/{register}/{name}": "leaves register.item.changed",
     "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",
@@ -143,6 +155,11 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
     sink = {"name": "walk", "kind": "otlp", "options": {"url": "https://collector.invalid"}, "secrets": {}}
     return {
         "POST /api/v1/users": ("/api/v1/users", user, {}),
+        "PUT /api/v1/checkpoints/go-live/{platform}": (
+            "/api/v1/checkpoints/go-live/walk",
+            {"at": datetime.now(UTC).isoformat(), "reason": "walk"},
+            {},
+        ),
         "PATCH /api/v1/users/{username}": ("/api/v1/users/walker", {"full_name": "Walker"}, {}),
         "POST /api/v1/credentials": ("/api/v1/credentials", bearer, {}),
         "POST /api/v1/credentials/{name}/rotate": ("/api/v1/credentials/walk-key/rotate", {"token": "u"}, {}),

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.severity import Severity
+from bailiwick.kernel.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +164,104 @@ class Runs(Protocol):
 
     async def of(self, tx: Transaction, zone: str, check: str, since: datetime, until: datetime) -> Run:
         """The runs of one job by its name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Automated:
+    """What an automatic part of a ceremony found.
+
+    ``query`` names how the figures were got, so that two of the same name mean the same; ``told`` is one line for
+    people; ``record`` the id of an evidence record where the part left one itself.
+    """
+
+    verdict: Verdict
+    query: str
+    figures: Mapping[str, int | str | bool] = field(default_factory=dict)
+    told: str = ""
+    record: str = ""
+
+
+class Automatic(Protocol):
+    """A part of a ceremony that needs nobody: a probe, a report, a query."""
+
+    async def __call__(self, tx: Transaction, zone: str, since: datetime, until: datetime) -> Automated:
+        """What is so of the window that ends at ``until``, which is not in the future."""
+        ...
+
+
+Risk = Literal["LOW", "MED", "HIGH", "CRITICAL"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWaiver:
+    """A waiver in force."""
+
+    id: str
+    control: str
+    risk: Risk
+    until: datetime
+
+
+class WaiverFacts(Protocol):
+    """What stands in the register of waivers."""
+
+    async def open_at(self, tx: Transaction, zone: str, at: datetime) -> Sequence[OpenWaiver] | None:
+        """The waivers in force at a moment; None where there is no register to ask."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """A fault that was injected to see the alarm go: when, and when each step came; None for what never did."""
+
+    id: str
+    rule: str
+    injected_at: datetime
+    fired_at: datetime | None
+    delivered_at: datetime | None
+    acknowledged_at: datetime | None
+
+
+class DrillFacts(Protocol):
+    """What alarm drills showed."""
+
+    async def drills(self, tx: Transaction, zone: str, since: datetime, until: datetime) -> Sequence[Drill] | None:
+        """The drills injected in a window, oldest first; None where nobody keeps them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SloFact:
+    """How far an objective is measured: days with enough valid samples, and reports published, in the window."""
+
+    slo: str
+    valid_days: int
+    reports: int
+
+
+class SloFacts(Protocol):
+    """How far service levels are measured."""
+
+    async def measured(self, tx: Transaction, zone: str, since: datetime, until: datetime) -> Sequence[SloFact] | None:
+        """One fact per objective in force; None where nobody measures."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityFact:
+    """How far the use of one resource is known: weekly points, and reports published, in the window."""
+
+    resource: str
+    weekly_points: int
+    reports: int
+
+
+class CapacityFacts(Protocol):
+    """How far capacity is measured."""
+
+    async def trends(
+        self, tx: Transaction, zone: str, since: datetime, until: datetime
+    ) -> Sequence[CapacityFact] | None:
+        """One fact per resource in force; None where nobody measures."""
         ...

@@ -177,6 +177,15 @@ TASK_ENDED = EventType("BW7124", "task.ended")
 # 72xx assurance: alerts, notices, escalation
 
 # 73xx assurance: rhythm, checkpoints, registers
+RHYTHM_MOVED = EventType("BW7301", "rhythm.occurrence.moved")
+RHYTHM_PACK_BUILT = EventType("BW7302", "rhythm.pack.built")
+RHYTHM_MINUTES_WRITTEN = EventType("BW7303", "rhythm.minutes.written")
+RHYTHM_SIGNED = EventType("BW7304", "rhythm.minutes.signed")
+RHYTHM_ACTION_CHANGED = EventType("BW7305", "rhythm.action.changed")
+GO_LIVE_RECORDED = EventType("BW7311", "go-live.recorded")
+CHECKPOINT_EVALUATED = EventType("BW7312", "checkpoint.evaluated")
+CHECKPOINT_PLAN_CHANGED = EventType("BW7313", "checkpoint.plan.changed")
+REGISTER_CHANGED = EventType("BW7321", "register.item.changed")
 
 # 74xx assurance: waivers, secrets
 

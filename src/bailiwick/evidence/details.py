@@ -419,6 +419,61 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     ),
     # --- 72xx assurance: alerts, notices, escalation
     # --- 73xx assurance: rhythm, checkpoints, registers
+    codes.RHYTHM_MOVED: (
+        _always("ceremony", "str", "name of the ceremony"),
+        _always("starts_at", "str", "when the occurrence begins"),
+        _always("state", "str", "state from then on: `scheduled`, `held`, `overdue` and others"),
+    ),
+    codes.RHYTHM_PACK_BUILT: (
+        _always("ceremony", "str", "name of the ceremony"),
+        _always("cut_off", "str", "the instant that nothing later than is in the pack"),
+        _always("sha256", "str", "digest of the pack's canonical JSON"),
+        _always("verdict", "str", "worst verdict of its figures"),
+    ),
+    codes.RHYTHM_MINUTES_WRITTEN: (
+        _always("ceremony", "str", "name of the ceremony"),
+        _always("version", "int", "version of the minutes"),
+        _always("sha256", "str", "digest of their canonical JSON"),
+        _always("attendees", "list[str]", "who was there"),
+    ),
+    codes.RHYTHM_SIGNED: (
+        _always("ceremony", "str", "name of the ceremony"),
+        _always("minutes", "str", "digest of the minutes"),
+        _always("pack", "str", "digest of the pack"),
+    ),
+    codes.RHYTHM_ACTION_CHANGED: (
+        _always("ceremony", "str", "name of the ceremony that it came of"),
+        _always("state", "str", "`open` or `done`"),
+        _always("owner", "str", "who has to do it"),
+        _always("due", "str", "the day by which"),
+        _always("severity", "str", "how urgent it is"),
+        _always("misses", "int", "at how many packs it was overdue"),
+        _always("record", "str", "evidence record that shows it is done, or empty"),
+    ),
+    codes.GO_LIVE_RECORDED: (
+        _always("instant", "str", "when the platform went live, or will"),
+        _always("version", "int", "how often it was said"),
+        _always("approval", "str", "approval of the second person, empty for the first"),
+    ),
+    codes.CHECKPOINT_EVALUATED: (
+        _always("platform", "str", "name of the platform"),
+        _always("version", "int", "version of the result"),
+        _always("verdict", "str", "what was found"),
+        _always("instant", "str", "the instant that was judged"),
+        _always("record", "str", "id of the evidence record"),
+    ),
+    codes.CHECKPOINT_PLAN_CHANGED: (
+        _always("checkpoint", "str", "name of the checkpoint"),
+        _always("waiver", "str", "id of the waiver that it closes"),
+        _always("state", "str", "`proposed`, `approved` or `revoked`"),
+        _always("approval", "str", "approval of the second person"),
+    ),
+    codes.REGISTER_CHANGED: (
+        _always("register", "str", "`risks`, `roadmap` or `documents`"),
+        _always("state", "str", "state from then on"),
+        _always("version", "int", "how often it changed"),
+        _always("record", "str", "evidence record that shows it, or empty"),
+    ),
     # --- 74xx assurance: waivers, secrets
     # --- 75xx assurance: overrides
     # --- 76xx assurance: reconciliation, stuck work

@@ -207,6 +207,15 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.TASK_ENDED: _entity("Update", "change"),
     # --- 72xx assurance: alerts, notices, escalation
     # --- 73xx assurance: rhythm, checkpoints, registers
+    codes.RHYTHM_MOVED: _entity("Update", "change"),
+    codes.RHYTHM_PACK_BUILT: _entity("Create", "creation"),
+    codes.RHYTHM_MINUTES_WRITTEN: _entity("Update", "change"),
+    codes.RHYTHM_SIGNED: _entity("Update", "change", LOW),
+    codes.RHYTHM_ACTION_CHANGED: _entity("Update", "change"),
+    codes.GO_LIVE_RECORDED: _entity("Update", "change", LOW),
+    codes.CHECKPOINT_EVALUATED: _entity("Create", "creation", LOW),
+    codes.CHECKPOINT_PLAN_CHANGED: _entity("Update", "change", LOW),
+    codes.REGISTER_CHANGED: _entity("Update", "change"),
     # --- 74xx assurance: waivers, secrets
     # --- 75xx assurance: overrides
     # --- 76xx assurance: reconciliation, stuck work

@@ -50,6 +50,11 @@ REASONS: dict[str, Reason] = {
     "nobody_answers": Reason(422, "The owner named is a placeholder, unknown, or leads to no active person."),
     # --- assurance: alerts, notices, escalation
     # --- assurance: rhythm, checkpoints, registers
+    "window_not_over": Reason(409, "What is asked for has not ended yet; nothing is reported of the future."),
+    "quorum_missing": Reason(409, "Somebody in each required role must have been there; `missing` names the roles."),
+    "signer_produced": Reason(403, "Who signs is not who produced what is signed."),
+    "action_incomplete": Reason(422, "An action item has an owner who is an active person and a day that is not past."),
+    "evidence_needed": Reason(422, "This takes the id of an evidence record of here that holds and is new enough."),
     # --- assurance: waivers, secrets
     # --- assurance: overrides
     # --- assurance: reconciliation, stuck work
