@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.severity import Severity
+from bailiwick.kernel.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +145,26 @@ class Runs(Protocol):
 
     async def of(self, tx: Transaction, zone: str, check: str, since: datetime, until: datetime) -> Run:
         """The runs of one job by its name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What a gate says. ``passes`` may be true of a verdict that is not green: by ``exception`` (a class of change, or
+    ``waiver``). ``because``: a line for each thing that is not as it should be."""
+
+    verdict: Verdict
+    passes: bool
+    because: tuple[str, ...] = ()
+    exception: str = ""
+    waiver: str | None = None
+
+
+class Gate(Protocol):
+    """The error budgets, asked before something is changed."""
+
+    async def gate(
+        self, tx: Transaction, context: Context, action: str, service: str, change_class: str = "normal"
+    ) -> GateAnswer:
+        """Whether ``action`` on ``service`` may pass now; the answer is recorded."""
         ...
