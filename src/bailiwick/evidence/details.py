@@ -403,11 +403,11 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("entries", "int", "how many minutes turned out to be different"),
     ),
     codes.SUPPORT_CASE_OPENED: (
-        _always("class", "str", "`critical-fix` or `l3`"),
+        _always("kind", "str", "`critical-fix` or `l3`"),
         _always("due", "str", "when it is due"),
     ),
     codes.SUPPORT_CASE_DONE: (
-        _always("class", "str", "`critical-fix` or `l3`"),
+        _always("kind", "str", "`critical-fix` or `l3`"),
         _always("in_time", "bool", "whether it was done by the time it was due"),
     ),
     codes.KPI_BUILT: (

@@ -27,8 +27,8 @@ from bailiwick.kernel.errors import NotFound
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict, worst
 
-LOOK_BACK = timedelta(minutes=15)
-"""How far back every count counts again, for events that came late; the daily recount goes back for two days."""
+LOOK_BACK, AGAIN_EVERY = timedelta(minutes=15), 5
+"""How far back is counted again every so many minutes, for events that came late; once a day it is two days."""
 RECOUNT = 2 * DAY
 PORTION = timedelta(hours=6)
 WAIVED_CONTROL = "slo-budget"
@@ -232,7 +232,8 @@ class Levels:
             await self._stands(zone, level, until)
             return 0
         since = row["counted_until"]
-        entered = await self._again(zone, level, data, since)
+        late = until.minute % AGAIN_EVERY == 0
+        entered = await self._again(zone, level, data, since) if late else 0
         while since < until:
             end = min(until, since + PORTION)
             entered += await self._enter(zone, level, data, since, end)
