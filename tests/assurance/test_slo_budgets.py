@@ -83,16 +83,25 @@ def test_a_factor_that_even_an_outage_does_not_reach_is_told() -> None:
     tallies = {length: Tally(NOW - length, 1, 0, 1000, 1000) for length in lengths}
     terms = Terms(0.9, timedelta(minutes=15))
     found = evaluate(terms, NOW, NOW, window(1000, 0), tallies).burns
-    assert [(burn.reachable, burn.firing) for burn in found] == [(False, False), (True, True), (True, True), (True, True)]
+    assert [(burn.reachable, burn.firing) for burn in found] == [
+        (False, False),
+        (True, True),
+        (True, True),
+        (True, True),
+    ]
 
 
 def test_windows_begin_where_openslo_says() -> None:
     assert Window("28d", True).begin(NOW) == NOW - timedelta(days=28)
     start = datetime(2026, 1, 31, 0, 0)
     assert Window("1M", False, start).begin(NOW) == datetime(2026, 2, 28, tzinfo=UTC)
-    assert Window("1w", False, datetime(2026, 1, 5), "Europe/Berlin").begin(NOW) == datetime(2026, 2, 22, 23, tzinfo=UTC)
+    assert Window("1w", False, datetime(2026, 1, 5), "Europe/Berlin").begin(NOW) == datetime(
+        2026, 2, 22, 23, tzinfo=UTC
+    )
     summer = datetime(2026, 4, 1, 12, tzinfo=UTC)  # the clock was changed: midnight is still midnight
-    assert Window("1d", False, datetime(2026, 1, 1), "Europe/Berlin").begin(summer) == datetime(2026, 3, 31, 22, tzinfo=UTC)
+    assert Window("1d", False, datetime(2026, 1, 1), "Europe/Berlin").begin(summer) == datetime(
+        2026, 3, 31, 22, tzinfo=UTC
+    )
     with pytest.raises(ValueError, match="not begun"):
         Window("1Q", False, datetime(2027, 1, 1)).begin(NOW)
     for bad in ("", "0d", "1.5h", "1M", "5x", "-1d"):

@@ -314,7 +314,8 @@ class Metrics:
             "bailiwick_secrets_exposed", "Secrets found exposed and not rotated since", labels=("zone",)
         )
         self.slo_budget_left = self._gauge(
-            "bailiwick_slo_budget_left_ratio", "Share of a service level's error budget that is left",
+            "bailiwick_slo_budget_left_ratio",
+            "Share of a service level's error budget that is left",
             labels=("zone", "slo"),
         )
         self.capacity_days = self._gauge(

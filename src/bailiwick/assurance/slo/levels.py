@@ -107,9 +107,7 @@ async def judge(
         return evaluate(terms, now, None, Tally(now), {})
     lengths = sorted({length for rule in terms.rules for length in (rule.long, rule.short)})
     begins = [begin, *(at - length for length in lengths)]
-    window, *rest = await buckets.tallies(
-        tx, zone, level.name, level.definition, begins, at, **level.slices, **bounds
-    )
+    window, *rest = await buckets.tallies(tx, zone, level.name, level.definition, begins, at, **level.slices, **bounds)
     return evaluate(terms, now, at, window, dict(zip(lengths, rest, strict=True)))
 
 
@@ -294,9 +292,7 @@ class Levels:
                 counted = of_snapshots(level.spec, values[0], values[1])
                 if counted is not None:
                     counts = {minute - MINUTE: counted}
-                    entered = await buckets.enter(
-                        tx, zone, level.name, level.definition, counts, self._clock.now()
-                    )
+                    entered = await buckets.enter(tx, zone, level.name, level.definition, counts, self._clock.now())
         await self._stands(zone, level, minute)
         return entered
 

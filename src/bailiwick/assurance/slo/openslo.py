@@ -48,9 +48,9 @@ class LedgerSpec(Part):
     """Events of the ledger: of these codes, with one of these outcomes, at one of these servers. Empty means any."""
 
     codes: Annotated[list[Code], Field(max_length=50)] = Field(default_factory=list)
-    outcomes: Annotated[
-        list[Literal["success", "failure", "allow", "deny", "error"]], Field(max_length=5)
-    ] = Field(default_factory=list)
+    outcomes: Annotated[list[Literal["success", "failure", "allow", "deny", "error"]], Field(max_length=5)] = Field(
+        default_factory=list
+    )
     servers: Annotated[list[Name], Field(max_length=50)] = Field(default_factory=list)
 
 
@@ -361,9 +361,11 @@ class SloSpec(Part):
 
 
 class Connection(Part):
-    """``url`` of a Prometheus, or a libpq address of a PostgreSQL without a password in it (``passfile=`` names one)."""
+    """``url`` of a Prometheus, or a libpq address of a PostgreSQL without a password (``passfile=`` names one)."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^(https?|postgresql)://[^\s\x00@]*(@[^\s\x00@]*)?$", max_length=500)]
+    url: Annotated[
+        str, StringConstraints(pattern=r"^(https?|postgresql)://[^\s\x00@]*(@[^\s\x00@]*)?$", max_length=500)
+    ]
 
 
 class DataSourceSpec(Part):
@@ -417,4 +419,3 @@ def _check_sources(book: Book) -> Iterator[str]:
 
 DATA_SOURCE = Kind("DataSource", DataSourceSpec, api_versions=(OPENSLO,))
 SLO = Kind("SLO", SloSpec, check=_check_sources, api_versions=(OPENSLO,))
-

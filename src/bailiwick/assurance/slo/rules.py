@@ -64,7 +64,7 @@ def _alert(level: Level, rule: BurnRule, count: str) -> dict[str, Any]:
         "labels": _labels(level, str(rule.severity)) | {"window": rule.name},
         "annotations": {
             "summary": f"{level.name} burns its error budget {rule.factor} times as fast as it may over {rule.name}.",
-            "description": level.spec.description or f"{level.spec.service}: {level.spec.objective.share} has to be good.",
+            "description": level.spec.description or f"{level.spec.objective.share} has to be good.",
             "runbook": level.spec.ours.runbook,
         },
     }
@@ -102,7 +102,7 @@ def _expressions(level: Level) -> tuple[str, str]:
         held = f"(({value}) {_OPS[objective.op or 'lt']} bool {objective.value!r})"
         return f"1 - avg_over_time({held}[{_WINDOW}:1m])", ""
     ratio = spec.ratio
-    if ratio is None:
+    if ratio is None or level.spec.method == "Timeslices":  # Prometheus would sum events where slices are meant
         return "", ""
     total, part = _grown(ratio.total.source), _grown((ratio.good or ratio.bad or ratio.total).source)
     if not total or not part:
@@ -137,7 +137,8 @@ def _of_requests(spec: RequestsSpec) -> str:
         chosen.append(f'method=~"{"|".join(spec.methods)}"')
     if spec.routes:
         chosen.append(f'route=~"{"|".join(_quoted(route) for route in spec.routes)}"')
-    return f"sum(increase(http_requests_total{{{','.join(chosen)}}}[{_WINDOW}]))"
+    selector = f"{{{','.join(chosen)}}}" if chosen else ""
+    return f"sum(increase(http_requests_total{selector}[{_WINDOW}]))"
 
 
 def _selector(spec: MetricSpec, *, plain: bool = False) -> str:
