@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from fpdf import FPDF
 from fpdf.fonts import FontFace
@@ -95,7 +96,7 @@ def _chart(pdf: FPDF, chart: Chart) -> None:
         pdf.set_dash_pattern()
     pdf.set_draw_color(31, 95, 168)
     for line in drawn.lines:
-        for (x1, y1), (x2, y2) in zip(line, line[1:], strict=False):
+        for (x1, y1), (x2, y2) in pairwise(line):
             pdf.line(left + x1 * scale, top + y1 * scale, left + x2 * scale, top + y2 * scale)
     if not drawn.lines:
         pdf.set_xy(left, top + HEIGHT * scale / 2)

@@ -1,8 +1,8 @@
 """The buckets: what was counted of a service level in each minute, and sums over them.
 
-A bucket is only ever added to. A recount of a minute enters the difference from what is known of it, so counting the same
-minute again changes nothing, events that came late are taken up, and what was known at an earlier time (the entries up to
-a number) can be summed again.
+A bucket is only ever added to. A recount of a minute enters the difference from what is known of it, so counting the
+same minute again changes nothing, events that came late are taken up, and what was known at an earlier time (the
+entries up to a number) can be summed again.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ class Burn:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is promised, of all that a judgement needs. ``least``: events that a verdict needs; ``least_burn``: events in
-    a long window that a burn needs."""
+    """What is promised, of all that a judgement needs. ``least``: events that a verdict needs; ``least_burn``: events
+    that a burn needs in its long window."""
 
     target: float
     stale_after: timedelta
@@ -123,7 +123,7 @@ class Terms:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The state of a service level. ``at``: until when it was measured; the window ends there, so that without new
-    data the budget stands still. ``left``: share of the budget that is left, below 0 when overspent; None of nothing."""
+    data the budget stands still. ``left``: share of the budget that is left, below 0 when overspent."""
 
     verdict: Verdict
     reason: str

@@ -299,7 +299,8 @@ class Levels:
     async def _stands(self, zone: str, level: Level, until: datetime) -> None:
         async with self._database.begin() as tx:
             await tx.run(
-                "INSERT INTO slo_states (zone, slo, definition, counted_until) VALUES (:zone, :slo, :definition, :until)"
+                "INSERT INTO slo_states (zone, slo, definition, counted_until)"
+                " VALUES (:zone, :slo, :definition, :until)"
                 " ON CONFLICT (zone, slo) DO UPDATE SET definition = :definition, counted_until = :until, error = '',"
                 " failing_since = NULL",
                 zone=zone,
@@ -349,8 +350,8 @@ class Levels:
                 continue
             firing.append(key)
             told = (
-                f"{level.spec.service}: {level.name} burns its error budget {burn.long_rate:.1f} times as fast as it may"
-                f" over {burn.rule.name}"
+                f"{level.spec.service}: {level.name} burns its error budget {burn.long_rate:.1f} times as fast"
+                f" as it may over {burn.rule.name}"
             )
             await self._alerts.fire(tx, context, self._raised(level, key, "SloBurn", burn.rule.severity, told))
         return firing
