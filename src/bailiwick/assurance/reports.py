@@ -1,7 +1,8 @@
 """The register of reports: made of stored figures for a window that is over, never changed, signed by somebody else.
 
-A report is a document of JSON values; its digest is of exactly that and says nothing of when or by whom it was made, so
-that the same window made again gives the same digest. Who produced and who signed it stands beside it, and in the ledger.
+A report is a document of JSON values; its digest is of exactly that and says nothing of when or by whom it was made,
+so that the same window made again gives the same digest. Who produced and who signed it stands beside it, and in the
+ledger.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Made:
 
 Build = Callable[[Transaction, str, datetime, datetime, int | None, int | None], Awaitable[dict[str, Any]]]
 """What a report of (zone, since, until) says; with a cut-off and a revision of the book: as it was known by those. It
-holds ``verdict``, ``cutoff``, ``revision`` and, where that has a meaning, ``coverage`` beside what is the kind's own."""
+holds ``verdict``, ``cutoff``, ``revision`` and, where that has a meaning, ``coverage``, beside what is its own."""
 
 
 @dataclass(frozen=True, slots=True)

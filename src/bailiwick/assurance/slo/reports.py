@@ -1,4 +1,4 @@
-"""The reports on service levels, of a week and of 30 days: what was promised, what was counted, how much was measured."""
+"""The reports on service levels, of a week and of 30 days: what was promised, and what was counted and measured."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ class Sources:
         if kind == "SQL":
             return await self._from_sql(ratio, data, since, until)
         async with self._database.begin() as tx:
-            ask = {"bailiwick/ledger": _ledger, "bailiwick/requests": _requests, "bailiwick/support": _support}[kind]
+            ask = {"bailiwick/ledger": ledger_counts, "bailiwick/requests": _requests, "bailiwick/support": _support}[
+                kind
+            ]
             part = await ask(tx, zone, (ratio.good or ratio.bad or ratio.total).source, since, until)
             total = await ask(tx, zone, ratio.total.source, since, until)
         return _together(ratio, part, total, since, until)
@@ -158,7 +160,7 @@ def _together(
     return found
 
 
-async def _ledger(
+async def ledger_counts(
     tx: Transaction, zone: str, source: MetricSource, since: datetime, until: datetime
 ) -> dict[datetime, int]:
     wanted: LedgerSpec = source.typed()
