@@ -288,8 +288,8 @@ def show(data: Mapping[str, Any]) -> Report:
     blocks: list[Block] = [Heading("Resources"), Table(columns, rows, (2, 3, 4, 5, 6))]
     for each in data["resources"]:
         points = [(datetime.fromisoformat(at), value) for at, value in each["series"]]
-        blocks += [Heading(each["name"]), Chart(each["description"] or each["name"], points, each["unit"], each["limit"],
-                                                "limit")]  # fmt: skip
+        title = each["description"] or each["name"]
+        blocks += [Heading(each["name"]), Chart(title, points, each["unit"], each["limit"], "limit")]
     return Report("Capacity", [("Zone", data["zone"])], Verdict(data["verdict"]), blocks)
 
 

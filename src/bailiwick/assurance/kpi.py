@@ -28,6 +28,7 @@ from bailiwick.kernel.fields import Body, Line, Text
 from bailiwick.kernel.verdicts import Verdict, worst
 
 Values = Mapping[str, float | None]
+_EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _PLACEHOLDER = re.compile(r"\b(TBD|TBC|TODO|FIXME|N/A|XXX)\b|\?\?|\[[A-Za-z ]+\]", re.I)
 
 
@@ -312,8 +313,8 @@ class Kpis:
     async def _report(
         self, tx: Transaction, zone: str, since: datetime, until: datetime, cutoff: int | None, revision: int | None
     ) -> dict[str, Any]:
-        known = int(self._clock.time()) if cutoff is None else cutoff
-        upto = datetime.fromtimestamp(known, UTC)
+        known = (self._clock.now() - _EPOCH) // _TICK if cutoff is None else cutoff
+        upto = _EPOCH + known * _TICK
         told = await self.review(tx, zone, since, until, upto=upto, revision=revision)
         return told | {"cutoff": known}
 

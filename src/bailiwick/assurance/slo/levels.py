@@ -24,6 +24,7 @@ from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import NotFound
+from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict, worst
 
@@ -123,6 +124,7 @@ class Levels:
         sources: Sources,
         alerts: Alerts,
         waivers: Waivers,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -131,6 +133,7 @@ class Levels:
         self._sources = sources
         self._alerts = alerts
         self._waivers = waivers
+        self._metrics = metrics
 
     # --- reading
 
@@ -335,6 +338,8 @@ class Levels:
         for level in levels_of(book):
             async with self._database.begin() as tx:
                 found = await judge(tx, zone, level, now)
+                if found.left is not None:
+                    self._metrics.slo_budget_left.labels(zone, level.name).set(found.left)
                 firing += await self._alert_burns(tx, context, level, found)
                 firing += await self._alert_blind(tx, context, level, found)
         return firing
@@ -378,7 +383,8 @@ class Levels:
     def _raised(self, level: Level, key: str, rule: str, severity: Severity, told: str) -> Raised:
         ours = level.spec.ours
         labels = {"slo": level.name, "service": level.spec.service}
-        return Raised(key, rule, severity, told, ours.owner, ours.runbook, labels)
+        description = {"description": level.spec.description or told}
+        return Raised(key, rule, severity, told, ours.owner, ours.runbook, labels, description)
 
     # --- gating
 
