@@ -102,9 +102,7 @@ def level_routes(database: Database, levels: Levels) -> APIRouter:
     async def gate(request: Request, caller: Runner, body: GateBody) -> dict[str, Any]:
         """The answer is recorded. `passes` may be true of a verdict that is not green, by `exception`."""
         async with database.begin() as tx:
-            found = await levels.gate(
-                tx, context_of(request, caller), body.action, body.service, body.change_class
-            )
+            found = await levels.gate(tx, context_of(request, caller), body.action, body.service, body.change_class)
         return {name: getattr(found, name) for name in found.__slots__}
 
     @router.post("/recount", summary="Count the last two days again")
@@ -208,9 +206,7 @@ def report_routes(database: Database, register: ReportRegister) -> APIRouter:
     @router.post("", status_code=201, summary="Make the report of a window that is over")
     async def produce(request: Request, caller: Runner, body: ReportBody) -> dict[str, Any]:
         """Of a window of which one was made it answers that one: reports never change."""
-        made = await register.produce(
-            context_of(request, caller), body.kind, body.since, body.until, by=caller.name
-        )
+        made = await register.produce(context_of(request, caller), body.kind, body.since, body.until, by=caller.name)
         return made.document(whole=True)
 
     @router.get(
@@ -253,9 +249,7 @@ def support_routes(database: Database, support: Support, clock: Clock) -> APIRou
     router = APIRouter(prefix="/api/v1/support-cases", tags=["service levels"])
 
     @router.get("", summary="Support cases, newest first")
-    async def list_cases(
-        request: Request, caller: Reader, limit: Limit = 100, cursor: Cursor = None
-    ) -> dict[str, Any]:
+    async def list_cases(request: Request, caller: Reader, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
         before = after_id(cursor)
         async with database.begin() as tx:
             found = await support.list(tx, zone_of(request), before, limit)
