@@ -109,8 +109,8 @@ class Inputs:
             url = data[source.data_source or ""].connection.url
             return await self._prometheus.value(url, source.prometheus.query, until)
         if source.sql is not None:
-            url = data[source.data_source].connection.url if source.data_source else None
-            return await self._value(url, source.sql, zone, since, until)
+            elsewhere = data[source.data_source].connection.url if source.data_source else None
+            return await self._value(elsewhere, source.sql, zone, since, until)
         if source.ledger is not None:
             counted = MetricSource.model_validate(
                 {"type": "bailiwick/ledger", "spec": source.ledger.model_dump(mode="json")}

@@ -22,7 +22,7 @@ from bailiwick.assurance.slo.openslo import DATA_SOURCE
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, NotFound
 from bailiwick.kernel.fields import Body, Line, Text
 from bailiwick.kernel.verdicts import Verdict, worst
@@ -251,7 +251,7 @@ class Kpis:
             until=until,
             upto=upto,
         )
-        return Built(**{**row, "verdict": Verdict(row["verdict"])}) if row is not None else None
+        return _built(row) if row is not None else None
 
     async def review(self, tx: Transaction, zone: str, since: datetime, until: datetime, *,
                      upto: datetime | None = None, revision: int | None = None) -> dict[str, Any]:  # fmt: skip
@@ -304,7 +304,7 @@ class Kpis:
             name=name,
             definition=spec.definition,
         )
-        return spec, [Built(**{**row, "verdict": Verdict(row["verdict"])}) for row in rows]
+        return spec, [_built(row) for row in rows]
 
     def kinds(self) -> list[ReportKind]:
         """The monthly review."""
@@ -317,6 +317,11 @@ class Kpis:
         upto = _EPOCH + known * _TICK
         told = await self.review(tx, zone, since, until, upto=upto, revision=revision)
         return told | {"cutoff": known}
+
+
+def _built(row: Row) -> Built:
+    told: dict[str, Any] = dict(row)
+    return Built(**(told | {"verdict": Verdict(str(row["verdict"]))}))
 
 
 def show(data: Mapping[str, Any]) -> Report:

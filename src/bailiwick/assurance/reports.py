@@ -228,7 +228,7 @@ class ReportRegister:
         shown = self.show(made)
         if form == "pdf":
             return pdf.write(shown, made.produced_at)
-        return (markdown if form == "md" else html).write(shown).encode()
+        return (markdown.write(shown) if form == "md" else html.write(shown)).encode()
 
 
 _SELECT = """

@@ -71,6 +71,7 @@ def at_desk(data_dir: Path | None, zone: str, run: Callable[[Desk], Awaitable[in
         layout = layout_of(data_dir)
         clock, ids, unheard = clock_of(layout), Ids(), Unheard()
         recorder, context = by_operator(zone)
+        settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
         quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [])
         made = services(
             database,
@@ -78,7 +79,7 @@ def at_desk(data_dir: Path | None, zone: str, run: Callable[[Desk], Awaitable[in
             ids,
             recorder,
             Books(database, clock, recorder, quorum, KINDS),
-            reach_of(Resolver(database, clock, recorder, Settings(data_dir=layout.data_dir))),
+            reach_of(Resolver(database, clock, recorder, settings)),
             layout.data_dir / "figures",
             unheard,
             unheard,

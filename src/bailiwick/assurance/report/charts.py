@@ -72,7 +72,8 @@ def svg(chart: Chart) -> str:
     if drawn.bound is not None:
         parts.append(f'<path d="M{LEFT} {drawn.bound}H{WIDTH - RIGHT}" stroke="#b3261e" stroke-dasharray="5 4"/>')
         parts.append(
-            f'<text x="{WIDTH - RIGHT}" y="{drawn.bound - 4}" text-anchor="end" fill="#b3261e">'
+            f'<text x="{WIDTH - RIGHT}" y="{drawn.bound - 4}" text-anchor="end" fill="#b3261e"'
+            ' stroke="#fff" stroke-width="3" paint-order="stroke">'
             f"{escape(chart.bound_name)}</text>"
         )
     for line in drawn.lines:

@@ -29,6 +29,7 @@ def write(report: Report, made_at: datetime | None = None) -> bytes:
     pdf.set_font("Helvetica", "B", 11)
     pdf.set_fill_color(*_COLOURS.get(report.verdict, _WAITING))
     pdf.cell(26, 7, str(report.verdict), fill=True, align="C", new_x="LMARGIN", new_y="NEXT")
+    pdf.set_fill_color(255, 255, 255)
     pdf.ln(2)
     for name, value in report.facts:
         pdf.set_font("Helvetica", "B", 9)
@@ -57,6 +58,7 @@ def _block(pdf: FPDF, block: Block) -> None:
 def _table(pdf: FPDF, table: Table) -> None:
     pdf.ln(1)
     pdf.set_font("Helvetica", "", 8)
+    pdf.set_draw_color(200, 200, 200)
     aligned = tuple("RIGHT" if place in table.right else "LEFT" for place in range(len(table.columns)))
     widths = tuple(max(6, *(min(34, len(str(row[place]))) for row in [table.columns, *table.rows]))
                    for place in range(len(table.columns)))  # fmt: skip

@@ -330,7 +330,7 @@ class SloSpec(Part):
     method: Literal["Occurrences", "Timeslices"] = Field(alias="budgetingMethod")
     objectives: Annotated[list[Objective], Field(min_length=1, max_length=1)]
     policies: Annotated[list[AlertPolicy], Field(max_length=5)] = Field(default_factory=list, alias="alertPolicies")
-    ours: Ours = Field(default_factory=Ours, alias="bailiwick")
+    ours: Ours = Field(default_factory=lambda: Ours.model_validate({}), alias="bailiwick")
 
     @model_validator(mode="after")
     def _together(self) -> SloSpec:

@@ -116,7 +116,7 @@ class Sources:
                 found.append({floor_minute(row["minute"]): int(row["count"]) for row in rows})
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise NoFigure("SQL: rows have a minute (timestamptz) and a count") from None
-        return _together(ratio, *found, since, until)
+        return _together(ratio, found[0], found[1], since, until)
 
 
 def of_snapshots(
