@@ -85,7 +85,7 @@ async def test_a_month_is_built_beside_the_one_before_and_comes_out_the_same(
 @pytest.mark.parametrize(
     ("text", "verdict", "note"),
     [
-        (None, "ERROR", "not in the directory"),
+        (None, "NO_DATA", "not in the directory"),
         ("day,visitors\n2025-12-01,1\n", "ERROR", "c.csv:2"),
         ("day,visitors,customers\n2025-12-01,many,1\n", "ERROR", "c.csv:2"),
         ("day,visitors,customers\n", "NO_DATA", ""),

@@ -34,6 +34,10 @@ class NoFigure(Exception):
     """A source that did not answer, or not with what was asked for; says so in one line without secrets."""
 
 
+class NothingThere(NoFigure):
+    """The source was never set up, so there is no data, and nothing is broken."""
+
+
 class OwnMetrics:
     """The metrics of all processes of the installation, as a scrape would tell them. ``text`` makes the scrape."""
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from bailiwick.assurance.figures import NoFigure, OwnMetrics, Prometheus, Selects
+from bailiwick.assurance.figures import NoFigure, NothingThere, OwnMetrics, Prometheus, Selects
 from bailiwick.assurance.slo.openslo import (
     Code,
     DataSourceSpec,
@@ -139,7 +139,7 @@ class Inputs:
                 raise NoFigure(f"{spec.file}: larger than {MOST_BYTES} bytes")
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
-            raise NoFigure(f"{spec.file} is not in the directory of figures") from None
+            raise NothingThere(f"{spec.file} is not in the directory of figures") from None
         except (OSError, UnicodeDecodeError) as error:
             raise NoFigure(f"{spec.file}: {type(error).__name__}") from None
         found: list[Decimal] = []

@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from bailiwick.assurance.book import Book, Kind, canonical
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.figures import NoFigure
+from bailiwick.assurance.figures import NoFigure, NothingThere
 from bailiwick.assurance.inputs import Inputs, Source
 from bailiwick.assurance.report.model import Block, Heading, Report, Table, number
 from bailiwick.assurance.reports import ReportKind
@@ -182,8 +182,10 @@ class Kpis:
         changed = 0
         async with self._database.begin() as tx:
             await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.kpi'), hashtext(:zone))", zone=zone)
-            for name, (value, inputs, note) in made.items():
-                changed += await self._keep(tx, zone, name, book.of(KPI)[name], since, until, value, inputs, note)
+            for name, (value, verdict, inputs, note) in made.items():
+                changed += await self._keep(
+                    tx, zone, name, book.of(KPI)[name], since, until, value, verdict, inputs, note
+                )
             await self._recorder.record(
                 tx,
                 codes.KPI_BUILT,
@@ -202,18 +204,21 @@ class Kpis:
 
     async def _make(
         self, zone: str, spec: KpiSpec, data: Any, since: datetime, until: datetime
-    ) -> tuple[float | None, dict[str, float | None], str]:
+    ) -> tuple[float | None, Verdict, dict[str, float | None], str]:
         inputs: dict[str, float | None] = {}
         for name, source in spec.inputs.items():
             try:
                 inputs[name] = await self._inputs.read(zone, source, data, since, until)
+            except NothingThere as error:
+                return None, Verdict.NO_DATA, inputs, f"{name}: {error}"
             except NoFigure as error:
-                return None, inputs, f"{name}: {error}"
-        return compute(spec.formula, inputs), inputs, ""
+                return None, Verdict.ERROR, inputs, f"{name}: {error}"
+        value = compute(spec.formula, inputs)
+        return value, spec.judge(value), inputs, ""
 
     async def _keep(
         self, tx: Transaction, zone: str, name: str, spec: KpiSpec, since: datetime, until: datetime,
-        value: float | None, inputs: Values, note: str,
+        value: float | None, verdict: Verdict, inputs: Values, note: str,
     ) -> int:  # fmt: skip
         standing = await self.built(tx, zone, name, spec, since, until)
         if standing is not None and (standing.value, dict(standing.inputs), standing.note) == (value, inputs, note):
@@ -229,7 +234,7 @@ class Kpis:
             until=until,
             version=standing.version + 1 if standing else 1,
             value=value,
-            verdict=str(Verdict.ERROR if note else spec.judge(value)),
+            verdict=str(verdict),
             inputs=json.dumps(inputs),
             note=note[:500],
             now=self._clock.now(),
@@ -258,14 +263,14 @@ class Kpis:
         """Every figure of a period beside the period before and its target; what was not built is NO_DATA."""
         book = await (self._books.current(tx, zone) if revision is None else self._books.at(tx, zone, revision))
         before_since = month_of(since)[0] if month_of(until) == (since, until) else since - (until - since)
-        figures = []
+        figures: list[dict[str, Any]] = []
         for name, spec in book.of(KPI).items():
             now = await self.built(tx, zone, name, spec, since, until, upto)
             before = await self.built(tx, zone, name, spec, before_since, since, upto)
             if now is None:
                 verdict = Verdict.NO_DATA
             else:
-                verdict = Verdict.ERROR if now.note else spec.judge(now.value)
+                verdict = now.verdict if now.value is None else spec.judge(now.value)
             figures.append(
                 {
                     "name": name,
