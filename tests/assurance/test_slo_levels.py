@@ -458,3 +458,33 @@ async def test_the_routes_answer_and_refuse(plant: Plant) -> None:
     assert (await call("POST", "/api/v1/reports", late)).status == 409
     own = await call("POST", f"{path}/signatures", {"sha256": made.json()["sha256"]})
     assert own.status == 403 and json.loads(own.body)["reason"] == "own_report"
+
+
+async def test_a_policy_of_its_own_takes_the_place_of_the_usual_rules(plant: Plant) -> None:
+    policy = """
+  alertPolicies:
+    - kind: AlertPolicy
+      metadata: {name: page}
+      spec:
+        conditions:
+          - kind: AlertCondition
+            metadata: {name: quick}
+            spec:
+              severity: page
+              condition: {kind: burnrate, op: gte, threshold: 2, lookbackWindow: 30m, alertAfter: 5m}
+"""
+    await plant.stage.apply(slo().rstrip().removesuffix("---") + policy)
+    await plant.made.levels.run("default")
+    assert await plant.minutes(3, 100) == []
+    assert await plant.minutes(3, 90, 10) == ["slo/errors/burn/30m"]
+    assert plant.stage.heard.open_alerts["slo/errors/burn/30m"].severity == "P1"
+
+
+async def test_a_calendar_window_begins_anew(plant: Plant) -> None:
+    monthly = 'duration: 1M, isRolling: false, calendar: {startTime: "2025-01-01 00:00:00", timeZone: UTC}'
+    await plant.stage.apply(slo(window=monthly))
+    await plant.fill("errors", 20 * 1440, 900, 1000)  # since the middle of December
+    state = await plant.state()
+    assert state.tally.begin == datetime(2026, 1, 1, tzinfo=UTC)
+    assert (state.verdict, state.tally.minutes) == (Verdict.FAIL, 4 * 1440 + 9 * 60)
+    assert state.coverage == 1.0

@@ -42,6 +42,12 @@ Instant = Annotated[AwareDatetime, AfterValidator(_in_range), Field(examples=["2
 ReportName = Literal["slo-weekly", "slo-30d", "capacity-weekly", "kpi-monthly"]
 
 
+class YamlResponse(Response):
+    """An answer in YAML (RFC 9512)."""
+
+    media_type = "application/yaml"
+
+
 class ReportBody(Body):
     """Which report of which window."""
 
@@ -92,11 +98,11 @@ def level_routes(database: Database, levels: Levels) -> APIRouter:
         ]
         return page(items, None)
 
-    @router.get("/rules", summary="The Prometheus rules of the levels in force")
+    @router.get("/rules", summary="The Prometheus rules of the levels in force", response_class=YamlResponse)
     async def rules(request: Request, caller: Reader) -> Response:
         async with database.begin() as tx:
             found = await levels.all(tx, zone_of(request))
-        return Response(rules_file(level for level, _ in found), media_type="application/yaml")
+        return YamlResponse(rules_file(level for level, _ in found))
 
     @router.post("/gate", summary="Ask whether the error budgets let a change pass")
     async def gate(request: Request, caller: Runner, body: GateBody) -> dict[str, Any]:
