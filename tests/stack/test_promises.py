@@ -131,6 +131,8 @@ _NO_MUTATION = {
     "POST /api/v1/checkpoints/{name}/plans": "leaves checkpoint.plan.changed",
     "POST /api/v1/checkpoints/plans/{plan_id}/revoke": "leaves checkpoint.plan.changed",
     "POST /api/v1/registers/{register}/{name}": "leaves register.item.changed",
+    "POST /api/v1/slos/gate": "asks; leaves slo.gate-answered",
+    "POST /api/v1/reports/made/{identifier}/signatures": "takes a second person; leaves report.signed (tests/assurance)",
     "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",
@@ -179,6 +181,15 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/zones": ("/api/v1/zones", {"name": "walked"}, {}),
         "PATCH /api/v1/zones/{name}": ("/api/v1/zones/walked", {"description": "x"}, {}),
         "POST /api/v1/zones/{name}/archive": ("/api/v1/zones/walked/archive", None, {}),
+        "POST /api/v1/slos/recount": ("/api/v1/slos/recount", None, {}),
+        "POST /api/v1/kpis/build": ("/api/v1/kpis/build", {}, {}),
+        "POST /api/v1/reports": (
+            "/api/v1/reports",
+            {"kind": "slo-weekly", "since": "2026-01-05T00:00:00Z", "until": "2026-01-12T00:00:00Z"},
+            {},
+        ),
+        "POST /api/v1/support-cases": ("/api/v1/support-cases", {"kind": "critical-fix", "title": "walked"}, {}),
+        "POST /api/v1/support-cases/{identifier}/done": ("SUPPORT", None, {}),
         "POST /api/v1/siem/sinks": ("/api/v1/siem/sinks", sink, {}),
         "PATCH /api/v1/siem/sinks/{name}": ("/api/v1/siem/sinks/walk", {"batch_size": 10}, {}),
         "POST /api/v1/siem/sinks/{name}/drain": ("/api/v1/siem/sinks/walk/drain", None, {}),
@@ -313,6 +324,9 @@ def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) 
         elif path.startswith("KEY"):
             key = stack.admin("GET", "/api/v1/api-keys").json["items"][0]
             path = f"/api/v1/api-keys/{key['id']}{path[3:]}"
+        elif path == "SUPPORT":
+            case = stack.admin("GET", "/api/v1/support-cases").json["items"][0]
+            path = f"/api/v1/support-cases/{case['id']}/done"
         elif path == "QUERY":
             path = f"/api/v1/audit/queries/{stack.admin('GET', '/api/v1/audit/queries').json['items'][0]['id']}"
         if "form" in more:

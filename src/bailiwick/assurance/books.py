@@ -139,6 +139,18 @@ class Books:
         )
         return {row["name"]: kind.read(row["spec"]) for row in rows}
 
+    async def at(self, tx: Transaction, zone: str, revision: int) -> Book:
+        """What was in force at an earlier revision."""
+        rows = await tx.all(
+            "SELECT * FROM (SELECT DISTINCT ON (kind, name) kind, name, version, spec, applied_at, applied_by"
+            " FROM assurance_documents WHERE zone = :zone AND revision <= :revision ORDER BY kind, name, version DESC)"
+            " AS newest WHERE spec <> '{}' ORDER BY kind, name",
+            zone=zone,
+            revision=revision,
+        )
+        documents = [_document(row) for row in rows if row["kind"] in self.kinds]
+        return Book(zone, revision, {document.key: document for document in documents})
+
     async def history(self, tx: Transaction, zone: str, kind: str, name: str) -> list[Document]:
         """Every version of one document, newest first; a removal is a version with an empty spec."""
         rows = await tx.all(

@@ -85,25 +85,6 @@ class Owners(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
-    """Something that somebody has to answer for and that is no document of the book, as ``waiver/0192…``.
-
-    ``owner``: an activity, ``role:…``, ``person:…``; empty where it is for an activity to cover it by its name.
-    """
-
-    thing: str
-    owner: str = ""
-
-
-class Belongings(Protocol):
-    """What a part keeps, for ``owners check``. A part with such things puts itself into the house's ``belongings``."""
-
-    async def owned(self, tx: Transaction, zone: str) -> Sequence[Owned]:
-        """Everything of it that goes on now."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """Something a person has to do. ``source`` is what opened it (``owners/leaving/jane``); it is open once."""
 
@@ -164,6 +145,75 @@ class Runs(Protocol):
 
     async def of(self, tx: Transaction, zone: str, check: str, since: datetime, until: datetime) -> Run:
         """The runs of one job by its name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Something that somebody has to answer for and that is no document of the book, as ``waiver/0192…``.
+
+    ``owner``: an activity, ``role:…``, ``person:…``; empty where it is for an activity to cover it by its name.
+    """
+
+    thing: str
+    owner: str = ""
+
+
+class Belongings(Protocol):
+    """What a part keeps, for ``owners check``. A part with such things puts itself into the house's ``belongings``."""
+
+    async def owned(self, tx: Transaction, zone: str) -> Sequence[Owned]:
+        """Everything of it that goes on now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a probe found last. ``value`` is None where it found no number."""
+
+    verdict: Verdict
+    value: float | None
+    at: datetime
+
+
+class Verdicts(Protocol):
+    """What the probes found."""
+
+    async def newest(self, tx: Transaction, zone: str, check: str, at: datetime) -> Found | None:
+        """The verdict that counts at a moment, STALE where it is too old; None where there was never one."""
+        ...
+
+
+class Happenings(Protocol):
+    """What should have been alerted on."""
+
+    async def happened(
+        self, tx: Transaction, context: Context, kind: Literal["test", "drill", "incident"], reference: str,
+        began_at: datetime, alert: str | None,
+    ) -> None:  # fmt: skip
+        """Note a test, drill or incident, with the alert that told of it; without one it was missed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What a gate says. ``passes`` may be true of a verdict that is not green: by ``exception`` (a class of change, or
+    ``waiver``). ``because``: a line for each thing that is not as it should be."""
+
+    verdict: Verdict
+    passes: bool
+    because: tuple[str, ...] = ()
+    exception: str = ""
+    waiver: str | None = None
+
+
+class Gate(Protocol):
+    """The error budgets, asked before something is changed."""
+
+    async def gate(
+        self, tx: Transaction, context: Context, action: str, service: str, change_class: str = "normal"
+    ) -> GateAnswer:
+        """Whether ``action`` on ``service`` may pass now; the answer is recorded."""
         ...
 
 

@@ -194,6 +194,13 @@ REGISTER_CHANGED = EventType("BW7321", "register.item.changed")
 # 76xx assurance: reconciliation, stuck work
 
 # 77xx assurance: service levels, capacity, key figures
+REPORT_PRODUCED = EventType("BW7701", "report.produced")
+REPORT_SIGNED = EventType("BW7702", "report.signed")
+SLO_GATE_ANSWERED = EventType("BW7703", "slo.gate-answered", mutation=False)
+SLO_RECOUNTED = EventType("BW7704", "slo.recounted")
+SUPPORT_CASE_OPENED = EventType("BW7705", "support.case.opened")
+SUPPORT_CASE_DONE = EventType("BW7706", "support.case.done")
+KPI_BUILT = EventType("BW7707", "kpi.built")
 
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)

@@ -478,6 +478,44 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     # --- 75xx assurance: overrides
     # --- 76xx assurance: reconciliation, stuck work
     # --- 77xx assurance: service levels, capacity, key figures
+    codes.REPORT_PRODUCED: (
+        _always("kind", "str", "kind of the report"),
+        _always("since", "str", "beginning of its window"),
+        _always("until", "str", "end of its window"),
+        _always("sha256", "str", "digest of what it says"),
+        _always("verdict", "str", "the worst verdict in it"),
+    ),
+    codes.REPORT_SIGNED: (
+        _always("kind", "str", "kind of the report"),
+        _always("sha256", "str", "digest of what was signed"),
+        _always("produced_by", "str", "who made it, who is not the one that signs"),
+    ),
+    codes.SLO_GATE_ANSWERED: (
+        _always("action", "str", "what was to be done"),
+        _always("change_class", "str", "class of the change"),
+        _always("verdict", "str", "verdict on the service's error budgets"),
+        _always("exception", "str", "why it passes although the verdict is not green; empty otherwise"),
+        _always("waiver", "str", "id of the waiver it passes by"),
+        _always("because", "list[str]", "what is not as it should be"),
+    ),
+    codes.SLO_RECOUNTED: (
+        _always("levels", "int", "how many service levels were counted again"),
+        _always("entries", "int", "how many minutes turned out to be different"),
+    ),
+    codes.SUPPORT_CASE_OPENED: (
+        _always("kind", "str", "`critical-fix` or `l3`"),
+        _always("due", "str", "when it is due"),
+    ),
+    codes.SUPPORT_CASE_DONE: (
+        _always("kind", "str", "`critical-fix` or `l3`"),
+        _always("in_time", "bool", "whether it was done by the time it was due"),
+    ),
+    codes.KPI_BUILT: (
+        _always("since", "str", "beginning of the period"),
+        _always("until", "str", "end of the period"),
+        _always("figures", "int", "how many figures were built"),
+        _always("changed", "int", "how many of them differ from what was built before"),
+    ),
 }
 
 

@@ -220,6 +220,13 @@ MAPPING: Mapping[EventType, Mapped] = {
     # --- 75xx assurance: overrides
     # --- 76xx assurance: reconciliation, stuck work
     # --- 77xx assurance: service levels, capacity, key figures
+    codes.REPORT_PRODUCED: _entity("Create", "creation"),
+    codes.REPORT_SIGNED: _entity("Update", "change", LOW),
+    codes.SLO_GATE_ANSWERED: _call("Read", "info", failed=MEDIUM),
+    codes.SLO_RECOUNTED: _entity("Update", "change"),
+    codes.SUPPORT_CASE_OPENED: _entity("Create", "creation"),
+    codes.SUPPORT_CASE_DONE: _entity("Update", "change"),
+    codes.KPI_BUILT: _entity("Create", "creation"),
 }
 
 

@@ -310,6 +310,17 @@ class Metrics:
         self.resident_bytes = self._gauge(
             "bailiwick_process_resident_bytes", "Memory of our Python processes", "livesum"
         )
+        self.secrets_exposed = self._gauge(
+            "bailiwick_secrets_exposed", "Secrets found exposed and not rotated since", labels=("zone",)
+        )
+        self.slo_budget_left = self._gauge(
+            "bailiwick_slo_budget_left_ratio",
+            "Share of a service level's error budget that is left",
+            labels=("zone", "slo"),
+        )
+        self.capacity_days = self._gauge(
+            "bailiwick_capacity_days_to_limit", "Days until a resource reaches its limit", labels=("zone", "resource")
+        )
         self.job_runs = self._counter("bailiwick_job_runs_total", "Occurrences of scheduled jobs", ("job", "outcome"))
         self.job_age = self._gauge(
             "bailiwick_job_last_success_age_seconds", "Time since a job last succeeded", labels=("job",)

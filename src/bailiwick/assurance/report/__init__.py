@@ -1,0 +1,1 @@
+"""Reports: one model of a document, written as Markdown, HTML or PDF, with charts drawn by ourselves."""
