@@ -110,9 +110,7 @@ def finding_routes(findings: Findings) -> APIRouter:
         request: Request,
         caller: Reader,
         reconciliation: Annotated[str, Query(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = "",
-        state: Annotated[
-            Literal["", "unsettled", "open", "acknowledged", "resolved", "accepted"], Query()
-        ] = "",
+        state: Annotated[Literal["", "unsettled", "open", "acknowledged", "resolved", "accepted"], Query()] = "",
         period: Annotated[str, Query(pattern=r"^((full-)?[0-9]{4}-[0-9]{2}-[0-9]{2})?$")] = "",
         limit: Limit = 100,
         cursor: Cursor = None,

@@ -84,9 +84,7 @@ class EntitlementLedger:
         )
         return posting
 
-    async def open_with(
-        self, tx: Transaction, context: Context, standing: Iterable[Entitlement], *, by: str
-    ) -> int:
+    async def open_with(self, tx: Transaction, context: Context, standing: Iterable[Entitlement], *, by: str) -> int:
         """Begin a ledger that is empty with what stands; how many were posted. Raises ``conflict`` for another."""
         if await tx.value("SELECT true FROM entitlement_legs WHERE zone = :zone LIMIT 1", zone=context.zone):
             raise Conflict("The entitlement ledger has begun; what differs from it is a finding.")

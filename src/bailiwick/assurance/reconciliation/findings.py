@@ -131,7 +131,9 @@ async def store(
     batch: list[dict[str, Any]] = []
 
     async def flush() -> int:
-        count = int(await tx.value(_STORE, rows=json.dumps(batch), zone=zone, name=name, period=period, run=run, now=now))
+        count = int(
+            await tx.value(_STORE, rows=json.dumps(batch), zone=zone, name=name, period=period, run=run, now=now)
+        )
         batch.clear()
         return count
 

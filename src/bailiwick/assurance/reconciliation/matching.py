@@ -147,7 +147,9 @@ class Matcher:
 
     def totals(self) -> Totals:
         """What was gone through, within the window. Raises :class:`NotIndependent` where that shows now."""
-        pairs = f"SELECT count(*), count(*) FILTER (l.o = r.o) FROM g_left l JOIN g_right r ON l.k = r.k WHERE {self._near}"
+        pairs = (
+            f"SELECT count(*), count(*) FILTER (l.o = r.o) FROM g_left l JOIN g_right r ON l.k = r.k WHERE {self._near}"
+        )
         both, same = self._db.execute(pairs).fetchone() or (0, 0)
         if both and both == same:
             raise NotIndependent("every object of the source is called by our own id for it")
@@ -182,7 +184,7 @@ class Matcher:
         rows = self._rows(
             f"SELECT l.k, l.n{self._values('l')} FROM g_{side} l"
             f" WHERE {self._judged('l.t')} AND NOT {self._orphaned('l', side)}"
-            f" AND NOT EXISTS (SELECT FROM g_{other} r WHERE r.k = l.k AND {self._near}) ORDER BY l.k"
+            f" AND NOT EXISTS (SELECT 1 FROM g_{other} r WHERE r.k = l.k AND {self._near}) ORDER BY l.k"
         )
         for key, count, *values in rows:
             shown = {each: _shown(value) for each, value in zip(self._names(side), values, strict=True)}
@@ -193,7 +195,9 @@ class Matcher:
         if not self._spec.fields:
             return
         tests = [self._differs(n, each) for n, each in enumerate(self._spec.fields)]
-        single = " AND ".join(f"{alias}.n = 1" for alias, side in (("l", "left"), ("r", "right")) if self._spec.many != side)
+        single = " AND ".join(
+            f"{alias}.n = 1" for alias, side in (("l", "left"), ("r", "right")) if self._spec.many != side
+        )
         rows = self._rows(
             f"SELECT l.k, {', '.join(tests)}{self._values('l')}{self._values('r')} FROM g_left l JOIN g_right r ON l.k = r.k"
             f" WHERE {single} AND {self._judged('l.t')} AND {self._near}"
@@ -296,7 +300,7 @@ class Matcher:
         parents = self._spec.parents
         if not self._with_parents or parents is None or parents.side != side:
             return "false"
-        return f"({alias}.p IS NULL OR NOT EXISTS (SELECT FROM parents q WHERE q.p = {alias}.p))"
+        return f"({alias}.p IS NULL OR NOT EXISTS (SELECT 1 FROM parents q WHERE q.p = {alias}.p))"
 
     def _values(self, alias: str) -> str:
         return "".join(f", {alias}.f{n}" for n in range(len(self._spec.fields)))

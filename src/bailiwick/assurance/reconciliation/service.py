@@ -171,7 +171,11 @@ class Reconciliations:
         found = _run(row)
         if row["report"] is None:
             told = f"# Reconciliation {name}: ERROR\n\nPeriod {found.period}: {found.error}\n"
-            return found, {"reconciliation": name, "period": found.period, "verdict": "ERROR", "error": found.error}, told
+            return (
+                found,
+                {"reconciliation": name, "period": found.period, "verdict": "ERROR", "error": found.error},
+                told,
+            )
         return found, row["report"], row["markdown"]
 
     # --- running
@@ -387,12 +391,12 @@ class Reconciliations:
         spec = asked.spec
         labels = {"reconciliation": asked.name, "period": asked.period}
         annotations = {"run": asked.id}
-        raised = Raised(key, f"reconciliation/{asked.name}", severity, summary, spec.owner, spec.runbook, labels, annotations)
+        raised = Raised(
+            key, f"reconciliation/{asked.name}", severity, summary, spec.owner, spec.runbook, labels, annotations
+        )
         await self._alerts.fire(tx, context, raised)
 
-    async def _fail(
-        self, context: Context, asked: _Asked, coverage: Mapping[str, Any], error: str
-    ) -> Run:
+    async def _fail(self, context: Context, asked: _Asked, coverage: Mapping[str, Any], error: str) -> Run:
         """The run could not be made: that is an ERROR, and every finding stays what it was."""
         async with self._database.begin() as tx:
             summary = f"Reconciliation {asked.name} could not be made for {asked.period}: {error}"[:300]
@@ -452,7 +456,9 @@ class Reconciliations:
             exit_code=verdict.exit_code,
             since=asked.window.since,
             until=min(asked.window.until, now),
-            producer=Producer(name=context.actor.user or "reconciliation", program="bailiwick", version=version("bailiwick")),
+            producer=Producer(
+                name=context.actor.user or "reconciliation", program="bailiwick", version=version("bailiwick")
+            ),
             inputs={"run": asked.id, "period": asked.period, "report": sha256 or ""},
         )
         await self._recorder.record(
@@ -489,9 +495,7 @@ def _next(differences: Any) -> list[Difference]:
 
 
 async def _by_ids(tx: Transaction, identifiers: Sequence[str]) -> list[Finding]:
-    rows = await tx.all(
-        "SELECT * FROM reconciliation_findings WHERE id = ANY(:ids) ORDER BY id", ids=list(identifiers)
-    )
+    rows = await tx.all("SELECT * FROM reconciliation_findings WHERE id = ANY(:ids) ORDER BY id", ids=list(identifiers))
     return [Finding(**{name: row[name] for name in Finding.__slots__}) for row in rows]
 
 

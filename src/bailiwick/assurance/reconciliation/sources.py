@@ -56,11 +56,18 @@ class Laid:
 
 
 class Sources:
-    """Reads them. ``sealer`` answers the keys as they are now; ``forbidden``: directories no file is read from."""
+    """Reads them. ``sealer`` answers the keys as they are now; ``forbidden``: directories no file is read from;
+    ``own``: our own queries by name."""
 
     def __init__(
-        self, database: Database, sealer: Callable[[], Sealer], reach: Reach, forbidden: Sequence[Path] = ()
+        self,
+        database: Database,
+        sealer: Callable[[], Sealer],
+        reach: Reach,
+        forbidden: Sequence[Path] = (),
+        own: Mapping[str, str] = OWN,
     ) -> None:
+        self._own_queries = own
         self._database = database
         self._sealer = sealer
         self._reach = reach
@@ -95,11 +102,28 @@ class Sources:
         await self._http(connection, secret, source, target, window, cap)
         return await _laid(target, {})
 
+    async def tell(
+        self, zone: str, connection: ConnectionSpec, path: str, identifier: str, body: Mapping[str, Any]
+    ) -> int:
+        """POST ``body`` to ``path`` of a connection by HTTP; the status it answered. Raises :class:`Unreachable`."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": identifier}
+        secret = await self._secret(zone, connection.credential)
+        if secret is not None and (shown := presentation(secret.kind, secret.header, secret.values)) is not None:
+            headers[shown[0]] = shown[1]
+        outgoing = Outgoing(self._reach, timeout_s=30)
+        try:
+            url = (connection.url or "").rstrip("/") + path
+            return (await outgoing.post(url, json.dumps(body).encode(), headers)).status
+        except (Retry, Stop, Refused, BailiwickError) as error:
+            raise Unreachable(str(error)[:300]) from None
+        finally:
+            await outgoing.close()
+
     # --- our own
 
     async def _own(self, zone: str, name: str, target: Path, window: Window, cap: int) -> None:
         values = {"zone": zone, "since": window.since, "until": window.until, "most": cap + 1}
-        asked = sqlalchemy_text(f"SELECT * FROM ({OWN[name]}) AS q LIMIT :most")
+        asked = sqlalchemy_text(f"SELECT * FROM ({self._own_queries[name]}) AS q LIMIT :most")
         used = {each: value for each, value in values.items() if f":{each}" in asked.text}
         async with self._database.begin() as tx:
             result = await tx.connection.stream(asked, used)
@@ -291,10 +315,13 @@ async def _query(
             if floating:
                 raise Unreadable(f"{', '.join(floating)}: a floating-point number holds no exact amount")
             copy = pgsql.SQL("COPY (SELECT * FROM ({}) AS q LIMIT {}) TO STDOUT (FORMAT csv, HEADER true)")
-            with target.open("wb") as stream:
+            stream = await asyncio.to_thread(target.open, "wb")
+            try:
                 async with cursor.copy(copy.format(asked, pgsql.Literal(cap + 1))) as rows:
                     async for chunk in _gathered(rows):
                         await asyncio.to_thread(stream.write, chunk)
+            finally:
+                stream.close()
     except psycopg.errors.QueryCanceled:
         raise Unreachable(f"the query took longer than {STATEMENT_TIMEOUT_S} s") from None
     except (psycopg.OperationalError, OSError):
