@@ -68,7 +68,7 @@ def reconciliation_routes(reconciliations: Reconciliations) -> APIRouter:
 
     @router.get("", summary="Every reconciliation, and how it stands")
     async def list_reconciliations(request: Request, caller: Reader) -> dict[str, Any]:
-        return {"items": await reconciliations.list(zone_of(request))}
+        return {"items": await reconciliations.standing(zone_of(request))}
 
     @router.post("/{name}/runs", status_code=201, summary="Reconcile a period now")
     async def run(request: Request, name: NamePath, body: RunBody, caller: Worker) -> dict[str, Any]:

@@ -97,8 +97,9 @@ class EntitlementLedger:
     async def balances(self, tx: Transaction, zone: str) -> dict[str, Any]:
         """The sum of all legs, which is nothing, and how many entitlements stand."""
         row = await tx.one(
-            "SELECT coalesce(sum(amount), 0) AS balance, coalesce(sum(amount) FILTER (WHERE leg = 'desired'), 0) AS given,"
-            " count(*) AS legs FROM entitlement_legs WHERE zone = :zone",
+            "SELECT coalesce(sum(amount), 0) AS balance, count(*) AS legs,"
+            " coalesce(sum(amount) FILTER (WHERE leg = 'desired'), 0) AS given"
+            " FROM entitlement_legs WHERE zone = :zone",
             zone=zone,
         )
         assert row is not None

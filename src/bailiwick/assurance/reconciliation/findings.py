@@ -1,7 +1,8 @@
 """Findings: each a difference of one period that somebody has to settle.
 
-Its identity is rule (reconciliation and type), fingerprint (side and key) and period. It ends by a change that is named,
-which the next run over its period must confirm, or by a waiver that covers it; agreement of a later period ends nothing.
+Its identity is rule (reconciliation and type), fingerprint (side and key) and period. It ends by a change that is
+named, which the next run over its period must confirm, or by a waiver that covers it; that a later period agrees ends
+nothing.
 """
 
 from __future__ import annotations

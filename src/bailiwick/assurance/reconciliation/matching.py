@@ -7,6 +7,8 @@ on either side first, so that duplicates are one finding and do not multiply the
 ``docs/adr/0035-matching-by-duckdb.md`` says why, with what was measured.
 """
 
+# ruff: noqa: S608 - the SQL is made of our own names, of columns that were looked up, and of quoted paths
+
 from __future__ import annotations
 
 import csv
@@ -95,7 +97,7 @@ class Matcher:
         self._window = window if spec.time is not None else None
         self._now = _micros(now)
         self._with_parents = False
-        config = {
+        config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "memory_limit": memory,
@@ -199,8 +201,8 @@ class Matcher:
             f"{alias}.n = 1" for alias, side in (("l", "left"), ("r", "right")) if self._spec.many != side
         )
         rows = self._rows(
-            f"SELECT l.k, {', '.join(tests)}{self._values('l')}{self._values('r')} FROM g_left l JOIN g_right r ON l.k = r.k"
-            f" WHERE {single} AND {self._judged('l.t')} AND {self._near}"
+            f"SELECT l.k, {', '.join(tests)}{self._values('l')}{self._values('r')}"
+            f" FROM g_left l JOIN g_right r ON l.k = r.k WHERE {single} AND {self._judged('l.t')} AND {self._near}"
             f" AND NOT {self._orphaned('l', 'left')} AND NOT {self._orphaned('r', 'right')}"
             f" AND ({' OR '.join(tests)}) ORDER BY l.k"
         )

@@ -25,9 +25,10 @@ OWN: dict[str, str] = {
         WHERE zone = :zone AND code LIKE 'BW4%' AND at >= :since AND at < :until GROUP BY 1, 2""",
     # how far the ledger reaches, and how far each destination was told of it
     "ledger-end": """
-        SELECT s.name AS sink, coalesce((SELECT max(first + count) FROM ledger.hashes h WHERE h.zone = s.zone AND h.level = 0), 0)
+        SELECT s.name AS sink, coalesce(
+                 (SELECT max(first + count) FROM ledger.hashes h WHERE h.zone = s.zone AND h.level = 0), 0)
                AS events FROM siem_sinks s WHERE s.zone = :zone AND s.enabled""",
-    "siem-cursors": """
+    "siem-deliveries": """
         SELECT s.name AS sink, c.next_seq AS events, c.updated_at FROM siem_cursors c JOIN siem_sinks s ON s.id = c.sink
         WHERE c.zone = :zone AND s.enabled""",
 }

@@ -129,7 +129,7 @@ class Reconciliations:
 
     # --- what is there
 
-    async def list(self, zone: str) -> list[dict[str, Any]]:
+    async def standing(self, zone: str) -> list[dict[str, Any]]:
         """Every reconciliation of the book with how its newest run ended."""
         async with self._database.begin() as tx:
             specs = (await self._books.current(tx, zone)).of(RECONCILIATION)
@@ -346,7 +346,7 @@ class Reconciliations:
             )
 
     async def _verify(self, tx: Transaction, context: Context, asked: _Asked) -> None:
-        """Resolutions of the period (of any, where there are no instants) are confirmed or undone; waivers looked at."""
+        """Resolutions of the period (of any, without instants) are confirmed or undone; waivers are looked at."""
         found = {
             (row["type"], row["fingerprint"]): row["state"]
             for row in await tx.all(_IDENTITIES, run=asked.id, most=1_000_000)
@@ -423,7 +423,8 @@ class Reconciliations:
         sha256 = reports.digest(report) if report is not None else None
         row = await tx.one(
             "INSERT INTO reconciliation_runs (id, zone, reconciliation, mode, period, since, until, started_at,"
-            " finished_at, verdict, error, coverage, totals, new_findings, open_findings, storm, report, markdown, sha256)"
+            " finished_at, verdict, error, coverage, totals, new_findings, open_findings, storm, report, markdown,"
+            " sha256)"
             " VALUES (:id, :zone, :name, :mode, :period, :since, :until, :started, :now, :verdict, :error,"
             " cast(:coverage AS jsonb), cast(:totals AS jsonb), :new, :open, :storm, cast(:report AS jsonb), :markdown,"
             " :sha256) RETURNING *",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,7 +123,7 @@ class Sources:
 
     async def _own(self, zone: str, name: str, target: Path, window: Window, cap: int) -> None:
         values = {"zone": zone, "since": window.since, "until": window.until, "most": cap + 1}
-        asked = sqlalchemy_text(f"SELECT * FROM ({self._own_queries[name]}) AS q LIMIT :most")
+        asked = sqlalchemy_text(f"SELECT * FROM ({self._own_queries[name]}) AS q LIMIT :most")  # noqa: S608 - ours
         used = {each: value for each, value in values.items() if f":{each}" in asked.text}
         async with self._database.begin() as tx:
             result = await tx.connection.stream(asked, used)
@@ -185,7 +185,7 @@ class Sources:
 
     async def _pages(
         self, connection: ConnectionSpec, source: SourceSpec, headers: Mapping[str, str], window: Window
-    ) -> AsyncIterator[list[Any]]:
+    ) -> AsyncGenerator[list[Any], None]:
         base = (connection.url or "").rstrip("/")
         url = base + _filled(source.path or "", window)
         paging, number, seen = source.paging, (source.paging.first if source.paging else 0), set[str]()
@@ -309,7 +309,7 @@ async def _query(
             await cursor.execute("SET TRANSACTION READ ONLY")
             await cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
             await cursor.execute("SET LOCAL timezone = 'UTC'")
-            asked = pgsql.SQL(_literals(query, window, opened))  # type: ignore[arg-type]  # a reviewed document's text
+            asked = pgsql.SQL(_literals(query, window, opened))
             await cursor.execute(pgsql.SQL("SELECT * FROM ({}) AS q LIMIT 0").format(asked))
             floating = [each.name for each in cursor.description or () if each.type_code in _FLOATS]
             if floating:
@@ -409,8 +409,8 @@ def _append(path: Path, lines: str) -> None:
 
 
 async def _laid(path: Path, columns: Mapping[str, str]) -> Laid:
-    def digest() -> str:
+    def read() -> Laid:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return Laid(path, columns, hashlib.file_digest(stream, "sha256").hexdigest(), path.stat().st_size)
 
-    return Laid(path, columns, await asyncio.to_thread(digest), path.stat().st_size)
+    return await asyncio.to_thread(read)

@@ -290,7 +290,7 @@ def _told(source: SourceSpec, connections: Mapping[str, ConnectionSpec]) -> Iter
             yield f"there is nothing of our own called {source.own!r}; there are {', '.join(OWN)}"
     elif source.connection not in connections:
         yield f"there is no Connection {source.connection!r}"
-    elif connections[source.connection].kind != source.takes:
+    elif connections[source.connection or ""].kind != source.takes:
         yield f"Connection {source.connection} is not of kind {source.takes}"
 
 

@@ -37,7 +37,7 @@ def routes(detector: Detector) -> APIRouter:
 
     @router.get("", summary="Every state machine, and what stands still in it")
     async def list_machines(request: Request, caller: Reader) -> dict[str, Any]:
-        return {"items": await detector.list(zone_of(request))}
+        return {"items": await detector.standing(zone_of(request))}
 
     @router.post("/detect", summary="Look at every machine now")
     async def detect_all(request: Request, caller: Worker) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The detector: looks at every machine of the book, keeps what it saw, tells of what is stuck, and does what is safe."""
+"""The detector: looks at every machine of the book, tells of what is stuck, and does what is safe."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Detector:
 
     # --- what there is
 
-    async def list(self, zone: str) -> list[dict[str, Any]]:
+    async def standing(self, zone: str) -> list[dict[str, Any]]:
         """Every machine of the book, and how the newest look at it ended."""
         async with self._database.begin() as tx:
             book = await self._books.current(tx, zone)
@@ -324,7 +324,7 @@ class Detector:
                 name=name,
                 item=item,
             )
-            if row is None or row["gone_at"] is not None and action != "recheck":
+            if row is None or (row["gone_at"] is not None and action != "recheck"):
                 raise NotFound("There is no item by that name that waits.")
             path = _allowed(spec, row, action)
             identifier = self._ids()
@@ -487,7 +487,8 @@ _BEATS = "SELECT worker, at FROM stuck_heartbeats WHERE zone = :zone AND machine
 _LOG = """
 INSERT INTO stuck_transitions AS t (zone, machine, item, state, entered_at, seen_at, owner, band)
 SELECT :zone, :name, r.item, r.state, r.entered_at, :now, r.owner, r.band
-FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r (item text, state text, entered_at timestamptz, owner text, band text)
+FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r
+  (item text, state text, entered_at timestamptz, owner text, band text)
 ON CONFLICT (zone, machine, item) DO UPDATE
 SET state = excluded.state, entered_at = excluded.entered_at, seen_at = excluded.seen_at, owner = excluded.owner,
     band = excluded.band, gone_at = NULL,

@@ -122,7 +122,7 @@ def summary(spec: MachineSpec, judged: Sequence[Judged], silent_: Sequence[str])
     """The verdict over all items: FAIL where something is stuck or a worker silent; NO_DATA of nothing at all,
     unless it is our own or declared that there may be nothing."""
     counted = Counter(each.band for each in judged)
-    counts = {name: counted.get(name, 0) for name in BANDS}
+    counts: dict[str, int] = {name: counted.get(name, 0) for name in BANDS}
     waiting = [each for each in judged if each.band != "final"]
     oldest = min(waiting, key=lambda each: each.entered_at, default=None)
     verdict = Verdict.PASS

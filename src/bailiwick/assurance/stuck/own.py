@@ -89,8 +89,8 @@ OWN_MACHINES: dict[str, Own] = {
             {"open": ("acknowledged",), "acknowledged": ("resolved",), "resolved": ("verified",), "verified": ()},
         ),
         """
-        SELECT f.id AS item, f.state, coalesce(
-                 (SELECT max(m.at) FROM reconciliation_moves m WHERE m.finding = f.id AND m.state = f.state), f.found_at)
+        SELECT f.id AS item, f.state, coalesce((
+                 SELECT max(m.at) FROM reconciliation_moves m WHERE m.finding = f.id AND m.state = f.state), f.found_at)
                AS entered_at, coalesce(f.acknowledged_by, '') AS owner
         FROM reconciliation_findings f
         WHERE f.zone = :zone AND (f.state IN ('open', 'acknowledged') OR f.state = 'resolved' AND f.verified_at IS NULL)
