@@ -41,7 +41,7 @@ class ConnectionSpec(Body):
     """
 
     kind: Literal["postgresql", "http", "files"]
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] = ""
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_/-]{1,253}$")] = ""
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
     database: Name | None = None
     url: Url | None = None

@@ -238,10 +238,11 @@ class Detector:
         await tx.run(_LOG, zone=zone, name=name, rows=json.dumps(rows, ensure_ascii=False), now=now)
         await tx.run(
             "UPDATE stuck_transitions SET gone_at = :now"
-            " WHERE zone = :zone AND machine = :name AND gone_at IS NULL AND seen_at < :now",
+            " WHERE zone = :zone AND machine = :name AND gone_at IS NULL AND item <> ALL(:items)",
             zone=zone,
             name=name,
             now=now,
+            items=[each.item for each in judged],
         )
         await tx.run(
             "DELETE FROM stuck_transitions WHERE zone = :zone AND gone_at < :old", zone=zone, old=now - _GONE_KEPT
