@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import DBAPIError
 from stage import Stage
 
+from bailiwick.assurance import reconciliation
 from bailiwick.assurance.book import BadBook, read_text
 from bailiwick.assurance.reconciliation.api import finding_routes, reconciliation_routes
 from bailiwick.assurance.reconciliation.entitlements import Entitlement, EntitlementLedger
@@ -480,6 +481,40 @@ spec:
     before = next(each.resource for each in standing if each.subject == "jane")
     assert run.verdict == "FAIL"
     assert found == [("excess", ("jane", "operator")), ("missing", ("jane", before)), ("missing", ("jane", "auditor"))]
+
+
+async def test_a_role_that_no_event_gave_is_found(desk: Desk, house: House) -> None:
+    ledger = EntitlementLedger(desk.stage.clock, desk.stage.ids, desk.stage.recorder)
+
+    async def follow(zone: str) -> None:
+        async with desk.stage.database.begin() as tx:
+            await ledger.follow(tx, desk.stage.context("reconciliation", zone))
+
+    shipped = Path(reconciliation.__file__).parent.parent / "shipped" / "reconciliation.yaml"
+    own = read_text(shipped.read_text(), "reconciliation.yaml")
+    (document,) = [each for each in own if each.name == "entitlements"]
+    planned = await desk.stage.books.plan("default", [document])
+    await desk.stage.books.apply(desk.stage.context(), [document], sha256=planned.sha256, by="root")
+    desk.reconciliations._sources = Sources(
+        desk.stage.database, lambda: house.sealer, reach, before={"entitlements": follow}
+    )
+
+    async def run() -> Run:
+        return await desk.reconciliations.run(desk.stage.context(), "entitlements")
+
+    token = await house.signed_in("root")
+    assert (await run()).verdict == "PASS"  # opens with what stands
+    made = {"username": "joe", "email": "joe@example.com", "role": "viewer"}
+    assert (await house.call("POST", "/api/v1/users", made, token=token)).status == 201
+    assert (await house.call("PATCH", "/api/v1/users/joe", {"role": "auditor"}, token=token)).status == 200
+    assert (await run()).verdict == "PASS"
+    async with desk.stage.database.begin() as tx:
+        await tx.run("UPDATE users SET role = 'admin' WHERE username = 'joe'")
+    assert (await run()).verdict == "FAIL"
+    assert sorted((each.type, tuple(each.key)) for each in await desk.all()) == [
+        ("excess", ("joe", "admin")),
+        ("missing", ("joe", "auditor")),
+    ]
 
 
 async def test_legs_add_up_and_nobody_changes_them(desk: Desk) -> None:

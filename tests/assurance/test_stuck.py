@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from stage import Stage
 
+from bailiwick.assurance import stuck
 from bailiwick.assurance.book import BadBook, read_text
 from bailiwick.assurance.reconciliation.own import OWN
 from bailiwick.assurance.reconciliation.sources import Sources
@@ -375,3 +376,11 @@ async def test_the_routes_refuse_and_answer(desk: Desk) -> None:
     assert (await call("POST", "/nothing/detect")).status == 404
     with pytest.raises(NotFound):
         await desk.detector.beat("default", "nothing", "w1")
+
+
+async def test_what_is_shipped_can_be_applied(desk: Desk) -> None:
+    shipped = Path(stuck.__file__).parent.parent / "shipped" / "reconciliation.yaml"
+    documents = [each for each in read_text(shipped.read_text(), shipped.name) if each.kind == "Machine"]
+    planned = await desk.stage.books.plan("default", documents)
+    await desk.stage.books.apply(desk.stage.context(), documents, sha256=planned.sha256, by="root")
+    assert {each.name for each in documents} == set(OWN_MACHINES)

@@ -9,6 +9,7 @@ from bailiwick.app.foundations import kek_file
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.reconciliation.api import finding_routes, reconciliation_routes
+from bailiwick.assurance.reconciliation.entitlements import EntitlementLedger
 from bailiwick.assurance.reconciliation.findings import LIFECYCLE, Findings
 from bailiwick.assurance.reconciliation.own import OWN
 from bailiwick.assurance.reconciliation.service import Reconciliations
@@ -18,6 +19,7 @@ from bailiwick.assurance.stuck import api as stuck_api
 from bailiwick.assurance.stuck.detector import Detector
 from bailiwick.assurance.stuck.own import OWN_MACHINES
 from bailiwick.assurance.stuck.spec import MACHINE
+from bailiwick.evidence.events import Context
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.jobs import JobDefinition
 
@@ -29,8 +31,21 @@ def sources_of(house: House) -> Sources:
     base = house.base
     resolver = Resolver(base.database, base.clock, base.recorder, base.settings)
     forbidden = (base.layout.data_dir,)
+    entitlements = EntitlementLedger(base.clock, base.ids, base.recorder)
+
+    async def follow(zone: str) -> None:
+        async with base.database.begin() as tx:
+            await entitlements.follow(tx, Context(zone))
+
     own = OWN | {name: each.sql for name, each in OWN_MACHINES.items()}
-    return Sources(base.database, kek_file(base.settings, base.layout).load, reach_of(resolver), forbidden, own)
+    return Sources(
+        base.database,
+        kek_file(base.settings, base.layout).load,
+        reach_of(resolver),
+        forbidden,
+        own,
+        {"entitlements": follow},
+    )
 
 
 def findings_of(house: House) -> Findings:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,7 +57,7 @@ class Laid:
 
 class Sources:
     """Reads them. ``sealer`` answers the keys as they are now; ``forbidden``: directories no file is read from;
-    ``own``: our own queries by name."""
+    ``own``: our own queries by name, and ``before`` what is done before one of them is asked."""
 
     def __init__(
         self,
@@ -66,7 +66,9 @@ class Sources:
         reach: Reach,
         forbidden: Sequence[Path] = (),
         own: Mapping[str, str] = OWN,
+        before: Mapping[str, Callable[[str], Awaitable[None]]] | None = None,
     ) -> None:
+        self._before = before or {}
         self._own_queries = own
         self._database = database
         self._sealer = sealer
@@ -122,6 +124,8 @@ class Sources:
     # --- our own
 
     async def _own(self, zone: str, name: str, target: Path, window: Window, cap: int) -> None:
+        if (first := self._before.get(name)) is not None:
+            await first(zone)
         values = {"zone": zone, "since": window.since, "until": window.until, "most": cap + 1}
         asked = sqlalchemy_text(f"SELECT * FROM ({self._own_queries[name]}) AS q LIMIT :most")  # noqa: S608 - ours
         used = {each: value for each, value in values.items() if f":{each}" in asked.text}

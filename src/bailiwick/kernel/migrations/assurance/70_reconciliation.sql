@@ -111,3 +111,8 @@ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER entitlement_legs_balance AFTER INSERT ON entitlement_legs
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION entitlement_legs_balance();
+-- How far the events of people's roles were posted.
+CREATE TABLE entitlement_follow (
+  zone text PRIMARY KEY REFERENCES zones,
+  next_seq bigint NOT NULL
+);
