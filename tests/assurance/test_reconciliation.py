@@ -320,6 +320,9 @@ async def test_a_period_that_is_not_over_is_not_reported_on(desk: Desk) -> None:
         with pytest.raises(InvalidRequest):
             await desk.run(period=period)
     assert (await desk.run(period="2026-11-20")).verdict == "PASS"
+    await desk.stage.apply((BOOK % {"directory": desk.directory, "more": TIMED}).replace("ledger.csv", "{date}.csv"))
+    (desk.directory / "a/ledger.csv").rename(desk.directory / "a/2026-11-20.csv")
+    assert (await desk.run(period="2026-11-20")).verdict == "PASS"
     full = await desk.run(mode="full")
     assert (full.period, (full.until - full.since).days) == ("full-2026-11-20", 35)
 

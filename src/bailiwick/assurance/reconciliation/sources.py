@@ -83,8 +83,11 @@ class Sources:
         target: Path,
         window: Window,
         cap: int,
+        day: datetime | None = None,
     ) -> Laid:
         """Read ``source`` to ``target`` (``.csv`` or the file's own suffix). At most ``cap`` + 1 rows are read.
+
+        ``day`` is what ``{date}`` in the name of a file stands for; without it the window's first.
 
         Raises :class:`Unreachable`, :class:`Unreadable` and :class:`TooMany`.
         """
@@ -93,7 +96,7 @@ class Sources:
             return await _laid(target, source.columns)
         connection = connections[source.connection or ""]
         if source.file is not None:
-            path = self._file(connection, source.file, window)
+            path = self._file(connection, source.file, day or window.since)
             target = target.with_suffix(path.suffix)
             await asyncio.to_thread(shutil.copyfile, path, target)
             return await _laid(target, source.columns)
@@ -139,9 +142,9 @@ class Sources:
 
     # --- files
 
-    def _file(self, connection: ConnectionSpec, name: str, window: Window) -> Path:
+    def _file(self, connection: ConnectionSpec, name: str, day: datetime) -> Path:
         directory = Path(connection.directory or "/nowhere").resolve()
-        path = (directory / name.replace("{date}", window.since.astimezone(UTC).strftime("%Y-%m-%d"))).resolve()
+        path = (directory / name.replace("{date}", str(day.astimezone(UTC).date()))).resolve()
         if not path.is_relative_to(directory) or any(path.is_relative_to(each) for each in self._forbidden):
             raise Unreadable("the file is not in the directory of its connection")
         if not path.is_file():
