@@ -320,10 +320,16 @@ async def test_a_period_that_is_not_over_is_not_reported_on(desk: Desk) -> None:
         with pytest.raises(InvalidRequest):
             await desk.run(period=period)
     assert (await desk.run(period="2026-11-20")).verdict == "PASS"
-    await desk.stage.apply((BOOK % {"directory": desk.directory, "more": TIMED}).replace("ledger.csv", "{date}.csv"))
-    (desk.directory / "a/ledger.csv").rename(desk.directory / "a/2026-11-20.csv")
+    await desk.stage.apply((BOOK % {"directory": desk.directory, "more": TIMED}).replace("file: ledger.csv", 'file: "day-{date}.csv"'))
+    (desk.directory / "a/ledger.csv").rename(desk.directory / "a/day-2026-11-20.csv")
     assert (await desk.run(period="2026-11-20")).verdict == "PASS"
+    assert (await desk.run(mode="full")).error == "left (books): there is no file day-2026-10-17.csv"
+    for n in range(34):
+        (desk.directory / f"a/day-{NOW.date() - timedelta(days=2 + n)}.csv").write_text("id,amount,at")
     full = await desk.run(mode="full")
+    assert full.verdict == "PASS"
+    (desk.directory / "a/day-2026-11-01.csv").write_text("id,at,amount\n")
+    assert "other columns" in str((await desk.run(mode="full")).error)
     assert (full.period, (full.until - full.since).days) == ("full-2026-11-20", 35)
 
 

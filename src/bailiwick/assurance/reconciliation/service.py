@@ -289,7 +289,7 @@ class Reconciliations:
                     scratch / f"{side}.csv",
                     read_range(spec, asked.window),
                     spec.cap,
-                    asked.window.until - timedelta(microseconds=1),
+                    asked.window,
                 )
             except (Unreachable, Unreadable, TooMany) as error:
                 raise type(error)(f"{side} ({coverage[side]['source']}): {error}") from None

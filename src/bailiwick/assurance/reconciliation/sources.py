@@ -14,7 +14,7 @@ import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,11 @@ class Sources:
         target: Path,
         window: Window,
         cap: int,
-        day: datetime | None = None,
+        judged: Window | None = None,
     ) -> Laid:
         """Read ``source`` to ``target`` (``.csv`` or the file's own suffix). At most ``cap`` + 1 rows are read.
 
-        ``day`` is what ``{date}`` in the name of a file stands for; without it the window's first.
+        ``{date}`` in the name of a file stands for every day of ``judged`` (or of the window), each a file.
 
         Raises :class:`Unreachable`, :class:`Unreadable` and :class:`TooMany`.
         """
@@ -96,9 +96,10 @@ class Sources:
             return await _laid(target, source.columns)
         connection = connections[source.connection or ""]
         if source.file is not None:
-            path = self._file(connection, source.file, day or window.since)
-            target = target.with_suffix(path.suffix)
-            await asyncio.to_thread(shutil.copyfile, path, target)
+            days = _days(judged or window) if "{date}" in source.file else [window.since.date()]
+            paths = [self._file(connection, source.file, day) for day in days]
+            target = target.with_suffix(paths[0].suffix)
+            await asyncio.to_thread(_together, paths, target)
             return await _laid(target, source.columns)
         secret = await self._secret(zone, connection.credential)
         if source.sql is not None:
@@ -142,9 +143,9 @@ class Sources:
 
     # --- files
 
-    def _file(self, connection: ConnectionSpec, name: str, day: datetime) -> Path:
+    def _file(self, connection: ConnectionSpec, name: str, day: date) -> Path:
         directory = Path(connection.directory or "/nowhere").resolve()
-        path = (directory / name.replace("{date}", str(day.astimezone(UTC).date()))).resolve()
+        path = (directory / name.replace("{date}", str(day))).resolve()
         if not path.is_relative_to(directory) or any(path.is_relative_to(each) for each in self._forbidden):
             raise Unreadable("the file is not in the directory of its connection")
         if not path.is_file():
@@ -219,6 +220,30 @@ class Sources:
             raise TooMany(f"the source has more than {MOST_PAGES} pages")
         finally:
             await outgoing.close()
+
+
+def _days(window: Window) -> list[date]:
+    first, last = window.since.astimezone(UTC).date(), (window.until - timedelta(microseconds=1)).astimezone(UTC).date()
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _together(paths: Sequence[Path], target: Path) -> None:
+    """One file of all, which must have the same columns in the same order."""
+    if len(paths) > 1 and target.suffix != ".csv":
+        raise Unreadable("several days are read together from CSV alone")
+    header: bytes | None = None
+    with target.open("wb") as together:
+        for path in paths:
+            with path.open("rb") as stream:
+                first = stream.readline() if len(paths) > 1 else b""
+                if header is None:
+                    header = first.strip()
+                    together.write(first)
+                elif first.strip() != header:
+                    raise Unreadable(f"{path.name} has other columns than {paths[0].name}")
+                shutil.copyfileobj(stream, together, _CHUNK)
+                if len(paths) > 1 and stream.seek(-1, 2) >= 0 and stream.read(1) != b"\n":
+                    together.write(b"\n")
 
 
 async def _asked(outgoing: Outgoing, url: str, headers: Mapping[str, str]) -> Any:

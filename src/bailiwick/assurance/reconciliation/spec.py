@@ -92,8 +92,9 @@ class Paging(Body):
 class SourceSpec(Body):
     """Where the rows of one side come from: exactly one of ``sql``, ``file``, ``path`` (HTTP) and ``own``.
 
-    ``:since`` and ``:until`` in ``sql`` and ``path`` stand for the window that is read; ``{date}`` in ``file`` for the
-    day that is judged, whose file holds what comes late too. ``items`` is where in an answer the rows are, ``each`` a list within a row of which every entry is a row.
+    ``:since`` and ``:until`` in ``sql`` and ``path`` stand for the window that is read; ``{date}`` in ``file`` for a
+    day that is judged, whose file holds what comes late too. ``items`` is where in an answer the rows are, ``each`` a
+    list within a row of which every entry is a row (``{"item": the row, "each": the entry}``).
     ``columns`` renames: wanted name to name (or path, for JSON) in the source.
     """
 
