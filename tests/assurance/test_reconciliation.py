@@ -23,10 +23,11 @@ from bailiwick.assurance.book import BadBook, read_text
 from bailiwick.assurance.reconciliation.api import finding_routes, reconciliation_routes
 from bailiwick.assurance.reconciliation.entitlements import Entitlement, EntitlementLedger
 from bailiwick.assurance.reconciliation.findings import Finding, Findings
+from bailiwick.assurance.reconciliation.matching import TooMany, Window
 from bailiwick.assurance.reconciliation.report import digest
 from bailiwick.assurance.reconciliation.service import Reconciliations, Run
-from bailiwick.assurance.reconciliation.sources import Sources
-from bailiwick.assurance.reconciliation.spec import CONNECTION, RECONCILIATION
+from bailiwick.assurance.reconciliation.sources import Sources, Unreachable
+from bailiwick.assurance.reconciliation.spec import CONNECTION, RECONCILIATION, ConnectionSpec, SourceSpec
 from bailiwick.inventory.credentials import Secret
 from bailiwick.kernel.db import libpq_url
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest
@@ -320,7 +321,9 @@ async def test_a_period_that_is_not_over_is_not_reported_on(desk: Desk) -> None:
         with pytest.raises(InvalidRequest):
             await desk.run(period=period)
     assert (await desk.run(period="2026-11-20")).verdict == "PASS"
-    await desk.stage.apply((BOOK % {"directory": desk.directory, "more": TIMED}).replace("file: ledger.csv", 'file: "day-{date}.csv"'))
+    await desk.stage.apply(
+        (BOOK % {"directory": desk.directory, "more": TIMED}).replace("file: ledger.csv", 'file: "day-{date}.csv"')
+    )
     (desk.directory / "a/ledger.csv").rename(desk.directory / "a/day-2026-11-20.csv")
     assert (await desk.run(period="2026-11-20")).verdict == "PASS"
     assert (await desk.run(mode="full")).error == "left (books): there is no file day-2026-10-17.csv"
@@ -456,6 +459,46 @@ async def aiohttp_pages() -> AsyncIterator[Callable[[], int]]:
     await site.start()
     yield lambda: runner.addresses[0][1]
     await runner.cleanup()
+
+
+async def test_members_of_groups_are_read_page_by_page(desk: Desk, house: House, tmp_path: Path) -> None:
+    groups = [("none", []), ("ops", ["jane", "joe"]), ("empty", []), ("finance", ["jane"])]
+
+    async def answer(request: web.Request) -> web.Response:
+        first = int(request.query["startIndex"]) - 1
+        some = [
+            {"displayName": name, "members": [{"display": each} for each in who]} for name, who in groups[first:][:1]
+        ]
+        return web.json_response({"Resources": some})
+
+    app = web.Application()
+    app.router.add_get("/scim/Groups", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        connection = ConnectionSpec(kind="http", url=f"http://127.0.0.1:{runner.addresses[0][1]}/scim")
+        source = SourceSpec.model_validate(
+            {
+                "connection": "directory",
+                "path": "/Groups",
+                "items": "Resources",
+                "each": "members",
+                "columns": {"resource": "item.displayName", "subject": "each.display"},
+                "paging": {"kind": "page", "parameter": "startIndex"},
+            }
+        )
+        sources, window = Sources(desk.stage.database, lambda: house.sealer, reach), Window(NOW, NOW)
+        laid = await sources.lay("default", source, {"directory": connection}, tmp_path / "left.csv", window, 3)
+        assert laid.path.read_text().split() == [
+            '"resource","subject"', '"ops","jane"', '"ops","joe"', '"finance","jane"',
+        ]  # fmt: skip
+        with pytest.raises(TooMany):
+            await sources.lay("default", source, {"directory": connection}, tmp_path / "left.csv", window, 2)
+    finally:
+        await runner.cleanup()
+    with pytest.raises(Unreachable):
+        await sources.lay("default", source, {"directory": connection}, tmp_path / "left.csv", window, 3)
 
 
 async def test_what_is_found_here_is_compared_with_the_entitlement_ledger(desk: Desk) -> None:

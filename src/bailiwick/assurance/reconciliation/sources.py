@@ -205,9 +205,8 @@ class Sources:
                     raise Unreadable("the source sends us in a circle from page to page")
                 seen.add(asked)
                 answer = await _asked(outgoing, asked, headers)
-                items = rows_of(answer, source.items, source.each)
-                yield items
-                if paging is None or (paging.kind == "page" and not items):
+                yield rows_of(answer, source.items, source.each)
+                if paging is None or (paging.kind == "page" and not at(answer, source.items)):
                     return
                 if paging.kind == "page":
                     number += paging.step
