@@ -253,6 +253,9 @@ async def test_a_resolution_needs_a_change_and_is_confirmed_by_the_next_run(desk
     assert len(desk.stage.heard.open_alerts) == 1
     _, moves = await desk.findings.get("default", first.id)
     assert [move["state"] for move in moves] == ["acknowledged", "resolved", "resolved"]
+    events = [event for event in await desk.stage.people.events() if event.code == "BW7602"]
+    told = [(event.details["before"], event.details["after"]) for event in events if event.subject.id == first.id]
+    assert told == [("open", "acknowledged"), ("acknowledged", "resolved"), ("resolved", "resolved")]
     desk.write({"1": "1", "2": "1"}, {"1": "2", "2": "1"})  # what was confirmed is there again, within its period
     await desk.run()
     assert {each.key[0]: each.state for each in await desk.all()} == {"1": "open", "2": "open"}
@@ -305,6 +308,7 @@ async def test_a_snooze_mutes_and_nothing_more(desk: Desk) -> None:
     with pytest.raises(InvalidRequest):
         await desk.findings.snooze(desk.stage.context(), found.id, "root", NOW + timedelta(days=31))
     await desk.findings.snooze(desk.stage.context(), found.id, "root", NOW + timedelta(hours=2))
+    assert [event.code for event in await desk.stage.people.events()][-1] == "BW7602"
     assert (await desk.run()).verdict == "FAIL" and len(desk.stage.heard.fired) == 1
     desk.stage.clock.advance(7_201)
     await desk.run()

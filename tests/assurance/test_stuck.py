@@ -292,6 +292,8 @@ async def test_idempotent_work_is_started_again_and_given_up_after_the_declared_
         "item": "a",
         "state": "pending",
     }
+    acted = [event.details for event in await desk.stage.people.events() if event.code == "BW7612"]
+    assert [each["action"] for each in acted] == ["requeue", "requeue", "dead-letter"]
     shown = await desk.detector.items("default", "payouts")
     assert [each["outcome"] for each in shown["actions"]] == ["answered 202"] * 3
 
