@@ -341,11 +341,11 @@ async def _query(
             await cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
             await cursor.execute("SET LOCAL timezone = 'UTC'")
             asked = pgsql.SQL(_literals(query, window, opened))
-            await cursor.execute(pgsql.SQL("SELECT * FROM ({}) AS q LIMIT 0").format(asked))
+            await cursor.execute(pgsql.SQL("SELECT * FROM ({}\n) AS q LIMIT 0").format(asked))
             floating = [each.name for each in cursor.description or () if each.type_code in _FLOATS]
             if floating:
                 raise Unreadable(f"{', '.join(floating)}: a floating-point number holds no exact amount")
-            copy = pgsql.SQL("COPY (SELECT * FROM ({}) AS q LIMIT {}) TO STDOUT (FORMAT csv, HEADER true)")
+            copy = pgsql.SQL("COPY (SELECT * FROM ({}\n) AS q LIMIT {}) TO STDOUT (FORMAT csv, HEADER true)")
             stream = await asyncio.to_thread(target.open, "wb")
             try:
                 async with cursor.copy(copy.format(asked, pgsql.Literal(cap + 1))) as rows:
