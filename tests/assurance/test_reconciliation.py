@@ -548,9 +548,10 @@ async def test_a_role_that_no_event_gave_is_found(desk: Desk, house: House) -> N
 
     shipped = Path(reconciliation.__file__).parent.parent / "shipped" / "reconciliation.yaml"
     own = read_text(shipped.read_text(), "reconciliation.yaml")
-    (document,) = [each for each in own if each.name == "entitlements"]
-    planned = await desk.stage.books.plan("default", [document])
-    await desk.stage.books.apply(desk.stage.context(), [document], sha256=planned.sha256, by="root")
+    documents = [each for each in own if each.kind == "Reconciliation"]
+    planned = await desk.stage.books.plan("default", documents)
+    await desk.stage.books.apply(desk.stage.context(), documents, sha256=planned.sha256, by="root")
+    assert (await desk.reconciliations.run(desk.stage.context(), "siem")).verdict == "PASS"
     desk.reconciliations._sources = Sources(
         desk.stage.database, lambda: house.sealer, reach, before={"entitlements": follow}
     )

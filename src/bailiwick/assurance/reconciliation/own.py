@@ -27,9 +27,13 @@ OWN: dict[str, str] = {
     "ledger-end": """
         SELECT s.name AS sink, coalesce(
                  (SELECT max(first + count) FROM ledger.hashes h WHERE h.zone = s.zone AND h.level = 0), 0)
-               AS events FROM siem_sinks s WHERE s.zone = :zone AND s.enabled""",
+               AS events FROM siem_sinks s WHERE s.zone = :zone AND s.enabled
+        UNION ALL
+        SELECT '(signed head)', coalesce(max(first + count), 0) FROM ledger.hashes WHERE zone = :zone AND level = 0""",
     "siem-deliveries": """
         SELECT s.name AS sink, c.next_seq AS events, c.updated_at FROM siem_cursors c JOIN siem_sinks s ON s.id = c.sink
-        WHERE c.zone = :zone AND s.enabled""",
+        WHERE c.zone = :zone AND s.enabled
+        UNION ALL
+        SELECT '(signed head)', coalesce(max(size), 0), max(at) FROM ledger.heads WHERE zone = :zone""",
 }
 """SQL by name; ``:zone``, ``:since`` and ``:until`` are given."""
