@@ -16,6 +16,7 @@ NAMES = (
     "login",
     "login_directory",
     "slo",
+    "reconcile",
 )
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import typer
 from rig import Stack, installation
 
+from bailiwick.assurance.book import read_text
 from bailiwick.cli.main import COMMANDS
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
@@ -74,6 +75,7 @@ READ_ONLY = {
 }
 # Commands that act through something whose events are proven elsewhere.
 THROUGH_OTHERS = {
+    "recon accept": "needs an active waiver; tests/assurance prove its event",
     "demo": "calls the API",
     "idp test": "needs a provider; tests/stack/test_directory.py proves its event",
     "witness": "another party's process, which has no ledger",
@@ -163,6 +165,50 @@ def book_with_one_more(stack: Stack, tmp: Path) -> str:
         kept = {name: each[name] for name in ("apiVersion", "kind", "metadata", "spec")}
         (folder / f"{number}.yaml").write_text(json.dumps(kept))
     return str(folder)
+_BOOK = """
+apiVersion: bailiwick/v1
+kind: Connection
+metadata: {{name: desk}}
+spec: {{kind: files, directory: {0}}}
+---
+apiVersion: bailiwick/v1
+kind: Reconciliation
+metadata: {{name: walk}}
+spec:
+  owner: reconciliation
+  left: {{connection: desk, file: left.csv}}
+  right: {{connection: desk, file: right.csv}}
+  keys: [{{left: item, right: item}}]
+---
+apiVersion: bailiwick/v1
+kind: Machine
+metadata: {{name: walk}}
+spec:
+  owner: reconciliation
+  source: {{connection: desk, file: left.csv}}
+  states: {{open: {{limit: 1h}}}}
+"""
+
+
+def applied(stack: Stack, tmp: Path) -> str:
+    """The name of a reconciliation, and of a machine, that the book of the zone has from then on."""
+    (tmp / "left.csv").write_text("item,state\na,open\nb,open\n")
+    (tmp / "right.csv").write_text("item\nb\n")
+    layout = Layout(stack.data_dir)
+    documents = read_text(_BOOK.format(tmp), "walk.yaml")
+    with psycopg.connect(EmbeddedPostgres(layout).url(), autocommit=True) as connection:
+        for each in documents:
+            connection.execute(
+                "INSERT INTO bailiwick.assurance_documents (zone, kind, name, version, revision, spec, sha256, in_force,"
+                " applied_at, applied_by) VALUES ('default', %s, %s, 1, 1000, %s, %s, true, now(), 'walk')",
+                (each.kind, each.name, json.dumps(each.spec), each.sha256),
+            )
+    return "walk"
+
+
+def finding(stack: Stack) -> str:
+    """The id of the finding that the reconciliation of the walk made."""
+    return str(stack.admin("GET", "/api/v1/findings?reconciliation=walk").json["items"][0]["id"])
 
 
 Prepare = Callable[[Stack, Path], list[str]]
@@ -201,6 +247,16 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "audit archive seal": (lambda stack, tmp: [], codes.ARCHIVE_ASKED),
     "audit archive verify": (lambda stack, tmp: [], codes.ARCHIVE_VERIFIED),
     "audit archive hold": (lambda stack, tmp: ["--place", "--reason", "walk"], codes.ARCHIVE_HOLD_PLACED),
+    "recon run": (lambda stack, tmp: [applied(stack, tmp)], codes.RECONCILIATION_RUN),
+    "recon list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "recon report": (lambda stack, tmp: ["walk"], codes.AUDIT_READ),
+    "recon findings": (lambda stack, tmp: ["walk"], codes.AUDIT_READ),
+    "recon ack": (lambda stack, tmp: [finding(stack)], codes.FINDING_MOVED),
+    "recon snooze": (lambda stack, tmp: [finding(stack)], codes.FINDING_MOVED),
+    "recon resolve": (lambda stack, tmp: [finding(stack), "--change", "CHG-1"], codes.FINDING_MOVED),
+    "stuck detect": (lambda stack, tmp: [], codes.STUCK_RUN),
+    "stuck list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "stuck act": (lambda stack, tmp: ["walk", "a", "recheck"], codes.STUCK_ACTED),
     "evidence record": (lambda stack, tmp: ["--check", "walk", "--attest", "it was walked"], codes.EVIDENCE_RECORDED),
     "evidence list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "evidence show": (lambda stack, tmp: [record_of(stack)], codes.AUDIT_READ),
@@ -260,6 +316,8 @@ def test_every_command_that_changes_or_reads_something_leaves_its_event(stack: S
         assert done.returncode in expected, (name, done.stdout + done.stderr)
         # nothing is sealed or was measured yet, which is no data and no failure
         expected = 3 if name in ("audit archive verify", "slo report", "kpi build") else 0
+        # nothing is sealed yet, which is no data and no failure
+        expected = {"audit archive verify": 3, "recon run": 1, "recon report": 1, "recon findings": 1}.get(name, 0)
         assert done.returncode == expected, (name, done.stdout + done.stderr)
         if name == "down":
             stopped = before

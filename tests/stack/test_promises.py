@@ -133,6 +133,16 @@ _NO_MUTATION = {
     "POST /api/v1/registers/{register}/{name}": "leaves register.item.changed",
     "POST /api/v1/slos/gate": "asks; leaves slo.gate-answered",
     "POST /api/v1/reports/made/{identifier}/signatures": "takes a second person; leaves report.signed (tests/assurance)",
+    # they need a book with something to compare and to watch (tests/assurance)
+    "POST /api/v1/reconciliations/{name}/runs": "leaves reconciliation.run",
+    **{
+        f"POST /api/v1/findings/{{finding_id}}/{move}": "leaves finding.moved"
+        for move in ("acknowledge", "resolve", "accept", "snooze")
+    },
+    "POST /api/v1/stuck/detect": "leaves stuck.run",
+    "POST /api/v1/stuck/{name}/detect": "leaves stuck.run",
+    "POST /api/v1/stuck/{name}/actions": "leaves stuck.acted",
+    "POST /api/v1/stuck/{name}/heartbeat": "says that a worker lives, every few seconds",
     "POST /api/v1/approvals/{approval_id}/approve": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/reject": "leaves approval.voted",
     "POST /api/v1/approvals/{approval_id}/withdraw": "leaves approval.withdrawn",

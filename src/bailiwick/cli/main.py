@@ -41,6 +41,8 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),
     "db": Entry("bailiwick.cli.db:app", "Show where the schema stands; bring it up to date."),
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),
+    "recon": Entry("bailiwick.cli.recon:app", "Compare what must agree; settle what does not."),
+    "stuck": Entry("bailiwick.cli.stuck:app", "Show work that stands still; look again, start it again."),
     "config": Entry("bailiwick.cli.config:app", "Compare the settings with defaults and with what runs."),
     "kek": Entry("bailiwick.cli.kek:app", "Rotate the key that wraps every stored secret."),
     "assurance": Entry(

@@ -192,6 +192,11 @@ REGISTER_CHANGED = EventType("BW7321", "register.item.changed")
 # 75xx assurance: overrides
 
 # 76xx assurance: reconciliation, stuck work
+RECONCILIATION_RUN = EventType("BW7601", "reconciliation.run")
+FINDING_MOVED = EventType("BW7602", "finding.moved")
+ENTITLEMENT_POSTED = EventType("BW7603", "entitlement.posted")
+STUCK_RUN = EventType("BW7611", "stuck.run")
+STUCK_ACTED = EventType("BW7612", "stuck.acted")
 
 # 77xx assurance: service levels, capacity, key figures
 REPORT_PRODUCED = EventType("BW7701", "report.produced")

@@ -477,6 +477,41 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     # --- 74xx assurance: waivers, secrets
     # --- 75xx assurance: overrides
     # --- 76xx assurance: reconciliation, stuck work
+    codes.RECONCILIATION_RUN: (
+        _always("run", "str", "id of the run"),
+        _always("mode", "str", "`delta`, `full`, `manual` or `verify`"),
+        _always("period", "str", "the period that was compared"),
+        _always("verdict", "str", "what came of it"),
+        _always("report", "str", "SHA-256 of the report, empty where none could be made"),
+        _always("new", "int", "findings that were not known"),
+        _always("open", "int", "findings of this run that nobody settled"),
+    ),
+    codes.FINDING_MOVED: (
+        _always("rule", "str", "what found it"),
+        _always("period", "str", "the period it is a finding of"),
+        _always("before", "str", "state before"),
+        _always("after", "str", "state from then on"),
+        _always("why", "str", "the change, the waiver, or what a run saw"),
+    ),
+    codes.ENTITLEMENT_POSTED: (
+        _always("resource", "str", "what is given or taken"),
+        _always("granted", "bool", "whether it is given"),
+        _always("posting", "str", "id of the posting"),
+        _always("cause", "str", "what it goes back to"),
+    ),
+    codes.STUCK_RUN: (
+        _always("run", "str", "id of the run"),
+        _always("verdict", "str", "what came of it"),
+        _always("approaching", "int", "items past 80 % of their limit"),
+        _always("stuck", "int", "items past their limit"),
+        _always("critical", "int", "items past twice their limit, or in a state that nobody declared"),
+    ),
+    codes.STUCK_ACTED: (
+        _always("machine", "str", "the state machine"),
+        _always("action", "str", "`recheck`, `requeue` or `dead-letter`"),
+        _always("state", "str", "the state it was in"),
+        _always("result", "str", "what came of it"),
+    ),
     # --- 77xx assurance: service levels, capacity, key figures
     codes.REPORT_PRODUCED: (
         _always("kind", "str", "kind of the report"),

@@ -219,6 +219,11 @@ MAPPING: Mapping[EventType, Mapped] = {
     # --- 74xx assurance: waivers, secrets
     # --- 75xx assurance: overrides
     # --- 76xx assurance: reconciliation, stuck work
+    codes.RECONCILIATION_RUN: _call("Read", "access", INFO, MEDIUM),
+    codes.FINDING_MOVED: _finding("Update", LOW),
+    codes.ENTITLEMENT_POSTED: _entity("Update", "change", LOW),
+    codes.STUCK_RUN: _call("Read", "access", INFO, MEDIUM),
+    codes.STUCK_ACTED: _entity("Update", "change", LOW),
     # --- 77xx assurance: service levels, capacity, key figures
     codes.REPORT_PRODUCED: _entity("Create", "creation"),
     codes.REPORT_SIGNED: _entity("Update", "change", LOW),

@@ -58,6 +58,12 @@ REASONS: dict[str, Reason] = {
     # --- assurance: waivers, secrets
     # --- assurance: overrides
     # --- assurance: reconciliation, stuck work
+    "change_required": Reason(422, "A finding is resolved by a change, whose id must be named."),
+    "waiver_not_covering": Reason(409, "The waiver does not cover this now; only an active one that does, accepts it."),
+    "not_idempotent": Reason(
+        409, "This is not declared safe to do twice; it takes two persons: ask for it as an override."
+    ),
+    "attempts_left": Reason(409, "It goes to the dead letters only after as many attempts as the machine declares."),
     # --- assurance: service levels, capacity, key figures
     "window_open": Reason(409, "The window of the report is not over yet."),
     "own_report": Reason(403, "Whoever produced a report does not sign it."),

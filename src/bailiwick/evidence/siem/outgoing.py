@@ -50,7 +50,7 @@ ELSEWHERE = frozenset({404, 405, 410})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a destination answered; of the body the first 64 KiB."""
+    """What a destination answered; of the body the first 64 KiB where nothing else was asked for."""
 
     status: int
     headers: Mapping[str, str]
@@ -63,10 +63,12 @@ class Answer:
 
 
 class Outgoing:
-    """Connections to one destination. ``ca``: PEM certificates to trust in place of the system's."""
+    """Connections to one destination. ``ca``: PEM certificates to trust in place of the system's; ``most``: how many
+    bytes of an answer are read."""
 
-    def __init__(self, reach: Reach, *, timeout_s: float, ca: str = "") -> None:
+    def __init__(self, reach: Reach, *, timeout_s: float, ca: str = "", most: int = _MOST_ANSWERED) -> None:
         self._reach = reach
+        self._most = most
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(10.0, timeout_s))
         self._ca = ca
         self._session: aiohttp.ClientSession | None = None
@@ -90,8 +92,8 @@ class Outgoing:
             async with self._opened().request(
                 method, target, data=body, headers=sent, allow_redirects=False, auto_decompress=False
             ) as answer:
-                head = await answer.content.read(_MOST_ANSWERED)
-                while len(head) < _MOST_ANSWERED and (more := await answer.content.read(_MOST_ANSWERED - len(head))):
+                head = await answer.content.read(self._most)
+                while len(head) < self._most and (more := await answer.content.read(self._most - len(head))):
                     head += more
                 if not answer.content.at_eof():
                     answer.close()

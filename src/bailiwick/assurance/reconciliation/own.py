@@ -1,0 +1,39 @@
+"""What we have of our own to compare: every set of rows by a name, as one fixed query of a zone."""
+
+from __future__ import annotations
+
+OWN: dict[str, str] = {
+    # what somebody is given here, as it stands
+    "memberships": """
+        SELECT m.username AS subject, g.name AS resource, m.source, m.added_at FROM group_members m
+        JOIN groups g ON g.id = m.group_id WHERE m.zone = :zone""",
+    "roles": "SELECT username AS subject, role AS resource FROM users WHERE zone = :zone AND is_active",
+    "people": "SELECT username, email, external_id, provider, is_active FROM users WHERE zone = :zone",
+    "groups": "SELECT name, external_id, source, role FROM groups WHERE zone = :zone",
+    "grants": """
+        SELECT a.name AS subject, s.key || '#' || scope.value AS resource FROM applications a
+        CROSS JOIN LATERAL jsonb_each(a.grants) s CROSS JOIN LATERAL jsonb_array_elements_text(s.value) scope (value)
+        WHERE a.zone = :zone AND a.is_active""",
+    # what the entitlement ledger says is given
+    "entitlements": """
+        SELECT subject, resource, sum(amount) AS granted FROM entitlement_legs
+        WHERE zone = :zone AND leg = 'desired' GROUP BY subject, resource HAVING sum(amount) <> 0""",
+    # what was let through, as the ledger holds it, and as the access log of the API counts
+    "ledger-hours": """
+        SELECT to_char(date_trunc('hour', at AT TIME ZONE 'UTC'), 'YYYY-MM-DD"T"HH24:00:00"Z"') AS hour,
+               coalesce(server, '') AS server, count(*) AS events FROM ledger.events
+        WHERE zone = :zone AND code LIKE 'BW4%' AND at >= :since AND at < :until GROUP BY 1, 2""",
+    # how far the ledger reaches, and how far each destination was told of it
+    "ledger-end": """
+        SELECT s.name AS sink, coalesce(
+                 (SELECT max(first + count) FROM ledger.hashes h WHERE h.zone = s.zone AND h.level = 0), 0)
+               AS events FROM siem_sinks s WHERE s.zone = :zone AND s.enabled
+        UNION ALL
+        SELECT '(signed head)', coalesce(max(first + count), 0) FROM ledger.hashes WHERE zone = :zone AND level = 0""",
+    "siem-deliveries": """
+        SELECT s.name AS sink, c.next_seq AS events, c.updated_at FROM siem_cursors c JOIN siem_sinks s ON s.id = c.sink
+        WHERE c.zone = :zone AND s.enabled
+        UNION ALL
+        SELECT '(signed head)', coalesce(max(size), 0), max(at) FROM ledger.heads WHERE zone = :zone""",
+}
+"""SQL by name; ``:zone``, ``:since`` and ``:until`` are given."""
