@@ -87,7 +87,7 @@ async def test_what_the_browser_takes_along_is_bound_to_it(house: House, browser
     assert asked["redirect_uri"] == f"{house.settings.issuer}/api/v1/auth/oidc/corp/callback"
     assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) == 43
     cookie = answer.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie and "Max-Age=600" in cookie
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie and "Max-Age=600" in cookie
     row = await house.value("SELECT row_to_json(o)::text FROM oidc_sign_ins o")
     secrets = [asked["state"], asked["nonce"], *browser.cookies.values()]
     assert not any(secret in row for secret in secrets), "the database must not be enough to finish a sign-in"

@@ -70,7 +70,7 @@ async def test_an_account_is_linked_where_an_administrator_said_so(house: House)
     assert await refused(house, replace(JANE, username="jane")) == "account_not_linked"
     async with house.database.begin() as tx:
         await tx.run("UPDATE users SET external_id = 'sub-1' WHERE username = 'jane'")
-    linked = await arrive(house, replace(JANE, role=None))
+    linked = await arrive(house, replace(JANE, role=None), link_by_id=True)
     assert (linked.user["username"], linked.user["role"], linked.created) == ("jane", "operator", False)
     assert [event.details["by"] for event in await house.events() if event.name == "user.linked"] == ["external id"]
 
@@ -123,7 +123,7 @@ async def test_the_last_administrator_does_not_lose_his_role_by_signing_in(house
     await house.user("root")
     async with house.database.begin() as tx:
         await tx.run("UPDATE users SET external_id = 'sub-1'")
-    assert await refused(house, replace(JANE, username="root", email="", role="viewer")) == "conflict"
+    assert await refused(house, replace(JANE, username="root", email="", role="viewer"), link_by_id=True) == "conflict"
 
 
 @pytest.mark.parametrize(

@@ -94,16 +94,14 @@ def create(
     json_: AsJson = False,
 ) -> int:
     """Make an account, and print the link by which the person chooses a password: once, for three days."""
-    import re
-
     from bailiwick.identity.users import NewUser
-    from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN
+    from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN, matches
     from bailiwick.kernel.permissions import Role
 
     if role not in set(Role):
         raise CommandFailed(USAGE, f"--role is one of {', '.join(Role)}")
     for told, pattern in ((name, NAME_PATTERN), (email, EMAIL_PATTERN)):
-        if not re.fullmatch(pattern.removeprefix("^").removesuffix("$"), told):
+        if not matches(pattern, told):
             raise CommandFailed(USAGE, f"{told!r} is not of the form wanted")
     if not full_name.isprintable() or len(full_name) > 200:
         raise CommandFailed(USAGE, "--full-name is too long or not printable")

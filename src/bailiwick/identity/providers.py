@@ -47,6 +47,10 @@ class Options(Protocol):
         """Where the secrets are sent, as text: another address needs the secrets anew."""
         ...
 
+    def vouches_as(self, name: str) -> str:
+        """What ``user_identities`` calls the provider, ``name`` being its name here."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -297,7 +301,9 @@ class Providers:
             before = await find(tx, context.zone, name, lock=True)
             guard(before.version)
             users = await tx.value(
-                "SELECT count(*) FROM users WHERE zone = :zone AND provider = :name", zone=context.zone, name=name
+                "SELECT count(*) FROM user_identities WHERE zone = :zone AND provider = :known_as",
+                zone=context.zone,
+                known_as=options_of(before).vouches_as(name),
             )
             if users:
                 raise Conflict("Users have come by this provider; disable it instead.", reason="in_use", users=users)

@@ -44,7 +44,11 @@ CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "externa
 # who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
 _WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
-_SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = :hash"
+USER_COLUMNS = """*, ARRAY(SELECT i.provider FROM user_identities i
+  WHERE i.zone = users.zone AND i.username = users.username ORDER BY i.provider) AS providers"""
+"""What :func:`user_of` reads of the table ``users``."""
+
+_SELECT_INVITED = f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND invitation_hash = :hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class User:
     """One user as stored. ``role`` is the one that holds; ``own_role`` the one without what groups give.
 
     ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
-    ``profile`` what else it says of him (SCIM). ``provider``: by which identity provider he comes.
+    ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him.
     """
 
     id: str
@@ -67,7 +71,7 @@ class User:
     must_change_password: bool
     has_password: bool
     invited: bool
-    provider: str | None
+    providers: tuple[str, ...]
     external_id: str | None
     profile: Mapping[str, str]
     last_login_at: datetime | None
@@ -88,7 +92,7 @@ class User:
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
-            "provider": self.provider,
+            "providers": [*self.providers],
             "external_id": self.external_id,
             "last_login_at": self.last_login_at,
             "version": self.version,
@@ -151,6 +155,12 @@ def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
         raise _may_not_widen()
 
 
+def _require_a_password(user: User) -> None:
+    """Refuse to make a way around the provider for somebody whom it alone lets in."""
+    if user.providers and not user.has_password and not user.invited:
+        raise Conflict(f"The user comes by {', '.join(user.providers)} and has no password here.")
+
+
 def _may_not_widen() -> Denied:
     return Denied(
         "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
@@ -197,7 +207,7 @@ class Users:
                 "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
                 " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
                 " :role, :is_active, :mfa_enabled, :hash, :external_id, cast(:profile AS jsonb), :now, :now)"
-                " ON CONFLICT DO NOTHING RETURNING *",
+                f" ON CONFLICT DO NOTHING RETURNING {USER_COLUMNS}",
                 id=self._ids(),
                 zone=context.zone,
                 username=new.username,
@@ -230,8 +240,7 @@ class Users:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _locked(tx, context.zone, username)
-            if user.provider is not None:
-                raise Conflict(f"The user comes by {user.provider} and has no password here.")
+            _require_a_password(user)
             invitation = await self._invite(tx, context.zone, user.id)
             await self._record(tx, codes.USER_CHANGED, context, username, role=user.role, changed=["invitation"])
         return invitation
@@ -247,6 +256,8 @@ class Users:
             await require_active(tx, context.zone)
             await lock_administrators(tx, context.zone)
             user = await _locked(tx, context.zone, username)
+            if not at_the_machine:
+                _require_a_password(user)
             administrated = await administrates(tx, context.zone, username)
             await tx.run(
                 "UPDATE users SET password_hash = NULL, must_change_password = false, version = version + 1,"
@@ -411,7 +422,7 @@ class Users:
         """Users by name after ``after``, at most ``limit``, and the name the next page starts after."""
         async with self._database.begin() as tx:
             rows = await tx.all(
-                "SELECT * FROM users WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
+                f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
                 zone=zone,
                 after=after,
                 limit=limit + 1,
@@ -456,7 +467,7 @@ class Users:
             row = await tx.one(
                 "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
                 " mfa_enabled = :mfa_enabled, external_id = :external_id, profile = cast(:profile AS jsonb),"
-                " version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
+                f" version = version + 1, updated_at = :now WHERE id = :id RETURNING {USER_COLUMNS}",
                 **{**wanted, "profile": json.dumps(dict(wanted["profile"]))},
                 now=now,
                 id=before.id,
@@ -464,7 +475,7 @@ class Users:
         except IntegrityError:
             raise Conflict("The e-mail address is taken.", reason="already_exists") from None
         await settle_roles(tx, before.zone, [before.username])
-        row = await tx.one("SELECT * FROM users WHERE id = :id", id=before.id)
+        row = await tx.one(f"SELECT {USER_COLUMNS} FROM users WHERE id = :id", id=before.id)
         assert row is not None
         return row
 
@@ -550,7 +561,9 @@ def _digest(token: str) -> bytes:
 
 
 async def _read(tx: Transaction, zone: str, username: str) -> User:
-    row = await tx.one("SELECT * FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username)
+    row = await tx.one(
+        f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username
+    )
     if row is None:
         raise NotFound(f"There is no user {username}.")
     return user_of(row)
@@ -558,7 +571,9 @@ async def _read(tx: Transaction, zone: str, username: str) -> User:
 
 async def _locked(tx: Transaction, zone: str, username: str) -> User:
     row = await tx.one(
-        "SELECT * FROM users WHERE zone = :zone AND username = :username FOR UPDATE", zone=zone, username=username
+        f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND username = :username FOR UPDATE",
+        zone=zone,
+        username=username,
     )
     if row is None:
         raise NotFound(f"There is no user {username}.")
@@ -580,7 +595,7 @@ def user_of(row: Row) -> User:
         row["must_change_password"],
         row["password_hash"] is not None,
         row["invitation_hash"] is not None,
-        row["provider"],
+        tuple(row.get("providers") or ()),
         row["external_id"],
         row["profile"],
         row["last_login_at"],

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import structlog
-
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_client import ProviderClient, ProviderClients, Tokens, with_query
 from bailiwick.identity.login.oidc_options import Claimed, OidcOptions, claimed, may_return_to
 from bailiwick.identity.login.oidc_tokens import (
@@ -32,10 +31,10 @@ from bailiwick.identity.login.oidc_tokens import (
     verify_logout_token,
 )
 from bailiwick.identity.login.oidc_walk import redirect_uri
-from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
+from bailiwick.identity.login.outcomes import Finished, SignedIn
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
-from bailiwick.identity.provisioning import Arrival, provision
+from bailiwick.identity.provisioning import Arrival
 from bailiwick.identity.sessions import Sessions, printable
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
@@ -52,14 +51,12 @@ COOKIE_PREFIX = "bw-oidc-"
 
 _TAKE = """
 DELETE FROM oidc_sign_ins WHERE state_hash = :state AND zone = :zone AND browser_hash = :browser
-RETURNING provider_id, return_to, expires_at
+RETURNING provider_id, return_to, as_cookie, expires_at
 """
 _LIVE = """
 SELECT id, username FROM sessions WHERE zone = :zone AND ended_at IS NULL AND origin->>'issuer' = :issuer
 AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid) ORDER BY id FOR UPDATE
 """
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +79,6 @@ class Returned:
     issuer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A sign-in that ended well, and where the browser wanted to go."""
-
-    outcome: SignedIn
-    return_to: str
-
-
 class OidcLogin:
     """Signs people in by the OpenID providers of a zone, and out when a provider says so."""
 
@@ -102,7 +91,7 @@ class OidcLogin:
         settings: Settings,
         providers: Providers,
         clients: ProviderClients,
-        sign_ins: SignIns,
+        admissions: Admissions,
         sessions: Sessions,
         revocations: Revoke,
     ) -> None:
@@ -113,13 +102,13 @@ class OidcLogin:
         self._settings = settings
         self._providers = providers
         self._clients = clients
-        self._sign_ins = sign_ins
+        self._admissions = admissions
         self._sessions = sessions
         self._revocations = revocations
 
     # ------------------------------------------------------------------ there
 
-    async def begin(self, context: Context, name: str | None, return_to: str) -> Begun:
+    async def begin(self, context: Context, name: str | None, return_to: str, *, as_cookie: bool = False) -> Begun:
         """Begin a sign-in by the provider ``name``, or by the zone's default one.
 
         Raises ``NotFound``, ``InvalidRequest`` for a place we do not return to, and ``Unavailable``
@@ -137,14 +126,15 @@ class OidcLogin:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             await tx.run(
-                "INSERT INTO oidc_sign_ins (state_hash, zone, provider_id, browser_hash, return_to, created_at,"
-                " expires_at) SELECT :state, :zone, id, :browser, :return_to, :now, :until FROM identity_providers"
-                " WHERE id = :provider",
+                "INSERT INTO oidc_sign_ins (state_hash, zone, provider_id, browser_hash, return_to, as_cookie,"
+                " created_at, expires_at) SELECT :state, :zone, id, :browser, :return_to, :as_cookie, :now, :until"
+                " FROM identity_providers WHERE id = :provider",
                 state=_digest(state),
                 zone=context.zone,
                 provider=provider.id,
                 browser=_digest(secret),
                 return_to=return_to,
+                as_cookie=as_cookie,
                 now=now,
                 until=now + SIGN_IN_LIFE,
             )
@@ -170,7 +160,7 @@ class OidcLogin:
         ``account_disabled``, ``mfa_required`` …), ``Denied`` (``not_provisioned``, ``account_not_linked``) and
         ``Unavailable`` (``provider_unavailable``).
         """
-        provider, return_to = await self._take(context, name, returned.state, secret)
+        provider, begun = await self._take(context, name, returned.state, secret)
         options: OidcOptions = options_of(provider)
         try:
             client = await self._client(provider)
@@ -184,16 +174,10 @@ class OidcLogin:
                 raise ProviderFault("the claim that names the person is missing or not a name")
         except ProviderFault as fault:
             raise await self._refused(context, provider.name, fault) from None
-        try:
-            outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
-        except BailiwickError as error:
-            await self._record(context, provider.name, error.reason, subject=person.username)
-            raise
-        if isinstance(outcome, FactorDue):
-            raise outcome.error()
-        return Finished(outcome, return_to)
+        outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
+        return Finished(outcome, begun["return_to"], begun["as_cookie"])
 
-    async def _take(self, context: Context, name: str | None, state: str, secret: str) -> tuple[Provider, str]:
+    async def _take(self, context: Context, name: str | None, state: str, secret: str) -> tuple[Provider, Row]:
         """Use up the sign-in, and answer its provider as it is now."""
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
@@ -204,7 +188,7 @@ class OidcLogin:
         if row is None or provider is None or mixed_up or row["expires_at"] <= self._clock.now():
             await self._record(context, name or "", "sign_in_not_begun", cause="mix-up" if mixed_up else "")
             raise Unauthenticated(reason="sign_in_not_begun")
-        return provider, row["return_to"]
+        return provider, row
 
     def _check_answer(self, options: OidcOptions, metadata: Metadata, returned: Returned) -> None:
         # RFC 9207 §2.4, also for errors: another provider's answer is not looked at further
@@ -235,12 +219,11 @@ class OidcLogin:
 
     async def _admit(
         self, context: Context, provider: Provider, options: OidcOptions, person: Claimed, issued: float
-    ) -> SignedIn | FactorDue:
+    ) -> SignedIn:
         """Find or make the account, and conclude."""
-        # linked by issuer and subject, whatever the provider is called here or led to later
         arrival = Arrival(
-            f"oidc:{options.issuer}", person.subject, person.username, person.email, person.full_name, person.role,
-            person.groups,
+            options.vouches_as(provider.name), person.subject, person.username, person.email, person.full_name,
+            person.role, person.groups,
         )  # fmt: skip
         origin = {
             "issuer": options.issuer,
@@ -248,25 +231,14 @@ class OidcLogin:
             "sid": person.sid,
             "provider": provider.name,
         }
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
+
+        async def still_meant(tx: Transaction) -> None:
             if (await _by_id(tx, context.zone, provider.id, lock="FOR SHARE")) is None:
                 raise NotFound("The identity provider was disconnected meanwhile.")
             await self._not_signed_out(tx, context.zone, origin, issued)
-            found = await provision(
-                tx,
-                context,
-                arrival,
-                now=self._clock.now(),
-                ids=self._ids,
-                recorder=self._recorder,
-                create=options.create_users,
-                link_by_id=options.link_by_external_id,
-            )
-            outcome = await self._sign_ins.conclude(tx, context, found.user, "oidc", person.amr, origin)
-        if found.revision is not None:
-            await self._revocations.settle(found.revision, context)
-        return outcome
+
+        by = Admitted(provider.name, "oidc", options.create_users, options.link_by_external_id)
+        return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=still_meant)
 
     async def _not_signed_out(self, tx: Transaction, zone: str, origin: Mapping[str, str], issued: float) -> None:
         """Refuse a sign-in that the provider ended while it was under way."""
@@ -411,21 +383,8 @@ class OidcLogin:
         await self._record(context, name, reason, cause=printable(fault.told, 200))
         return Unavailable(reason=reason) if fault.away else Unauthenticated(reason=reason)
 
-    async def _record(self, context: Context, name: str, reason: str, *, cause: str = "", subject: str = "") -> None:
-        log.warning("authentication failed", zone=context.zone, provider=name, ip=context.network.ip, reason=reason,
-                    cause=cause)  # fmt: skip
-        async with self._database.begin() as tx:
-            await self._recorder.record(
-                tx,
-                codes.AUTH_LOGIN_FAILURE,
-                "failure",
-                context,
-                subject=Subject(id=printable(subject, 100), type="user") if subject else None,
-                reasons=(reason,),
-                method="oidc",
-                provider=name,
-                cause=cause,
-            )
+    async def _record(self, context: Context, name: str, reason: str, *, cause: str = "") -> None:
+        await self._admissions.refused(context, "oidc", name, reason, cause=cause)
 
 
 class _Declined(ProviderFault):

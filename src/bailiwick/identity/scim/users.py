@@ -18,7 +18,7 @@ from bailiwick.identity.users import NewUser, User, Users, user_of
 from bailiwick.inventory.zones import VersionGuard
 from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.errors import NotFound
-from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN
+from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN, matches
 
 _IN_GROUP = (
     "EXISTS (SELECT 1 FROM group_members m JOIN groups g ON g.id = m.group_id"
@@ -210,7 +210,7 @@ def _wanted(body: Mapping[str, Any], *, fill: bool) -> dict[str, Any]:
 
 def _username(body: Mapping[str, Any]) -> str:
     name = part(body, "username")
-    if not isinstance(name, str) or not re.fullmatch(USER_NAME_PATTERN.removeprefix("^").removesuffix("$"), name):
+    if not isinstance(name, str) or not matches(USER_NAME_PATTERN, name):
         raise ScimError("invalidValue", "userName is 1 to 100 letters, digits and . _ @ + - after a letter or digit.")
     return name
 
@@ -237,11 +237,7 @@ def _email(emails: Any) -> str:
         return ""
     primary = [each for each in found if part(each, "primary") in (True, "true", "True")]
     address = part((primary or found)[-1 if primary else 0], "value")
-    if (
-        not isinstance(address, str)
-        or len(address) > 254
-        or not re.fullmatch(EMAIL_PATTERN.removeprefix("^").removesuffix("$"), address)
-    ):
+    if not isinstance(address, str) or len(address) > 254 or not matches(EMAIL_PATTERN, address):
         raise ScimError("invalidValue", "That is no e-mail address.")
     return address
 

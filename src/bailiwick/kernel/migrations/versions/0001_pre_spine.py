@@ -75,7 +75,6 @@ CREATE TABLE identity_providers (
   updated_at timestamptz NOT NULL,
   UNIQUE (zone, name)
 );
--- Who came by an identity provider has its name and what it calls him; nobody else has either.
 CREATE TABLE users (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
@@ -86,8 +85,6 @@ CREATE TABLE users (
   role text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
   own_role text CHECK (own_role IN ('admin', 'operator', 'auditor', 'viewer', 'none')),
   external_id text,
-  provider text,
-  subject text,
   profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
   mfa_enabled boolean NOT NULL DEFAULT false,
@@ -99,11 +96,7 @@ CREATE TABLE users (
   version int NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  UNIQUE (zone, username),
-  UNIQUE (zone, provider, subject),
-  FOREIGN KEY (zone, provider) REFERENCES identity_providers (zone, name),
-  CHECK ((provider IS NULL) = (subject IS NULL)),
-  CHECK (provider IS NULL OR password_hash IS NULL)
+  UNIQUE (zone, username)
 );
 CREATE UNIQUE INDEX ON users (zone, lower(email)) WHERE email <> '';
 CREATE INDEX ON users (zone, external_id);
@@ -298,6 +291,7 @@ CREATE TABLE oidc_sign_ins (
   provider_id text NOT NULL REFERENCES identity_providers (id) ON DELETE CASCADE,
   browser_hash bytea NOT NULL,
   return_to text NOT NULL,
+  as_cookie boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL
 );
@@ -330,6 +324,7 @@ CREATE TABLE saml_requests (
   relay_hash bytea NOT NULL,
   browser_hash bytea NOT NULL,
   return_to text NOT NULL,
+  as_cookie boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL
 );
