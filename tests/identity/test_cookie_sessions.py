@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from openid_provider import Browser, Provider, connect, running
 
-from bailiwick.identity.cookie_sessions import DEV_SESSION_COOKIE, REFRESH_COOKIE, SESSION_COOKIE, CookieSessions
-from openid_provider import Browser, Provider, connect
+from bailiwick.identity.cookie_sessions import PLAIN_SESSION_COOKIE, REFRESH_COOKIE, SESSION_COOKIE, CookieSessions
 from people_fixtures import PASSWORD, Answer, House
 
 HERE = "https://bailiwick.example.com"
@@ -48,6 +49,12 @@ class Page:
     async def sign_in(self, username: str = "root", **headers: str) -> Answer:
         body = {"username": username, "password": PASSWORD}
         return await self.call("POST", LOGIN, body, x_bailiwick_session="cookie", **headers)
+
+
+@pytest.fixture
+async def provider(house: House) -> AsyncIterator[Provider]:
+    async with running(Provider(house.clock.time)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -232,13 +239,13 @@ async def test_an_openid_provider_s_answer_sets_cookies_and_goes_on(house: House
     assert signed_out.status == 200 and page.cookies == {}
 
 
-async def test_in_development_over_plain_http_the_names_differ(house: House) -> None:
+async def test_over_plain_http_the_names_differ(house: House) -> None:
     local = house.settings.model_copy(update={"dev": True, "public_url": "http://127.0.0.1:8080"})
     house.cookies = CookieSessions(local, house.ids)
     await house.user("root")
     page = Page(house)
     answer = await page.sign_in(origin="http://127.0.0.1:8080")
-    assert answer.status == 200 and DEV_SESSION_COOKIE in page.cookies
+    assert answer.status == 200 and PLAIN_SESSION_COOKIE in page.cookies
     assert not any("Secure" in cookie for cookie in answer.cookies)
     assert (await page.call("GET", "/api/v1/auth/me")).status == 200
 

@@ -30,9 +30,9 @@ from bailiwick.kernel.settings import Settings
 
 SESSION_COOKIE = "__Host-bailiwick_session"
 REFRESH_COOKIE = "__Secure-bailiwick_refresh"
-# a browser keeps neither prefix over plain HTTP, which only development mode speaks
-DEV_SESSION_COOKIE = "bailiwick_dev_session"
-DEV_REFRESH_COOKIE = "bailiwick_dev_refresh"
+# a browser keeps neither prefix over plain HTTP, which is spoken on loopback alone
+PLAIN_SESSION_COOKIE = "bailiwick_plain_session"
+PLAIN_REFRESH_COOKIE = "bailiwick_plain_refresh"
 CSRF_HEADER = "x-csrf-token"
 WANTED_HEADER = "x-bailiwick-session"
 """``X-Bailiwick-Session: cookie`` on a sign-in asks for cookies in place of tokens."""
@@ -52,9 +52,9 @@ class CookieSessions:
         self._life_s = settings.session_ttl_s
         origin = urlsplit(settings.issuer)
         self._origin = f"{origin.scheme}://{origin.netloc}"
-        self.secure = not settings.dev or origin.scheme == "https"
-        self._session = SESSION_COOKIE if self.secure else DEV_SESSION_COOKIE
-        self._refresh = REFRESH_COOKIE if self.secure else DEV_REFRESH_COOKIE
+        self.secure = origin.scheme == "https"
+        self._session = SESSION_COOKIE if self.secure else PLAIN_SESSION_COOKIE
+        self._refresh = REFRESH_COOKIE if self.secure else PLAIN_REFRESH_COOKIE
 
     # ------------------------------------------------------------------ who is calling
 

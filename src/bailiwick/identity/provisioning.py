@@ -30,8 +30,8 @@ MAX_GROUPS = 2000
 # what SignIns.conclude reads of a user
 _USER = "SELECT id, username, email, full_name, role, own_role, is_active, mfa_enabled, must_change_password FROM users"
 
-# The account of a known person, locked, if it is as the provider says. What is not so locks nothing, for whoever changes
-# it takes other locks first. Everywhere the account is locked before the identity.
+# The account of a known person, locked, if it is as the provider says. What is not so locks nothing, since whoever
+# changes it takes other locks first. Everywhere the account is locked before the identity.
 _AS_TOLD = """
 WITH known AS (
   SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.is_active, u.mfa_enabled, u.must_change_password

@@ -44,11 +44,12 @@ CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "externa
 # who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
 _WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
-USER_COLUMNS = """*, ARRAY(SELECT i.provider FROM user_identities i
-  WHERE i.zone = users.zone AND i.username = users.username ORDER BY i.provider) AS providers"""
-"""What :func:`user_of` reads of the table ``users``."""
-
-_SELECT_INVITED = f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND invitation_hash = :hash"
+# what user_of reads
+_SELECT = """
+SELECT *, ARRAY(SELECT i.provider FROM user_identities i
+  WHERE i.zone = users.zone AND i.username = users.username ORDER BY i.provider) AS providers FROM users
+"""
+_SELECT_INVITED = f"{_SELECT} WHERE zone = :zone AND invitation_hash = :hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Users:
                 "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
                 " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
                 " :role, :is_active, :mfa_enabled, :hash, :external_id, cast(:profile AS jsonb), :now, :now)"
-                f" ON CONFLICT DO NOTHING RETURNING {USER_COLUMNS}",
+                " ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
                 username=new.username,
@@ -422,7 +423,7 @@ class Users:
         """Users by name after ``after``, at most ``limit``, and the name the next page starts after."""
         async with self._database.begin() as tx:
             rows = await tx.all(
-                f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
+                f"{_SELECT} WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
                 zone=zone,
                 after=after,
                 limit=limit + 1,
@@ -467,7 +468,7 @@ class Users:
             row = await tx.one(
                 "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
                 " mfa_enabled = :mfa_enabled, external_id = :external_id, profile = cast(:profile AS jsonb),"
-                f" version = version + 1, updated_at = :now WHERE id = :id RETURNING {USER_COLUMNS}",
+                " version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
                 **{**wanted, "profile": json.dumps(dict(wanted["profile"]))},
                 now=now,
                 id=before.id,
@@ -475,7 +476,7 @@ class Users:
         except IntegrityError:
             raise Conflict("The e-mail address is taken.", reason="already_exists") from None
         await settle_roles(tx, before.zone, [before.username])
-        row = await tx.one(f"SELECT {USER_COLUMNS} FROM users WHERE id = :id", id=before.id)
+        row = await tx.one(f"{_SELECT} WHERE id = :id", id=before.id)
         assert row is not None
         return row
 
@@ -561,9 +562,7 @@ def _digest(token: str) -> bytes:
 
 
 async def _read(tx: Transaction, zone: str, username: str) -> User:
-    row = await tx.one(
-        f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username
-    )
+    row = await tx.one(f"{_SELECT} WHERE zone = :zone AND username = :username", zone=zone, username=username)
     if row is None:
         raise NotFound(f"There is no user {username}.")
     return user_of(row)
@@ -571,7 +570,7 @@ async def _read(tx: Transaction, zone: str, username: str) -> User:
 
 async def _locked(tx: Transaction, zone: str, username: str) -> User:
     row = await tx.one(
-        f"SELECT {USER_COLUMNS} FROM users WHERE zone = :zone AND username = :username FOR UPDATE",
+        f"{_SELECT} WHERE zone = :zone AND username = :username FOR UPDATE",
         zone=zone,
         username=username,
     )

@@ -61,11 +61,10 @@ AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A sign-in that begins: where to send the browser, and the cookie it must come back with."""
+    """A sign-in that begins: where to send the browser, and the secret that its cookie must come back with."""
 
     url: str
     state: str
-    cookie: str
     secret: str
 
 
@@ -148,7 +147,7 @@ class OidcLogin:
             "code_challenge": _b64(hashlib.sha256(_derived("pkce", secret).encode()).digest()),
             "code_challenge_method": "S256",
         }
-        return Begun(with_query(metadata.authorization_endpoint, query), state, cookie_name(state), secret)
+        return Begun(with_query(metadata.authorization_endpoint, query), state, secret)
 
     # ------------------------------------------------------------------ and back
 

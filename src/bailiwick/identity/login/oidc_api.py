@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.cookie_sessions import CookieSessions, Wanted
-from bailiwick.identity.login.oidc import SIGN_IN_LIFE, Begun, Finished, OidcLogin, Returned, cookie_name
+from bailiwick.identity.login.oidc import SIGN_IN_LIFE, Begun, OidcLogin, Returned, cookie_name
 from bailiwick.identity.login.oidc_tokens import MAX_TOKEN_BYTES
+from bailiwick.identity.login.outcomes import Finished
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.cookies import cookie_header, cookie_of
 from bailiwick.kernel.errors import InvalidRequest
@@ -55,7 +56,7 @@ Answered = Annotated[str | None, Query(max_length=8192)]
 def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
     """The routes over their service."""
     router = APIRouter(prefix="/api/v1/auth/oidc", tags=["auth"])
-    cookies = _Cookies(sessions.secure)
+    cookies = _Cookies(sessions)
 
     async def begin(request: Request, name: str | None, return_to: str, session: Wanted) -> Response:
         begun = await login.begin(context_of(request, None), name, return_to, as_cookie=session == "cookie")
@@ -142,21 +143,23 @@ class _Cookies:
     ``Lax`` lets it come with the provider's redirect, which is a navigation of the whole page.
     """
 
-    def __init__(self, secure: bool) -> None:
-        self._secure = secure
-        self._prefix = "__Host-" if secure else ""
+    def __init__(self, sessions: CookieSessions) -> None:
+        self._sessions = sessions
 
     def set(self, answer: Response, begun: Begun) -> None:
-        self._write(answer, begun.cookie, begun.secret, int(SIGN_IN_LIFE.total_seconds()))
+        self._write(answer, begun.state, begun.secret, int(SIGN_IN_LIFE.total_seconds()))
 
     def forget(self, answer: Response, state: str) -> None:
-        self._write(answer, cookie_name(state), "", 0)
+        self._write(answer, state, "", 0)
 
     def of(self, request: Request, state: str) -> str:
-        return cookie_of(request.scope, self._prefix + cookie_name(state)) or ""
+        return cookie_of(request.scope, self._name(state)) or ""
 
-    def _write(self, answer: Response, name: str, value: str, life_s: int) -> None:
-        told = cookie_header(self._prefix + name, value, life_s=life_s, secure=self._secure, same_site="Lax")
+    def _name(self, state: str) -> str:
+        return f"{'__Host-' if self._sessions.secure else ''}{cookie_name(state)}"
+
+    def _write(self, answer: Response, state: str, value: str, life_s: int) -> None:
+        told = cookie_header(self._name(state), value, life_s=life_s, secure=self._sessions.secure, same_site="Lax")
         answer.headers.append("set-cookie", told)
 
 

@@ -18,8 +18,8 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_options import may_return_to
-from bailiwick.identity.login.saml_options import SamlOptions, Vouched, load_key, vouched
 from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.saml_options import SamlOptions, Vouched, load_key, vouched
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
 from bailiwick.identity.provisioning import Arrival
@@ -367,8 +367,8 @@ class SamlLogin:
             await find(tx, context.zone, loaded.provider.name)
             await tx.run(
                 "INSERT INTO saml_requests (id, zone, provider_id, kind, relay_hash, browser_hash, return_to,"
-                " as_cookie, created_at, expires_at) VALUES (:id, :zone, :provider, :kind, :relay, :browser, :return_to,"
-                " :as_cookie, :now, :until)",
+                " as_cookie, created_at, expires_at) VALUES (:id, :zone, :provider, :kind, :relay, :browser,"
+                " :return_to, :as_cookie, :now, :until)",
                 id=identifier,
                 zone=context.zone,
                 provider=loaded.provider.id,
