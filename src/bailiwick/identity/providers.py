@@ -294,6 +294,18 @@ class Providers:
             await self._record(tx, codes.IDP_CHANGED, context, provider, changed=changed)
         return provider
 
+    async def known(self, zone: str, name: str) -> tuple[Provider | None, dict[str, str]]:
+        """The provider, if there is one, and its secrets as far as they open."""
+        async with self._database.begin() as tx:
+            row = await tx.one("SELECT * FROM identity_providers WHERE zone = :zone AND name = :n", zone=zone, n=name)
+        if row is None:
+            return None, {}
+        provider = _provider(row)
+        try:
+            return provider, self.secrets(provider)
+        except SealError:
+            return provider, {}
+
     async def delete(self, context: Context, name: str, guard: VersionGuard = any_version) -> None:
         """Remove a provider; raises ``Conflict`` (``in_use``) while there are users that came by it."""
         async with self._database.begin() as tx:
