@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -47,6 +47,7 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
 from bailiwick.identity.login.throttle import SignInThrottle
+from bailiwick.identity.providers import Providers
 from bailiwick.identity.sessions import owner_of_session
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
@@ -188,6 +189,7 @@ def compose(
             "consul": _disabled,
         },
         figures=lambda: _figures(base),
+        away=lambda: _away(rooms.providers),
         refusing={"evidence spool"},
         facts=lambda: {"revision": state.reader.revision, "feed_age_s": round(state.reader.age(), 1)},
     )
@@ -474,6 +476,14 @@ async def _figures(base: Foundations) -> Mapping[str, int]:
     except (Unavailable, TimeoutError):
         return {}
     return {"active_sessions": row["sessions"], "total_servers": row["servers"]} if row else {}
+
+
+async def _away(providers: Providers) -> Sequence[Mapping[str, Any]]:
+    try:
+        async with asyncio.timeout(2):
+            return await providers.away()
+    except (Unavailable, TimeoutError):
+        return []  # the database's own state tells of it
 
 
 async def _end_tails(background: Background, tails: Tails) -> None:

@@ -18,7 +18,7 @@ TABLES = (
     ),
     ControlTable(
         "identity_providers",
-        ("id", "zone", "name", "kind", "enabled", "options", "version", "created_at", "updated_at"),
+        ("id", "zone", "name", "kind", "enabled", "options", "version", "away_since", "created_at", "updated_at"),
         ("name",),
         withheld=("sealed",),
     ),

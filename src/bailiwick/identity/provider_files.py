@@ -25,8 +25,10 @@ Read = Callable[[Source, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What applying a document would do. ``patch`` is a merge patch (RFC 7396) of ``enabled``, ``options``, ``secrets``;
-    ``version`` is the provider's that it was made from, 0 where there is none."""
+    """What applying a document would do. ``patch`` merges (RFC 7396) ``enabled``, ``options`` and ``secrets``.
+
+    ``version`` is that of the provider that it was made from, 0 where there is none.
+    """
 
     draft: Draft
     what: Literal["create", "change", "same"]

@@ -18,6 +18,7 @@ from datetime import datetime
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.standing import NO_ROLE, RANKS, lock_administrators, settle_roles
+from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import Denied, InvalidRequest, Unauthenticated
@@ -34,9 +35,13 @@ _USER = "SELECT id, username, email, full_name, role, own_role, is_active, mfa_e
 # changes it takes other locks first. Everywhere the account is locked before the identity.
 _AS_TOLD = """
 WITH known AS (
-  SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.is_active, u.mfa_enabled, u.must_change_password
-  FROM user_identities i JOIN users u ON u.zone = i.zone AND u.username = i.username
-  WHERE i.zone = :zone AND i.provider = :provider AND i.subject = :subject AND u.is_active
+  SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.is_active, u.mfa_enabled, u.must_change_password,
+    EXISTS (SELECT 1 FROM factors f
+      WHERE f.zone = u.zone AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factors,
+    EXISTS (SELECT 1 FROM login_failures f
+      WHERE f.zone = u.zone AND f.username IN (u.username, :counted)) AS has_failures
+  FROM zones z JOIN user_identities i ON i.zone = z.name JOIN users u ON u.zone = i.zone AND u.username = i.username
+  WHERE z.state = 'active' AND i.zone = :zone AND i.provider = :provider AND i.subject = :subject AND u.is_active
     AND (cast(:role AS text) IS NULL OR coalesce(u.own_role, u.role) = :role)
     AND (:email = '' OR u.email = :email) AND (:full_name = '' OR u.full_name = :full_name)
     AND (cast(:names AS text[]) IS NULL OR NOT EXISTS (
@@ -44,7 +49,7 @@ WITH known AS (
       LEFT JOIN group_members m ON m.group_id = g.id AND m.username = u.username
       WHERE g.zone = i.zone AND CASE WHEN lower(g.name) = ANY(:names) OR g.external_id = ANY(:given)
         THEN m.group_id IS NULL ELSE m.source = i.provider END))
-  FOR UPDATE OF u
+  FOR UPDATE OF u FOR SHARE OF z
 ), seen AS (
   UPDATE user_identities SET last_seen_at = :now FROM known
   WHERE zone = :zone AND provider = :provider AND subject = :subject
@@ -61,7 +66,7 @@ class Arrival:
     (objectGUID, ``sub``, a persistent NameID). ``role`` is what the provider's settings map him to; None leaves a
     known person's and gives a new one none. ``groups`` names those of our groups, by name or external id, that the
     provider puts him in; groups it put him in earlier and does not name are left; None changes nothing. An unknown
-    name is no group of ours and passes by.
+    name is no group of ours and passes by. ``counted`` is the name under which failed attempts are counted, if any.
     """
 
     provider: str
@@ -71,11 +76,15 @@ class Arrival:
     full_name: str = ""
     role: str | None = None
     groups: Sequence[str] | None = None
+    counted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """The account: its locked row, whether it was made now, and a feed revision to settle where something was taken."""
+    """The account: its locked row, whether it was made now, and a feed revision to settle where something was taken.
+
+    Where nothing was to be done, the row also says whether he ``has_factors`` and ``has_failures``.
+    """
 
     user: Row
     created: bool
@@ -101,13 +110,14 @@ async def provision(
     whose external id is the subject for his; only for the provider whose ids those are, as any other may call somebody
     the same. Where the answer has a ``revision``, hand it to ``Revoke.settle`` after the commit.
 
-    Raises ``Unauthenticated`` (``account_disabled``), ``Denied`` (``not_provisioned``, ``account_not_linked``) or
-    ``InvalidRequest`` for what cannot be an account here. The transaction is then to be given up.
+    Raises ``Unauthenticated`` (``account_disabled``), ``Denied`` (``not_provisioned``, ``account_not_linked``,
+    ``zone_archived``) or ``InvalidRequest`` for what cannot be an account here. The transaction is then to be given up.
     """
     _check(arrival)
     as_told = await _as_told(tx, context.zone, arrival, now)
     if as_told is not None:
         return Provisioned(as_told, created=False)
+    await require_active(tx, context.zone)
     if arrival.role is not None or arrival.groups is not None:
         await lock_administrators(tx, context.zone)
     username = await _known(tx, context.zone, arrival)
@@ -170,6 +180,7 @@ async def _as_told(tx: Transaction, zone: str, arrival: Arrival, now: datetime) 
         full_name=arrival.full_name,
         names=None if arrival.groups is None else [name.casefold() for name in arrival.groups],
         given=[*(arrival.groups or ())],
+        counted=arrival.counted,
         now=now,
     )
 

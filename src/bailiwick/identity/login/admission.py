@@ -17,7 +17,6 @@ from bailiwick.identity.login.sign_ins import FactorDue, Method, SignedIn, SignI
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.provisioning import Arrival, provision
 from bailiwick.identity.sessions import printable
-from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError
@@ -87,7 +86,6 @@ class Admissions:
         """
         try:
             async with self._database.begin() as tx:
-                await require_active(tx, context.zone)
                 await before(tx)
                 found = await provision(
                     tx,

@@ -134,12 +134,15 @@ class LdapLogin:
             email_of(found.email),
             line_of(found.full_name),
             role,
+            counted=counted,
         )
         if not matches(USER_NAME_PATTERN, arrival.username) or len(arrival.subject) > MAX_SUBJECT:
             await self._refused(context, provider, arrival.username, "account_conflict")
             raise BailiwickError(reason="account_conflict")
 
         async def heed_locks(tx: Transaction, user: Row) -> None:
+            if not user.get("has_failures", True):
+                return
             # after wrong second factors, by the name here; and after wrong passwords, by the directory's entry
             for name in await counted_names(tx, context.zone, user["username"], counted):
                 until = await locked_until(tx, context.zone, name, self._clock.now(), lock=True)
@@ -169,11 +172,13 @@ class LdapLogin:
         self, context: Context, provider: Provider, username: str, password: str, found_as: Noticed
     ) -> tuple[Found, str | None] | No:
         try:
-            directory = self._directories.of(provider)
-            return await authenticate(directory, username, password, found_as)
+            answer = await authenticate(self._directories.of(provider), username, password, found_as)
+            await self._providers.note(provider, away=False)
+            return answer
         except (DirectoryError, SealError) as error:
             log.warning("directory unavailable", zone=context.zone, provider=provider.name, error=str(error)[:300])
             cause = str(error)
+        await self._providers.note(provider, away=True)
         await self._refused(context, provider, username, "directory_unavailable", cause)
         raise Unavailable(reason="directory_unavailable", headers={"Retry-After": "5"})
 

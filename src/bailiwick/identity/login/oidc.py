@@ -120,7 +120,7 @@ class OidcLogin:
         try:
             metadata = await (await self._client(provider)).metadata()
         except ProviderFault as fault:
-            raise await self._refused(context, provider.name, fault) from None
+            raise await self._refused(context, provider, fault) from None
         state, secret, now = self._ids.secret(32), self._ids.secret(32), self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
@@ -168,11 +168,12 @@ class OidcLogin:
                 returned.code, _derived("pkce", secret), redirect_uri(self._settings, context.zone, provider.name)
             )
             claims = await self._claims(client, tokens, _derived("nonce", secret))
+            await self._providers.note(provider, away=False)
             person = claimed(options, claims)
             if not person.username:
                 raise ProviderFault("the claim that names the person is missing or not a name")
         except ProviderFault as fault:
-            raise await self._refused(context, provider.name, fault) from None
+            raise await self._refused(context, provider, fault) from None
         outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
         return Finished(outcome, begun["return_to"], begun["as_cookie"])
 
@@ -299,7 +300,7 @@ class OidcLogin:
             expected = Expected(options.issuer, options.client_id, algorithms, self._clock.time())
             judged: LogoutToken = await client.verified(lambda keys: verify_logout_token(token, keys, expected))
         except ProviderFault as fault:
-            refused = await self._refused(context, provider.name, fault)
+            refused = await self._refused(context, provider, fault)
             if fault.away:
                 raise refused from None
             raise InvalidRequest("The logout token does not hold.") from None
@@ -373,13 +374,15 @@ class OidcLogin:
             raise ProviderFault("the client secret cannot be opened; set it anew") from None
         return await self._clients.of(provider.id, provider.version, options_of(provider), secret)
 
-    async def _refused(self, context: Context, name: str, fault: ProviderFault) -> BailiwickError:
+    async def _refused(self, context: Context, provider: Provider, fault: ProviderFault) -> BailiwickError:
         """Record what was wrong; the caller is told only that something was."""
         if isinstance(fault, _Declined):
             reason = "provider_refused"
         else:
             reason = "provider_unavailable" if fault.away else "provider_answer_invalid"
-        await self._record(context, name, reason, cause=printable(fault.told, 200))
+        if fault.away:
+            await self._providers.note(provider, away=True)
+        await self._record(context, provider.name, reason, cause=printable(fault.told, 200))
         return Unavailable(reason=reason) if fault.away else Unauthenticated(reason=reason)
 
     async def _record(self, context: Context, name: str, reason: str, *, cause: str = "") -> None:

@@ -71,6 +71,8 @@ CREATE TABLE identity_providers (
   options jsonb NOT NULL,
   sealed bytea NOT NULL,
   version int NOT NULL DEFAULT 1,
+  -- since when it did not answer when somebody signed in; NULL once it does again
+  away_since timestamptz,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   UNIQUE (zone, name)
