@@ -32,6 +32,7 @@ from bailiwick.identity.applications import Applications
 from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
 from bailiwick.identity.groups_api import routes as group_routes
+from bailiwick.identity.imports import Imports
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
@@ -399,7 +400,9 @@ class House:
             dependencies=[Depends(front)],
         )
         scim = scim_routes(
-            ScimUsers(self.database, self.users), ScimGroups(self.database, self.groups), self.settings.zone_issuer
+            ScimUsers(self.database, self.users, Imports(self.database, self.clock, self.ids, self.recorder)),
+            ScimGroups(self.database, self.groups),
+            self.settings.zone_issuer,
         )
         app.include_router(scim, dependencies=[Depends(front)])
         reports = Reports(self.database, self.clock, self.recorder)

@@ -37,6 +37,7 @@ from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.breached import BreachList
 from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
+from bailiwick.identity.imports import Imports
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
@@ -230,7 +231,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         groups=groups,
         reports=Reports(database, clock, recorder),
-        scim_users=ScimUsers(database, users),
+        scim_users=ScimUsers(database, users, Imports(database, clock, ids, recorder)),
         scim_groups=ScimGroups(database, groups),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),

@@ -153,7 +153,7 @@ def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
     raised = RANKS.index(after["role"]) > RANKS.index(before.role)
     opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
     if raised or (opened and above_viewer(before.role)):
-        raise _may_not_widen()
+        raise may_not_widen()
 
 
 def _require_a_password(user: User) -> None:
@@ -162,7 +162,8 @@ def _require_a_password(user: User) -> None:
         raise Conflict(f"The user comes by {', '.join(user.providers)} and has no password here.")
 
 
-def _may_not_widen() -> Denied:
+def may_not_widen() -> Denied:
+    """The refusal of what gives more than there was."""
     return Denied(
         "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
     )
@@ -196,7 +197,7 @@ class Users:
         name or the e-mail address is taken in any letter case.
         """
         if not widen and above_viewer(new.role):
-            raise _may_not_widen()
+            raise may_not_widen()
         hashed = None
         if new.password is not None:
             await self._passwords.check(new.password, username=new.username, email=new.email)

@@ -60,10 +60,15 @@ async def announce(tx: Transaction, zone: str, kind: str, *keys: str) -> int:
         keys=[*keys],
         channel=CHANNEL,
     )
+    note(int(revision))
+    return int(revision)
+
+
+def note(revision: int) -> None:
+    """Have whoever asked wait for ``revision`` too, where it was announced for several at once."""
     noted = announced.get()
     if noted is not None:
-        noted.append(int(revision))
-    return int(revision)
+        noted.append(revision)
 
 
 class FeedReader:

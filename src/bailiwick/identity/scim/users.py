@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bailiwick.evidence.events import Context
+from bailiwick.identity.imports import Imports
 from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.patch import patched_user, steps
 from bailiwick.identity.scim.queries import Query, meta
@@ -59,14 +60,15 @@ _LINE = re.compile(r"[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]*")
 class ScimUsers:
     """Reads and changes users for a SCIM client. ``widen`` says whether he may give more than there was."""
 
-    def __init__(self, database: Database, users: Users) -> None:
+    def __init__(self, database: Database, users: Users, imports: Imports) -> None:
         self._database = database
+        self._imports = imports
         self._users = users
 
     async def create(self, context: Context, body: Mapping[str, Any], base: str, *, widen: bool) -> dict[str, Any]:
         """A new user, who gets no invitation: he comes by the provider that sends him."""
         wanted = _wanted(body, fill=True)
-        user, _ = await self._users.create(
+        user = await self._imports.create(
             context,
             NewUser(
                 _username(body),
