@@ -1,4 +1,4 @@
-"""People coming in: local sign-ins beside decisions, session refreshes, a directory's import by SCIM and its sign-ins."""
+"""People coming in: local sign-ins beside decisions, refreshes, a directory's import by SCIM and its sign-ins."""
 
 from __future__ import annotations
 
@@ -154,9 +154,9 @@ def run(seconds: float, people: int, out: str | None) -> None:
         out,
         path="direct to one worker; the directory's sign-ins through Envoy",
         method=f"{PEOPLE} people signing in over and over beside {DECISIONS_PER_S} decisions/s by hey, three times"
-        f" alternated with decisions alone, medians; 32 sessions refreshing; {people} users by SCIM in 16 lanes; sign-ins"
-        " by an OpenLDAP of 10,000 people by wrk -t2 -c32, medians of three; limits per network and of the key raised;"
-        " development mode, so no second factor",
+        f" alternated with decisions alone, medians; 32 sessions refreshing; {people} users by SCIM in 16 lanes;"
+        " sign-ins by an OpenLDAP of 10,000 people by wrk -t2 -c32, medians of three; limits per network and of the"
+        " key raised; development mode, so no second factor",
     )
 
 
