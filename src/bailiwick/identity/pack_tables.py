@@ -53,10 +53,10 @@ TABLES = (
         ("created_at", "id"),
     ),
     ControlTable(
-        "oidc_logouts",
-        ("zone", "issuer", "subject", "sid", "at", "expires_at"),
+        "provider_logouts",
+        ("zone", "method", "issuer", "subject", "sids", "at", "expires_at"),
         ("at", "issuer"),
-        withheld=("jti_hash",),
+        withheld=("token_hash",),
     ),
     ControlTable(
         "factors",

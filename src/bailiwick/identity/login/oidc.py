@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_client import ProviderClient, ProviderClients, Tokens, with_query
 from bailiwick.identity.login.oidc_options import Claimed, OidcOptions, claimed, may_return_to
@@ -32,6 +31,7 @@ from bailiwick.identity.login.oidc_tokens import (
 )
 from bailiwick.identity.login.oidc_walk import redirect_uri
 from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.provider_logout import Named, ProviderLogouts
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
 from bailiwick.identity.provisioning import Arrival
@@ -45,17 +45,11 @@ from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
 SIGN_IN_LIFE = timedelta(minutes=10)
-# how long a provider's word that somebody is signed out holds against sign-ins that were under way
-LOGOUT_LIFE = timedelta(minutes=30)
 COOKIE_PREFIX = "bw-oidc-"
 
 _TAKE = """
 DELETE FROM oidc_sign_ins WHERE state_hash = :state AND zone = :zone AND browser_hash = :browser
 RETURNING provider_id, return_to, as_cookie, expires_at
-"""
-_LIVE = """
-SELECT id, username FROM sessions WHERE zone = :zone AND ended_at IS NULL AND origin->>'issuer' = :issuer
-AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid) ORDER BY id FOR UPDATE
 """
 
 
@@ -104,6 +98,7 @@ class OidcLogin:
         self._admissions = admissions
         self._sessions = sessions
         self._revocations = revocations
+        self._logouts = ProviderLogouts(clock, recorder, revocations)
 
     # ------------------------------------------------------------------ there
 
@@ -235,26 +230,18 @@ class OidcLogin:
         async def still_meant(tx: Transaction) -> None:
             if (await _by_id(tx, context.zone, provider.id, lock="FOR SHARE")) is None:
                 raise NotFound("The identity provider was disconnected meanwhile.")
-            await self._not_signed_out(tx, context.zone, origin, issued)
+            await self._logouts.require_none(
+                tx,
+                context.zone,
+                "oidc",
+                options.issuer,
+                person.subject,
+                person.sid,
+                datetime.fromtimestamp(issued, UTC),
+            )
 
         by = Admitted(provider.name, "oidc", options.create_users, options.link_by_external_id)
         return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=still_meant)
-
-    async def _not_signed_out(self, tx: Transaction, zone: str, origin: Mapping[str, str], issued: float) -> None:
-        """Refuse a sign-in that the provider ended while it was under way."""
-        await tx.run("SELECT pg_advisory_xact_lock_shared(hashtext('bailiwick.oidc'), hashtext(:key))", key=zone)
-        over = await tx.value(
-            "SELECT 1 FROM oidc_logouts WHERE zone = :zone AND issuer = :issuer AND expires_at > :now"
-            " AND ((sid <> '' AND sid = :sid) OR (sid = '' AND subject = :subject AND at >= :issued)) LIMIT 1",
-            zone=zone,
-            issuer=origin["issuer"],
-            sid=origin["sid"],
-            subject=origin["subject"],
-            issued=datetime.fromtimestamp(issued, UTC),
-            now=self._clock.now(),
-        )
-        if over is not None:
-            raise Unauthenticated("The provider signed the person out meanwhile.", reason="session_ended")
 
     # ------------------------------------------------------------------ out again
 
@@ -304,58 +291,22 @@ class OidcLogin:
             if fault.away:
                 raise refused from None
             raise InvalidRequest("The logout token does not hold.") from None
-        revision: int | None = None
+        named = Named(
+            "oidc",
+            options.issuer,
+            judged.subject,
+            [judged.sid] if judged.sid else [],
+            judged.jti,
+            datetime.fromtimestamp(judged.expires_at, UTC),
+        )
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            # sign-ins that are being concluded are waited for, and later ones find the note
-            await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.oidc'), hashtext(:key))", key=context.zone)
-            await self._note(tx, context.zone, options.issuer, judged)
-            ended = await self._end(tx, context, options.issuer, judged)
-            for row in ended:
-                revision = await self._revocations.revoke(tx, context, "session", row["id"], "signed out by provider")
-        if revision is not None:
-            await self._revocations.settle(revision, context)
-        return len(ended)
-
-    async def _note(self, tx: Transaction, zone: str, issuer: str, judged: LogoutToken) -> None:
-        now = self._clock.now()
-        fresh = await tx.run(
-            "INSERT INTO oidc_logouts (zone, issuer, jti_hash, subject, sid, at, expires_at)"
-            " VALUES (:zone, :issuer, :jti, :subject, :sid, :now, :until) ON CONFLICT DO NOTHING",
-            zone=zone,
-            issuer=issuer,
-            jti=_digest(judged.jti),
-            subject=judged.subject,
-            sid=printable(judged.sid, 500),
-            now=now,
-            until=max(now + LOGOUT_LIFE, datetime.fromtimestamp(judged.expires_at, UTC)),
-        )
-        if not fresh:
-            raise InvalidRequest("The logout token came before.")
-
-    async def _end(self, tx: Transaction, context: Context, issuer: str, judged: LogoutToken) -> list[Row]:
-        whose = {"zone": context.zone, "issuer": issuer, "subject": judged.subject, "sid": judged.sid}
-        rows = await tx.all(_LIVE, **whose)
-        await tx.run(
-            "DELETE FROM pending_sign_ins WHERE zone = :zone AND origin->>'issuer' = :issuer"
-            " AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid)",
-            **whose,
-        )
-        for row in rows:
-            await tx.run(
-                "UPDATE sessions SET ended_at = :now, end_reason = 'signed out by provider' WHERE id = :id",
-                now=self._clock.now(),
-                id=row["id"],
-            )
-            await self._recorder.record(
-                tx,
-                codes.AUTH_SESSION_ENDED,
-                "success",
-                context,
-                subject=Subject(id=row["id"], type="session"),
-                username=row["username"],
-            )
-        return list(rows)
+            ended = await self._logouts.end(tx, context, named)
+            if ended is None:
+                raise InvalidRequest("The logout token came before.")
+        if ended[1] is not None:
+            await self._revocations.settle(ended[1], context)
+        return ended[0]
 
     # ------------------------------------------------------------------ parts
 

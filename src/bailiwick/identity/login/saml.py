@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_options import may_return_to
 from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.provider_logout import Named, ProviderLogouts
 from bailiwick.identity.login.saml_options import SamlOptions, Vouched, load_key, vouched
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
@@ -47,11 +47,6 @@ _MOST_LOADED = 64
 _TAKE = """
 DELETE FROM saml_requests WHERE id = :id AND zone = :zone AND provider_id = :provider AND kind = :kind
 AND relay_hash = :relay AND browser_hash = :browser RETURNING return_to, as_cookie, expires_at
-"""
-_LIVE = """
-SELECT id, username FROM sessions WHERE zone = :zone AND ended_at IS NULL AND origin->>'issuer' = :issuer
-AND origin->>'subject' = :subject AND method = 'saml' AND (:every OR origin->>'sid' = ANY(:indexes)) ORDER BY id
-FOR UPDATE
 """
 
 
@@ -102,6 +97,7 @@ class SamlLogin:
         self._admissions = admissions
         self._sessions = sessions
         self._revocations = revocations
+        self._logouts = ProviderLogouts(clock, recorder, revocations)
         self._loaded: dict[tuple[str, int], Loaded] = {}
 
     # ------------------------------------------------------------------ there
@@ -206,6 +202,9 @@ class SamlLogin:
         async def take(tx: Transaction) -> None:
             await self._still_there(tx, loaded)
             await self._take_once(tx, context.zone, assertion.issuer, assertion.id, assertion.expires_at)
+            await self._logouts.require_none(
+                tx, context.zone, "saml", assertion.issuer, person.subject, assertion.session_index, assertion.issued_at
+            )
 
         options = loaded.options
         by = Admitted(loaded.provider.name, "saml", options.create_users, options.link_by_external_id)
@@ -270,49 +269,22 @@ class SamlLogin:
     async def _log_out(
         self, context: Context, loaded: Loaded, request: logout.LogoutRequest, relay_state: str
     ) -> Sent | bool:
-        issuer, revision = loaded.idp.entity_id, None
-        whose = {
-            "zone": context.zone,
-            "issuer": issuer,
-            "subject": request.name_id,
-            "every": not request.session_indexes,
-            "indexes": [*request.session_indexes],
-        }
+        named = Named(
+            "saml", loaded.idp.entity_id, request.name_id, request.session_indexes, request.id, request.expires_at
+        )
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            await self._take_once(tx, context.zone, issuer, request.id, request.expires_at)
-            rows = await tx.all(_LIVE, **whose)
-            await tx.run(
-                "DELETE FROM pending_sign_ins WHERE zone = :zone AND method = 'saml' AND origin->>'issuer' = :issuer"
-                " AND origin->>'subject' = :subject AND (:every OR origin->>'sid' = ANY(:indexes))",
-                **whose,
-            )
-            for row in rows:
-                await self._end(tx, context, row)
-                revision = await self._revocations.revoke(tx, context, "session", row["id"], "signed out by provider")
-        if revision is not None:
-            await self._revocations.settle(revision, context)
+            ended = await self._logouts.end(tx, context, named)
+            if ended is None:
+                raise Refused("saml_replayed", "The message came before.")
+        if ended[1] is not None:
+            await self._revocations.settle(ended[1], context)
         by_post = not loaded.idp.slo_response_redirect
         destination = loaded.idp.slo_response_post if by_post else loaded.idp.slo_response_redirect
         if not destination:
             return True
         message = logout.logout_response(self._identifier(), loaded.ours, destination, self._clock.now(), request.id)
         return await self._sent(loaded, by_post, destination, "SAMLResponse", message, relay_state, "")
-
-    async def _end(self, tx: Transaction, context: Context, row: Row) -> None:
-        await tx.run(
-            "UPDATE sessions SET ended_at = :now, end_reason = 'signed out by provider' WHERE id = :id",
-            now=self._clock.now(),
-            id=row["id"],
-        )
-        await self._recorder.record(
-            tx,
-            codes.AUTH_SESSION_ENDED,
-            "success",
-            context,
-            subject=Subject(id=row["id"], type="session"),
-            username=row["username"],
-        )
 
     async def _logout_answered(self, context: Context, loaded: Loaded, root: Element, relay_state: str) -> bool:
         request_id = str(root.get("InResponseTo", ""))

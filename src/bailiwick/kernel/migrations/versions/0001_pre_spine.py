@@ -299,17 +299,18 @@ CREATE TABLE oidc_sign_ins (
 );
 CREATE INDEX ON oidc_sign_ins (expires_at);
 -- Whom a provider signed out: a token tells of it once, and a sign-in that began before does not end in a session.
-CREATE TABLE oidc_logouts (
+CREATE TABLE provider_logouts (
   zone text NOT NULL,
+  method text NOT NULL CHECK (method IN ('oidc', 'saml')),
   issuer text NOT NULL,
-  jti_hash bytea NOT NULL,
+  token_hash bytea NOT NULL,
   subject text NOT NULL,
-  sid text NOT NULL,
+  sids text[] NOT NULL,
   at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
-  PRIMARY KEY (zone, issuer, jti_hash)
+  PRIMARY KEY (zone, method, issuer, token_hash)
 );
-CREATE INDEX ON oidc_logouts (expires_at);
+CREATE INDEX ON provider_logouts (expires_at);
 -- What a provider calls the person and the stay: {"issuer": …, "subject": …, "sid": …, "provider": …}
 ALTER TABLE sessions ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
 ALTER TABLE pending_sign_ins ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
