@@ -230,15 +230,8 @@ class OidcLogin:
         async def still_meant(tx: Transaction) -> None:
             if (await _by_id(tx, context.zone, provider.id, lock="FOR SHARE")) is None:
                 raise NotFound("The identity provider was disconnected meanwhile.")
-            await self._logouts.require_none(
-                tx,
-                context.zone,
-                "oidc",
-                options.issuer,
-                person.subject,
-                person.sid,
-                datetime.fromtimestamp(issued, UTC),
-            )
+            at = datetime.fromtimestamp(issued, UTC)
+            await self._logouts.require_none(tx, context.zone, "oidc", options.issuer, person.subject, person.sid, at)
 
         by = Admitted(provider.name, "oidc", options.create_users, options.link_by_external_id)
         return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=still_meant)
