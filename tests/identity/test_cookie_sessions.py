@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from openid_provider import Browser, Provider, connect, running
 
 from bailiwick.identity.cookie_sessions import PLAIN_SESSION_COOKIE, REFRESH_COOKIE, SESSION_COOKIE, CookieSessions
+from bailiwick.identity.factors import totp
 from people_fixtures import PASSWORD, Answer, House
 
 HERE = "https://bailiwick.example.com"
@@ -237,6 +239,29 @@ async def test_an_openid_provider_s_answer_sets_cookies_and_goes_on(house: House
     page.csrf = (await page.call("GET", "/api/v1/auth/csrf")).json()["csrf_token"]
     signed_out = await page.call("POST", "/api/v1/auth/oidc/logout")
     assert signed_out.status == 200 and page.cookies == {}
+
+
+async def test_after_a_second_factor_it_is_cookies_too(page: Page) -> None:
+    house = page.house
+    begun = await page.call("POST", "/api/v1/auth/factors/totp", {"name": "app"})
+    assert begun.status == 201, begun
+    secret = base64.b32decode(begun.json()["secret"])
+
+    def code() -> str:
+        return totp.code_at(secret, int(house.clock.time()) // totp.STEP_S)
+
+    assert (await page.call("POST", "/api/v1/auth/factors/totp/confirm", {"code": code()})).status == 200
+    house.clock.advance(60)
+    due = await Page(house).sign_in()
+    assert due.json()["reason"] == "mfa_required" and not due.cookies
+    answered = Page(house)
+    body = {"mfa_token": due.json()["mfa_token"], "code": code()}
+    answer = await answered.call("POST", "/api/v1/auth/mfa", body, x_bailiwick_session="cookie")
+    assert answer.status == 200 and SESSION_COOKIE in answered.cookies and "access_token" not in answer.json()
+    # and a step-up of such a session renews its cookie
+    house.clock.advance(60)
+    again = await answered.call("POST", "/api/v1/auth/step-up", {"code": code()})
+    assert again.status == 200 and len(again.cookies) == 1 and "access_token" not in again.json()
 
 
 async def test_over_plain_http_the_names_differ(house: House) -> None:

@@ -297,11 +297,17 @@ async def test_a_directory_that_restarts_is_found_again(corp: Corp) -> None:
         down = await corp.sign_in("jane")
         assert (down.status, down.json()["reason"]) == (503, "directory_unavailable")
         assert down.headers["retry-after"]
+        (away,) = await corp.house.providers.away()
+        assert (away["zone"], away["name"], away["kind"]) == ("default", "corp", "ldap")
+        corp.house.clock.advance(5)
+        assert (await corp.sign_in("jane")).status == 503
+        assert await corp.house.providers.away() == [away], "since when it is away stays what it was"
         # others ways in are not touched
         local = {"username": "root", "password": "correct horse battery"}
         assert (await corp.house.call("POST", "/api/v1/auth/login/local", local)).status == 200
         other.start()
         assert (await corp.sign_in("jane")).status == 200
+        assert await corp.house.providers.away() == []
 
 
 async def test_a_certificate_of_another_authority_gets_no_password(corp: Corp, slapd: Slapd, tmp_path: Path) -> None:

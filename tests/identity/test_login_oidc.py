@@ -818,3 +818,11 @@ async def test_an_edwards_curve_is_known(browser: Browser, provider: Provider) -
     provider.change_metadata = lambda said: said.update(id_token_signing_alg_values_supported=["Ed25519"])
     provider.change_claims = lambda claims: claims.pop("at_hash")
     assert (await browser.sign_in()).status == 200
+
+
+async def test_a_provider_by_which_people_came_is_disabled_and_not_deleted(house: House, provider: Provider) -> None:
+    await connect(house, provider)
+    token = await house.signed_in("root")
+    assert (await Browser(house, provider).sign_in()).status == 200
+    refused = await house.call("DELETE", "/api/v1/identity-providers/corp", token=token)
+    assert (refused.status, refused.json()["reason"], refused.json()["users"]) == (409, "in_use", 1)

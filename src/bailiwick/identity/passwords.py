@@ -6,11 +6,8 @@ Parameters are OWASP's for argon2id: 19 MiB, two passes, one lane.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
-import os
-import threading
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
@@ -62,7 +59,7 @@ class Passwords:
     ) -> None:
         self._breached = breached
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes, type=Type.ID)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_give_way)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._room = threads + waiting
         self._pending = 0
         # what nobody's password is verified against, so that an unknown user takes as long as a known one
@@ -159,12 +156,6 @@ class VerifiedSecrets:
     def _digest(self, stored: str, secret: str) -> bytes:
         material = f"{len(stored)}:{stored}{secret}".encode("utf-8", "surrogatepass")
         return hmac.new(self._key, material, hashlib.sha256).digest()
-
-
-def _give_way() -> None:
-    """Let everything else of the machine go before this thread: who signs in can wait, a decision cannot."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
 
 
 def _normal(password: str) -> str:
