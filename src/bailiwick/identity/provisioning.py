@@ -31,8 +31,8 @@ MAX_GROUPS = 2000
 # what SignIns.conclude reads of a user
 _USER = "SELECT id, username, email, full_name, role, own_role, is_active, mfa_enabled, must_change_password FROM users"
 
-# The account of a known person, locked, if it is as the provider says. What is not so locks nothing, since whoever
-# changes it takes other locks first. Everywhere the account is locked before the identity.
+# The account of a known person, locked, if it is as the provider says and nobody else is at it. What is not so locks
+# nothing, since whoever changes it takes other locks first. Everywhere the account is locked before the identity.
 _AS_TOLD = """
 WITH known AS (
   SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.is_active, u.mfa_enabled, u.must_change_password,
@@ -49,7 +49,7 @@ WITH known AS (
       LEFT JOIN group_members m ON m.group_id = g.id AND m.username = u.username
       WHERE g.zone = i.zone AND CASE WHEN lower(g.name) = ANY(:names) OR g.external_id = ANY(:given)
         THEN m.group_id IS NULL ELSE m.source = i.provider END))
-  FOR UPDATE OF u FOR SHARE OF z
+  FOR UPDATE OF u SKIP LOCKED FOR SHARE OF z
 ), seen AS (
   UPDATE user_identities SET last_seen_at = :now FROM known
   WHERE zone = :zone AND provider = :provider AND subject = :subject
