@@ -29,10 +29,12 @@ from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
-from bailiwick.identity.arrivals import Arrivals
+from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
 from bailiwick.identity.groups_api import routes as group_routes
+from bailiwick.identity.imports import Imports
 from bailiwick.identity.ldap.walk import walk as walk_directory
+from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.oidc import OidcLogin
@@ -108,7 +110,7 @@ class StandInAuthority:
         self, zone: str, username: str, session_id: str, expires_at: float, amr: tuple[str, ...], auth_time: int
     ) -> str:
         claims = [zone, username, session_id, list(amr), auth_time]
-        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+        return f"stand.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.in"
 
     async def revoke(self, tx: Transaction, context: Context, kind: str, key: str, reason: str) -> int:
         revision = await feed.announce(tx, context.zone, "revocation", f"{kind}/{key}")
@@ -151,11 +153,12 @@ class Names:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer."""
+    """An HTTP answer. ``cookies``: the Set-Cookie fields."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -193,12 +196,13 @@ class House:
         self.sign_ins = SignIns(
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
         )
+        self.cookies = CookieSessions(self.settings, self.ids)
         self.passkeys = Passkeys(*shared, self.ids, self.recorder, self.settings, self.sign_ins)
         self.login = LocalLogin(*shared, self.recorder, self.passwords, self.sign_ins, self.authority)
         self.providers = Providers(*shared, self.ids, self.recorder, self.sealer)
-        self.arrivals = Arrivals(*shared, self.ids, self.recorder, self.sign_ins)
+        self.admissions = Admissions(*shared, self.ids, self.recorder, self.sign_ins, self.authority)
         self.directories = Directories(self.providers, self.resolver, clock)
-        self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.arrivals, self.directories)
+        self.ldap_login = LdapLogin(*shared, self.recorder, self.providers, self.admissions, self.directories)
         # providers of tests stand on loopback; no request of theirs is waited for as long as in earnest
         near = self.settings.model_copy(update={"allow_upstream_networks": ("127.0.0.0/8",)})
         near_reach = reach_of(Resolver(*shared, self.recorder, near, self.names))
@@ -211,7 +215,7 @@ class House:
             }
         )
         self.oidc = OidcLogin(
-            *shared, self.ids, self.recorder, self.settings, self.providers, self.provider_clients, self.sign_ins,
+            *shared, self.ids, self.recorder, self.settings, self.providers, self.provider_clients, self.admissions,
             self.sessions, self.authority,
         )  # fmt: skip
         self.saml = SamlLogin(
@@ -220,7 +224,7 @@ class House:
             self.recorder,
             self.settings,
             self.providers,
-            self.sign_ins,
+            self.admissions,
             self.sessions,
             self.authority,
         )
@@ -331,10 +335,12 @@ class House:
             return await tx.value(sql, **values)
 
     async def _authenticate(self, request: Request) -> Caller:
-        presented = request.headers.get("authorization", "").removeprefix("Bearer ")
+        presented, request.state.by_cookie = self.cookies.presented(request.scope)
         if not presented:
             raise Unauthenticated
-        zone, username, session_id, amr, auth_time = json.loads(base64.urlsafe_b64decode(presented))
+        zone, username, session_id, amr, auth_time = json.loads(
+            base64.urlsafe_b64decode(presented.split(".")[1] + "==")
+        )
         async with self.database.begin() as tx:
             row = await tx.one(
                 "SELECT u.role, u.is_active, u.must_change_password, s.ended_at FROM users u"
@@ -377,8 +383,8 @@ class House:
         front = self.front
         app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
         app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
-        app.include_router(oidc_routes(self.oidc, secure=False), dependencies=[Depends(front)])
-        app.include_router(saml_routes(self.saml), dependencies=[Depends(front)])
+        app.include_router(oidc_routes(self.oidc, self.cookies), dependencies=[Depends(front)])
+        app.include_router(saml_routes(self.saml, self.cookies), dependencies=[Depends(front)])
         app.include_router(
             identity_routes(
                 self.login,
@@ -389,11 +395,14 @@ class House:
                 self.applications,
                 self.api_keys,
                 self.passkeys,
+                self.cookies,
             ),
             dependencies=[Depends(front)],
         )
         scim = scim_routes(
-            ScimUsers(self.database, self.users), ScimGroups(self.database, self.groups), self.settings.zone_issuer
+            ScimUsers(self.database, self.users, Imports(self.database, self.clock, self.ids, self.recorder)),
+            ScimGroups(self.database, self.groups),
+            self.settings.zone_issuer,
         )
         app.include_router(scim, dependencies=[Depends(front)])
         reports = Reports(self.database, self.clock, self.recorder)
@@ -449,4 +458,6 @@ async def _call(app: FastAPI, method: str, target: str, headers: dict[str, str],
     await app(scope, receive, send)
     start = received[0]
     answer = b"".join(message.get("body", b"") for message in received[1:])
-    return Answer(start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, answer)
+    fields = [(name.decode(), value.decode()) for name, value in start["headers"]]
+    cookies = tuple(value for name, value in fields if name == "set-cookie")
+    return Answer(start["status"], dict(fields), answer, cookies)

@@ -87,7 +87,7 @@ async def test_what_the_browser_takes_along_is_bound_to_it(house: House, browser
     assert asked["redirect_uri"] == f"{house.settings.issuer}/api/v1/auth/oidc/corp/callback"
     assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) == 43
     cookie = answer.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie and "Max-Age=600" in cookie
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie and "Max-Age=600" in cookie
     row = await house.value("SELECT row_to_json(o)::text FROM oidc_sign_ins o")
     secrets = [asked["state"], asked["nonce"], *browser.cookies.values()]
     assert not any(secret in row for secret in secrets), "the database must not be enough to finish a sign-in"
@@ -818,3 +818,11 @@ async def test_an_edwards_curve_is_known(browser: Browser, provider: Provider) -
     provider.change_metadata = lambda said: said.update(id_token_signing_alg_values_supported=["Ed25519"])
     provider.change_claims = lambda claims: claims.pop("at_hash")
     assert (await browser.sign_in()).status == 200
+
+
+async def test_a_provider_by_which_people_came_is_disabled_and_not_deleted(house: House, provider: Provider) -> None:
+    await connect(house, provider)
+    token = await house.signed_in("root")
+    assert (await Browser(house, provider).sign_in()).status == 200
+    refused = await house.call("DELETE", "/api/v1/identity-providers/corp", token=token)
+    assert (refused.status, refused.json()["reason"], refused.json()["users"]) == (409, "in_use", 1)

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import uvicorn
 
+from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.kernel.clock import SystemClock
 from people_fixtures import House
 
@@ -59,6 +60,8 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
     assert installed.returncode == 0
     house = House(database_url, SystemClock())  # type: ignore[arg-type]  # the provider knows no other time
     await house.reset()
+    plain = house.settings.model_copy(update={"public_url": "http://127.0.0.1"})
+    house.cookies = CookieSessions(plain, house.ids)
     server = uvicorn.Server(uvicorn.Config(house.app, "127.0.0.1", 0, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -58,7 +58,7 @@ async def second(house: House, key: SoftKey, username: str = "jane", **forged: A
 
 
 def amr(answer: Answer) -> list[str]:
-    found: list[str] = json.loads(base64.urlsafe_b64decode(answer.json()["access_token"]))[3]
+    found: list[str] = json.loads(base64.urlsafe_b64decode(answer.json()["access_token"].split(".")[1] + "=="))[3]
     return found
 
 

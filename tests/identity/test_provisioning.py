@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.identity.provisioning import Arrival, Provisioned, provision
+from bailiwick.identity.standing import lock_administrators
 from bailiwick.kernel.errors import BailiwickError
 from people_fixtures import House
 
@@ -70,7 +72,7 @@ async def test_an_account_is_linked_where_an_administrator_said_so(house: House)
     assert await refused(house, replace(JANE, username="jane")) == "account_not_linked"
     async with house.database.begin() as tx:
         await tx.run("UPDATE users SET external_id = 'sub-1' WHERE username = 'jane'")
-    linked = await arrive(house, replace(JANE, role=None))
+    linked = await arrive(house, replace(JANE, role=None), link_by_id=True)
     assert (linked.user["username"], linked.user["role"], linked.created) == ("jane", "operator", False)
     assert [event.details["by"] for event in await house.events() if event.name == "user.linked"] == ["external id"]
 
@@ -123,7 +125,7 @@ async def test_the_last_administrator_does_not_lose_his_role_by_signing_in(house
     await house.user("root")
     async with house.database.begin() as tx:
         await tx.run("UPDATE users SET external_id = 'sub-1'")
-    assert await refused(house, replace(JANE, username="root", email="", role="viewer")) == "conflict"
+    assert await refused(house, replace(JANE, username="root", email="", role="viewer"), link_by_id=True) == "conflict"
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,41 @@ async def test_the_last_administrator_does_not_lose_his_role_by_signing_in(house
 )
 async def test_what_cannot_be_an_account_is_refused(house: House, change: dict[str, Any]) -> None:
     assert await refused(house, replace(JANE, **change)) == "invalid_request"
+
+
+async def test_who_is_known_waits_for_nobody(house: House) -> None:
+    await house.user("root")
+    await group(house, "Operators", "operator")
+    told = replace(JANE, groups=["operators"])
+    await arrive(house, told)
+    before = len(await house.events())
+    async with house.database.begin() as tx:
+        await lock_administrators(tx, "default")
+        async with asyncio.timeout(10):
+            again = await arrive(house, told)
+        assert again.user["username"] == JANE.username and not again.user["has_factors"]
+        for news in (
+            replace(told, role="auditor"), replace(told, groups=[]), replace(told, full_name="Jane Roe"),
+        ):  # fmt: skip
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await arrive(house, news)
+    assert len(await house.events()) == before
+
+
+async def test_two_at_once_of_one_person_make_one_account_and_both_come_in(house: House) -> None:
+    await house.user("root")
+    await asyncio.gather(*(arrive(house, replace(JANE, role=role)) for role in ("viewer", "operator") * 3),
+                         return_exceptions=True)  # fmt: skip
+    assert await house.value("SELECT count(*) FROM user_identities") == 1
+    arrivals = [arrive(house, replace(JANE, role=role)) for role in ("viewer", "operator", "auditor") * 2]
+    found = await asyncio.gather(*arrivals)
+    assert {each.user["username"] for each in found} == {JANE.username}
+
+
+async def test_another_provider_that_calls_somebody_the_same_is_not_believed(house: House) -> None:
+    await house.user("jane", "admin")
+    async with house.database.begin() as tx:
+        await tx.run("UPDATE users SET external_id = 'sub-1' WHERE username = 'jane'")
+    stranger = replace(JANE, provider="saml:https://other.example.com", username="someone", email="")
+    assert await refused(house, stranger) == "account_not_linked"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import re
 import zlib
 from dataclasses import dataclass
 from datetime import timedelta
@@ -382,6 +384,57 @@ async def test_the_provider_ends_a_session_by_post(house: House, corp: Corp) -> 
     answer = await house.call("POST", f"{PATH}/slo", raw=urlencode(form).encode(), headers=FORM)
     assert answer.status == 302
     assert (await house.call("GET", "/api/v1/auth/me", token=told["access_token"])).status == 401
+
+
+async def test_a_sign_in_that_the_provider_ended_meanwhile_does_not_begin(house: House, corp: Corp) -> None:
+    await corp.connect()
+    begun = await corp.begin()
+    said = corp.said(begun)
+    response = said.response(sign(said.assertion()))
+    house.clock.advance(1)
+    assert (await house.call("GET", f"{PATH}/slo?{_query(_logout(corp, 'jane', ''))}")).status == 302
+    late = await corp.post(response, begun)
+    assert (late.status, late.json()["reason"]) == (401, "session_ended")
+    # the logout of another of her sessions, or of somebody else, is none of this one's; nor is one of before
+    house.clock.advance(1)
+    assert (await corp.sign_in(assertion_id="_fresh")).status == 200
+    begun = await corp.begin()
+    said = corp.said(begun).but(assertion_id="_third")
+    response = said.response(sign(said.assertion()))
+    for number, (name_id, index) in enumerate([("jane", "_other"), ("john", "")]):
+        query = _query(_logout(corp, name_id, index, identifier=f"_l{number}"))
+        assert (await house.call("GET", f"{PATH}/slo?{query}")).status == 302
+    assert (await corp.post(response, begun)).status == 200
+
+
+async def test_logouts_that_come_at_once_end_everything_once(house: House, corp: Corp) -> None:
+    await corp.connect()
+    told = (await corp.sign_in()).json()
+    queries = [_query(_logout(corp, "jane", "", identifier=f"_at_once{number % 3}")) for number in range(6)]
+    mine = house.call("POST", "/api/v1/auth/saml/logout", token=told["access_token"])
+    answers = await asyncio.gather(*(house.call("GET", f"{PATH}/slo?{query}") for query in queries), mine)
+    assert sorted(answer.status for answer in answers[:-1]) == [302, 302, 302, 401, 401, 401]
+    assert answers[-1].status in (200, 401)
+    assert (await house.call("GET", "/api/v1/auth/me", token=told["access_token"])).status == 401
+
+
+async def test_a_provider_that_takes_logouts_by_post_alone(house: House, corp: Corp) -> None:
+    metadata = idp_metadata()
+    by_redirect = re.findall(r"<[^<>]*SingleLogoutService[^<>]*HTTP-Redirect[^<>]*/>", metadata)
+    assert by_redirect
+    for element in by_redirect:
+        metadata = metadata.replace(element, element.replace("HTTP-Redirect", "HTTP-POST"))
+    await corp.connect(metadata=metadata)
+    told = (await corp.sign_in()).json()
+    answer = (await house.call("POST", "/api/v1/auth/saml/logout", token=told["access_token"])).json()
+    assert answer["logout_url"].startswith("https://idp.example.com/slo") and "SAMLRequest" in answer["fields"]
+    request = etree.fromstring(base64.b64decode(answer["fields"]["SAMLRequest"]))
+    assert request.tag == f"{{{SAMLP}}}LogoutRequest" and request.find("ds:Signature", NSMAP) is not None
+    # and its own request is answered by a form, whose page has no inline script
+    await corp.sign_in(assertion_id="_again")
+    form = {"SAMLRequest": base64.b64encode(etree.tostring(sign(_logout(corp, "jane", "")))).decode()}
+    page = await house.call("POST", f"{PATH}/slo", raw=urlencode(form).encode(), headers=FORM)
+    assert page.status == 200 and b'name="SAMLResponse"' in page.body and b"<script>" not in page.body
 
 
 @pytest.mark.parametrize("lie", ["unsigned", "attacker", "altered", "destination", "issuer", "old", "relay", "twice"])

@@ -76,8 +76,8 @@ def operations() -> dict[str, dict[str, Any]]:
     app = FastAPI()
     nobody = cast(Any, None)
     app.include_router(api.routes(*[nobody] * api.routes.__code__.co_argcount))
-    app.include_router(oidc_api.routes(nobody, secure=False))
-    app.include_router(saml_api.routes(nobody))
+    app.include_router(oidc_api.routes(nobody, nobody))
+    app.include_router(saml_api.routes(nobody, nobody))
     return {
         f"{method.upper()} {path.removeprefix(ROOT)}": operation
         for path, told in app.openapi()["paths"].items()

@@ -78,6 +78,7 @@ THROUGH_OTHERS = {
     "recon accept": "needs an active waiver; tests/assurance prove its event",
     "demo": "calls the API",
     "idp test": "needs a provider; tests/stack/test_directory.py proves its event",
+    "idp apply": "needs a provider; tests/stack/test_directory.py proves its events",
     "witness": "another party's process, which has no ledger",
     "audit archive restore": "needs a week's evidence; tests/archive prove its event",
     "audit archive purge": "needs a year's evidence; tests/archive prove its events",

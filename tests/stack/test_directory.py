@@ -30,8 +30,28 @@ def test_the_seeds_call_signs_in_and_the_command_says_what_works(stack: Stack, t
             "roles": {directory.cn("engineers"): "operator"},
         }
         secrets = {"bind_password": directory.READER_WORD}
-        body = {"name": "corp", "kind": "ldap", "options": options, "secrets": secrets}
-        assert stack.admin("POST", "/api/v1/identity-providers", body).status == 201
+        for name, value in secrets.items():
+            (tmp_path / name).write_text(f"{value}\n")
+        spec = {"type": "ldap", "options": options, "secrets": {name: {"file": name} for name in secrets}}
+        document = {
+            "apiVersion": "bailiwick/v1",
+            "kind": "IdentityProvider",
+            "metadata": {"name": "corp"},
+            "spec": spec,
+        }
+        file = tmp_path / "providers.yaml"
+        file.write_text(json.dumps(document))  # which is YAML too
+        planned = stack.cli("idp", "apply", str(file), "--plan", "--json")
+        assert planned.returncode == 0, planned.stdout + planned.stderr
+        assert [each["what"] for each in json.loads(planned.stdout)["providers"]] == ["create"]
+        assert stack.admin("GET", "/api/v1/identity-providers").json["items"] == []
+        for what in ("created", "unchanged"):
+            applied = stack.cli("idp", "apply", str(file))
+            assert (applied.returncode, applied.stdout.split()[:2]) == (0, [what, "corp"]), applied.stderr
+            assert directory.READER_WORD not in applied.stdout
+        (tmp_path / "bind_password").unlink()
+        wrong = stack.cli("idp", "apply", str(file))
+        assert wrong.returncode == 2 and "cannot be read" in wrong.stderr
         words = {"username": "jane", "password": directory.WORD}
         for _ in range(6):  # at either worker; the token counts at once, wherever it is shown
             signed_in = call("POST", f"{stack.api}/api/v1/auth/login/ldap", body=words)
@@ -54,6 +74,12 @@ def test_the_seeds_call_signs_in_and_the_command_says_what_works(stack: Stack, t
         assert told.returncode == 0, told.stdout + told.stderr
         assert json.loads(told.stdout)["verdict"] == "PASS"
         assert directory.WORD not in told.stdout
+    # a directory that is out is told of, and takes nothing out of rotation
+    assert call("POST", f"{stack.api}/api/v1/auth/login/ldap", body=words).status == 503
+    (away,) = call("GET", f"{stack.api}/health/detailed").json["providers_away"]
+    assert (away["zone"], away["name"], away["kind"]) == ("default", "corp", "ldap") and away["since"]
+    assert call("GET", f"{stack.api}/health/detailed").json["status"] == "healthy"
+    assert call("GET", f"{stack.api}/health/ready").status == 200
     gone = stack.cli("idp", "test", "corp")
     assert gone.returncode == 1 and "FAIL  connect" in gone.stdout, gone.stdout + gone.stderr
     assert stack.cli("idp", "test", "nowhere").returncode == 2

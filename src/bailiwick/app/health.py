@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -28,6 +28,7 @@ class Health:
     names those of them under which the process works all the same, and refuses: it has started, and is not ready.
 
     ``services`` answer UP, DOWN or DISABLED for the four services of the detailed answer; ``figures`` its metrics.
+    ``away`` names what others run and does not answer: it is told of, and the service goes on without it.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Health:
         figures: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
         facts: Callable[[], Mapping[str, Any]] | None = None,
         refusing: Collection[str] = (),
+        away: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
     ) -> None:
         self._clock = clock
         self._ready = ready
@@ -45,6 +47,7 @@ class Health:
         self._figures = figures
         self._facts = facts
         self._refusing = refusing
+        self._away = away
         self._started = clock.monotonic()
         self._hostname = socket.gethostname()
 
@@ -73,6 +76,7 @@ class Health:
             "version": __version__,
             "timestamp": rfc3339(self._clock.now()),
             "services": services,
+            **({"providers_away": [*await self._away()]} if self._away is not None else {}),
             "metrics": {"uptime_seconds": int(self._clock.monotonic() - self._started), **figures},
         }
 

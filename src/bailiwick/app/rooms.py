@@ -33,10 +33,12 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
-from bailiwick.identity.arrivals import Arrivals
 from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.breached import BreachList
+from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
+from bailiwick.identity.imports import Imports
+from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.oidc import OidcLogin
@@ -81,6 +83,7 @@ class Rooms:
     sinks: Sinks
     siem: Operations
     archive: Archive
+    cookies: CookieSessions
     login: LocalLogin
     sign_ins: SignIns
     passkeys: Passkeys
@@ -91,7 +94,7 @@ class Rooms:
     providers: Providers
     testers: Testers
     directories: Directories
-    arrivals: Arrivals
+    admissions: Admissions
     ldap_login: LdapLogin
     oidc: OidcLogin
     saml: SamlLogin
@@ -170,7 +173,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
     providers = Providers(database, clock, ids, recorder, base.sealer)
-    arrivals = Arrivals(database, clock, ids, recorder, sign_ins)
+    admissions = Admissions(database, clock, ids, recorder, sign_ins, revocations)
     directories = Directories(providers, resolver, clock)
     sessions = Sessions(database, clock, recorder, revocations)
     oidc_clients = ProviderClients(reach_of(resolver), clock)
@@ -202,14 +205,15 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sinks=Sinks(database, clock, ids, recorder, base.sealer, address_check(resolver)),
         siem=Operations(database, clock, recorder, reads_cold=True),
         archive=archive,
+        cookies=CookieSessions(settings, ids),
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
         passkeys=Passkeys(database, clock, ids, recorder, settings, sign_ins),
         providers=providers,
         testers=testers_of(directories, oidc_clients, providers, settings, reach_of(resolver), clock),
         directories=directories,
-        arrivals=arrivals,
-        ldap_login=LdapLogin(database, clock, recorder, providers, arrivals, directories),
+        admissions=admissions,
+        ldap_login=LdapLogin(database, clock, recorder, providers, admissions, directories),
         oidc=OidcLogin(
             database,
             clock,
@@ -218,19 +222,19 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
             settings,
             providers,
             oidc_clients,
-            sign_ins,
+            admissions,
             sessions,
             revocations,
         ),
         oidc_clients=oidc_clients,
-        saml=SamlLogin(database, clock, ids, recorder, settings, providers, sign_ins, sessions, revocations),
+        saml=SamlLogin(database, clock, ids, recorder, settings, providers, admissions, sessions, revocations),
         users=users,
         sessions=sessions,
         applications=applications,
         api_keys=ApiKeys(database, clock, ids, recorder, revocations),
         groups=groups,
         reports=Reports(database, clock, recorder),
-        scim_users=ScimUsers(database, users),
+        scim_users=ScimUsers(database, users, Imports(database, clock, ids, recorder)),
         scim_groups=ScimGroups(database, groups),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),

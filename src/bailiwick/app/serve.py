@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -46,8 +46,8 @@ from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
-from bailiwick.identity.api_keys import PREFIX as API_KEY_PREFIX
 from bailiwick.identity.login.throttle import SignInThrottle
+from bailiwick.identity.providers import Providers
 from bailiwick.identity.sessions import owner_of_session
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
@@ -192,6 +192,7 @@ def compose(
             "consul": _disabled,
         },
         figures=lambda: _figures(base),
+        away=lambda: _away(rooms.providers),
         refusing={"evidence spool"},
         facts=lambda: {"revision": state.reader.revision, "feed_age_s": round(state.reader.age(), 1)},
     )
@@ -207,11 +208,12 @@ def compose(
             rooms.applications,
             rooms.api_keys,
             rooms.passkeys,
+            rooms.cookies,
         )
     )
     app.include_router(providers_api.routes(rooms.providers, rooms.testers))
-    app.include_router(saml_api.routes(rooms.saml))
-    app.include_router(oidc_api.routes(rooms.oidc, secure=base.settings.issuer.startswith("https://")))
+    app.include_router(saml_api.routes(rooms.saml, rooms.cookies))
+    app.include_router(oidc_api.routes(rooms.oidc, rooms.cookies))
     app.include_router(groups_api.routes(rooms.groups))
     app.include_router(reports_api.routes(rooms.reports))
     app.include_router(scim_api.routes(rooms.scim_users, rooms.scim_groups, base.settings.zone_issuer))
@@ -286,7 +288,7 @@ def compose(
 
 def _authenticate(rooms: Rooms) -> Any:
     async def authenticate(request: Request) -> Caller:
-        credential = _presented(request.scope)
+        credential, request.state.by_cookie = rooms.cookies.presented(request.scope)
         if not credential:
             raise Unauthenticated(reason="authentication_required")
         return rooms.authenticator.caller(credential, request.state.zone)
@@ -307,7 +309,7 @@ def _identify(rooms: Rooms) -> Callable[[Scope], str | None]:
     def identify(scope: Scope) -> str | None:
         zone = scope["state"]["zone"]
         try:
-            credential = _presented(scope)
+            credential, _ = rooms.cookies.presented(scope)
             caller = rooms.authenticator.caller(credential, zone) if credential else None
         except BailiwickError:
             return None
@@ -344,20 +346,6 @@ def _per_minute(base: Foundations, state: WorkerState) -> Callable[[Scope, bool]
         return known[key]
 
     return per_minute
-
-
-def _presented(scope: Scope) -> str:
-    """The session token or API key of a request, from ``Authorization: Bearer`` or ``X-API-Key``; never of both."""
-    scheme, _, token = _header(scope, b"authorization").partition(" ")
-    key = _header(scope, b"x-api-key").strip()
-    bearer = token.strip() if scheme.lower() == "bearer" else ""
-    if key and (bearer or not key.startswith(API_KEY_PREFIX)):
-        raise Unauthenticated("Send one credential: a bearer token or an X-API-Key.", reason="invalid_token")
-    return bearer or key
-
-
-def _header(scope: Scope, wanted: bytes) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
 
 
 def _principal(state: WorkerState) -> Any:
@@ -491,6 +479,14 @@ async def _figures(base: Foundations) -> Mapping[str, int]:
     except (Unavailable, TimeoutError):
         return {}
     return {"active_sessions": row["sessions"], "total_servers": row["servers"]} if row else {}
+
+
+async def _away(providers: Providers) -> Sequence[Mapping[str, Any]]:
+    try:
+        async with asyncio.timeout(2):
+            return await providers.away()
+    except (Unavailable, TimeoutError):
+        return []  # the database's own state tells of it
 
 
 async def _end_tails(background: Background, tails: Tails) -> None:

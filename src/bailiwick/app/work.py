@@ -180,7 +180,7 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             saml = await tx.run("DELETE FROM saml_requests WHERE expires_at < :now", now=now)
             saml += await tx.run("DELETE FROM saml_seen WHERE expires_at < :now", now=now)
             begun = await tx.run("DELETE FROM oidc_sign_ins WHERE expires_at < :now", now=now)
-            begun += await tx.run("DELETE FROM oidc_logouts WHERE expires_at < :now", now=now)
+            begun += await tx.run("DELETE FROM provider_logouts WHERE expires_at < :now", now=now)
             refreshes = await tx.run(
                 "DELETE FROM refresh_tokens r USING sessions s WHERE s.id = r.session_id"
                 " AND (s.ended_at < :before OR s.expires_at < :before)",

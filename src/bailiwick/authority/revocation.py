@@ -23,6 +23,7 @@ from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.http import decode_cursor, encode_cursor
+from bailiwick.kernel.together import Together
 
 Kind = Literal["mandate", "session", "application", "user"]
 
@@ -147,6 +148,7 @@ class Revocations:
         self._poll_self = poll_self
         self._observe = observe
         self._count = count
+        self._waits: Together[int, None] = Together(self._wait_all, lambda revision: object(), most=1000)
 
     async def revoke(self, tx: Transaction, context: Context, kind: Kind, key: str, reason: str) -> int:
         """Write a revocation and its event in ``tx``; answers the feed revision. Call it last in the transaction."""
@@ -181,7 +183,7 @@ class Revocations:
         Polls the workers' confirmations; a worker still behind after ``fence_after_s`` is fenced.
         """
         started = self._clock.monotonic()
-        workers, behind = await self.applied(revision)
+        workers, behind = await self._wait(revision)
         fenced, unreachable = await self._fence_all(behind, revision, context)
         if unreachable:
             # their last look at the feed was before our commit, so by then they refuse by themselves
@@ -196,7 +198,15 @@ class Revocations:
         self._observe(settlement)
         return settlement
 
-    async def applied(self, revision: int) -> tuple[Sequence[Row], Sequence[Row]]:
+    async def applied(self, revision: int) -> None:
+        """Wait up to ``fence_after_s`` for the workers to apply ``revision``; those who wait at once look together."""
+        await self._waits.ask(revision)
+
+    async def _wait_all(self, revisions: Sequence[int]) -> Sequence[None]:
+        await self._wait(max(revisions))
+        return [None] * len(revisions)
+
+    async def _wait(self, revision: int) -> tuple[Sequence[Row], Sequence[Row]]:
         """Wait up to ``fence_after_s`` for the workers to apply ``revision``; all of them, and those still behind."""
         started = self._clock.monotonic()
         if self._poll_self is not None:

@@ -110,14 +110,14 @@ class SnapshotStore:
         # the same thing changed ten times is read once
         wanted = dict.fromkeys((change.zone, change.kind, change.key) for change in changes)
         zones = dict(self.current.zones)
+        named: dict[str, list[str]] = {}
         for zone, kind, key in wanted:
             if kind in {"zone", "key"} or zone not in zones:
                 await self._reload_zone(tx, zones, zone)
                 continue
             match kind:
                 case "user":
-                    fresh_users = await load_users(tx, zone, key)
-                    zones[zone] = replace(zones[zone], users=_merged(zones[zone].users, fresh_users, key))
+                    named.setdefault(zone, []).append(key)
                 case "application":
                     fresh_apps = await load_applications(tx, zone, key)
                     kept = {i: app for i, app in zones[zone].applications.items() if app.name != key}
@@ -131,6 +131,9 @@ class SnapshotStore:
                 case "credential":
                     servers = await load_servers(tx, self._sealer, zone, audience=self._settings.audience)
                     zones[zone] = replace(zones[zone], servers=MappingProxyType(dict(servers)))
+        for zone, usernames in named.items():  # a directory is imported by the thousand
+            fresh_users = await load_users(tx, zone, *usernames)
+            zones[zone] = replace(zones[zone], users=_merged(zones[zone].users, fresh_users, *usernames))
         if any(kind != "revocation" for _, kind, _ in wanted):
             self._swap(zones)
 
@@ -178,8 +181,9 @@ class SnapshotStore:
         )
 
 
-def _merged(entries: Mapping[str, T], fresh: Mapping[str, T], key: str) -> Mapping[str, T]:
+def _merged(entries: Mapping[str, T], fresh: Mapping[str, T], *keys: str) -> Mapping[str, T]:
     merged = dict(entries)
-    merged.pop(key, None)
+    for key in keys:
+        merged.pop(key, None)
     merged.update(fresh)
     return MappingProxyType(merged)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bailiwick.identity.sessions import Sessions
     from bailiwick.identity.users import Users
     from bailiwick.kernel.paths import Layout
-    from bailiwick.kernel.settings import Settings
 
 T = TypeVar("T")
 
@@ -28,8 +27,6 @@ app = small_app()
 Username = Annotated[str, typer.Argument(metavar="NAME", help="The user name.")]
 Zone = Annotated[str, typer.Option("--zone", help="The zone the user is in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
-
-_ADDRESS = ("host", "api_port", "public_url", "tls_cert", "tls_key", "dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +93,14 @@ def create(
     json_: AsJson = False,
 ) -> int:
     """Make an account, and print the link by which the person chooses a password: once, for three days."""
-    import re
-
     from bailiwick.identity.users import NewUser
-    from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN
+    from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN, matches
     from bailiwick.kernel.permissions import Role
 
     if role not in set(Role):
         raise CommandFailed(USAGE, f"--role is one of {', '.join(Role)}")
     for told, pattern in ((name, NAME_PATTERN), (email, EMAIL_PATTERN)):
-        if not re.fullmatch(pattern.removeprefix("^").removesuffix("$"), told):
+        if not matches(pattern, told):
             raise CommandFailed(USAGE, f"{told!r} is not of the form wanted")
     if not full_name.isprintable() or len(full_name) > 200:
         raise CommandFailed(USAGE, "--full-name is too long or not printable")
@@ -215,7 +210,7 @@ async def _work(layout: Layout, zone: str, work: Callable[[_Desk], Awaitable[T]]
 
     from bailiwick.app.fencing import Fence
     from bailiwick.authority.revocation import Revocations
-    from bailiwick.cli.local import clock_of, database_url
+    from bailiwick.cli.local import clock_of, database_url, running_settings
     from bailiwick.cli.recorded import by_operator
     from bailiwick.identity.passwords import Passwords
     from bailiwick.identity.sessions import Sessions
@@ -223,7 +218,7 @@ async def _work(layout: Layout, zone: str, work: Callable[[_Desk], Awaitable[T]]
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.ids import Ids
 
-    settings = _settings(layout)
+    settings = running_settings(layout)
     clock, database, passwords = clock_of(layout), Database(database_url(layout.data_dir), pool_size=2), Passwords()
     recorder, context = by_operator(zone)
     revocations = Revocations(
@@ -242,23 +237,6 @@ async def _work(layout: Layout, zone: str, work: Callable[[_Desk], Awaitable[T]]
     finally:
         passwords.close()
         await database.close()
-
-
-def _settings(layout: Layout) -> Settings:
-    """The settings of this environment, at the address of the installation that runs there: links name it."""
-    from pydantic import ValidationError
-
-    from bailiwick.kernel.settings import Settings
-
-    try:
-        running = json.loads(layout.settings_file.read_text())
-    except (OSError, ValueError):
-        running = {}
-    address = {name: running[name] for name in _ADDRESS if running.get(name) is not None}
-    try:
-        return Settings(data_dir=layout.data_dir, **address)
-    except ValidationError as error:
-        raise CommandFailed(USAGE, "; ".join(str(problem["msg"]) for problem in error.errors())) from None
 
 
 def _standing(each: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from bailiwick.evidence.requests import context_of
 from bailiwick.identity import passkeys_api
 from bailiwick.identity.api_keys import ApiKey, ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
+from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.login.ldap import LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.passkeys import Passkeys
@@ -21,6 +22,7 @@ from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.standing import RoleName
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
+from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.fields import (
     Body,
     Email,
@@ -214,14 +216,15 @@ def routes(
     applications: Applications,
     api_keys: ApiKeys,
     passkeys: Passkeys,
+    cookies: CookieSessions,
 ) -> APIRouter:
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
-    _auth_routes(router, login, users, sessions)
-    _directory_routes(router, ldap_login)
-    _continuing_routes(router, sign_ins)
+    _auth_routes(router, login, users, sessions, cookies)
+    _directory_routes(router, ldap_login, cookies)
+    _continuing_routes(router, sign_ins, cookies)
     _factor_routes(router, sign_ins)
-    passkeys_api.add_routes(router, passkeys, sign_ins)
+    passkeys_api.add_routes(router, passkeys, sign_ins, cookies)
     _session_routes(router, sessions)
     _api_key_routes(router, api_keys)
     _user_routes(router, users)
@@ -229,7 +232,9 @@ def routes(
     return router
 
 
-def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions) -> None:
+def _auth_routes(
+    router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions, cookies: CookieSessions
+) -> None:
     @router.post(
         "/auth/login/local",
         tags=["auth"],
@@ -238,13 +243,22 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
         dependencies=COUNTED,
     )
     async def sign_in(request: Request, response: Response, body: LoginBody) -> dict[str, Any]:
+        """With `X-Bailiwick-Session: cookie` the session is put into cookies, and the answer holds no token."""
         never_store(response)
         context = context_of(request, None)
-        return (await login.sign_in(context, body.username, body.password.get_secret_value())).document()
+        signed_in = await login.sign_in(context, body.username, body.password.get_secret_value())
+        return cookies.answer(request, response, signed_in)
 
     @router.post("/auth/logout", tags=["auth"], status_code=204, summary="Sign out: end this session")
-    async def sign_out(request: Request, caller: SignedInCaller) -> None:
+    async def sign_out(request: Request, response: Response, caller: SignedInCaller) -> None:
         await sessions.end(context_of(request, caller), caller.session, owner=caller.name, sign_out=True)
+        cookies.clear(request, response)
+
+    @router.get("/auth/csrf", tags=["auth"], summary="The token that changes by a session cookie carry")
+    async def csrf(request: Request, response: Response, _caller: AnyCaller) -> dict[str, Any]:
+        """To be sent as `X-CSRF-Token`; null for a caller without a cookie, who needs none."""
+        never_store(response)
+        return {"csrf_token": cookies.csrf_token(request.scope) if cookies.by_cookie(request) else None}
 
     @router.get("/auth/me", tags=["auth"], summary="Who am I?")
     async def me(caller: AnyCaller) -> dict[str, Any]:
@@ -273,21 +287,28 @@ def _auth_routes(router: APIRouter, login: LocalLogin, users: Users, sessions: S
         return {"username": await users.accept_invitation(context_of(request, None), token, password)}
 
 
-def _directory_routes(router: APIRouter, login: LdapLogin) -> None:
+def _directory_routes(router: APIRouter, login: LdapLogin, cookies: CookieSessions) -> None:
     @router.post("/auth/login/ldap", tags=["auth"], summary="Sign in by a directory", responses=_NOT_LET_IN)
     async def sign_in(request: Request, response: Response, body: DirectoryLoginBody) -> dict[str, Any]:
         """Who comes first becomes a user, with the role of his groups; without a mapped group nothing is allowed."""
         never_store(response)
         password = body.password.get_secret_value()
-        return (await login.sign_in(context_of(request, None), body.username, password, body.realm)).document()
+        signed_in = await login.sign_in(context_of(request, None), body.username, password, body.realm)
+        return cookies.answer(request, response, signed_in)
 
 
-def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
+def _continuing_routes(router: APIRouter, sign_ins: SignIns, cookies: CookieSessions) -> None:
     @router.post("/auth/refresh", tags=["auth"], summary="Go on: the next tokens", responses=_NOT_LET_IN)
-    async def refresh(request: Request, response: Response, body: RefreshBody) -> dict[str, Any]:
-        """A refresh token works once. One used twice ends the session: somebody has a copy."""
+    async def refresh(request: Request, response: Response, body: RefreshBody | None = None) -> dict[str, Any]:
+        """A refresh token works once. One used twice ends the session: somebody has a copy.
+
+        Without a body it is that of the session's cookie, and the answer sets the next ones.
+        """
         never_store(response)
-        return (await sign_ins.refresh(context_of(request, None), body.refresh_token.get_secret_value())).document()
+        token = body.refresh_token.get_secret_value() if body is not None else cookies.refresh_token(request)
+        if token is None:
+            raise InvalidRequest("Send a refresh token.")
+        return cookies.answer(request, response, await sign_ins.refresh(context_of(request, None), token))
 
     @router.post(
         "/auth/mfa",
@@ -299,7 +320,7 @@ def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
     async def answer(request: Request, response: Response, body: CodeBody) -> dict[str, Any]:
         never_store(response)
         token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
-        return (await sign_ins.answer(context_of(request, None), token, code)).document()
+        return cookies.answer(request, response, await sign_ins.answer(context_of(request, None), token, code))
 
     @router.post(
         "/auth/mfa/enrolment", tags=["auth"], summary="Enrol the factor that a sign-in needs", responses=_NOT_LET_IN
@@ -320,7 +341,9 @@ def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
         """The answer holds the recovery codes, which are told once."""
         never_store(response)
         token, code = body.mfa_token.get_secret_value(), body.code.get_secret_value()
-        return (await sign_ins.finish_enrolment(context_of(request, None), token, code)).document()
+        return cookies.answer(
+            request, response, await sign_ins.finish_enrolment(context_of(request, None), token, code)
+        )
 
     @router.post("/auth/step-up", tags=["auth"], summary="Prove it is still you (RFC 9470)", responses=_NOT_LET_IN)
     async def step_up(
@@ -328,7 +351,8 @@ def _continuing_routes(router: APIRouter, sign_ins: SignIns) -> None:
     ) -> dict[str, Any]:
         """The next access token of this session; its `acr` and `auth_time` say what was just proven."""
         never_store(response)
-        return (await sign_ins.step_up(context_of(request, caller), body.code.get_secret_value())).document()
+        signed_in = await sign_ins.step_up(context_of(request, caller), body.code.get_secret_value())
+        return cookies.answer(request, response, signed_in)
 
 
 def _factor_routes(router: APIRouter, sign_ins: SignIns) -> None:

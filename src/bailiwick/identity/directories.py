@@ -85,6 +85,8 @@ class LdapOptions(Body):
     roles: Annotated[dict[Dn, RoleName], Field(max_length=200)] = Field(
         default_factory=dict, description="DN of a group and the role its members have; the highest counts"
     )
+    create_users: bool = Field(True, description="Make an account at a person's first sign-in")
+    link_by_external_id: bool = Field(False, description="Take the account whose external id (SCIM) is the subject")
     active_directory: bool = Field(False, description="Heed userAccountControl and the data codes of refusals")
     pool_size: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Connections of each worker, at most")
     connect_timeout_s: Annotated[float, Field(ge=0.1, le=30, allow_inf_nan=False)] = 3
@@ -99,6 +101,10 @@ class LdapOptions(Body):
     def leads_to(self) -> str:
         """Where the password of ``bind_dn``, and everybody's, is sent; and who vouches for it."""
         return "\n".join([*self.urls, self.ca, self.bind_dn])
+
+    def vouches_as(self, name: str) -> str:
+        """How what it says of people is known: a directory has no name of its own that it could not be given."""
+        return f"ldap:{name}"
 
     def role_of_group(self) -> dict[NormalDn, RoleName]:
         """The role of each group, by its normal DN."""

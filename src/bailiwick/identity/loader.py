@@ -32,13 +32,13 @@ class ApplicationEntry:
     rate_limit: int | None = None
 
 
-async def load_users(tx: Transaction, zone: str, username: str | None = None) -> dict[str, UserEntry]:
-    """The users of ``zone`` by user name, or the one named."""
+async def load_users(tx: Transaction, zone: str, *usernames: str) -> dict[str, UserEntry]:
+    """The users of ``zone`` by user name, or those named."""
     rows = await tx.all(
         "SELECT username, role, is_active, must_change_password FROM users"
-        " WHERE zone = :zone AND (cast(:username AS text) IS NULL OR username = :username)",
+        " WHERE zone = :zone AND (cast(:usernames AS text[]) IS NULL OR username = ANY(:usernames))",
         zone=zone,
-        username=username,
+        usernames=[*usernames] or None,
     )
     return {
         row["username"]: UserEntry(row["username"], row["role"], row["is_active"], row["must_change_password"])

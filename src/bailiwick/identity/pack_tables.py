@@ -8,7 +8,7 @@ TABLES = (
     ControlTable(
         "users",
         (
-            "id", "zone", "username", "email", "full_name", "role", "own_role", "provider", "subject", "external_id",
+            "id", "zone", "username", "email", "full_name", "role", "own_role", "external_id",
             "profile", "is_active",
             "mfa_enabled", "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at",
             "updated_at",
@@ -18,7 +18,7 @@ TABLES = (
     ),
     ControlTable(
         "identity_providers",
-        ("id", "zone", "name", "kind", "enabled", "options", "version", "created_at", "updated_at"),
+        ("id", "zone", "name", "kind", "enabled", "options", "version", "away_since", "created_at", "updated_at"),
         ("name",),
         withheld=("sealed",),
     ),
@@ -53,10 +53,10 @@ TABLES = (
         ("created_at", "id"),
     ),
     ControlTable(
-        "oidc_logouts",
-        ("zone", "issuer", "subject", "sid", "at", "expires_at"),
+        "provider_logouts",
+        ("zone", "method", "issuer", "subject", "sids", "at", "expires_at"),
         ("at", "issuer"),
-        withheld=("jti_hash",),
+        withheld=("token_hash",),
     ),
     ControlTable(
         "factors",

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, SecretStr, StringConstraints
 
 from bailiwick.evidence.requests import context_of
+from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.login.throttle import COUNTED
@@ -115,14 +116,14 @@ class AnsweredKeyBody(UsedKeyBody):
     mfa_token: PendingToken
 
 
-def add_routes(router: APIRouter, passkeys: Passkeys, sign_ins: SignIns) -> None:
+def add_routes(router: APIRouter, passkeys: Passkeys, sign_ins: SignIns, cookies: CookieSessions) -> None:
     """Add the routes of passkeys to identity's."""
-    _sign_in_routes(router, passkeys)
-    _second_factor_routes(router, passkeys)
+    _sign_in_routes(router, passkeys, cookies)
+    _second_factor_routes(router, passkeys, cookies)
     _own_key_routes(router, passkeys, sign_ins)
 
 
-def _sign_in_routes(router: APIRouter, passkeys: Passkeys) -> None:
+def _sign_in_routes(router: APIRouter, passkeys: Passkeys, cookies: CookieSessions) -> None:
     @router.post("/auth/login/passkey/options", tags=["auth"], summary="Begin to sign in by a passkey")
     async def begin(request: Request, response: Response) -> dict[str, Any]:
         never_store(response)
@@ -138,10 +139,11 @@ def _sign_in_routes(router: APIRouter, passkeys: Passkeys) -> None:
     async def finish(request: Request, response: Response, body: UsedKeyBody) -> dict[str, Any]:
         """The passkey must have verified its person, and then no further factor is owed."""
         never_store(response)
-        return (await passkeys.sign_in(context_of(request, None), body.credential.plain())).document()
+        signed_in = await passkeys.sign_in(context_of(request, None), body.credential.plain())
+        return cookies.answer(request, response, signed_in)
 
 
-def _second_factor_routes(router: APIRouter, passkeys: Passkeys) -> None:
+def _second_factor_routes(router: APIRouter, passkeys: Passkeys, cookies: CookieSessions) -> None:
     @router.post(
         "/auth/mfa/webauthn/options", tags=["auth"], summary="What one's passkeys are asked", responses=_REFUSED
     )
@@ -156,7 +158,8 @@ def _second_factor_routes(router: APIRouter, passkeys: Passkeys) -> None:
     async def answer(request: Request, response: Response, body: AnsweredKeyBody) -> dict[str, Any]:
         never_store(response)
         token = body.mfa_token.get_secret_value()
-        return (await passkeys.answer(context_of(request, None), token, body.credential.plain())).document()
+        signed_in = await passkeys.answer(context_of(request, None), token, body.credential.plain())
+        return cookies.answer(request, response, signed_in)
 
     @router.post(
         "/auth/mfa/enrolment/webauthn/options",
@@ -180,7 +183,8 @@ def _second_factor_routes(router: APIRouter, passkeys: Passkeys) -> None:
         """The answer holds the recovery codes, which are told once."""
         never_store(response)
         token, context = body.mfa_token.get_secret_value(), context_of(request, None)
-        return (await passkeys.enrol(context, token, body.name, body.credential.plain())).document()
+        signed_in = await passkeys.enrol(context, token, body.name, body.credential.plain())
+        return cookies.answer(request, response, signed_in)
 
     @router.post("/auth/step-up/webauthn/options", tags=["auth"], summary="What one's passkeys are asked to step up")
     async def ask_again(request: Request, response: Response, caller: SignedInCaller) -> dict[str, Any]:
@@ -198,7 +202,8 @@ def _second_factor_routes(router: APIRouter, passkeys: Passkeys) -> None:
     ) -> dict[str, Any]:
         """The next access token of this session; its `acr` and `auth_time` say what was just proven."""
         never_store(response)
-        return (await passkeys.step_up(context_of(request, caller), body.credential.plain())).document()
+        signed_in = await passkeys.step_up(context_of(request, caller), body.credential.plain())
+        return cookies.answer(request, response, signed_in)
 
 
 def _own_key_routes(router: APIRouter, passkeys: Passkeys, sign_ins: SignIns) -> None:

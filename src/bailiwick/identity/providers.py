@@ -19,7 +19,7 @@ import msgspec
 from pydantic import SecretStr, ValidationError
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder, Subject, rfc3339
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer, SealError
@@ -47,6 +47,10 @@ class Options(Protocol):
         """Where the secrets are sent, as text: another address needs the secrets anew."""
         ...
 
+    def vouches_as(self, name: str) -> str:
+        """What ``user_identities`` calls the provider, ``name`` being its name here."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -62,7 +66,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider as stored. ``name`` is the realm that a person may name when signing in."""
+    """A provider as stored. ``name`` is the realm that a person may name when signing in.
+
+    ``away_since``: it has not answered since then, as far as anybody asked it.
+    """
 
     id: str
     zone: str
@@ -74,6 +81,7 @@ class Provider:
     version: int
     created_at: datetime
     updated_at: datetime
+    away_since: datetime | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON form, without secrets."""
@@ -84,6 +92,7 @@ class Provider:
             "enabled": self.enabled,
             "options": dict(self.options),
             "version": self.version,
+            "away_since": self.away_since,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
         }
@@ -202,6 +211,7 @@ def _provider(row: Row) -> Provider:
         row["version"],
         row["created_at"],
         row["updated_at"],
+        row["away_since"],
     )
 
 
@@ -290,6 +300,18 @@ class Providers:
             await self._record(tx, codes.IDP_CHANGED, context, provider, changed=changed)
         return provider
 
+    async def known(self, zone: str, name: str) -> tuple[Provider | None, dict[str, str]]:
+        """The provider, if there is one, and its secrets as far as they open."""
+        async with self._database.begin() as tx:
+            row = await tx.one("SELECT * FROM identity_providers WHERE zone = :zone AND name = :n", zone=zone, n=name)
+        if row is None:
+            return None, {}
+        provider = _provider(row)
+        try:
+            return provider, self.secrets(provider)
+        except SealError:
+            return provider, {}
+
     async def delete(self, context: Context, name: str, guard: VersionGuard = any_version) -> None:
         """Remove a provider; raises ``Conflict`` (``in_use``) while there are users that came by it."""
         async with self._database.begin() as tx:
@@ -297,12 +319,39 @@ class Providers:
             before = await find(tx, context.zone, name, lock=True)
             guard(before.version)
             users = await tx.value(
-                "SELECT count(*) FROM users WHERE zone = :zone AND provider = :name", zone=context.zone, name=name
+                "SELECT count(*) FROM user_identities WHERE zone = :zone AND provider = :known_as",
+                zone=context.zone,
+                known_as=options_of(before).vouches_as(name),
             )
             if users:
                 raise Conflict("Users have come by this provider; disable it instead.", reason="in_use", users=users)
             await tx.run("DELETE FROM identity_providers WHERE id = :id", id=before.id)
             await self._record(tx, codes.IDP_DELETED, context, before)
+
+    async def note(self, provider: Provider, *, away: bool) -> None:
+        """Keep whether the provider answered; a transaction only where that is new. Nothing else depends on it."""
+        if away == (provider.away_since is not None):
+            return
+        async with self._database.begin() as tx:
+            await tx.run(
+                "UPDATE identity_providers SET away_since = CASE WHEN :away THEN coalesce(away_since, :now) END"
+                " WHERE id = :id",
+                away=away,
+                now=self._clock.now(),
+                id=provider.id,
+            )
+
+    async def away(self) -> list[dict[str, Any]]:
+        """The enabled providers of all zones that do not answer, longest first, each with since when."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT zone, name, kind, away_since FROM identity_providers"
+                " WHERE enabled AND away_since IS NOT NULL ORDER BY away_since, zone, name"
+            )
+        return [
+            {"zone": row["zone"], "name": row["name"], "kind": row["kind"], "since": rfc3339(row["away_since"])}
+            for row in rows
+        ]
 
     async def tested(self, context: Context, provider: Provider, verdict: str) -> None:
         """Record that somebody had a provider tested: it may have tried a password."""

@@ -56,13 +56,20 @@ class Session:
 _OPEN = """
 WITH forgotten AS (DELETE FROM login_failures WHERE zone = :zone AND username = :username),
 seen AS (UPDATE users SET last_login_at = :now WHERE zone = :zone AND username = :username),
-made AS (
+oldest AS (
+  SELECT id FROM sessions WHERE zone = :zone AND username = :username AND ended_at IS NULL AND expires_at > :now
+  ORDER BY id DESC OFFSET :others
+), ended AS (
+  UPDATE sessions SET ended_at = :now, end_reason = 'too many sessions' WHERE id IN (SELECT id FROM oldest) RETURNING id
+), made AS (
   INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,
     idle_until, expires_at, origin)
   VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now, :idle_until, :expires_at,
     cast(:origin AS jsonb))
+), kept AS (
+  INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
 )
-INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
+SELECT id FROM ended ORDER BY id
 """
 
 
@@ -78,17 +85,20 @@ async def open_session(
     idle_until: datetime,
     expires_at: datetime,
     refresh: bytes,
+    most: int,
     origin: Mapping[str, str] | None = None,
-) -> None:
+) -> Sequence[str]:
     """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
 
+    With it the user has at most ``most``: answers the ids of his oldest ones, now ended, which the caller revokes.
     ``refresh`` is the digest of its refresh token; ``origin`` is what an identity provider calls the session: `issuer`,
     `subject`, `sid`, `provider`. Failed sign-ins are forgotten: the person has proved himself. All of it is one
     statement, as people sign in at the same hour.
     """
-    await tx.run(
+    rows = await tx.all(
         _OPEN,
         refresh=refresh,
+        others=most - 1,
         origin=json.dumps(dict(origin or {})),
         amr=[*amr],
         idle_until=idle_until,
@@ -101,6 +111,7 @@ async def open_session(
         now=now,
         expires_at=expires_at,
     )
+    return [row["id"] for row in rows]
 
 
 async def owner_of_session(tx: Transaction, zone: str, identifier: str) -> str | None:
@@ -121,23 +132,6 @@ async def end_sessions(
         now=now,
         reason=reason,
         but=but,
-    )
-    return sorted(row["id"] for row in rows)
-
-
-async def end_oldest_sessions(
-    tx: Transaction, zone: str, username: str, *, keep: int, now: datetime, but: str
-) -> Sequence[str]:
-    """End the user's oldest live sessions beyond ``keep``; answers their ids. Whoever calls revokes them."""
-    rows = await tx.all(
-        "UPDATE sessions SET ended_at = :now, end_reason = 'too many sessions' WHERE id IN (SELECT id FROM sessions"
-        " WHERE zone = :zone AND username = :username AND ended_at IS NULL AND expires_at > :now AND id <> :but"
-        " ORDER BY id DESC OFFSET :others) RETURNING id",
-        zone=zone,
-        username=username,
-        now=now,
-        but=but,
-        others=keep - 1,
     )
     return sorted(row["id"] for row in rows)
 

@@ -45,7 +45,12 @@ CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "externa
 # who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
 _WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
-_SELECT_INVITED = "SELECT * FROM users WHERE zone = :zone AND invitation_hash = :hash"
+# what user_of reads
+_SELECT = """
+SELECT *, ARRAY(SELECT i.provider FROM user_identities i
+  WHERE i.zone = users.zone AND i.username = users.username ORDER BY i.provider) AS providers FROM users
+"""
+_SELECT_INVITED = f"{_SELECT} WHERE zone = :zone AND invitation_hash = :hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class User:
     """One user as stored. ``role`` is the one that holds; ``own_role`` the one without what groups give.
 
     ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
-    ``profile`` what else it says of him (SCIM). ``provider``: by which identity provider he comes.
+    ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him.
     """
 
     id: str
@@ -68,7 +73,7 @@ class User:
     must_change_password: bool
     has_password: bool
     invited: bool
-    provider: str | None
+    providers: tuple[str, ...]
     external_id: str | None
     profile: Mapping[str, str]
     last_login_at: datetime | None
@@ -89,7 +94,7 @@ class User:
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
-            "provider": self.provider,
+            "providers": [*self.providers],
             "external_id": self.external_id,
             "last_login_at": self.last_login_at,
             "version": self.version,
@@ -149,10 +154,17 @@ def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
     raised = gives_more(before.role, after["role"])
     opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
     if raised or (opened and above_viewer(before.role)):
-        raise _may_not_widen()
+        raise may_not_widen()
 
 
-def _may_not_widen() -> Denied:
+def _require_a_password(user: User) -> None:
+    """Refuse to make a way around the provider for somebody whom it alone lets in."""
+    if user.providers and not user.has_password and not user.invited:
+        raise Conflict(f"The user comes by {', '.join(user.providers)} and has no password here.")
+
+
+def may_not_widen() -> Denied:
+    """The refusal of what gives more than there was."""
     return Denied(
         "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
     )
@@ -186,7 +198,7 @@ class Users:
         name or the e-mail address is taken in any letter case.
         """
         if not widen and above_viewer(new.role):
-            raise _may_not_widen()
+            raise may_not_widen()
         hashed = None
         if new.password is not None:
             await self._passwords.check(new.password, username=new.username, email=new.email)
@@ -231,8 +243,7 @@ class Users:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _locked(tx, context.zone, username)
-            if user.provider is not None:
-                raise Conflict(f"The user comes by {user.provider} and has no password here.")
+            _require_a_password(user)
             invitation = await self._invite(tx, context.zone, user.id)
             await self._record(tx, codes.USER_CHANGED, context, username, role=user.role, changed=["invitation"])
         return invitation
@@ -248,6 +259,8 @@ class Users:
             await require_active(tx, context.zone)
             await lock_administrators(tx, context.zone)
             user = await _locked(tx, context.zone, username)
+            if not at_the_machine:
+                _require_a_password(user)
             administrated = await administrates(tx, context.zone, username)
             await tx.run(
                 "UPDATE users SET password_hash = NULL, must_change_password = false, version = version + 1,"
@@ -412,7 +425,7 @@ class Users:
         """Users by name after ``after``, at most ``limit``, and the name the next page starts after."""
         async with self._database.begin() as tx:
             rows = await tx.all(
-                "SELECT * FROM users WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
+                f"{_SELECT} WHERE zone = :zone AND username > :after ORDER BY username LIMIT :limit",
                 zone=zone,
                 after=after,
                 limit=limit + 1,
@@ -465,7 +478,7 @@ class Users:
         except IntegrityError:
             raise Conflict("The e-mail address is taken.", reason="already_exists") from None
         await settle_roles(tx, before.zone, [before.username])
-        row = await tx.one("SELECT * FROM users WHERE id = :id", id=before.id)
+        row = await tx.one(f"{_SELECT} WHERE id = :id", id=before.id)
         assert row is not None
         return row
 
@@ -551,7 +564,7 @@ def _digest(token: str) -> bytes:
 
 
 async def _read(tx: Transaction, zone: str, username: str) -> User:
-    row = await tx.one("SELECT * FROM users WHERE zone = :zone AND username = :username", zone=zone, username=username)
+    row = await tx.one(f"{_SELECT} WHERE zone = :zone AND username = :username", zone=zone, username=username)
     if row is None:
         raise NotFound(f"There is no user {username}.")
     return user_of(row)
@@ -559,7 +572,9 @@ async def _read(tx: Transaction, zone: str, username: str) -> User:
 
 async def _locked(tx: Transaction, zone: str, username: str) -> User:
     row = await tx.one(
-        "SELECT * FROM users WHERE zone = :zone AND username = :username FOR UPDATE", zone=zone, username=username
+        f"{_SELECT} WHERE zone = :zone AND username = :username FOR UPDATE",
+        zone=zone,
+        username=username,
     )
     if row is None:
         raise NotFound(f"There is no user {username}.")
@@ -581,7 +596,7 @@ def user_of(row: Row) -> User:
         row["must_change_password"],
         row["password_hash"] is not None,
         row["invitation_hash"] is not None,
-        row["provider"],
+        tuple(row.get("providers") or ()),
         row["external_id"],
         row["profile"],
         row["last_login_at"],

@@ -97,8 +97,11 @@ REASONS: dict[str, Reason] = {
         401, "This needs a second factor, or a fresh one: POST /api/v1/auth/step-up (RFC 9470)."
     ),
     "invalid_client": Reason(401, "The application is unknown, disabled or its secret is wrong."),
+    "csrf_refused": Reason(
+        403, "A change by a session cookie comes from a page of ours and carries the session's X-CSRF-Token."
+    ),
     "account_conflict": Reason(
-        409, "You are known, but your name or e-mail address is another account's here, or not one we take."
+        409, "You are known, but your name in the directory, or its id of you, is not one we take."
     ),
     "unknown_realm": Reason(400, "No directory by that name takes sign-ins here."),
     "password_expired": Reason(401, "The password is right and has expired; change it where it is kept."),

@@ -42,21 +42,33 @@ class Change:
     key: str
 
 
-async def announce(tx: Transaction, zone: str, kind: str, key: str) -> int:
-    """Write a change and answer its revision. Call it last in a transaction: it serialises writers until commit."""
+async def announce(tx: Transaction, zone: str, kind: str, *keys: str) -> int:
+    """Write changes, one or more, and answer the last one's revision.
+
+    Call it last in a transaction: it serialises writers until commit.
+    """
     await tx.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
+    # a statement of its own after the lock: only so does it see the revisions of those it waited for
     revision = await tx.value(
-        "INSERT INTO feed (revision, zone, kind, key)"
-        " VALUES ((SELECT coalesce(max(revision), 0) + 1 FROM feed), :zone, :kind, :key) RETURNING revision",
+        "WITH told AS (INSERT INTO feed (revision, zone, kind, key)"
+        " SELECT (SELECT coalesce(max(revision), 0) FROM feed) + place, :zone, :kind, key"
+        " FROM unnest(cast(:keys AS text[])) WITH ORDINALITY AS k (key, place) RETURNING revision),"
+        " newest AS (SELECT max(revision) AS revision FROM told)"
+        " SELECT revision FROM newest, LATERAL (SELECT pg_notify(:channel, revision::text)) AS n",
         zone=zone,
         kind=kind,
-        key=key,
+        keys=[*keys],
+        channel=CHANNEL,
     )
-    await tx.run("SELECT pg_notify(:channel, :revision)", channel=CHANNEL, revision=str(revision))
+    note(int(revision))
+    return int(revision)
+
+
+def note(revision: int) -> None:
+    """Have whoever asked wait for ``revision`` too, where it was announced for several at once."""
     noted = announced.get()
     if noted is not None:
-        noted.append(int(revision))
-    return int(revision)
+        noted.append(revision)
 
 
 class FeedReader:

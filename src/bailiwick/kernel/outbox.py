@@ -14,20 +14,19 @@ from bailiwick.kernel.db import Transaction
 async def put(tx: Transaction, zone: str, event: bytes) -> None:
     """Leave one encoded event of ``zone`` for the sequencer."""
     await tx.run(
-        "INSERT INTO outbox (zone, event) VALUES (:zone, :event)",
+        "WITH kept AS (INSERT INTO outbox (zone, event) VALUES (:zone, :event))"
+        " SELECT pg_notify('bailiwick_outbox', '')",
         zone=zone,
         event=event,
     )
-    await tx.run("SELECT pg_notify('bailiwick_outbox', '')")
 
 
 async def put_all(tx: Transaction, events: Sequence[tuple[str, bytes]]) -> None:
     """Leave several, each with its zone, in their order."""
     await tx.run(
-        "INSERT INTO outbox (zone, event) SELECT zone, event"
+        "WITH kept AS (INSERT INTO outbox (zone, event) SELECT zone, event"
         " FROM unnest(cast(:zones AS text[]), cast(:events AS bytea[])) WITH ORDINALITY AS e (zone, event, place)"
-        " ORDER BY place",
+        " ORDER BY place) SELECT pg_notify('bailiwick_outbox', '')",
         zones=[zone for zone, _ in events],
         events=[event for _, event in events],
     )
-    await tx.run("SELECT pg_notify('bailiwick_outbox', '')")

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from bailiwick.identity.arrivals import highest
 from bailiwick.identity.directories import LdapOptions, NormalDn, normal_dn
 from bailiwick.identity.ldap import filters
 from bailiwick.identity.ldap.connection import (
@@ -25,6 +24,7 @@ from bailiwick.identity.ldap.connection import (
     Refused,
 )
 from bailiwick.identity.ldap.pool import Pool, Reach
+from bailiwick.identity.standing import highest
 
 IN_CHAIN = "1.2.840.113556.1.4.1941"  # Active Directory: LDAP_MATCHING_RULE_IN_CHAIN
 _ACCOUNT_DISABLED = 0x0002  # userAccountControl
@@ -97,11 +97,11 @@ class Directory:
         return None if dn else No("invalid_credentials", "no entry matches", counts=True)
 
     async def role(self, connection: Connection, found: Found) -> str | None:
-        """The role that the groups of the person give him; None for none."""
+        """The role that the person's groups give him: ``none`` without any, None where no role is mapped at all."""
         if not self._roles:
             return None
         groups = await self.groups(connection, found)
-        return highest({self._roles[group] for group in groups if group in self._roles})
+        return highest([self._roles[group] for group in groups if group in self._roles])
 
     async def groups(self, connection: Connection, found: Found) -> set[NormalDn]:
         """The groups of the person, those he is in by way of other groups among them. Circles end by themselves."""
@@ -126,7 +126,7 @@ class Directory:
 
     def _settled(self, known: set[NormalDn]) -> bool:
         """Whether no further group could change the role."""
-        best = highest(set(self._roles.values()))
+        best = highest([*self._roles.values()])
         return any(self._roles.get(group) == best for group in known)
 
     async def _having(self, connection: Connection, members: list[str], most: int) -> list[str]:

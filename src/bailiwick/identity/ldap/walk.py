@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bailiwick.identity.ldap.connection import Connection, DirectoryError, Refused
 from bailiwick.identity.ldap.directory import Directory, Found, No
 from bailiwick.identity.providers import Provider
+from bailiwick.identity.standing import NO_ROLE
 from bailiwick.identity.testing import Step
 from bailiwick.kernel.crypto import SealError
 
@@ -116,7 +117,9 @@ async def _person(
         steps.append(Step("groups", False, str(refused), "Check `group_base_dn` and `group_filter`."))
         return
     if role is None:
-        steps.append(Step("groups", False, "no group has a role: everything is denied", "Map a group in `roles`."))
+        steps.append(Step("groups", True, "no group is mapped: roles are given here"))
+    elif role == NO_ROLE:
+        steps.append(Step("groups", False, "no group of his has a role: everything is denied", "Map one in `roles`."))
     else:
         steps.append(Step("groups", True, f"role {role}"))
 

@@ -15,20 +15,23 @@ from datetime import datetime
 import structlog
 
 from bailiwick.evidence.events import Context, Recorder
-from bailiwick.identity.arrivals import Arrival, Arrivals
 from bailiwick.identity.ldap.connection import DirectoryError
 from bailiwick.identity.ldap.directory import Directory, Found, No, Noticed, authenticate
-from bailiwick.identity.login.lockout import count_failure, locked_until, locks_under
+from bailiwick.identity.login.admission import Admissions, Admitted
+from bailiwick.identity.login.lockout import count_failure, counted_names, locked_until, locks_under
+from bailiwick.identity.login.oidc_options import email_of, line_of
 from bailiwick.identity.login.sign_ins import SignedIn
 from bailiwick.identity.providers import Provider, Providers, of_kind, options_of
+from bailiwick.identity.provisioning import MAX_SUBJECT, Arrival
 from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
-from bailiwick.kernel.db import Database
+from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
+from bailiwick.kernel.fields import USER_NAME_PATTERN, matches
 
 log = structlog.get_logger(__name__)
 
@@ -83,31 +86,30 @@ class LdapLogin:
         clock: Clock,
         recorder: Recorder,
         providers: Providers,
-        arrivals: Arrivals,
+        admissions: Admissions,
         directories: Directories,
     ) -> None:
         self._database = database
         self._clock = clock
         self._recorder = recorder
         self._providers = providers
-        self._arrivals = arrivals
+        self._admissions = admissions
         self._directories = directories
 
     async def sign_in(self, context: Context, username: str, password: str, realm: str | None = None) -> SignedIn:
         """Open a session for somebody of the directory ``realm``, the default one without it.
 
         Raises ``unknown_realm``, ``invalid_credentials``, ``account_locked``, ``directory_unavailable``; the password
-        being right also ``account_disabled``, ``password_expired`` and what :meth:`Arrivals.sign_in` raises.
+        being right also ``account_disabled``, ``password_expired``, ``account_conflict`` for a name that cannot be one
+        here, and what :meth:`Admissions.admit` raises.
         """
         provider, until, any_locked = await self._begin(context.zone, username, realm)
         if not password:
             # an empty password would make an anonymous bind, which succeeds (RFC 4513 §5.1.2)
-            await self._arrivals.refused(
-                context, username, "ldap", provider.name, "invalid_credentials", "empty password"
-            )
+            await self._refused(context, provider, username, "invalid_credentials", "empty password")
             raise Unauthenticated(reason="invalid_credentials")
         if until is not None:
-            await self._arrivals.refused(context, username, "ldap", provider.name, "account_locked")
+            await self._refused(context, provider, username, "account_locked")
             raise _locked(until, self._clock.now())
         counted = [_counted(provider, folded(username))]
 
@@ -119,16 +121,41 @@ class LdapLogin:
         answer = await self._ask(context, provider, username, password, found_as)
         if isinstance(answer, No):
             raise await self._refuse(context, provider, username, counted[-1], answer)
-        found, role = answer
+        return await self._admit(context, provider, *answer, counted[-1])
+
+    async def _admit(
+        self, context: Context, provider: Provider, found: Found, role: str | None, counted: str
+    ) -> SignedIn:
+        options = self._directories.of(provider).options
         arrival = Arrival(
-            provider.name,
+            options.vouches_as(provider.name),
             found.subject,
-            self._directories.of(provider).options.name_prefix + found.username,
-            found.email,
-            found.full_name,
+            options.name_prefix + found.username,
+            email_of(found.email),
+            line_of(found.full_name),
             role,
+            counted=counted,
         )
-        return await self._arrivals.sign_in(context, arrival, "ldap", ("pwd",), counted=counted[-1])
+        if not matches(USER_NAME_PATTERN, arrival.username) or len(arrival.subject) > MAX_SUBJECT:
+            await self._refused(context, provider, arrival.username, "account_conflict")
+            raise BailiwickError(reason="account_conflict")
+
+        async def heed_locks(tx: Transaction, user: Row) -> None:
+            if not user.get("has_failures", True):
+                return
+            # after wrong second factors, by the name here; and after wrong passwords, by the directory's entry
+            for name in await counted_names(tx, context.zone, user["username"], counted):
+                until = await locked_until(tx, context.zone, name, self._clock.now(), lock=True)
+                if until is not None:
+                    raise _locked(until, self._clock.now())
+                if name == counted:
+                    await forget_failures(tx, context.zone, counted)
+
+        by = Admitted(provider.name, "ldap", options.create_users, options.link_by_external_id)
+        return await self._admissions.admit(context, by, arrival, ("pwd",), after=heed_locks)
+
+    async def _refused(self, context: Context, provider: Provider, username: str, reason: str, cause: str = "") -> None:
+        await self._admissions.refused(context, "ldap", provider.name, reason, username=username, cause=cause)
 
     async def _begin(self, zone: str, username: str, realm: str | None) -> tuple[Provider, datetime | None, bool]:
         """The directory to ask, until when the name is locked there, and whether any name is."""
@@ -145,12 +172,14 @@ class LdapLogin:
         self, context: Context, provider: Provider, username: str, password: str, found_as: Noticed
     ) -> tuple[Found, str | None] | No:
         try:
-            directory = self._directories.of(provider)
-            return await authenticate(directory, username, password, found_as)
+            answer = await authenticate(self._directories.of(provider), username, password, found_as)
+            await self._providers.note(provider, away=False)
+            return answer
         except (DirectoryError, SealError) as error:
             log.warning("directory unavailable", zone=context.zone, provider=provider.name, error=str(error)[:300])
             cause = str(error)
-        await self._arrivals.refused(context, username, "ldap", provider.name, "directory_unavailable", cause)
+        await self._providers.note(provider, away=True)
+        await self._refused(context, provider, username, "directory_unavailable", cause)
         raise Unavailable(reason="directory_unavailable", headers={"Retry-After": "5"})
 
     async def _heed_lock(self, context: Context, provider: Provider, username: str, counted: str) -> None:
@@ -158,7 +187,7 @@ class LdapLogin:
         async with self._database.begin() as tx:
             until = await locked_until(tx, context.zone, counted, self._clock.now())
         if until is not None:
-            await self._arrivals.refused(context, username, "ldap", provider.name, "account_locked")
+            await self._refused(context, provider, username, "account_locked")
             raise _locked(until, self._clock.now())
 
     async def _refuse(
@@ -172,7 +201,9 @@ class LdapLogin:
                 await count_failure(tx, self._recorder, context, counted, self._clock.now())
             elif not no.counts:
                 await forget_failures(tx, context.zone, counted)
-            await self._arrivals.record_refusal(tx, context, username, "ldap", provider.name, reason, no.cause)
+            await self._admissions.record_refusal(
+                tx, context, "ldap", provider.name, reason, username=username, cause=no.cause
+            )
         return _locked(until, self._clock.now()) if until is not None else BailiwickError(reason=reason)
 
 

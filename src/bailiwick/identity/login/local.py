@@ -7,7 +7,6 @@ learns no more than guessing in turn.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,9 +25,7 @@ from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, Unauthenticated
-from bailiwick.kernel.fields import USER_NAME_PATTERN
-
-_NAME = re.compile(USER_NAME_PATTERN.removeprefix("^").removesuffix("$"))
+from bailiwick.kernel.fields import USER_NAME_PATTERN, matches
 
 _SELECT_USER = """
 SELECT id, username, email, role, is_active, mfa_enabled, password_hash, must_change_password FROM users
@@ -78,7 +75,7 @@ class LocalLogin:
         ``mfa_required`` or ``mfa_enrolment_required``; ``account_locked`` (429); ``Unavailable`` when too many
         passwords are being checked.
         """
-        known = _NAME.fullmatch(username) is not None
+        known = matches(USER_NAME_PATTERN, username)
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await _user(tx, context.zone, username) if known else None

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import structlog
-
-from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder
+from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_client import ProviderClient, ProviderClients, Tokens, with_query
 from bailiwick.identity.login.oidc_options import Claimed, OidcOptions, claimed, may_return_to
 from bailiwick.identity.login.oidc_tokens import (
@@ -32,10 +30,11 @@ from bailiwick.identity.login.oidc_tokens import (
     verify_logout_token,
 )
 from bailiwick.identity.login.oidc_walk import redirect_uri
-from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
+from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.provider_logout import Named, ProviderLogouts
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
-from bailiwick.identity.provisioning import Arrival, provision
+from bailiwick.identity.provisioning import Arrival
 from bailiwick.identity.sessions import Sessions, printable
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
@@ -46,29 +45,20 @@ from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
 
 SIGN_IN_LIFE = timedelta(minutes=10)
-# how long a provider's word that somebody is signed out holds against sign-ins that were under way
-LOGOUT_LIFE = timedelta(minutes=30)
 COOKIE_PREFIX = "bw-oidc-"
 
 _TAKE = """
 DELETE FROM oidc_sign_ins WHERE state_hash = :state AND zone = :zone AND browser_hash = :browser
-RETURNING provider_id, return_to, expires_at
+RETURNING provider_id, return_to, as_cookie, expires_at
 """
-_LIVE = """
-SELECT id, username FROM sessions WHERE zone = :zone AND ended_at IS NULL AND origin->>'issuer' = :issuer
-AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid) ORDER BY id FOR UPDATE
-"""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A sign-in that begins: where to send the browser, and the cookie it must come back with."""
+    """A sign-in that begins: where to send the browser, and the secret that its cookie must come back with."""
 
     url: str
     state: str
-    cookie: str
     secret: str
 
 
@@ -80,14 +70,6 @@ class Returned:
     code: str = ""
     error: str = ""
     issuer: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A sign-in that ended well, and where the browser wanted to go."""
-
-    outcome: SignedIn
-    return_to: str
 
 
 class OidcLogin:
@@ -102,7 +84,7 @@ class OidcLogin:
         settings: Settings,
         providers: Providers,
         clients: ProviderClients,
-        sign_ins: SignIns,
+        admissions: Admissions,
         sessions: Sessions,
         revocations: Revoke,
     ) -> None:
@@ -113,13 +95,14 @@ class OidcLogin:
         self._settings = settings
         self._providers = providers
         self._clients = clients
-        self._sign_ins = sign_ins
+        self._admissions = admissions
         self._sessions = sessions
         self._revocations = revocations
+        self._logouts = ProviderLogouts(clock, recorder, revocations)
 
     # ------------------------------------------------------------------ there
 
-    async def begin(self, context: Context, name: str | None, return_to: str) -> Begun:
+    async def begin(self, context: Context, name: str | None, return_to: str, *, as_cookie: bool = False) -> Begun:
         """Begin a sign-in by the provider ``name``, or by the zone's default one.
 
         Raises ``NotFound``, ``InvalidRequest`` for a place we do not return to, and ``Unavailable``
@@ -132,19 +115,20 @@ class OidcLogin:
         try:
             metadata = await (await self._client(provider)).metadata()
         except ProviderFault as fault:
-            raise await self._refused(context, provider.name, fault) from None
+            raise await self._refused(context, provider, fault) from None
         state, secret, now = self._ids.secret(32), self._ids.secret(32), self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             await tx.run(
-                "INSERT INTO oidc_sign_ins (state_hash, zone, provider_id, browser_hash, return_to, created_at,"
-                " expires_at) SELECT :state, :zone, id, :browser, :return_to, :now, :until FROM identity_providers"
-                " WHERE id = :provider",
+                "INSERT INTO oidc_sign_ins (state_hash, zone, provider_id, browser_hash, return_to, as_cookie,"
+                " created_at, expires_at) SELECT :state, :zone, id, :browser, :return_to, :as_cookie, :now, :until"
+                " FROM identity_providers WHERE id = :provider",
                 state=_digest(state),
                 zone=context.zone,
                 provider=provider.id,
                 browser=_digest(secret),
                 return_to=return_to,
+                as_cookie=as_cookie,
                 now=now,
                 until=now + SIGN_IN_LIFE,
             )
@@ -158,7 +142,7 @@ class OidcLogin:
             "code_challenge": _b64(hashlib.sha256(_derived("pkce", secret).encode()).digest()),
             "code_challenge_method": "S256",
         }
-        return Begun(with_query(metadata.authorization_endpoint, query), state, cookie_name(state), secret)
+        return Begun(with_query(metadata.authorization_endpoint, query), state, secret)
 
     # ------------------------------------------------------------------ and back
 
@@ -170,7 +154,7 @@ class OidcLogin:
         ``account_disabled``, ``mfa_required`` …), ``Denied`` (``not_provisioned``, ``account_not_linked``) and
         ``Unavailable`` (``provider_unavailable``).
         """
-        provider, return_to = await self._take(context, name, returned.state, secret)
+        provider, begun = await self._take(context, name, returned.state, secret)
         options: OidcOptions = options_of(provider)
         try:
             client = await self._client(provider)
@@ -179,21 +163,16 @@ class OidcLogin:
                 returned.code, _derived("pkce", secret), redirect_uri(self._settings, context.zone, provider.name)
             )
             claims = await self._claims(client, tokens, _derived("nonce", secret))
+            await self._providers.note(provider, away=False)
             person = claimed(options, claims)
             if not person.username:
                 raise ProviderFault("the claim that names the person is missing or not a name")
         except ProviderFault as fault:
-            raise await self._refused(context, provider.name, fault) from None
-        try:
-            outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
-        except BailiwickError as error:
-            await self._record(context, provider.name, error.reason, subject=person.username)
-            raise
-        if isinstance(outcome, FactorDue):
-            raise outcome.error()
-        return Finished(outcome, return_to)
+            raise await self._refused(context, provider, fault) from None
+        outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
+        return Finished(outcome, begun["return_to"], begun["as_cookie"])
 
-    async def _take(self, context: Context, name: str | None, state: str, secret: str) -> tuple[Provider, str]:
+    async def _take(self, context: Context, name: str | None, state: str, secret: str) -> tuple[Provider, Row]:
         """Use up the sign-in, and answer its provider as it is now."""
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
@@ -204,7 +183,7 @@ class OidcLogin:
         if row is None or provider is None or mixed_up or row["expires_at"] <= self._clock.now():
             await self._record(context, name or "", "sign_in_not_begun", cause="mix-up" if mixed_up else "")
             raise Unauthenticated(reason="sign_in_not_begun")
-        return provider, row["return_to"]
+        return provider, row
 
     def _check_answer(self, options: OidcOptions, metadata: Metadata, returned: Returned) -> None:
         # RFC 9207 §2.4, also for errors: another provider's answer is not looked at further
@@ -235,12 +214,11 @@ class OidcLogin:
 
     async def _admit(
         self, context: Context, provider: Provider, options: OidcOptions, person: Claimed, issued: float
-    ) -> SignedIn | FactorDue:
+    ) -> SignedIn:
         """Find or make the account, and conclude."""
-        # linked by issuer and subject, whatever the provider is called here or led to later
         arrival = Arrival(
-            f"oidc:{options.issuer}", person.subject, person.username, person.email, person.full_name, person.role,
-            person.groups,
+            options.vouches_as(provider.name), person.subject, person.username, person.email, person.full_name,
+            person.role, person.groups,
         )  # fmt: skip
         origin = {
             "issuer": options.issuer,
@@ -248,41 +226,15 @@ class OidcLogin:
             "sid": person.sid,
             "provider": provider.name,
         }
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
+
+        async def still_meant(tx: Transaction) -> None:
             if (await _by_id(tx, context.zone, provider.id, lock="FOR SHARE")) is None:
                 raise NotFound("The identity provider was disconnected meanwhile.")
-            await self._not_signed_out(tx, context.zone, origin, issued)
-            found = await provision(
-                tx,
-                context,
-                arrival,
-                now=self._clock.now(),
-                ids=self._ids,
-                recorder=self._recorder,
-                create=options.create_users,
-                link_by_id=options.link_by_external_id,
-            )
-            outcome = await self._sign_ins.conclude(tx, context, found.user, "oidc", person.amr, origin)
-        if found.revision is not None:
-            await self._revocations.settle(found.revision, context)
-        return outcome
+            at = datetime.fromtimestamp(issued, UTC)
+            await self._logouts.require_none(tx, context.zone, "oidc", options.issuer, person.subject, person.sid, at)
 
-    async def _not_signed_out(self, tx: Transaction, zone: str, origin: Mapping[str, str], issued: float) -> None:
-        """Refuse a sign-in that the provider ended while it was under way."""
-        await tx.run("SELECT pg_advisory_xact_lock_shared(hashtext('bailiwick.oidc'), hashtext(:key))", key=zone)
-        over = await tx.value(
-            "SELECT 1 FROM oidc_logouts WHERE zone = :zone AND issuer = :issuer AND expires_at > :now"
-            " AND ((sid <> '' AND sid = :sid) OR (sid = '' AND subject = :subject AND at >= :issued)) LIMIT 1",
-            zone=zone,
-            issuer=origin["issuer"],
-            sid=origin["sid"],
-            subject=origin["subject"],
-            issued=datetime.fromtimestamp(issued, UTC),
-            now=self._clock.now(),
-        )
-        if over is not None:
-            raise Unauthenticated("The provider signed the person out meanwhile.", reason="session_ended")
+        by = Admitted(provider.name, "oidc", options.create_users, options.link_by_external_id)
+        return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=still_meant)
 
     # ------------------------------------------------------------------ out again
 
@@ -328,62 +280,26 @@ class OidcLogin:
             expected = Expected(options.issuer, options.client_id, algorithms, self._clock.time())
             judged: LogoutToken = await client.verified(lambda keys: verify_logout_token(token, keys, expected))
         except ProviderFault as fault:
-            refused = await self._refused(context, provider.name, fault)
+            refused = await self._refused(context, provider, fault)
             if fault.away:
                 raise refused from None
             raise InvalidRequest("The logout token does not hold.") from None
-        revision: int | None = None
+        named = Named(
+            "oidc",
+            options.issuer,
+            judged.subject,
+            [judged.sid] if judged.sid else [],
+            judged.jti,
+            datetime.fromtimestamp(judged.expires_at, UTC),
+        )
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            # sign-ins that are being concluded are waited for, and later ones find the note
-            await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.oidc'), hashtext(:key))", key=context.zone)
-            await self._note(tx, context.zone, options.issuer, judged)
-            ended = await self._end(tx, context, options.issuer, judged)
-            for row in ended:
-                revision = await self._revocations.revoke(tx, context, "session", row["id"], "signed out by provider")
-        if revision is not None:
-            await self._revocations.settle(revision, context)
-        return len(ended)
-
-    async def _note(self, tx: Transaction, zone: str, issuer: str, judged: LogoutToken) -> None:
-        now = self._clock.now()
-        fresh = await tx.run(
-            "INSERT INTO oidc_logouts (zone, issuer, jti_hash, subject, sid, at, expires_at)"
-            " VALUES (:zone, :issuer, :jti, :subject, :sid, :now, :until) ON CONFLICT DO NOTHING",
-            zone=zone,
-            issuer=issuer,
-            jti=_digest(judged.jti),
-            subject=judged.subject,
-            sid=printable(judged.sid, 500),
-            now=now,
-            until=max(now + LOGOUT_LIFE, datetime.fromtimestamp(judged.expires_at, UTC)),
-        )
-        if not fresh:
-            raise InvalidRequest("The logout token came before.")
-
-    async def _end(self, tx: Transaction, context: Context, issuer: str, judged: LogoutToken) -> list[Row]:
-        whose = {"zone": context.zone, "issuer": issuer, "subject": judged.subject, "sid": judged.sid}
-        rows = await tx.all(_LIVE, **whose)
-        await tx.run(
-            "DELETE FROM pending_sign_ins WHERE zone = :zone AND origin->>'issuer' = :issuer"
-            " AND (:subject = '' OR origin->>'subject' = :subject) AND (:sid = '' OR origin->>'sid' = :sid)",
-            **whose,
-        )
-        for row in rows:
-            await tx.run(
-                "UPDATE sessions SET ended_at = :now, end_reason = 'signed out by provider' WHERE id = :id",
-                now=self._clock.now(),
-                id=row["id"],
-            )
-            await self._recorder.record(
-                tx,
-                codes.AUTH_SESSION_ENDED,
-                "success",
-                context,
-                subject=Subject(id=row["id"], type="session"),
-                username=row["username"],
-            )
-        return list(rows)
+            ended = await self._logouts.end(tx, context, named)
+            if ended is None:
+                raise InvalidRequest("The logout token came before.")
+        if ended[1] is not None:
+            await self._revocations.settle(ended[1], context)
+        return ended[0]
 
     # ------------------------------------------------------------------ parts
 
@@ -402,30 +318,19 @@ class OidcLogin:
             raise ProviderFault("the client secret cannot be opened; set it anew") from None
         return await self._clients.of(provider.id, provider.version, options_of(provider), secret)
 
-    async def _refused(self, context: Context, name: str, fault: ProviderFault) -> BailiwickError:
+    async def _refused(self, context: Context, provider: Provider, fault: ProviderFault) -> BailiwickError:
         """Record what was wrong; the caller is told only that something was."""
         if isinstance(fault, _Declined):
             reason = "provider_refused"
         else:
             reason = "provider_unavailable" if fault.away else "provider_answer_invalid"
-        await self._record(context, name, reason, cause=printable(fault.told, 200))
+        if fault.away:
+            await self._providers.note(provider, away=True)
+        await self._record(context, provider.name, reason, cause=printable(fault.told, 200))
         return Unavailable(reason=reason) if fault.away else Unauthenticated(reason=reason)
 
-    async def _record(self, context: Context, name: str, reason: str, *, cause: str = "", subject: str = "") -> None:
-        log.warning("authentication failed", zone=context.zone, provider=name, ip=context.network.ip, reason=reason,
-                    cause=cause)  # fmt: skip
-        async with self._database.begin() as tx:
-            await self._recorder.record(
-                tx,
-                codes.AUTH_LOGIN_FAILURE,
-                "failure",
-                context,
-                subject=Subject(id=printable(subject, 100), type="user") if subject else None,
-                reasons=(reason,),
-                method="oidc",
-                provider=name,
-                cause=cause,
-            )
+    async def _record(self, context: Context, name: str, reason: str, *, cause: str = "") -> None:
+        await self._admissions.refused(context, "oidc", name, reason, cause=cause)
 
 
 class _Declined(ProviderFault):

@@ -9,9 +9,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from bailiwick.evidence.requests import context_of
-from bailiwick.identity.login.oidc import SIGN_IN_LIFE, Begun, Finished, OidcLogin, Returned, cookie_name
+from bailiwick.identity.cookie_sessions import CookieSessions, Wanted
+from bailiwick.identity.login.oidc import SIGN_IN_LIFE, Begun, OidcLogin, Returned, cookie_name
 from bailiwick.identity.login.oidc_tokens import MAX_TOKEN_BYTES
+from bailiwick.identity.login.outcomes import Finished
 from bailiwick.kernel.answers import never_store
+from bailiwick.kernel.cookies import cookie_header, cookie_of
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.fields import Name, NamePath
 from bailiwick.kernel.http import Caller, signed_in
@@ -46,16 +49,17 @@ SignedInCaller = Annotated[Caller, Depends(signed_in)]
 ReturnTo = Annotated[
     str, Query(max_length=1000, description="Where to go afterwards: a path here, or a page the provider allows")
 ]
+SessionAs = Annotated[Wanted, Query(description="Whether the session is put into cookies; then the browser is sent on")]
 Answered = Annotated[str | None, Query(max_length=8192)]
 
 
-def routes(login: OidcLogin, *, secure: bool) -> APIRouter:
-    """The routes over their service. ``secure``: callers reach us by https, so cookies are kept to that."""
+def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
+    """The routes over their service."""
     router = APIRouter(prefix="/api/v1/auth/oidc", tags=["auth"])
-    cookies = _Cookies(secure)
+    cookies = _Cookies(sessions)
 
-    async def begin(request: Request, name: str | None, return_to: str) -> Response:
-        begun = await login.begin(context_of(request, None), name, return_to)
+    async def begin(request: Request, name: str | None, return_to: str, session: Wanted) -> Response:
+        begun = await login.begin(context_of(request, None), name, return_to, as_cookie=session == "cookie")
         answer: Response
         if "application/json" in request.headers.get("accept", ""):
             answer = JSONResponse({"authorization_url": begun.url, "state": begun.state})
@@ -68,12 +72,12 @@ def routes(login: OidcLogin, *, secure: bool) -> APIRouter:
     async def come_back(request: Request, name: str | None) -> Response:
         returned = _returned(request)
         secret = cookies.of(request, returned.state)
-        return conclude(await login.finish(context_of(request, None), name, returned, secret), returned.state)
+        finished = await login.finish(context_of(request, None), name, returned, secret)
+        return conclude(request, finished, returned.state)
 
-    def conclude(finished: Finished, state: str) -> Response:
+    def conclude(request: Request, finished: Finished, state: str) -> Response:
         """What a browser or a caller gets in the end: the tokens, and where it wanted to go."""
-        answer = JSONResponse({**finished.outcome.document(), "return_to": finished.return_to or None})
-        never_store(answer)
+        answer = sessions.finish(request, finished)
         cookies.forget(answer, state)
         return answer
 
@@ -87,8 +91,9 @@ def routes(login: OidcLogin, *, secure: bool) -> APIRouter:
         request: Request,
         provider: Annotated[Name | None, Query(description="Which one; the default one without")] = None,
         return_to: ReturnTo = "",
+        session: SessionAs = "tokens",
     ) -> Response:
-        return await begin(request, provider, return_to)
+        return await begin(request, provider, return_to, session)
 
     @router.get("/callback", summary="Where a provider sends the browser back to", responses=_NOT_LET_IN)
     async def come_back_shared(
@@ -100,11 +105,15 @@ def routes(login: OidcLogin, *, secure: bool) -> APIRouter:
     async def sign_out(request: Request, response: Response, caller: SignedInCaller) -> dict[str, Any]:
         """Send the browser to `end_session_url`, if there is one, so that the provider forgets it too."""
         never_store(response)
-        return {"end_session_url": await login.sign_out(context_of(request, caller), caller.name, caller.session)}
+        address = await login.sign_out(context_of(request, caller), caller.name, caller.session)
+        sessions.clear(request, response)
+        return {"end_session_url": address}
 
     @router.get("/{name}/login", summary="Sign in by this OpenID provider", responses=_SENT_ON, response_class=Response)
-    async def begin_here(request: Request, name: NamePath, return_to: ReturnTo = "") -> Response:
-        return await begin(request, name, return_to)
+    async def begin_here(
+        request: Request, name: NamePath, return_to: ReturnTo = "", session: SessionAs = "tokens"
+    ) -> Response:
+        return await begin(request, name, return_to, session)
 
     @router.get("/{name}/callback", summary="Where this provider sends the browser back to", responses=_NOT_LET_IN)
     async def come_back_here(
@@ -134,23 +143,24 @@ class _Cookies:
     ``Lax`` lets it come with the provider's redirect, which is a navigation of the whole page.
     """
 
-    def __init__(self, secure: bool) -> None:
-        self._secure = secure
-        self._prefix = "__Host-" if secure else ""
+    def __init__(self, sessions: CookieSessions) -> None:
+        self._sessions = sessions
 
     def set(self, answer: Response, begun: Begun) -> None:
-        self._write(answer, begun.cookie, begun.secret, int(SIGN_IN_LIFE.total_seconds()))
+        self._write(answer, begun.state, begun.secret, int(SIGN_IN_LIFE.total_seconds()))
 
     def forget(self, answer: Response, state: str) -> None:
-        self._write(answer, cookie_name(state), "", 0)
+        self._write(answer, state, "", 0)
 
     def of(self, request: Request, state: str) -> str:
-        return request.cookies.get(self._prefix + cookie_name(state), "")[:200]
+        return cookie_of(request.scope, self._name(state)) or ""
 
-    def _write(self, answer: Response, name: str, value: str, life_s: int) -> None:
-        answer.set_cookie(
-            self._prefix + name, value, max_age=life_s, path="/", secure=self._secure, httponly=True, samesite="lax"
-        )
+    def _name(self, state: str) -> str:
+        return f"{'__Host-' if self._sessions.secure else ''}{cookie_name(state)}"
+
+    def _write(self, answer: Response, state: str, value: str, life_s: int) -> None:
+        told = cookie_header(self._name(state), value, life_s=life_s, secure=self._sessions.secure, same_site="Lax")
+        answer.headers.append("set-cookie", told)
 
 
 def _returned(request: Request) -> Returned:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator, model
 from bailiwick.identity.login.oidc_tokens import ALGORITHMS, ProviderFault, checked_url, subject_of
 from bailiwick.identity.provisioning import MAX_GROUPS
 from bailiwick.identity.standing import RoleName, highest
-from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN, Body, Line
+from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN, Body, Line, matches
 
 # RFC 8176; what else a provider says about how it looked is not passed on
 _METHODS = frozenset(
@@ -24,8 +24,6 @@ _ENTRA = re.compile(
     r"https://login\.(microsoftonline\.com|microsoftonline\.us|partner\.microsoftonline\.cn)/([^/]+)/v2\.0"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_NAME = re.compile(USER_NAME_PATTERN.removeprefix("^").removesuffix("$"))
-_EMAIL = re.compile(EMAIL_PATTERN.removeprefix("^").removesuffix("$"))
 
 Preset = Literal["entra", "google", "okta", "keycloak", "generic"]
 Claim = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
@@ -79,6 +77,10 @@ class OidcOptions(Body):
     def leads_to(self) -> str:
         """Where the client secret is sent."""
         return self.issuer
+
+    def vouches_as(self, name: str) -> str:
+        """How what it says of people is known: by its issuer, whatever it is called here or led to later."""
+        return f"oidc:{self.issuer}"
 
     @property
     def asked_scopes(self) -> str:
@@ -179,8 +181,8 @@ def claimed(options: OidcOptions, claims: Mapping[str, Any]) -> Claimed:
         subject_of(claims),
         username_of(claim(claims, options.username_claim or PRESETS[options.preset].username)),
         _email(options, claims),
-        _line(claim(claims, options.name_claim)),
-        highest([options.roles[group] for group in groups if group in options.roles]) if options.roles else None,
+        line_of(claim(claims, options.name_claim)),
+        role_of(options.roles, groups),
         tuple(groups),
         methods(options, claims),
         sid if isinstance(sid, str) and len(sid) <= 500 and "\x00" not in sid else "",
@@ -204,7 +206,22 @@ def username_of(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", value.strip())[:100].lstrip("._@+-")
-    return name if _NAME.fullmatch(name) else ""
+    return name if matches(USER_NAME_PATTERN, name) else ""
+
+
+def email_of(value: Any) -> str:
+    """An address if it has the form of one, else none."""
+    return value if isinstance(value, str) and len(value) <= 254 and matches(EMAIL_PATTERN, value) else ""
+
+
+def line_of(value: Any) -> str:
+    """A name as a line of text: what cannot be printed is left out, and what is too long cut."""
+    return "".join(char for char in value[:200] if char.isprintable()) if isinstance(value, str) else ""
+
+
+def role_of(roles: Mapping[str, RoleName], groups: Iterable[str]) -> str | None:
+    """The highest role that ``groups`` give by ``roles``: ``none`` without any, None where no role is mapped at all."""
+    return highest([roles[group] for group in groups if group in roles]) if roles else None
 
 
 def groups_of(options: OidcOptions, claims: Mapping[str, Any]) -> list[str]:
@@ -241,13 +258,7 @@ def _email(options: OidcOptions, claims: Mapping[str, Any]) -> str:
     """The address, if it has the form of one and the provider looked at whose it is: some let people write anything."""
     value = claim(claims, options.email_claim)
     verified = claims.get("email_verified") is True or options.trusts_email
-    if not isinstance(value, str) or not verified or len(value) > 254 or not _EMAIL.fullmatch(value):
-        return ""
-    return value
-
-
-def _line(value: Any) -> str:
-    return "".join(char for char in value[:200] if char.isprintable()) if isinstance(value, str) else ""
+    return email_of(value) if verified else ""
 
 
 # ---------------------------------------------------------------------- where to go afterwards

@@ -42,6 +42,15 @@ class SignedIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """A sign-in by a provider that ended well, where the browser goes on to, and whether the session is a cookie."""
+
+    outcome: SignedIn
+    return_to: str
+    as_cookie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FactorDue:
     """The first factor held; a second is owed. ``methods``: what would do. ``enrol``: none is enrolled yet."""
 

@@ -1,14 +1,9 @@
-"""Using up refresh tokens, many at once: those who come while a transaction is under way share the next one.
-
-A rotation is a few rows; alone, most of what it costs is the transaction around it. Nobody waits for company: whoever
-finds nothing under way goes at once.
-"""
+"""Using up refresh tokens, many at once (``kernel/together.py``)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +11,10 @@ from bailiwick.evidence.events import Event, encode
 from bailiwick.kernel import outbox
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row
+from bailiwick.kernel.together import Together
 
 T = TypeVar("T")
 
-_MOST = 64
 # one statement: the used tokens end, the next ones begin and the sessions live on, or nothing happens. The rows are
 # locked in one order, so that two workers cannot wait for each other.
 _ROTATE = """
@@ -43,13 +38,12 @@ RETURNING live.old, s.id, s.username, s.expires_at, s.amr, s.auth_time, live.ema
 """
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Asked(Generic[T]):
     zone: str
     old: bytes
     new: bytes
     conclude: Callable[[Row], tuple[T, Event]]
-    answer: asyncio.Future[T | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Rotations(Generic[T]):
@@ -59,54 +53,17 @@ class Rotations(Generic[T]):
         self._database = database
         self._clock = clock
         self._idle = idle
-        self._waiting: list[_Asked[T]] = []
-        self._runner: asyncio.Task[None] | None = None
+        # a token that is presented twice at once goes twice: the second time it was used before
+        self._together: Together[_Asked[T], T | None] = Together(self._rotate, lambda asked: asked.old)
 
     async def rotate(self, zone: str, old: bytes, new: bytes, conclude: Callable[[Row], tuple[T, Event]]) -> T | None:
         """Put the token with the hash ``new`` in place of ``old``; None when that one is not good for it.
 
         ``conclude`` makes the answer and the event of the session's row while that is locked.
         """
-        asked = _Asked(zone, old, new, conclude)
-        self._waiting.append(asked)
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
-        return await asked.answer
+        return await self._together.ask(_Asked(zone, old, new, conclude))
 
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._take()
-                try:
-                    answers = await self._rotate(batch)
-                except BaseException as error:
-                    for asked in batch:
-                        if not asked.answer.done():
-                            asked.answer.set_exception(
-                                error if isinstance(error, Exception) else asyncio.CancelledError()
-                            )
-                    if not isinstance(error, Exception):
-                        raise
-                    continue
-                for asked in batch:
-                    if not asked.answer.done():
-                        asked.answer.set_result(answers.get(asked.old))
-        finally:
-            self._runner = None
-
-    def _take(self) -> Sequence[_Asked[T]]:
-        """Who goes now. A token that is presented twice at once goes twice: the second time it was used before."""
-        batch: dict[bytes, _Asked[T]] = {}
-        rest: list[_Asked[T]] = []
-        for asked in self._waiting:
-            if asked.old in batch or len(batch) >= _MOST:
-                rest.append(asked)
-            else:
-                batch[asked.old] = asked
-        self._waiting = rest
-        return [*batch.values()]
-
-    async def _rotate(self, batch: Sequence[_Asked[T]]) -> Mapping[bytes, T]:
+    async def _rotate(self, batch: Sequence[_Asked[T]]) -> Sequence[T | None]:
         now: datetime = self._clock.now()
         values: dict[str, Any] = {
             "zones": [asked.zone for asked in batch],
@@ -124,4 +81,4 @@ class Rotations(Generic[T]):
                 events.append((event.zone, encode(event)))
             if events:
                 await outbox.put_all(tx, events)
-        return answers
+        return [answers.get(asked.old) for asked in batch]

@@ -14,16 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
-
-from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder
+from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_options import may_return_to
+from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.provider_logout import Named, ProviderLogouts
 from bailiwick.identity.login.saml_options import SamlOptions, Vouched, load_key, vouched
-from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
-from bailiwick.identity.provisioning import Arrival, provision
+from bailiwick.identity.provisioning import Arrival
 from bailiwick.identity.saml import logout
 from bailiwick.identity.saml.metadata import IdpMetadata, OurEndpoints, our_metadata
 from bailiwick.identity.saml.refusals import Refused
@@ -31,7 +30,7 @@ from bailiwick.identity.saml.request import Parameter, Query, authn_request, fro
 from bailiwick.identity.saml.response import Assertion, Expected, consume, in_response_to
 from bailiwick.identity.saml.signature import SigningKey
 from bailiwick.identity.saml.xml import Element, stamp
-from bailiwick.identity.sessions import Sessions, printable
+from bailiwick.identity.sessions import Sessions
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
@@ -47,15 +46,8 @@ _MOST_LOADED = 64
 
 _TAKE = """
 DELETE FROM saml_requests WHERE id = :id AND zone = :zone AND provider_id = :provider AND kind = :kind
-AND relay_hash = :relay AND browser_hash = :browser RETURNING return_to, expires_at
+AND relay_hash = :relay AND browser_hash = :browser RETURNING return_to, as_cookie, expires_at
 """
-_LIVE = """
-SELECT id, username FROM sessions WHERE zone = :zone AND ended_at IS NULL AND origin->>'issuer' = :issuer
-AND origin->>'subject' = :subject AND method = 'saml' AND (:every OR origin->>'sid' = ANY(:indexes)) ORDER BY id
-FOR UPDATE
-"""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +61,11 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A sign-in that ended well, and where the browser wanted to go."""
-
-    outcome: SignedIn
-    return_to: str
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
-    """A provider ready for use."""
+    """A provider ready for use. ``known_as``: what it says of people is known by that."""
 
     provider: Provider
+    known_as: str
     options: SamlOptions
     idp: IdpMetadata
     ours: OurEndpoints
@@ -99,7 +84,7 @@ class SamlLogin:
         recorder: Recorder,
         settings: Settings,
         providers: Providers,
-        sign_ins: SignIns,
+        admissions: Admissions,
         sessions: Sessions,
         revocations: Revoke,
     ) -> None:
@@ -109,9 +94,10 @@ class SamlLogin:
         self._recorder = recorder
         self._settings = settings
         self._providers = providers
-        self._sign_ins = sign_ins
+        self._admissions = admissions
         self._sessions = sessions
         self._revocations = revocations
+        self._logouts = ProviderLogouts(clock, recorder, revocations)
         self._loaded: dict[tuple[str, int], Loaded] = {}
 
     # ------------------------------------------------------------------ there
@@ -123,7 +109,7 @@ class SamlLogin:
             our_metadata, loaded.ours, loaded.signing, loaded.encryption, cbc=loaded.options.allow_cbc
         )
 
-    async def begin(self, context: Context, name: str, return_to: str) -> Sent:
+    async def begin(self, context: Context, name: str, return_to: str, *, as_cookie: bool = False) -> Sent:
         """Begin a sign-in. Raises ``NotFound``, ``InvalidRequest`` for a place that we do not return to."""
         loaded = await self._load(context.zone, name)
         if return_to and not may_return_to(return_to, loaded.options.return_to):
@@ -131,7 +117,7 @@ class SamlLogin:
         by_post = (loaded.options.binding == "post" and loaded.idp.sso_post) or not loaded.idp.sso_redirect
         destination = loaded.idp.sso_post if by_post else loaded.idp.sso_redirect
         identifier, relay_state, secret = self._identifier(), self._ids.secret(24), self._ids.secret(32)
-        await self._store(context, loaded, identifier, "sign-in", relay_state, secret, return_to)
+        await self._store(context, loaded, identifier, "sign-in", relay_state, secret, return_to, as_cookie)
         message = authn_request(
             identifier,
             loaded.ours,
@@ -155,35 +141,29 @@ class SamlLogin:
         loaded = await self._load(context.zone, name)
         try:
             data = from_base64(message)
-            request_id, return_to = await self._answered(context, loaded, data, relay_state, secret)
+            request_id, return_to, as_cookie = await self._answered(context, loaded, data, relay_state, secret)
             assertion = await asyncio.to_thread(consume, data, self._expected(loaded, request_id))
             person = vouched(loaded.options, assertion, loaded.ours.entity_id)
         except Refused as refused:
             raise await self._refused(context, name, refused) from None
         try:
-            outcome = await self._admit(context, loaded, person, assertion)
+            return Finished(await self._admit(context, loaded, person, assertion), return_to, as_cookie)
         except Refused as refused:
             raise await self._refused(context, name, refused) from None
-        except BailiwickError as error:
-            await self._record(context, name, error.reason, subject=person.username)
-            raise
-        if isinstance(outcome, FactorDue):
-            raise outcome.error()
-        return Finished(outcome, return_to)
 
     async def _answered(
         self, context: Context, loaded: Loaded, data: bytes, relay_state: str, secret: str
-    ) -> tuple[str | None, str]:
+    ) -> tuple[str | None, str, bool]:
         """The request that a response says it answers, now used up; None where it answers none and may."""
         request_id = await asyncio.to_thread(in_response_to, data)
         if request_id is None:
             if not loaded.options.idp_initiated:
                 raise Refused("saml_unsolicited", "Nobody asked for the response, and the settings do not allow that.")
-            return None, ""
+            return None, "", False
         row = await self._take(context, loaded, request_id, "sign-in", relay_state, secret)
         if row is None:
             raise Refused("saml_unsolicited", "The response answers no request that this browser made.")
-        return request_id, row["return_to"]
+        return request_id, row["return_to"], row["as_cookie"]
 
     def _expected(self, loaded: Loaded, request_id: str | None) -> Expected:
         now = self._clock.now()
@@ -201,12 +181,10 @@ class SamlLogin:
             loaded.options.require_encryption,
         )
 
-    async def _admit(
-        self, context: Context, loaded: Loaded, person: Vouched, assertion: Assertion
-    ) -> SignedIn | FactorDue:
+    async def _admit(self, context: Context, loaded: Loaded, person: Vouched, assertion: Assertion) -> SignedIn:
         """Take the assertion, once; find or make the account, known by (entityID, NameID) alone; and conclude."""
         arrival = Arrival(
-            f"saml:{assertion.issuer}", person.subject, person.username, person.email, person.full_name, person.role,
+            loaded.known_as, person.subject, person.username, person.email, person.full_name, person.role,
             person.groups,
         )  # fmt: skip
         origin = {
@@ -220,23 +198,17 @@ class SamlLogin:
         }
         if assertion.session_until is not None:
             origin["until"] = stamp(assertion.session_until)
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
+
+        async def take(tx: Transaction) -> None:
             await self._still_there(tx, loaded)
             await self._take_once(tx, context.zone, assertion.issuer, assertion.id, assertion.expires_at)
-            found = await provision(
-                tx,
-                context,
-                arrival,
-                now=self._clock.now(),
-                ids=self._ids,
-                recorder=self._recorder,
-                create=loaded.options.create_users,
+            await self._logouts.require_none(
+                tx, context.zone, "saml", assertion.issuer, person.subject, assertion.session_index, assertion.issued_at
             )
-            outcome = await self._sign_ins.conclude(tx, context, found.user, "saml", person.amr, origin)
-        if found.revision is not None:
-            await self._revocations.settle(found.revision, context)
-        return outcome
+
+        options = loaded.options
+        by = Admitted(loaded.provider.name, "saml", options.create_users, options.link_by_external_id)
+        return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=take)
 
     # ------------------------------------------------------------------ out, by us
 
@@ -297,49 +269,22 @@ class SamlLogin:
     async def _log_out(
         self, context: Context, loaded: Loaded, request: logout.LogoutRequest, relay_state: str
     ) -> Sent | bool:
-        issuer, revision = loaded.idp.entity_id, None
-        whose = {
-            "zone": context.zone,
-            "issuer": issuer,
-            "subject": request.name_id,
-            "every": not request.session_indexes,
-            "indexes": [*request.session_indexes],
-        }
+        named = Named(
+            "saml", loaded.idp.entity_id, request.name_id, request.session_indexes, request.id, request.expires_at
+        )
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
-            await self._take_once(tx, context.zone, issuer, request.id, request.expires_at)
-            rows = await tx.all(_LIVE, **whose)
-            await tx.run(
-                "DELETE FROM pending_sign_ins WHERE zone = :zone AND method = 'saml' AND origin->>'issuer' = :issuer"
-                " AND origin->>'subject' = :subject AND (:every OR origin->>'sid' = ANY(:indexes))",
-                **whose,
-            )
-            for row in rows:
-                await self._end(tx, context, row)
-                revision = await self._revocations.revoke(tx, context, "session", row["id"], "signed out by provider")
-        if revision is not None:
-            await self._revocations.settle(revision, context)
+            ended = await self._logouts.end(tx, context, named)
+            if ended is None:
+                raise Refused("saml_replayed", "The message came before.")
+        if ended[1] is not None:
+            await self._revocations.settle(ended[1], context)
         by_post = not loaded.idp.slo_response_redirect
         destination = loaded.idp.slo_response_post if by_post else loaded.idp.slo_response_redirect
         if not destination:
             return True
         message = logout.logout_response(self._identifier(), loaded.ours, destination, self._clock.now(), request.id)
         return await self._sent(loaded, by_post, destination, "SAMLResponse", message, relay_state, "")
-
-    async def _end(self, tx: Transaction, context: Context, row: Row) -> None:
-        await tx.run(
-            "UPDATE sessions SET ended_at = :now, end_reason = 'signed out by provider' WHERE id = :id",
-            now=self._clock.now(),
-            id=row["id"],
-        )
-        await self._recorder.record(
-            tx,
-            codes.AUTH_SESSION_ENDED,
-            "success",
-            context,
-            subject=Subject(id=row["id"], type="session"),
-            username=row["username"],
-        )
 
     async def _logout_answered(self, context: Context, loaded: Loaded, root: Element, relay_state: str) -> bool:
         request_id = str(root.get("InResponseTo", ""))
@@ -386,6 +331,7 @@ class SamlLogin:
         relay_state: str,
         secret: str,
         return_to: str,
+        as_cookie: bool = False,
     ) -> None:
         now = self._clock.now()
         async with self._database.begin() as tx:
@@ -393,8 +339,8 @@ class SamlLogin:
             await find(tx, context.zone, loaded.provider.name)
             await tx.run(
                 "INSERT INTO saml_requests (id, zone, provider_id, kind, relay_hash, browser_hash, return_to,"
-                " created_at, expires_at) VALUES (:id, :zone, :provider, :kind, :relay, :browser, :return_to, :now,"
-                " :until)",
+                " as_cookie, created_at, expires_at) VALUES (:id, :zone, :provider, :kind, :relay, :browser,"
+                " :return_to, :as_cookie, :now, :until)",
                 id=identifier,
                 zone=context.zone,
                 provider=loaded.provider.id,
@@ -402,6 +348,7 @@ class SamlLogin:
                 relay=_digest(relay_state),
                 browser=_digest(secret),
                 return_to=return_to,
+                as_cookie=as_cookie,
                 now=now,
                 until=now + REQUEST_LIFE,
             )
@@ -461,25 +408,8 @@ class SamlLogin:
         reason = {"saml_provider_refused": "provider_refused", "saml_unsolicited": "sign_in_not_begun"}.get(
             refused.reason, "provider_answer_invalid"
         )
-        await self._record(context, name, reason, cause=f"{refused.reason}: {refused.detail}")
+        await self._admissions.refused(context, "saml", name, reason, cause=f"{refused.reason}: {refused.detail}")
         return Unauthenticated(reason=reason)
-
-    async def _record(self, context: Context, name: str, reason: str, *, cause: str = "", subject: str = "") -> None:
-        log.warning(
-            "authentication failed", zone=context.zone, provider=name, ip=context.network.ip, reason=reason, cause=cause
-        )
-        async with self._database.begin() as tx:
-            await self._recorder.record(
-                tx,
-                codes.AUTH_LOGIN_FAILURE,
-                "failure",
-                context,
-                subject=Subject(id=printable(subject, 100), type="user") if subject else None,
-                reasons=(reason,),
-                method="saml",
-                provider=name,
-                cause=printable(cause, 200),
-            )
 
 
 def load(providers: Providers, settings: Settings, provider: Provider) -> Loaded:
@@ -489,7 +419,7 @@ def load(providers: Providers, settings: Settings, provider: Provider) -> Loaded
     base = f"{settings.zone_issuer(provider.zone)}{PATH}/{provider.name}"
     ours = OurEndpoints(options.entity_id or f"{base}/metadata", f"{base}/acs", f"{base}/slo")
     signing, encryption = load_key(secrets["signing_key"]), load_key(secrets["encryption_key"])
-    return Loaded(provider, options, options.idp(), ours, signing, encryption)
+    return Loaded(provider, options.vouches_as(provider.name), options, options.idp(), ours, signing, encryption)
 
 
 def cookie_name(relay_state: str) -> str:

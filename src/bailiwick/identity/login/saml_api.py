@@ -10,11 +10,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from bailiwick.evidence.requests import context_of
+from bailiwick.identity.cookie_sessions import CookieSessions, Wanted
 from bailiwick.identity.login.saml import REQUEST_LIFE, SamlLogin, Sent, cookie_name
 from bailiwick.identity.saml.refusals import Refused
 from bailiwick.identity.saml.request import from_base64, read_query
 from bailiwick.identity.saml.xml import MAX_MESSAGE
 from bailiwick.kernel.answers import never_store
+from bailiwick.kernel.cookies import cookie_header, cookie_of
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest
 from bailiwick.kernel.fields import NamePath
 from bailiwick.kernel.http import Caller, signed_in
@@ -42,8 +44,10 @@ ReturnTo = Annotated[
     str, Query(max_length=1000, description="Where to go afterwards: a path here, or a page the provider allows")
 ]
 
+SessionAs = Annotated[Wanted, Query(description="Whether the session is put into cookies; then the browser is sent on")]
 
-def routes(login: SamlLogin) -> APIRouter:
+
+def routes(login: SamlLogin, sessions: CookieSessions) -> APIRouter:
     """The routes over their service."""
     router = APIRouter(prefix="/api/v1/auth/saml", tags=["auth"])
 
@@ -58,8 +62,10 @@ def routes(login: SamlLogin) -> APIRouter:
         )
 
     @router.get("/{name}/login", summary="Sign in by this SAML provider", responses=_SENT_ON, response_class=Response)
-    async def begin(request: Request, name: NamePath, return_to: ReturnTo = "") -> Response:
-        sent = await login.begin(context_of(request, None), name, return_to)
+    async def begin(
+        request: Request, name: NamePath, return_to: ReturnTo = "", session: SessionAs = "tokens"
+    ) -> Response:
+        sent = await login.begin(context_of(request, None), name, return_to, as_cookie=session == "cookie")
         answer = _answer(request, sent)
         _set_cookie(answer, sent.relay_state, sent.secret, int(REQUEST_LIFE.total_seconds()))
         return answer
@@ -76,10 +82,9 @@ def routes(login: SamlLogin) -> APIRouter:
         if "SAMLResponse" not in form:
             raise InvalidRequest("Send one SAMLResponse.")
         relay_state = form.get("RelayState", "")
-        secret = request.cookies.get(f"__Host-{cookie_name(relay_state)}", "")[:200]
+        secret = cookie_of(request.scope, f"__Host-{cookie_name(relay_state)}") or ""
         finished = await login.finish(context_of(request, None), name, form["SAMLResponse"], relay_state, secret)
-        answer = JSONResponse({**finished.outcome.document(), "return_to": finished.return_to or None})
-        never_store(answer)
+        answer = sessions.finish(request, finished)
         _set_cookie(answer, relay_state, "", 0)
         return answer
 
@@ -88,6 +93,7 @@ def routes(login: SamlLogin) -> APIRouter:
         """Send the browser to `logout_url`, with `fields` as a form if there are any."""
         never_store(response)
         sent = await login.sign_out(context_of(request, caller), caller.name, caller.session)
+        sessions.clear(request, response)
         return {"logout_url": None if sent is None else sent.url, "fields": {} if sent is None else dict(sent.fields)}
 
     @router.get("/{name}/slo", summary="The provider's logout messages, by redirect", response_class=Response)
@@ -160,10 +166,8 @@ def _set_cookie(answer: Response, relay_state: str, value: str, life_s: int) -> 
     The response comes by a form of the provider's page, so the cookie must come along from another site. ``Secure``
     always, which browsers want of such a cookie and grant to plain HTTP on this machine.
     """
-    answer.set_cookie(
-        f"__Host-{cookie_name(relay_state)}", value, max_age=life_s, path="/", secure=True, httponly=True,
-        samesite="none",
-    )  # fmt: skip
+    told = cookie_header(f"__Host-{cookie_name(relay_state)}", value, life_s=life_s, secure=True, same_site="None")
+    answer.headers.append("set-cookie", told)
 
 
 async def _fields(request: Request) -> dict[str, str]:

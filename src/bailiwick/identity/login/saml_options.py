@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,18 +10,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 
-from bailiwick.identity.login.oidc_options import username_of
+from bailiwick.identity.login.oidc_options import email_of, line_of, role_of, username_of
 from bailiwick.identity.provisioning import MAX_GROUPS, MAX_SUBJECT
 from bailiwick.identity.saml.metadata import MAX_METADATA, IdpMetadata, own_certificate, read_idp_metadata
 from bailiwick.identity.saml.refusals import Refused
 from bailiwick.identity.saml.response import Assertion
 from bailiwick.identity.saml.signature import SigningKey
 from bailiwick.identity.standing import RoleName, highest
-from bailiwick.kernel.fields import EMAIL_PATTERN, Body, Line
+from bailiwick.kernel.fields import Body, Line
 
 TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
 _KEY_BITS = 3072
-_EMAIL = re.compile(EMAIL_PATTERN.removeprefix("^").removesuffix("$"))
 _Uri = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]*$", max_length=1000)]
 _Attribute = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]*$", max_length=500)]
 
@@ -44,6 +42,7 @@ class SamlOptions(Body):
         dict[Annotated[str, StringConstraints(min_length=1, max_length=500)], RoleName], Field(max_length=200)
     ] = Field(default_factory=dict, description="A value of groups_attribute and the role it gives; the highest counts")
     create_users: bool = Field(True, description="Make an account at a person's first sign-in")
+    link_by_external_id: bool = Field(False, description="Take the account whose external id (SCIM) is the NameID")
     idp_initiated: bool = Field(False, description="Also take sign-ins that nobody asked for; prone to login CSRF")
     require_encryption: bool = Field(False, description="Refuse assertions that are not encrypted")
     allow_cbc: bool = Field(False, description="Take AES-CBC, which lets attackers alter ciphertext")
@@ -69,6 +68,10 @@ class SamlOptions(Body):
     def leads_to(self) -> str:
         """Our private keys are sent nowhere."""
         return ""
+
+    def vouches_as(self, name: str) -> str:
+        """How what it says of people is known: by its entityID, whatever it is called here."""
+        return f"saml:{self.idp().entity_id}"
 
     def idp(self) -> IdpMetadata:
         """The metadata, read."""
@@ -137,14 +140,12 @@ def vouched(options: SamlOptions, assertion: Assertion, our_entity_id: str) -> V
     )
     if not username:
         raise Refused("saml_malformed", "The attribute that names the person is missing or not a name.")
-    email = _first(told, options.email_attribute)
-    name = _first(told, options.name_attribute)
     return Vouched(
         subject=assertion.name_id,
         username=username,
-        email=email if len(email) <= 254 and _EMAIL.fullmatch(email) else "",
-        full_name=name if len(name) <= 200 and name.isprintable() else "",
-        role=highest([options.roles[group] for group in groups if group in options.roles]) if options.roles else None,
+        email=email_of(_first(told, options.email_attribute)),
+        full_name=line_of(_first(told, options.name_attribute)),
+        role=role_of(options.roles, groups),
         groups=tuple(group for group in groups if len(group) <= 500 and group.isprintable()),
         amr=("fed", "mfa") if assertion.authn_context in options.mfa_contexts else ("fed",),
     )

@@ -31,7 +31,7 @@ from bailiwick.identity.login.lockout import count_failure, locked_until
 from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn
 from bailiwick.identity.login.rotation import Rotations
 from bailiwick.identity.ports import Revoke, SessionTokens
-from bailiwick.identity.sessions import end_oldest_sessions, open_session
+from bailiwick.identity.sessions import open_session
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
@@ -107,7 +107,8 @@ class SignIns:
         ``origin`` is what the provider that vouches calls the person and the stay; the session keeps it, so that the
         provider can end it, and lasts no longer than its ``until`` (RFC 3339).
         """
-        factors = await list_factors(tx, context.zone, user["username"])
+        # who read the user may have seen that he has none, which spares nearly everybody a look
+        factors = await list_factors(tx, context.zone, user["username"]) if user.get("has_factors", True) else []
         if "mfa" not in amr and (factors or self.required(user, context)):
             return await self._owe(tx, context, user, method, amr, factors, origin)
         return await self.open(tx, context, user, method, amr, origin=origin)
@@ -135,7 +136,7 @@ class SignIns:
         username, now = user["username"], self._clock.now()
         session_id, expires_at = self._ids(), _ends_at(now, self._life, origin)
         refresh = REFRESH_PREFIX + self._ids.secret(32)
-        await open_session(
+        over = await open_session(
             tx,
             context,
             session_id,
@@ -147,6 +148,7 @@ class SignIns:
             expires_at=expires_at,
             origin=origin,
             refresh=_digest(refresh),
+            most=self._settings.max_sessions,
         )
         # signed while the row is locked: whoever revokes the user later gets a later revision than the token's
         token, expires_in = self._token(context.zone, username, session_id, expires_at, now, amr)
@@ -159,9 +161,7 @@ class SignIns:
             method=method,
             amr=[*amr],
         )
-        for ended in await end_oldest_sessions(
-            tx, context.zone, username, keep=self._settings.max_sessions, now=now, but=session_id
-        ):
+        for ended in over:
             await self._recorder.record(
                 tx,
                 codes.AUTH_SESSION_ENDED,

@@ -78,6 +78,7 @@ class Assertion:
     session_index: str
     session_until: datetime | None
     authn_instant: datetime
+    issued_at: datetime
     authn_context: str
     expires_at: datetime
 
@@ -152,7 +153,8 @@ def _assertions_within(root: Element) -> int:
 def _judge_assertion(assertion: Element, expected: Expected) -> Assertion:
     if assertion.get("Version") != "2.0" or _assertions_within(assertion) != 1:
         raise Refused("saml_malformed", "The assertion is not one of SAML 2.0.")
-    if instant(required(assertion, "IssueInstant")) > expected.now + SKEW:
+    issued_at = instant(required(assertion, "IssueInstant"))
+    if issued_at > expected.now + SKEW:
         raise Refused("saml_expired", "The assertion is issued in the future.")
     if text_of(only(assertion, SAML, "Issuer")) != expected.idp_entity_id:
         raise Refused("saml_not_for_us", "The assertion's Issuer is not the provider of the metadata.")
@@ -175,6 +177,7 @@ def _judge_assertion(assertion: Element, expected: Expected) -> Assertion:
         session_index=index,
         session_until=session_until,
         authn_instant=instant_,
+        issued_at=issued_at,
         authn_context=authn_context,
         expires_at=min(confirmed_until, valid_until) + SKEW,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bailiwick.evidence.events import Context
+from bailiwick.identity.imports import Imports
 from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.patch import patched_user, steps
 from bailiwick.identity.scim.queries import Query, meta
@@ -18,7 +19,7 @@ from bailiwick.identity.users import NewUser, User, Users, user_of
 from bailiwick.inventory.zones import VersionGuard
 from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.errors import NotFound
-from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN
+from bailiwick.kernel.fields import EMAIL_PATTERN, USER_NAME_PATTERN, matches
 
 _IN_GROUP = (
     "EXISTS (SELECT 1 FROM group_members m JOIN groups g ON g.id = m.group_id"
@@ -59,14 +60,15 @@ _LINE = re.compile(r"[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]*")
 class ScimUsers:
     """Reads and changes users for a SCIM client. ``widen`` says whether he may give more than there was."""
 
-    def __init__(self, database: Database, users: Users) -> None:
+    def __init__(self, database: Database, users: Users, imports: Imports) -> None:
         self._database = database
+        self._imports = imports
         self._users = users
 
     async def create(self, context: Context, body: Mapping[str, Any], base: str, *, widen: bool) -> dict[str, Any]:
         """A new user, who gets no invitation: he comes by the provider that sends him."""
         wanted = _wanted(body, fill=True)
-        user, _ = await self._users.create(
+        user = await self._imports.create(
             context,
             NewUser(
                 _username(body),
@@ -210,7 +212,7 @@ def _wanted(body: Mapping[str, Any], *, fill: bool) -> dict[str, Any]:
 
 def _username(body: Mapping[str, Any]) -> str:
     name = part(body, "username")
-    if not isinstance(name, str) or not re.fullmatch(USER_NAME_PATTERN.removeprefix("^").removesuffix("$"), name):
+    if not isinstance(name, str) or not matches(USER_NAME_PATTERN, name):
         raise ScimError("invalidValue", "userName is 1 to 100 letters, digits and . _ @ + - after a letter or digit.")
     return name
 
@@ -237,11 +239,7 @@ def _email(emails: Any) -> str:
         return ""
     primary = [each for each in found if part(each, "primary") in (True, "true", "True")]
     address = part((primary or found)[-1 if primary else 0], "value")
-    if (
-        not isinstance(address, str)
-        or len(address) > 254
-        or not re.fullmatch(EMAIL_PATTERN.removeprefix("^").removesuffix("$"), address)
-    ):
+    if not isinstance(address, str) or len(address) > 254 or not matches(EMAIL_PATTERN, address):
         raise ScimError("invalidValue", "That is no e-mail address.")
     return address
 

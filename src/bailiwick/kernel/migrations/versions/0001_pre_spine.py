@@ -71,11 +71,12 @@ CREATE TABLE identity_providers (
   options jsonb NOT NULL,
   sealed bytea NOT NULL,
   version int NOT NULL DEFAULT 1,
+  -- since when it did not answer when somebody signed in; NULL once it does again
+  away_since timestamptz,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   UNIQUE (zone, name)
 );
--- Who came by an identity provider has its name and what it calls him; nobody else has either.
 CREATE TABLE users (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
@@ -88,8 +89,6 @@ CREATE TABLE users (
   own_role text CHECK (own_role IN ('admin', 'operator', 'auditor', 'viewer',
     'ops_owner', 'security_owner', 'finance_owner', 'product_owner', 'none')),
   external_id text,
-  provider text,
-  subject text,
   profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
   mfa_enabled boolean NOT NULL DEFAULT false,
@@ -101,11 +100,7 @@ CREATE TABLE users (
   version int NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  UNIQUE (zone, username),
-  UNIQUE (zone, provider, subject),
-  FOREIGN KEY (zone, provider) REFERENCES identity_providers (zone, name),
-  CHECK ((provider IS NULL) = (subject IS NULL)),
-  CHECK (provider IS NULL OR password_hash IS NULL)
+  UNIQUE (zone, username)
 );
 CREATE UNIQUE INDEX ON users (zone, lower(email)) WHERE email <> '';
 CREATE INDEX ON users (zone, external_id);
@@ -301,22 +296,24 @@ CREATE TABLE oidc_sign_ins (
   provider_id text NOT NULL REFERENCES identity_providers (id) ON DELETE CASCADE,
   browser_hash bytea NOT NULL,
   return_to text NOT NULL,
+  as_cookie boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL
 );
 CREATE INDEX ON oidc_sign_ins (expires_at);
 -- Whom a provider signed out: a token tells of it once, and a sign-in that began before does not end in a session.
-CREATE TABLE oidc_logouts (
+CREATE TABLE provider_logouts (
   zone text NOT NULL,
+  method text NOT NULL CHECK (method IN ('oidc', 'saml')),
   issuer text NOT NULL,
-  jti_hash bytea NOT NULL,
+  token_hash bytea NOT NULL,
   subject text NOT NULL,
-  sid text NOT NULL,
+  sids text[] NOT NULL,
   at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
-  PRIMARY KEY (zone, issuer, jti_hash)
+  PRIMARY KEY (zone, method, issuer, token_hash)
 );
-CREATE INDEX ON oidc_logouts (expires_at);
+CREATE INDEX ON provider_logouts (expires_at);
 -- What a provider calls the person and the stay: {"issuer": …, "subject": …, "sid": …, "provider": …}
 ALTER TABLE sessions ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
 ALTER TABLE pending_sign_ins ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
@@ -333,6 +330,7 @@ CREATE TABLE saml_requests (
   relay_hash bytea NOT NULL,
   browser_hash bytea NOT NULL,
   return_to text NOT NULL,
+  as_cookie boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL
 );

@@ -1,18 +1,15 @@
-"""Signing in: how many people a second, by each way in.
+"""Signing in by a directory: a part of ``bench login``.
 
 The directory is a real OpenLDAP of 10,000 people under TLS, as the tests start it. Everybody signs in once before it is
-measured, so that what is measured is a day's sign-ins and not the making of users. A part measures one way in and
-answers its figures; ``PARTS`` names them.
+measured, so that what is measured is a day's sign-ins and not the making of users.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from bench.common import Load, Stack, cpu_seconds, median, report, stack, wrk
+from bench.common import Load, Stack, cpu_seconds, median, wrk
 
 ROUNDS = 3
 CONNECTIONS = 32
@@ -63,36 +60,3 @@ end
         "ldap_login_worker_cpu_ms": round(1000 * spent / max(1, sum(load.requests for load in loads)), 2),
         "ldap_errors": first.errors + sum(load.errors for load in loads),
     }
-
-
-PARTS: dict[str, Callable[[Stack, float], dict[str, float]]] = {"ldap": ldap}
-
-# nobody's oldest session is ended, as nobody signs in a hundred times a day
-ENVIRONMENT = {"BAILIWICK_RATE_LIMIT_ANONYMOUS": "10000000", "BAILIWICK_MAX_SESSIONS": "100"}
-
-
-def run(parts: list[str], seconds: float, workers: int, out: str | None) -> None:
-    """Measure and report."""
-    figures: dict[str, float] = {}
-    for part in parts:
-        with stack(workers=workers, environment=ENVIRONMENT) as made:
-            figures |= PARTS[part](made, seconds)
-    report(
-        "login_directory",
-        figures,
-        out,
-        workers=workers,
-        method=f"wrk -t2 -c{CONNECTIONS}, {seconds:g} s, medians of {ROUNDS}; through Envoy's API listener;"
-        " limit per address raised; development mode, so no second factor",
-    )
-
-
-def main(arguments: list[str]) -> None:
-    """``python -m bench login_directory``."""
-    parser = argparse.ArgumentParser(prog="python -m bench login_directory", description=__doc__)
-    parser.add_argument("--only", choices=sorted(PARTS), action="append", help="measure only this way in")
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--out", metavar="FILE", help="write the JSON here too")
-    given = parser.parse_args(arguments)
-    run(given.only or sorted(PARTS), given.seconds, given.workers, given.out)
