@@ -167,8 +167,38 @@ ASSURANCE_SHIPPED = EventType("BW7002", "assurance.shipped")
 # 73xx assurance: rhythm, checkpoints, registers
 
 # 74xx assurance: waivers, secrets
+WAIVER_DRAFTED = EventType("BW7401", "waiver.drafted")
+WAIVER_SUBMITTED = EventType("BW7402", "waiver.submitted")
+WAIVER_APPROVED = EventType("BW7403", "waiver.approved")
+WAIVER_REJECTED = EventType("BW7404", "waiver.rejected")
+WAIVER_CLOSED = EventType("BW7405", "waiver.closed")
+WAIVER_EXPIRED = EventType("BW7406", "waiver.expired")
+WAIVER_REVOKED = EventType("BW7407", "waiver.revoked")
+WAIVER_RENEWED = EventType("BW7408", "waiver.renewed")
+WAIVER_USED = EventType("BW7409", "waiver.used", mutation=False)
+SECRET_ROTATED = EventType("BW7431", "secret.rotated")
+SECRETS_CHECKED = EventType("BW7432", "secrets.checked", mutation=False)
+SECRETS_SCANNED = EventType("BW7433", "secrets.scanned", mutation=False)
+SECRET_SEEN = EventType("BW7434", "secret.seen", mutation=False)
+UNUSED_DISABLED = EventType("BW7441", "unused.disabled")
+UNUSED_RESTORED = EventType("BW7442", "unused.restored")
+UNUSED_KEPT = EventType("BW7443", "unused.kept")
 
 # 75xx assurance: overrides
+OVERRIDE_REQUESTED = EventType("BW7501", "override.requested")
+OVERRIDE_VOTED = EventType("BW7502", "override.voted")
+OVERRIDE_DONE = EventType("BW7503", "override.done")
+OVERRIDE_FAILED = EventType("BW7504", "override.failed")
+OVERRIDE_STALE = EventType("BW7505", "override.stale")
+OVERRIDE_ENDED = EventType("BW7506", "override.ended")
+OVERRIDE_REFUSED = EventType("BW7507", "override.refused", mutation=False)
+OVERRIDE_SENT = EventType("BW7508", "override.sent")
+BREAK_GLASS_USED = EventType("BW7511", "break-glass.used")
+BREAK_GLASS_REVIEWED = EventType("BW7512", "break-glass.reviewed")
+BREAK_GLASS_UNDONE = EventType("BW7513", "break-glass.undone")
+OVERRIDE_SAMPLED = EventType("BW7514", "override.sampled")
+GATEWAY_CLOSED = EventType("BW7521", "gateway.closed")
+GATEWAY_OPENED = EventType("BW7522", "gateway.opened")
 
 # 76xx assurance: reconciliation, stuck work
 

@@ -196,7 +196,37 @@ MAPPING: Mapping[EventType, Mapped] = {
     # --- 72xx assurance: alerts, notices, escalation
     # --- 73xx assurance: rhythm, checkpoints, registers
     # --- 74xx assurance: waivers, secrets
+    codes.WAIVER_DRAFTED: _entity("Create", "creation"),
+    codes.WAIVER_SUBMITTED: _entity("Update", "change"),
+    codes.WAIVER_APPROVED: _entity("Update", "change", MEDIUM),
+    codes.WAIVER_REJECTED: _entity("Update", "change"),
+    codes.WAIVER_CLOSED: _entity("Update", "change"),
+    codes.WAIVER_EXPIRED: _entity("Update", "change", MEDIUM),
+    codes.WAIVER_REVOKED: _entity("Update", "change"),
+    codes.WAIVER_RENEWED: _entity("Update", "change", MEDIUM),
+    codes.WAIVER_USED: _call("Read", "access"),
+    codes.SECRET_ROTATED: _entity("Update", "change"),
+    codes.SECRETS_CHECKED: _call("Read", "access"),
+    codes.SECRETS_SCANNED: _call("Read", "access"),
+    codes.SECRET_SEEN: _entity("Create", "creation"),
+    codes.UNUSED_DISABLED: _account("Disable", "change"),
+    codes.UNUSED_RESTORED: _account("Enable", "change"),
+    codes.UNUSED_KEPT: _account("Update", "change"),
     # --- 75xx assurance: overrides
+    codes.OVERRIDE_REQUESTED: _entity("Create", "creation", LOW),
+    codes.OVERRIDE_VOTED: _entity("Update", "change"),
+    codes.OVERRIDE_DONE: _entity("Update", "change", MEDIUM),
+    codes.OVERRIDE_FAILED: _entity("Update", "change", MEDIUM),
+    codes.OVERRIDE_STALE: _entity("Update", "change", LOW),
+    codes.OVERRIDE_ENDED: _entity("Update", "change"),
+    codes.OVERRIDE_REFUSED: _call("Other", "access", MEDIUM),
+    codes.OVERRIDE_SENT: _entity("Update", "change", MEDIUM),
+    codes.BREAK_GLASS_USED: _entity("Update", "change", HIGH),
+    codes.BREAK_GLASS_REVIEWED: _entity("Update", "change", LOW),
+    codes.BREAK_GLASS_UNDONE: _entity("Update", "change", HIGH),
+    codes.OVERRIDE_SAMPLED: _call("Read", "access"),
+    codes.GATEWAY_CLOSED: _entity("Deactivate", "change", HIGH),
+    codes.GATEWAY_OPENED: _entity("Activate", "change", MEDIUM),
     # --- 76xx assurance: reconciliation, stuck work
     # --- 77xx assurance: service levels, capacity, key figures
 }

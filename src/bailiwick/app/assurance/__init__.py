@@ -3,58 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from fastapi import APIRouter
 
+from bailiwick.app.assurance import waivers
+from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.assurance.unheard import Unheard
 from bailiwick.app.foundations import Foundations
-from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.ports import Alerts, Notices, Owners, Tasks, Waivers
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.quorum import Quorum
 
-KINDS: tuple[Kind[Any], ...] = ()
+KINDS: tuple[Kind[Any], ...] = (*waivers.KINDS,)
 """Every kind of document a book may hold. A part adds its own."""
 
 GROUP = "assurance"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class House:
-    """What a part may use. Parts are built in the order in which they stand on each other."""
-
-    base: Foundations
-    quorum: Quorum
-    books: Books
-    records: EvidenceRecords
-    alerts: Alerts
-    notices: Notices
-    owners: Owners
-    tasks: Tasks
-    waivers: Waivers
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a part adds: routes to the API; to the work role its jobs, those that the book of a zone asks for, and
-    loops; state machines for the detector of what is stuck."""
-
-    routers: Sequence[APIRouter] = ()
-    jobs: Sequence[JobDefinition] = ()
-    scheduled: Callable[[str, Book], Iterable[JobDefinition]] = lambda zone, book: ()
-    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
-    machines: Sequence[Machine] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +42,7 @@ def build_assurance(base: Foundations, quorum: Quorum, records: EvidenceRecords)
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     unheard = Unheard()
     house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard)
-    parts: list[Part] = []
+    parts: list[Part] = [waivers.build(house)]
     return Assurance(house, parts)
 
 
@@ -103,3 +75,5 @@ _REVISIONS = """
 SELECT name AS zone, (SELECT coalesce(max(revision), 0) FROM assurance_documents d WHERE d.zone = z.name) AS revision
 FROM zones z ORDER BY name
 """
+
+__all__ = ["GROUP", "KINDS", "Assurance", "House", "Part", "build_assurance", "keep_scheduled"]
