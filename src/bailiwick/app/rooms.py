@@ -15,6 +15,7 @@ from bailiwick.app.packs import pack_requests
 from bailiwick.app.siem import address_check, reach_of
 from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
+from bailiwick.assurance.operations import KeyRotation, Operation, PolicyRollback, UserUnlock
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.issuer import Issuer
@@ -178,20 +179,34 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     async def administrator(tx: Transaction, zone: str) -> str:
         return await create_first_administrator(tx, zone, clock=clock, ids=ids, recorder=recorder, passwords=passwords)
 
+    rotation = EmergencyRotation(
+        database,
+        state.keys,
+        revocations,
+        search,
+        clock,
+        mandate_ttl_s=settings.mandate_ttl_s,
+        drained=lambda: drained(database, base.layout.spool),
+        count=_revocation_counter(base),
+    )
+    policies = Policies(
+        database,
+        recorder,
+        clock,
+        base.sealer,
+        Admission(),
+        Trials(),
+        settle=revocations,
+        surroundings=surroundings_of(state),
+        on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
+    )
+    operations: list[Operation] = [PolicyRollback(policies), KeyRotation(rotation), UserUnlock(users)]
+
     return Rooms(
         authenticator=authenticator,
         issuer=issuer,
         revocations=revocations,
-        rotation=EmergencyRotation(
-            database,
-            state.keys,
-            revocations,
-            search,
-            clock,
-            mandate_ttl_s=settings.mandate_ttl_s,
-            drained=lambda: drained(database, base.layout.spool),
-            count=_revocation_counter(base),
-        ),
+        rotation=rotation,
         evidence=evidence,
         search=search,
         tails=Tails(database),
@@ -232,21 +247,11 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),
-        policies=Policies(
-            database,
-            recorder,
-            clock,
-            base.sealer,
-            Admission(),
-            Trials(),
-            settle=revocations,
-            surroundings=surroundings_of(state),
-            on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
-        ),
+        policies=policies,
         known_good=KnownGood(database, recorder, clock),
         evidence_records=records,
         packs=pack_requests(base),
-        assurance=build_assurance(base, archive.quorum, records),
+        assurance=build_assurance(base, archive.quorum, records, operations),
     )
 
 

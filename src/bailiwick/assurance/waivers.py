@@ -414,7 +414,7 @@ class WaiverRegister:
     ) -> list[Waiver]:
         """Waivers with ids before ``before``, newest first; those in ``state`` by the clock, or all."""
         rows = await tx.all(
-            f"SELECT * FROM (SELECT *, {_STATE} AS standing FROM waivers WHERE zone = :zone) w"
+            f"SELECT * FROM (SELECT *, {_STATE} AS standing FROM waivers WHERE zone = :zone) w"  # noqa: S608
             " WHERE id < :before AND (:state = '' OR standing = :state) ORDER BY id DESC LIMIT :limit",
             zone=zone,
             now=self._clock.now(),

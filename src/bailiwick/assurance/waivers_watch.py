@@ -172,7 +172,7 @@ def _overdue(waiver: Waiver) -> Raised:
         key=f"waiver/{waiver.id}/overdue",
         rule="WaiverOverdue",
         severity=_SEVERITY[waiver.risk],
-        summary=f"{waiver.risk} waiver of {waiver.control} for {waiver.scope} ran out and is neither renewed nor closed",
+        summary=f"{waiver.risk} waiver of {waiver.control} for {waiver.scope} ran out, neither renewed nor closed",
         owner=waiver.owner,
         runbook=RUNBOOK,
         labels={"control": waiver.control, "risk": waiver.risk},

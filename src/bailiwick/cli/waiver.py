@@ -243,7 +243,7 @@ def _through_api(data_dir: Path | None, zone: str, identifier: str, verb: str, b
 
 
 def _at(data_dir: Path | None, zone: str, work: Any) -> int:
-    from bailiwick.cli.assurance_desk import Desk, at_desk
+    from bailiwick.cli.assurance_desk import at_desk
 
     async def run(desk: Desk) -> int:
         from bailiwick.assurance.waivers import WaiverRegister

@@ -438,7 +438,6 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.OVERRIDE_DONE: (
         *_OVERRIDE,
         _always("approved_by", "list[str]", "who approved it"),
-        _always("result", "str", "what came of it, as JSON"),
     ),
     codes.OVERRIDE_FAILED: (*_OVERRIDE, _always("why", "str", "why it was not done")),
     codes.OVERRIDE_STALE: (*_OVERRIDE, _always("now", "str", "version of the target that was found")),
@@ -448,7 +447,6 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.BREAK_GLASS_USED: (
         *_OVERRIDE,
         _always("review_due", "str", "until when somebody else must confirm it"),
-        _always("result", "str", "what came of it, as JSON"),
     ),
     codes.BREAK_GLASS_REVIEWED: (*_OVERRIDE, _always("verdict", "str", "`confirmed` or `disputed`")),
     codes.BREAK_GLASS_UNDONE: (

@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.identity.ports import Revoke
 from bailiwick.identity.persons import note_influence
+from bailiwick.identity.ports import Revoke
 from bailiwick.identity.standing import RoleChange, lock_administrators, settle_roles
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed

@@ -1,9 +1,9 @@
 """Which accounts are one person: for the two-person rule, which counts people and not accounts.
 
 Two accounts are one person's when anything that names a human being is the same in both: the id, the mail address
-(without what stands behind a ``+``), what a directory calls him, or what an identity provider calls him. Beside that, an
-account that another one made, gave its role or could have entered (by an invitation, a reset, a changed address) may be
-that other one's tool; for a while the two count as one, whichever of them asks.
+(without what stands behind a ``+``), what a directory calls him, or what an identity provider calls him. Beside that,
+an account that another one made, gave its role or could have entered (by an invitation, a reset, a changed address)
+may be that other one's tool; for a while the two count as one, whichever of them asks.
 """
 
 from __future__ import annotations

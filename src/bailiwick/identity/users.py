@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -268,9 +268,16 @@ class Users:
         await self._revocations.settle(revision, context)
         return link
 
-    async def unlock(self, context: Context, username: str) -> dict[str, Any]:
-        """Forget the user's failed sign-ins, and with them a lock; answers how many. Raises ``NotFound``."""
+    async def unlock(
+        self, context: Context, username: str, *, within: Callable[[Transaction], Awaitable[None]] | None = None
+    ) -> dict[str, Any]:
+        """Forget the user's failed sign-ins, and with them a lock; answers how many. Raises ``NotFound``.
+
+        ``within`` is called first in the transaction that does it; what it raises stops it.
+        """
         async with self._database.begin() as tx:
+            if within is not None:
+                await within(tx)
             await require_active(tx, context.zone)
             await _locked(tx, context.zone, username)
             failures = await tx.value(

@@ -216,7 +216,7 @@ class Quorum:
         by: str,
         reason: str,
         signed_in: bool = True,
-        terms: Terms = Terms(),  # noqa: B008 - frozen
+        terms: Terms = Terms(),
     ) -> Approval:
         """Ask for ``payload`` to be done; the same thing asked for again is the request that stands.
 
@@ -372,6 +372,13 @@ class Quorum:
             await self._note(tx, "withdrawn", approval, context)
         return approval
 
+    async def end(self, tx: Transaction, context: Any, zone: str, identifier: str, by: str) -> None:
+        """Close a request that can no longer be done, in the transaction that finds so."""
+        approval = await self._locked(tx, zone, identifier)
+        if approval.ended_at is None:
+            await self._end(tx, identifier, "withdrawn", by, self._clock.now())
+            await self._note(tx, "withdrawn", await self._load(tx, zone, identifier), context)
+
     async def execute(
         self,
         tx: Transaction,
@@ -491,7 +498,8 @@ class Quorum:
         if row is None:
             raise NotFound("There is no such approval.")
         votes = await tx.all(
-            "SELECT person, approves, comment, at, account, role FROM approval_votes WHERE approval = :id ORDER BY at, person",
+            "SELECT person, approves, comment, at, account, role FROM approval_votes"
+            " WHERE approval = :id ORDER BY at, person",
             id=identifier,
         )
         said = {vote["person"].casefold() for vote in votes} | {row["requested_by"].casefold()}

@@ -9,19 +9,20 @@ from typing import Any
 
 import structlog
 
-from bailiwick.app.assurance import waivers
+from bailiwick.app.assurance import overrides, waivers
 from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.assurance.unheard import Unheard
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.operations import Operation
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.quorum import Quorum
 
-KINDS: tuple[Kind[Any], ...] = (*waivers.KINDS,)
+KINDS: tuple[Kind[Any], ...] = (*waivers.KINDS, *overrides.KINDS)
 """Every kind of document a book may hold. A part adds its own."""
 
 GROUP = "assurance"
@@ -37,12 +38,14 @@ class Assurance:
     parts: Sequence[Part]
 
 
-def build_assurance(base: Foundations, quorum: Quorum, records: EvidenceRecords) -> Assurance:
-    """Build every part, each upon those before it."""
+def build_assurance(
+    base: Foundations, quorum: Quorum, records: EvidenceRecords, operations: Sequence[Operation] = ()
+) -> Assurance:
+    """Build every part, each upon those before it. ``operations``: what overrides can do beside their own."""
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     unheard = Unheard()
-    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard)
-    parts: list[Part] = [waivers.build(house)]
+    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard, operations)
+    parts: list[Part] = [waivers.build(house), overrides.build(house)]
     return Assurance(house, parts)
 
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.operations import Operation
 from bailiwick.assurance.ports import Alerts, Notices, Owners, Tasks, Waivers
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.jobs import JobDefinition
@@ -31,6 +32,7 @@ class House:
     owners: Owners
     tasks: Tasks
     waivers: Waivers
+    operations: Sequence[Operation] = ()  # what overrides can do with services of other rooms
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,11 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 # what has happened stays: the app may add to these tables and read them
 APPEND_ONLY: tuple[str, ...] = (
     "waiver_uses",
+    "override_receipts",
+    "override_samples",
 )
+# these change as their triggers let them, and are never removed
+KEPT: tuple[str, ...] = ("waivers", "overrides", "gateway_closures")
 SCRIPTS = Path(__file__).parent.parent / "assurance"
 
 
@@ -33,3 +37,5 @@ def upgrade() -> None:
     op.execute(GRANTS)
     for table in APPEND_ONLY:
         op.execute(f"REVOKE UPDATE, DELETE ON bailiwick.{table} FROM bailiwick_app")
+    for table in KEPT:
+        op.execute(f"REVOKE DELETE ON bailiwick.{table} FROM bailiwick_app")
