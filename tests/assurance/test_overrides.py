@@ -463,7 +463,7 @@ async def test_an_account_is_unlocked_as_it_was_seen(desk: Desk) -> None:
         "UPDATE overrides SET state = 'done'",
         "UPDATE overrides SET state = 'executing'",
         "UPDATE overrides SET state = 'review_due'",
-        "UPDATE overrides SET arguments = '{\"why\": \"another\"}'",
+        'UPDATE overrides SET arguments = \'{"why": "another"}\'',
         "UPDATE overrides SET target_version = '9'",
         "UPDATE overrides SET requested_by = 'kim'",
         "DELETE FROM overrides",

@@ -35,9 +35,7 @@ class Desk:
         self.register = WaiverRegister(
             stage.database, stage.clock, stage.ids, stage.recorder, stage.quorum, stage.books, stage.records
         )
-        self.watch = WaiverWatch(
-            stage.database, stage.clock, stage.recorder, self.register, stage.heard, stage.heard
-        )
+        self.watch = WaiverWatch(stage.database, stage.clock, stage.recorder, self.register, stage.heard, stage.heard)
         stage.serve(routes(stage.database, stage.clock, self.register))
         self.tokens: dict[str, str] = {}
 
@@ -292,7 +290,7 @@ async def test_the_burn_down_equals_a_recount(desk: Desk) -> None:
             await desk.active(risk, scope=f"server/{risk}{number}")
             desk.stage.clock.advance(3600)
     desk.stage.clock.advance(8 * 86_400)
-    first = (await desk.stage.people.value("SELECT min(id) FROM waivers WHERE risk = 'HIGH'"))
+    first = await desk.stage.people.value("SELECT min(id) FROM waivers WHERE risk = 'HIGH'")
     until = (desk.stage.clock.now() + timedelta(days=3)).isoformat()
     _, made = await desk.say("olga", "renew", first, {"reason": "still late", "valid_until": until})
     await desk.say("olga", "submit", made["id"])

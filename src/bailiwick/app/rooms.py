@@ -10,12 +10,15 @@ from datetime import timedelta
 from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.assurance import Assurance, build_assurance
 from bailiwick.app.fencing import Fence
-from bailiwick.app.foundations import Foundations
+from bailiwick.app.foundations import Foundations, kek_file
+from bailiwick.app.kek import KekRotation
 from bailiwick.app.packs import pack_requests
 from bailiwick.app.siem import address_check, reach_of
 from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
 from bailiwick.assurance.operations import KeyRotation, Operation, PolicyRollback, UserUnlock
+from bailiwick.assurance.rotators import ApiKeySecrets, ApplicationSecrets, KeyEncryptionKey, SigningKeys
+from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.issuer import Issuer
@@ -202,6 +205,15 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     )
     operations: list[Operation] = [PolicyRollback(policies), KeyRotation(rotation), UserUnlock(users)]
 
+    api_keys = ApiKeys(database, clock, ids, recorder, revocations)
+    file = kek_file(settings, base.layout)
+    rotators: dict[str, Rotator] = {
+        "application": ApplicationSecrets(database, clock, applications),
+        "api-key": ApiKeySecrets(database, clock, api_keys),
+        "signing-key": SigningKeys(database, clock, state.keys, rotation),
+        "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations).rotate),
+    }
+
     return Rooms(
         authenticator=authenticator,
         issuer=issuer,
@@ -239,7 +251,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         users=users,
         sessions=sessions,
         applications=applications,
-        api_keys=ApiKeys(database, clock, ids, recorder, revocations),
+        api_keys=api_keys,
         groups=groups,
         reports=Reports(database, clock, recorder),
         scim_users=ScimUsers(database, users),
@@ -251,7 +263,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         known_good=KnownGood(database, recorder, clock),
         evidence_records=records,
         packs=pack_requests(base),
-        assurance=build_assurance(base, archive.quorum, records, operations),
+        assurance=build_assurance(base, archive.quorum, records, operations, rotators),
     )
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 
-from bailiwick.app.assurance import overrides, waivers
+from bailiwick.app.assurance import overrides, secrets, waivers
 from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.assurance.unheard import Unheard
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.operations import Operation
+from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.quorum import Quorum
 
-KINDS: tuple[Kind[Any], ...] = (*waivers.KINDS, *overrides.KINDS)
+KINDS: tuple[Kind[Any], ...] = (*waivers.KINDS, *secrets.KINDS, *overrides.KINDS)
 """Every kind of document a book may hold. A part adds its own."""
 
 GROUP = "assurance"
@@ -39,13 +41,20 @@ class Assurance:
 
 
 def build_assurance(
-    base: Foundations, quorum: Quorum, records: EvidenceRecords, operations: Sequence[Operation] = ()
+    base: Foundations,
+    quorum: Quorum,
+    records: EvidenceRecords,
+    operations: Sequence[Operation] = (),
+    rotators: Mapping[str, Rotator] = MappingProxyType({}),
 ) -> Assurance:
-    """Build every part, each upon those before it. ``operations``: what overrides can do beside their own."""
+    """Build every part, each upon those before it.
+
+    ``operations``: what overrides can do beside their own; ``rotators``: how secrets are rotated, by kind.
+    """
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     unheard = Unheard()
-    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard, operations)
-    parts: list[Part] = [waivers.build(house), overrides.build(house)]
+    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard, operations, rotators)
+    parts: list[Part] = [waivers.build(house), secrets.build(house), overrides.build(house)]
     return Assurance(house, parts)
 
 

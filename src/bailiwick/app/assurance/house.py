@@ -13,6 +13,7 @@ from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.operations import Operation
 from bailiwick.assurance.ports import Alerts, Notices, Owners, Tasks, Waivers
+from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.machine import Machine
@@ -33,6 +34,7 @@ class House:
     tasks: Tasks
     waivers: Waivers
     operations: Sequence[Operation] = ()  # what overrides can do with services of other rooms
+    rotators: Mapping[str, Rotator] = field(default_factory=dict)  # how secrets are rotated, by kind
 
 
 @dataclass(frozen=True, slots=True)

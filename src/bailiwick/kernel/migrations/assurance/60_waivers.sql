@@ -37,3 +37,49 @@ CREATE TABLE waiver_uses (
   at timestamptz NOT NULL
 );
 CREATE INDEX ON waiver_uses (waiver, at);
+
+-- The key by which a zone's secrets are fingerprinted, sealed.
+CREATE TABLE fingerprint_keys (
+  zone text PRIMARY KEY REFERENCES zones,
+  sealed bytea NOT NULL
+);
+-- Secrets as they were first seen: how old one is, where nothing else tells.
+CREATE TABLE secrets_seen (
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  fingerprint text NOT NULL,
+  first_seen_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, name, fingerprint)
+);
+-- Rotations with their proof: the old one was presented and refused. Its value is kept, sealed, until then at most.
+CREATE TABLE secret_rotations (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  kind text NOT NULL CHECK (kind IN ('application', 'api-key', 'signing-key', 'kek')),
+  name text NOT NULL,
+  old text NOT NULL,
+  new text NOT NULL,
+  rotated_by text NOT NULL,
+  rotated_at timestamptz NOT NULL,
+  overlap_until timestamptz NOT NULL,
+  verdict text NOT NULL CHECK (verdict IN ('PASS', 'FAIL', 'NO_DATA', 'NOT_DUE')),
+  proved_at timestamptz,
+  record text NOT NULL DEFAULT ''
+);
+CREATE INDEX ON secret_rotations (zone, id);
+-- Accounts and keys that nobody used: listed, then kept by a person or disabled after a grace, and restored by a person.
+CREATE TABLE unused_reviews (
+  id text PRIMARY KEY,
+  zone text NOT NULL REFERENCES zones,
+  kind text NOT NULL CHECK (kind IN ('account', 'api-key')),
+  name text NOT NULL,
+  owner text NOT NULL,
+  idle_days int NOT NULL,
+  listed_at timestamptz NOT NULL,
+  disable_at timestamptz NOT NULL,
+  state text NOT NULL CHECK (state IN ('listed', 'kept', 'disabled', 'restored', 'refused')),
+  decided_by text NOT NULL DEFAULT '',
+  decided_at timestamptz,
+  note text NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX ON unused_reviews (zone, kind, name) WHERE state = 'listed';
