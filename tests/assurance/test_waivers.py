@@ -220,7 +220,7 @@ async def test_it_closes_on_evidence_alone_and_one_that_expired_is_settled(desk:
     late = await desk.active()
     desk.stage.clock.advance(91 * 86_400)
     await desk.watch.run(desk.stage.clock.now())
-    status, said = await desk.say("jane", "close", late, {"evidence": await desk.proof()})
+    _, said = await desk.say("jane", "close", late, {"evidence": await desk.proof()})
     assert (said["state"], said["past_due"]) == ("expired", False)
     await desk.watch.run(desk.stage.clock.now())
     assert desk.stage.heard.open_alerts == {}

@@ -11,9 +11,9 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -30,7 +30,7 @@ from bailiwick.inventory.credentials import unseal
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import Conflict, Unavailable
+from bailiwick.kernel.errors import BailiwickError, Conflict, Unavailable
 from bailiwick.kernel.fields import Body
 from bailiwick.kernel.redaction import redact_text
 
@@ -115,13 +115,22 @@ class ExternalOperation:
 
 
 class Externals:
-    """What external operations work with."""
+    """What external operations work with. ``conninfo`` makes of a stored connection string the one to connect by;
+    without it the host is resolved and checked, and the address that was checked is connected to."""
 
-    def __init__(self, database: Database, clock: Clock, reach: Reach, sealer: Callable[[], Sealer]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        reach: Reach,
+        sealer: Callable[[], Sealer],
+        conninfo: Callable[[str], Awaitable[str]] | None = None,
+    ) -> None:
         self.database = database
         self._clock = clock
         self._reach = reach
         self._sealer = sealer
+        self._conninfo = conninfo or self._checked
 
     def of(self, book: Book) -> dict[str, Operation]:
         """The operations that the documents of a zone describe."""
@@ -208,20 +217,23 @@ class Externals:
             raise Unavailable(f"The version of {target} cannot be learnt.")
         return answer.decode("utf-8", "replace")[:200]
 
+    async def _checked(self, dsn: str) -> str:
+        parts = conninfo_to_dict(dsn)
+        host, port = str(parts.get("host") or ""), int(parts.get("port") or 5432)
+        if not host or host.startswith("/") or "," in host:
+            raise Conflict("The connection string names no host, or several.")
+        addresses = await self._reach(host, port)
+        return make_conninfo(dsn, hostaddr=addresses[0], connect_timeout=5)
+
     async def _query(self, dsn: str, statement: sql.Composed, values: tuple[str, ...]) -> tuple[int, bytes]:
         try:
-            parts = conninfo_to_dict(dsn)
-            host, port = str(parts.get("host") or urlsplit(dsn).hostname or ""), int(parts.get("port") or 5432)
-            if not host or host.startswith("/"):
-                return 400, b"the connection string names no host"
-            addresses = await self._reach(host, port)
-            conninfo = make_conninfo(dsn, hostaddr=addresses[0], connect_timeout=5)
+            conninfo = await self._conninfo(dsn)
             async with asyncio.timeout(_LIMIT_S), await psycopg.AsyncConnection.connect(conninfo) as connection:
                 cursor = await connection.execute(statement, values)
                 row = await cursor.fetchone()
         except (psycopg.OperationalError, TimeoutError, OSError) as error:
             return 0, type(error).__name__.encode()
-        except psycopg.Error as error:
+        except (psycopg.Error, BailiwickError) as error:
             return 400, redact_text(str(error).splitlines()[0] if str(error) else type(error).__name__).encode()
         return 200, str(row[0] if row and row[0] is not None else "").encode()
 

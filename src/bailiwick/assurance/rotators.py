@@ -1,4 +1,4 @@
-"""How our own secrets are rotated, and how it is seen that the old one is refused: by presenting it, as a caller does."""
+"""How our own secrets are rotated, and how it is seen that the old one is refused: it is presented as callers do."""
 
 from __future__ import annotations
 

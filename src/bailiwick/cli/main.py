@@ -39,6 +39,8 @@ COMMANDS: dict[str, Entry] = {
     "kek": Entry("bailiwick.cli.kek:app", "Rotate the key that wraps every stored secret."),
     "user": Entry("bailiwick.cli.user:app", "Make and list accounts; disable, unlock and reset them."),
     "waiver": Entry("bailiwick.cli.waiver:app", "Ask for, decide and end dated exceptions to controls."),
+    "secrets": Entry("bailiwick.cli.secrets:app", "Know every secret by its fingerprint; the gate, scans, rotations."),
+    "override": Entry("bailiwick.cli.override:app", "Ask for, agree to, do and review exact operations."),
     "witness": Entry("bailiwick.cli.witness:app", "Cosign the checkpoints of logs that another party keeps."),
     "prepare": Entry("bailiwick.cli.roles:prepare_app", "Bring the database up to date.", hidden=True),
     "serve": Entry("bailiwick.cli.roles:serve_app", "Run one serve worker.", hidden=True),
