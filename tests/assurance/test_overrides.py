@@ -17,8 +17,9 @@ import bailiwick.assurance
 from bailiwick.assurance.book import Book, Document, read_text
 from bailiwick.assurance.gateway_switch import GatewaySwitch
 from bailiwick.assurance.operations import Claim, GatewayClose, GatewayOpen, Nothing, Operation, Target, UserUnlock
+from bailiwick.assurance.override_records import MACHINE, Ask
 from bailiwick.assurance.override_rules import KINDS, RULE, choose
-from bailiwick.assurance.overrides import MACHINE, Ask, Overrides, refuse_not_a_person
+from bailiwick.assurance.overrides import Overrides, refuse_not_a_person
 from bailiwick.assurance.overrides_api import routes
 from bailiwick.assurance.overrides_watch import OverrideWatch, sample
 from bailiwick.evidence.events import Actor, Context

@@ -94,7 +94,7 @@ def test_each_privileged_route_carries_its_guard(file: str, function: str) -> No
     (caller,) = [argument.annotation for argument in route.args.args if argument.arg == "caller"]
     assert caller is not None
     module = import_module("bailiwick." + file.removesuffix(".py").replace("/", "."))
-    annotation = eval(ast.unparse(caller), vars(module))  # noqa: S307 - our own source
+    annotation = eval(ast.unparse(caller), vars(module))
     permission = annotation.__metadata__[0].dependency.permission
     if guard in ("step-up", "two"):
         assert permission in STEP_UP, (permission, guard)

@@ -9,7 +9,8 @@ from pydantic import Field, StringConstraints
 
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.gateway_switch import GatewaySwitch
-from bailiwick.assurance.overrides import Ask, Overrides
+from bailiwick.assurance.override_records import Ask
+from bailiwick.assurance.overrides import Overrides
 from bailiwick.evidence.requests import context_of
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.db import Database

@@ -18,6 +18,8 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.http import Caller
 
+_WHY = "due for rotation"
+
 
 class ApplicationSecrets:
     """The secret of an application."""
@@ -85,7 +87,7 @@ class SigningKeys:
         purposes: dict[str, Purpose] = {"session": "session", "mandate": "mandate"}
         if name not in purposes:
             raise InvalidRequest("The keys that sign are those of session and mandate.")
-        done = await self._rotation.rotate(context, purposes[name], emergency=not overlap, reason="rotation")
+        done = await self._rotation.rotate(context, purposes[name], emergency=not overlap, reason=_WHY)
         until = self._clock.now() + overlap
         return Rotated(str(done["old_kid"]), str(done["new_kid"]), until, str(done["old_kid"]))
 

@@ -103,7 +103,7 @@ class UnusedReview:
             try:
                 await self._disable(context, row)
             except BailiwickError as error:
-                await self._decide(context, row, "refused", "bailiwick", error.detail, None)
+                await self._decide(context, row, "refused", "bailiwick", error.detail, codes.UNUSED_REFUSED)
                 done["refused"][row["name"]] = error.detail
                 continue
             await self._decide(context, row, "disabled", "bailiwick", "unused and not reviewed", codes.UNUSED_DISABLED)
@@ -161,7 +161,7 @@ class UnusedReview:
             await feed.announce(tx, context.zone, "api_key", name)
 
     async def _decide(
-        self, context: Context, row: Row, state: str, by: str, note: str, kind: EventType | None
+        self, context: Context, row: Row, state: str, by: str, note: str, event: EventType
     ) -> dict[str, Any]:
         async with self._database.begin() as tx:
             await tx.run(
@@ -174,17 +174,16 @@ class UnusedReview:
                 id=row["id"],
                 before=row["state"],
             )
-            if kind is not None:
-                await self._recorder.record(
-                    tx,
-                    kind,
-                    "success",
-                    context,
-                    subject=Subject(id=row["name"], type="user" if row["kind"] == "account" else "api-key"),
-                    kind=row["kind"],
-                    owner=row["owner"],
-                    idle_days=row["idle_days"],
-                )
+            await self._recorder.record(
+                tx,
+                event,
+                "success",
+                context,
+                subject=Subject(id=row["name"], type="user" if row["kind"] == "account" else "api-key"),
+                kind=row["kind"],
+                owner=row["owner"],
+                idle_days=row["idle_days"],
+            )
         return dict(await self._get(context.zone, row["id"]))
 
     async def _get(self, zone: str, identifier: str) -> Row:

@@ -179,10 +179,10 @@ WAIVER_USED = EventType("BW7409", "waiver.used", mutation=False)
 SECRET_ROTATED = EventType("BW7431", "secret.rotated")
 SECRETS_CHECKED = EventType("BW7432", "secrets.checked", mutation=False)
 SECRETS_SCANNED = EventType("BW7433", "secrets.scanned", mutation=False)
-SECRET_SEEN = EventType("BW7434", "secret.seen", mutation=False)
 UNUSED_DISABLED = EventType("BW7441", "unused.disabled")
 UNUSED_RESTORED = EventType("BW7442", "unused.restored")
 UNUSED_KEPT = EventType("BW7443", "unused.kept")
+UNUSED_REFUSED = EventType("BW7444", "unused.refused", mutation=False)
 
 # 75xx assurance: overrides
 OVERRIDE_REQUESTED = EventType("BW7501", "override.requested")

@@ -424,14 +424,10 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("read", "int", "how many files were read"),
         _always("findings", "int", "how many secrets were found in them"),
     ),
-    codes.SECRET_SEEN: (
-        _always("kind", "str", "what kind of secret it is"),
-        _always("class", "str", "`live`, `test`, `default` or `unknown`"),
-        _always("fingerprint", "str", "keyed hash of its value, empty where only a hash of it is kept"),
-    ),
     codes.UNUSED_DISABLED: _UNUSED,
     codes.UNUSED_RESTORED: _UNUSED,
     codes.UNUSED_KEPT: _UNUSED,
+    codes.UNUSED_REFUSED: _UNUSED,
     # --- 75xx assurance: overrides
     codes.OVERRIDE_REQUESTED: _OVERRIDE,
     codes.OVERRIDE_VOTED: _OVERRIDE,

@@ -11,8 +11,9 @@ from bailiwick.app.siem import reach_of
 from bailiwick.assurance.external_operations import Externals
 from bailiwick.assurance.gateway_switch import GatewaySwitch
 from bailiwick.assurance.operations import GatewayClose, GatewayOpen
+from bailiwick.assurance.override_records import MACHINE
 from bailiwick.assurance.override_rules import KINDS
-from bailiwick.assurance.overrides import MACHINE, Overrides
+from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.overrides_api import routes
 from bailiwick.assurance.overrides_watch import OverrideWatch
 from bailiwick.authority.revocation import Revocations
