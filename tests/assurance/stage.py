@@ -17,6 +17,7 @@ from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.identity.holders import holders
+from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.quorum import Quorum
 from people_fixtures import House
@@ -75,7 +76,7 @@ class Stage:
     def __init__(self, people: House, kinds: Iterable[Kind[Any]] = ()) -> None:
         self.people = people
         self.database, self.clock, self.ids, self.recorder = people.database, people.clock, people.ids, people.recorder
-        self.quorum = Quorum(self.database, self.clock, self.ids, recorder_note(self.recorder), holders, [])
+        self.quorum = Quorum(self.database, self.clock, self.ids, recorder_note(self.recorder), holders, [], Persons())
         self.books = Books(self.database, self.clock, self.recorder, self.quorum, kinds)
         self.records = EvidenceRecords(self.clock, self.recorder)
         self.heard = Heard()

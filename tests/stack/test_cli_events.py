@@ -94,6 +94,20 @@ THROUGH_OTHERS = {
     "rhythm sign": "needs a meeting; tests/assurance/test_rhythm_cli.py proves its event",
     "checkpoint eval": "needs a platform that is live; tests/assurance/test_rhythm_cli.py proves its event",
     "register move": "needs an item; tests/assurance/test_rhythm_cli.py proves its event",
+    "waiver request": "needs a control that may be waived; tests/assurance prove its events",
+    "waiver approve": "calls the API",
+    "waiver reject": "calls the API",
+    "waiver close": "needs an active waiver; tests/assurance prove its event",
+    "waiver revoke": "as close",
+    "waiver renew": "needs an expired waiver; tests/assurance prove its events",
+    "secrets rotate": "calls the API",
+    "override show": "needs an override, which takes two persons; as list",
+    "override propose": "calls the API",
+    "override break-glass": "calls the API",
+    "override approve": "calls the API",
+    "override reject": "calls the API",
+    "override execute": "calls the API",
+    "override review": "calls the API",
     "prepare": "what `up` begins with; leaves its events",
     "serve": "a process of `up`",
     "guard": "a process of `up`",
@@ -278,9 +292,21 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "siem sinks remove": (lambda stack, tmp: ["walk"], codes.SIEM_SINK_DELETED),
     "slo report": (lambda stack, tmp: [], codes.REPORT_PRODUCED),
     "kpi build": (lambda stack, tmp: [], codes.KPI_BUILT),
+    "waiver list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "waiver check": (lambda stack, tmp: ["--control", "secret-class", "--scope", "walk"], codes.AUDIT_READ),
+    "waiver burndown": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "secrets list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "secrets check": (lambda stack, tmp: [], codes.SECRETS_CHECKED),
+    "secrets scan": (lambda stack, tmp: [__file__], codes.SECRETS_SCANNED),
+    "secrets review": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "override list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "down": (lambda stack, tmp: [], codes.INSTALLATION_STOPPED),
     "up": (lambda stack, tmp: [*stack.start, "--detach"], codes.INSTALLATION_STARTED),
 }
+
+
+# nothing is sealed yet, waived, overridden or listed as unused, which is no data and no failure
+ENDS = {"audit archive verify": 3, "waiver list": 3, "waiver check": 1, "override list": 3, "secrets review": 3}
 
 
 def commands() -> set[str]:
@@ -320,6 +346,7 @@ def test_every_command_that_changes_or_reads_something_leaves_its_event(stack: S
         # nothing is sealed yet, which is no data and no failure
         expected = {"audit archive verify": 3, "recon run": 1, "recon report": 1, "recon findings": 1}.get(name, 0)
         assert done.returncode == expected, (name, done.stdout + done.stderr)
+        assert done.returncode == ENDS.get(name, 0), (name, done.stdout + done.stderr)
         if name == "down":
             stopped = before
             continue

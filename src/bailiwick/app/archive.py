@@ -23,6 +23,7 @@ from bailiwick.evidence.archive.tiers import expire_local
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.ledger import HeadSigner
 from bailiwick.identity.holders import holders
+from bailiwick.identity.persons import Persons
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.ids import Ids
@@ -53,7 +54,7 @@ def build_archive(
     settings: Settings, layout: Layout, database: Database, clock: Clock, ids: Ids, recorder: Recorder
 ) -> Archive:
     """Build the archive's services. Connects to nothing yet."""
-    quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [PURGE, RELEASE])
+    quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [PURGE, RELEASE], Persons())
     stores = places(settings, layout)
     cold = ColdEvents(database, stores.local, stores.remote, stores.cache)
     services = ArchiveServices(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bailiwick.assurance.secrets import key_aad as fingerprint_aad
 from bailiwick.authority.revocation import Revocations
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
@@ -43,6 +44,7 @@ SEALED: tuple[SealedColumn, ...] = (
     SealedColumn("identity_providers", ("zone", "id"), "sealed", lambda row: provider_aad(row["zone"], row["id"])),
     SealedColumn("factors", ("id",), "secret_sealed", lambda row: factor_aad(row["id"])),
     SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
+    SealedColumn("fingerprint_keys", ("zone",), "sealed", lambda row: fingerprint_aad(row["zone"])),
     SealedColumn("idempotency_keys", ("zone", "caller", "key"), "body", answer_aad),
 )
 

@@ -10,11 +10,15 @@ from datetime import timedelta
 from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.assurance import Assurance, build_assurance, ship
 from bailiwick.app.fencing import Fence
-from bailiwick.app.foundations import Foundations
+from bailiwick.app.foundations import Foundations, kek_file
+from bailiwick.app.kek import KekRotation
 from bailiwick.app.packs import pack_requests
 from bailiwick.app.siem import address_check, reach_of
 from bailiwick.app.testers import testers_of
 from bailiwick.app.worker_state import WorkerState
+from bailiwick.assurance.operations import KeyRotation, Operation, PolicyRollback, UserUnlock
+from bailiwick.assurance.rotators import ApiKeySecrets, ApplicationSecrets, KeyEncryptionKey, SigningKeys
+from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.issuer import Issuer
@@ -178,7 +182,39 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     sessions = Sessions(database, clock, recorder, revocations)
     oidc_clients = ProviderClients(reach_of(resolver), clock)
 
-    assurance = build_assurance(base, archive.quorum, records)
+    rotation = EmergencyRotation(
+        database,
+        state.keys,
+        revocations,
+        search,
+        clock,
+        mandate_ttl_s=settings.mandate_ttl_s,
+        drained=lambda: drained(database, base.layout.spool),
+        count=_revocation_counter(base),
+    )
+    policies = Policies(
+        database,
+        recorder,
+        clock,
+        base.sealer,
+        Admission(),
+        Trials(),
+        settle=revocations,
+        surroundings=surroundings_of(state),
+        on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
+    )
+    operations: list[Operation] = [PolicyRollback(policies), KeyRotation(rotation), UserUnlock(users)]
+
+    api_keys = ApiKeys(database, clock, ids, recorder, revocations)
+    file = kek_file(settings, base.layout)
+    rotators: dict[str, Rotator] = {
+        "application": ApplicationSecrets(database, clock, applications),
+        "api-key": ApiKeySecrets(database, clock, api_keys),
+        "signing-key": SigningKeys(database, clock, state.keys, rotation),
+        "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations).rotate),
+    }
+
+    assurance = build_assurance(base, archive.quorum, records, operations, rotators)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         await ship(assurance.house.books, tx, zone)
@@ -188,16 +224,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         authenticator=authenticator,
         issuer=issuer,
         revocations=revocations,
-        rotation=EmergencyRotation(
-            database,
-            state.keys,
-            revocations,
-            search,
-            clock,
-            mandate_ttl_s=settings.mandate_ttl_s,
-            drained=lambda: drained(database, base.layout.spool),
-            count=_revocation_counter(base),
-        ),
+        rotation=rotation,
         evidence=evidence,
         search=search,
         tails=Tails(database),
@@ -231,7 +258,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         users=users,
         sessions=sessions,
         applications=applications,
-        api_keys=ApiKeys(database, clock, ids, recorder, revocations),
+        api_keys=api_keys,
         groups=groups,
         reports=Reports(database, clock, recorder),
         scim_users=ScimUsers(database, users, Imports(database, clock, ids, recorder)),
@@ -239,17 +266,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),
-        policies=Policies(
-            database,
-            recorder,
-            clock,
-            base.sealer,
-            Admission(),
-            Trials(),
-            settle=revocations,
-            surroundings=surroundings_of(state),
-            on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
-        ),
+        policies=policies,
         known_good=KnownGood(database, recorder, clock),
         evidence_records=records,
         packs=pack_requests(base),

@@ -10,7 +10,7 @@ from bailiwick.authority.revocation import Revocations
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Event
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database
+from bailiwick.kernel.db import Database, Transaction
 
 _MAX_LISTED = 10_000
 
@@ -50,12 +50,23 @@ class EmergencyRotation:
         self._drained = drained
         self._count = count
 
-    async def rotate(self, context: Context, purpose: Purpose, *, emergency: bool, reason: str) -> dict[str, Any]:
+    async def rotate(
+        self,
+        context: Context,
+        purpose: Purpose,
+        *,
+        emergency: bool,
+        reason: str,
+        within: Callable[[Transaction], Awaitable[None]] | None = None,
+    ) -> dict[str, Any]:
         """Replace the key and wait until every worker has; the answer is what the API shows.
 
-        ``complete`` is False when the ledger had not caught up, so that the list of mandates may be short.
+        ``complete`` is False when the ledger had not caught up, so that the list of mandates may be short. ``within``
+        is called first in the transaction that does it; what it raises stops it.
         """
         async with self._database.begin() as tx:
+            if within is not None:
+                await within(tx)
             old, new, revision = await self._keys.rotate(tx, context, purpose, emergency=emergency, reason=reason)
         if emergency:
             self._count("key")

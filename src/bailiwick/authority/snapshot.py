@@ -46,6 +46,7 @@ class ZoneState:
     revoked_keys: frozenset[str]
     mandate_key: SigningKey
     session_key: SigningKey
+    closed: bool = False
 
     def audience(self, server: str) -> str:
         """The resource URI (RFC 8707) of a server, which is the ``aud`` of its mandates."""
@@ -168,6 +169,9 @@ class SnapshotStore:
             issuer=self._settings.zone_issuer(zone),
             resources=self._settings.audience(zone, ""),
             archived=state != "active",
+            closed=await tx.value(
+                "SELECT EXISTS (SELECT FROM gateway_closures WHERE zone = :zone AND opened_at IS NULL)", zone=zone
+            ),
             servers=MappingProxyType(
                 dict(await load_servers(tx, self._sealer, zone, audience=self._settings.audience))
             ),

@@ -70,6 +70,26 @@ _TASK = (
 )
 _SHA256 = _always("sha256", "str", "digest of the uploaded policy and its data")
 _VERSION = _always("version", "int", "version of the policy")
+_WAIVER = (
+    _always("control", "str", "control that it waives"),
+    _always("scope", "str", "what for"),
+    _always("risk", "str", "`LOW`, `MEDIUM`, `HIGH` or `CRITICAL`"),
+    _always("until", "str", "when it ends"),
+)
+_UNUSED = (
+    _always("kind", "str", "`account` or `api-key`"),
+    _always("owner", "str", "whose it is"),
+    _always("idle_days", "int", "for how many days it was not used"),
+)
+_OVERRIDE = (
+    _always("operation", "str", "what it does"),
+    _always("target", "str", "to what"),
+    _always("target_version", "str", "version of the target that it was asked for"),
+    _always("payload", "str", "SHA-256 of exactly what is done"),
+    _always("ticket", "str", "ticket that it was asked for by"),
+    _always("risk", "str", "`LOW`, `MEDIUM`, `HIGH` or `CRITICAL`"),
+    _always("environment", "str", "where"),
+)
 _KEY = _always("purpose", "str", "what the key signs: `mandate`, `session` or `ledger`")
 _INPUT = "digest of the decision's input, which is kept apart, sealed"
 _GATEWAY = (
@@ -475,7 +495,68 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("record", "str", "evidence record that shows it, or empty"),
     ),
     # --- 74xx assurance: waivers, secrets
+    codes.WAIVER_DRAFTED: _WAIVER,
+    codes.WAIVER_SUBMITTED: _WAIVER,
+    codes.WAIVER_APPROVED: _WAIVER,
+    codes.WAIVER_REJECTED: _WAIVER,
+    codes.WAIVER_CLOSED: (*_WAIVER, _always("evidence", "str", "id of the evidence record that it was remedied")),
+    codes.WAIVER_EXPIRED: _WAIVER,
+    codes.WAIVER_REVOKED: (*_WAIVER, _always("why", "str", "why, as its revoker said")),
+    codes.WAIVER_RENEWED: (*_WAIVER, _always("renewal", "str", "id of the waiver that renews it")),
+    codes.WAIVER_USED: (
+        _always("gate", "str", "what let something pass because of it"),
+        _always("control", "str", "control that it waives"),
+    ),
+    codes.SECRET_ROTATED: (
+        _always("kind", "str", "what kind of secret it is"),
+        _always("old", "str", "fingerprint or id of the old one"),
+        _always("new", "str", "fingerprint or id of the new one"),
+        _always("verdict", "str", "PASS where the old one was presented and refused"),
+        _always("record", "str", "id of the evidence record of that; empty while the two overlap"),
+    ),
+    codes.SECRETS_CHECKED: (
+        _always("verdict", "str", "verdict of the gate"),
+        _always("found", "int", "how many secrets there are"),
+        _always("failing", "list[str]", "names of those that fail it"),
+        _always("waivers", "list[str]", "ids of the waivers that let others pass"),
+    ),
+    codes.SECRETS_SCANNED: (
+        _always("read", "int", "how many files were read"),
+        _always("findings", "int", "how many secrets were found in them"),
+    ),
+    codes.UNUSED_DISABLED: _UNUSED,
+    codes.UNUSED_RESTORED: _UNUSED,
+    codes.UNUSED_KEPT: _UNUSED,
+    codes.UNUSED_REFUSED: _UNUSED,
     # --- 75xx assurance: overrides
+    codes.OVERRIDE_REQUESTED: _OVERRIDE,
+    codes.OVERRIDE_VOTED: _OVERRIDE,
+    codes.OVERRIDE_DONE: (
+        *_OVERRIDE,
+        _always("approved_by", "list[str]", "who approved it"),
+    ),
+    codes.OVERRIDE_FAILED: (*_OVERRIDE, _always("why", "str", "why it was not done")),
+    codes.OVERRIDE_STALE: (*_OVERRIDE, _always("now", "str", "version of the target that was found")),
+    codes.OVERRIDE_ENDED: (*_OVERRIDE, _always("why", "str", "`rejected`, `withdrawn` or `expired`")),
+    codes.OVERRIDE_REFUSED: (_always("operation", "str", "operation that was tried"),),
+    codes.OVERRIDE_SENT: (*_OVERRIDE, _always("attempt", "int", "how often it was sent")),
+    codes.BREAK_GLASS_USED: (
+        *_OVERRIDE,
+        _always("review_due", "str", "until when somebody else must confirm it"),
+    ),
+    codes.BREAK_GLASS_REVIEWED: (*_OVERRIDE, _always("verdict", "str", "`confirmed` or `disputed`")),
+    codes.BREAK_GLASS_UNDONE: (
+        *_OVERRIDE,
+        _always("why", "str", "`disputed` or `unreviewed`"),
+        _always("undone", "bool", "false where there is no way back"),
+    ),
+    codes.OVERRIDE_SAMPLED: (
+        _always("month", "str", "month whose overrides were drawn from"),
+        _always("of", "int", "how many there were"),
+        _always("sample", "list[str]", "ids that were drawn"),
+    ),
+    codes.GATEWAY_CLOSED: (_always("reason", "str", "why, as said"),),
+    codes.GATEWAY_OPENED: (_always("reason", "str", "why, as said"),),
     # --- 76xx assurance: reconciliation, stuck work
     codes.RECONCILIATION_RUN: (
         _always("run", "str", "id of the run"),

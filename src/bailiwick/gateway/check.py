@@ -160,6 +160,8 @@ class Check:
                     assert presented is not None
                     case.seen, case.state = self._store.revocations_seen, self._store.current.zones.get(case.zone)
                     self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
+                    if case.state is not None and case.state.closed:
+                        raise Unavailable(reason="gateway_closed")
             except BailiwickError as error:
                 case.error = error
                 self._record(case)
@@ -205,6 +207,8 @@ class Check:
         self._find_server(request, case)
         server, state = case.server, case.state
         assert server is not None and state is not None
+        if state.closed:
+            raise Unavailable(reason="gateway_closed")
         if not request.token:
             raise Unauthenticated(reason="authentication_required")
         self._authenticator.require_fresh()

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.persons import note_influence
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.standing import RoleChange, lock_administrators, settle_roles
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
@@ -332,6 +333,9 @@ class Groups:
         return [*came, *went]
 
     async def _announce(self, tx: Transaction, context: Context, changes: Sequence[RoleChange]) -> int | None:
+        for change in changes:
+            if change.widens:
+                await note_influence(tx, context, change.username, "raised", self._clock.now())
         if len(changes) > _ANNOUNCED:
             return await feed.announce(tx, context.zone, "zone", context.zone)
         revision = None

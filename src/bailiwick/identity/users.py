@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords
+from bailiwick.identity.persons import note_influence
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
 from bailiwick.identity.standing import (
@@ -227,6 +228,7 @@ class Users:
             if row is None:
                 raise Conflict("The user name or the e-mail address is taken.", reason="already_exists")
             invitation = await self._invite(tx, context.zone, row["id"]) if hashed is None and new.invite else None
+            await note_influence(tx, context, new.username, "made", now)
             if new.cause:
                 await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role, cause=new.cause)
             else:
@@ -245,6 +247,7 @@ class Users:
             user = await _locked(tx, context.zone, username)
             _require_a_password(user)
             invitation = await self._invite(tx, context.zone, user.id)
+            await note_influence(tx, context, username, "entered", self._clock.now())
             await self._record(tx, codes.USER_CHANGED, context, username, role=user.role, changed=["invitation"])
         return invitation
 
@@ -271,6 +274,7 @@ class Users:
             if administrated and not at_the_machine:
                 await require_an_administrator(tx, context.zone)
             link = await self._invite(tx, context.zone, user.id, RESET_LIFE, "password-reset")
+            await note_influence(tx, context, username, "entered", now)
             ended = await end_sessions(tx, context.zone, username, now=now, reason="password reset")
             await self._record(tx, codes.USER_PASSWORD_RESET, context, username, sessions_ended=len(ended))
             await feed.announce(tx, context.zone, "user", username)
@@ -278,9 +282,16 @@ class Users:
         await self._revocations.settle(revision, context)
         return link
 
-    async def unlock(self, context: Context, username: str) -> dict[str, Any]:
-        """Forget the user's failed sign-ins, and with them a lock; answers how many. Raises ``NotFound``."""
+    async def unlock(
+        self, context: Context, username: str, *, within: Callable[[Transaction], Awaitable[None]] | None = None
+    ) -> dict[str, Any]:
+        """Forget the user's failed sign-ins, and with them a lock; answers how many. Raises ``NotFound``.
+
+        ``within`` is called first in the transaction that does it; what it raises stops it.
+        """
         async with self._database.begin() as tx:
+            if within is not None:
+                await within(tx)
             await require_active(tx, context.zone)
             await _locked(tx, context.zone, username)
             failures = await tx.value(
@@ -397,6 +408,7 @@ class Users:
             await require_active(tx, context.zone)
             user = await _locked(tx, context.zone, username)
             removed = await forget_factors(tx, context.zone, username)
+            await note_influence(tx, context, username, "entered", now)
             ended = await end_sessions(tx, context.zone, username, now=now, reason="second factors reset")
             await self._recorder.record(
                 tx,
@@ -492,6 +504,10 @@ class Users:
         disabled = before.is_active and not row["is_active"]
         if disabled:
             await end_sessions(tx, context.zone, before.username, now=now, reason="user disabled")
+        if RANKS.index(row["role"]) > RANKS.index(before.role):
+            await note_influence(tx, context, before.username, "raised", now)
+        if not _WAYS_IN.isdisjoint(changed) or (row["is_active"] and not before.is_active):
+            await note_influence(tx, context, before.username, "entered", now)
         await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed])
         revision = await feed.announce(tx, context.zone, "user", before.username)
         if disabled:

@@ -37,6 +37,14 @@ REASONS: dict[str, Reason] = {
     "idempotency_conflict": Reason(422, "The Idempotency-Key was used with a different request."),
     "approval_required": Reason(409, "Another person must approve this first; the approval is named."),
     "approval_own_request": Reason(403, "Nobody approves what he asked for himself."),
+    "approval_same_person": Reason(403, "The account is the same person's as one that asked or approved already."),
+    "approval_related_account": Reason(
+        403, "One of the two accounts made, raised or could enter the other a short while ago; they count as one."
+    ),
+    "approval_role": Reason(403, "This takes the approval of somebody with another role."),
+    "approval_requester_gone": Reason(
+        409, "Who asked for it is no longer active, or has another role since; somebody must ask again."
+    ),
     "approval_ended": Reason(409, "The approval was executed, rejected or withdrawn, or its time has run out."),
     "approval_changed": Reason(409, "What would be done now is not what was approved; ask again."),
     "legal_hold": Reason(409, "A legal hold keeps this evidence."),
@@ -56,7 +64,19 @@ REASONS: dict[str, Reason] = {
     "action_incomplete": Reason(422, "An action item has an owner who is an active person and a day that is not past."),
     "evidence_needed": Reason(422, "This takes the id of an evidence record of here that holds and is new enough."),
     # --- assurance: waivers, secrets
+    "waiver_incomplete": Reason(422, "A waiver names all it is about, and its end; `missing` lists what it lacks."),
+    "waiver_too_long": Reason(422, "The waiver would last longer than its risk allows; `most_days` says how long."),
+    "control_not_waivable": Reason(422, "Nobody may waive this control, or no document says that one may."),
+    "waiver_renewals_exhausted": Reason(409, "The waiver was renewed as often as one may be."),
+    "waiver_inactive": Reason(409, "The waiver does not hold now."),
+    "secret_value_refused": Reason(422, "This is a secret itself; the inventory takes references and names only."),
     # --- assurance: overrides
+    "override_no_rule": Reason(422, "No rule allows this operation to be overridden in this environment."),
+    "override_no_checker": Reason(422, "Nobody is there who could check this; `invite` says whom to invite."),
+    "override_not_signed_in": Reason(403, "This is for a signed-in person: no key, application or delegate."),
+    "override_stale": Reason(409, "What it was asked for has changed since; look again and ask again."),
+    "override_done": Reason(409, "The override was done already, or has ended without being done."),
+    "gateway_closed": Reason(503, "The gateway of the zone was closed by an operator; nothing is let through."),
     # --- assurance: reconciliation, stuck work
     "change_required": Reason(422, "A finding is resolved by a change, whose id must be named."),
     "waiver_not_covering": Reason(409, "The waiver does not cover this now; only an active one that does, accepts it."),

@@ -5,6 +5,10 @@ names that hash, and whoever does it must come with a payload that has it. Appro
 asked never approves; somebody who asked without signing in (at the machine's own command line) could be any of them, so
 one more person is needed. A request dies with its time. What is done is done in the transaction that marks it done.
 
+*Person* is meant: two accounts that are one human being count as one (``People`` says which are), and so does, within a
+window that a request may ask for, an account that one of the two made, raised or could have entered. Whoever approved
+must still be who he was, with a role that allows it, when the thing is done; whoever asked must still be there.
+
 Development mode changes nothing here. Where nobody else could approve, the request says so and stays open.
 """
 
@@ -15,7 +19,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
@@ -44,13 +48,55 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What one request takes beyond its action; it can only be stricter.
+
+    ``roles``: who approves has one of them (empty: any that holds the permission). ``other_role``: a role other than
+    that of who asked. ``window``: how long after one account made, raised or could enter another the two count as one
+    person. ``life``: how long the request may wait.
+    """
+
+    needed: int = 1
+    life: timedelta | None = None
+    roles: tuple[str, ...] = ()
+    other_role: bool = False
+    window: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who an account is now. ``id`` outlives its name."""
+
+    id: str
+    role: str
+    is_active: bool
+
+
+class People(Protocol):
+    """What the two-person rule asks about accounts."""
+
+    async def standing(self, tx: Transaction, zone: str, name: str) -> Standing | None:
+        """The account by that name; None where there is none."""
+        ...
+
+    async def related(
+        self, tx: Transaction, zone: str, name: str, others: Sequence[str], since: datetime | None
+    ) -> Mapping[str, str]:
+        """Which of ``others`` count as the same person as ``name``, each with the reason (``approval_same_person``,
+        ``approval_related_account``); accounts that had to do with each other only where that was after ``since``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Vote:
-    """What one person said."""
+    """What one person said. ``account``: the id of his account then."""
 
     person: str
     approves: bool
     comment: str
     at: datetime
+    account: str = ""
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +118,16 @@ class Approval:
     ended_by: str | None
     votes: tuple[Vote, ...]
     candidates: tuple[str, ...]
+    roles: tuple[str, ...] = ()
+    other_role: bool = False
+    window_s: int = 0
+    requester_id: str = ""
+    requester_role: str = ""
+
+    @property
+    def since(self) -> datetime | None:
+        """From when on it counts that accounts had to do with each other; None where it does not."""
+        return self.requested_at - timedelta(seconds=self.window_s) if self.window_s else None
 
     @property
     def missing(self) -> int:
@@ -83,15 +139,22 @@ class Approval:
         answer: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "votes"}
         answer["payload"] = dict(self.payload)
         answer["candidates"] = list(self.candidates)
+        answer["roles"] = list(self.roles)
         answer["missing"] = self.missing
         answer["votes"] = [
-            {"person": vote.person, "approves": vote.approves, "comment": vote.comment, "at": vote.at}
+            {
+                "person": vote.person,
+                "role": vote.role,
+                "approves": vote.approves,
+                "comment": vote.comment,
+                "at": vote.at,
+            }
             for vote in self.votes
         ]
         if self.state == "open" and len(self.candidates) < self.missing:
             answer["blocked"] = (
                 f"{self.missing} more must approve and {len(self.candidates)} can:"
-                " invite somebody whose role allows it."
+                f" invite somebody {'who is ' + ' or '.join(self.roles) if self.roles else 'whose role allows it'}."
             )
         return answer
 
@@ -114,13 +177,21 @@ class Quorum:
     """Keeps requests. Rooms register their actions in the composition root."""
 
     def __init__(
-        self, database: Database, clock: Clock, ids: Ids, note: Note, holders: Holders, actions: Sequence[Action]
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        note: Note,
+        holders: Holders,
+        actions: Sequence[Action],
+        people: People | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ids = ids
         self._note = note
         self._holders = holders
+        self._people = people
         self._actions: dict[str, Action] = {}
         for action in actions:
             self.register(action)
@@ -145,12 +216,15 @@ class Quorum:
         by: str,
         reason: str,
         signed_in: bool = True,
+        terms: Terms = Terms(),
     ) -> Approval:
         """Ask for ``payload`` to be done; the same thing asked for again is the request that stands.
 
         ``signed_in`` is False for who asks at the machine's own command line.
         """
         kind, now = self._actions[action], self._clock.now()
+        needed = max(kind.needed, terms.needed)
+        standing_of = await self._people.standing(tx, zone, by) if self._people and signed_in else None
         digest = payload_hash(action, zone, payload)
         encoded = json.dumps(payload, ensure_ascii=False, allow_nan=False)
         if len(encoded) > _MOST_PAYLOAD:
@@ -170,18 +244,24 @@ class Quorum:
         identifier = self._ids()
         await tx.run(
             "INSERT INTO approvals (id, zone, action, payload, payload_sha256, reason, needed, requested_by,"
-            " requested_at, expires_at) VALUES (:id, :zone, :action, CAST(:payload AS jsonb), :digest, :reason,"
-            " :needed, :by, :now, :expires_at)",
+            " requested_at, expires_at, roles, other_role, window_s, requester_id, requester_role) VALUES (:id, :zone,"
+            " :action, CAST(:payload AS jsonb), :digest, :reason, :needed, :by, :now, :expires_at, :roles,"
+            " :other_role, :window_s, :requester_id, :requester_role)",
             id=identifier,
             zone=zone,
             action=action,
             payload=encoded,
             digest=digest,
             reason=reason,
-            needed=kind.needed if signed_in else kind.needed + 1,
+            needed=needed if signed_in else needed + 1,
             by=by,
             now=now,
-            expires_at=now + kind.life,
+            expires_at=now + min(kind.life, terms.life or kind.life),
+            roles=[*terms.roles],
+            other_role=terms.other_role,
+            window_s=int(terms.window.total_seconds()),
+            requester_id=standing_of.id if standing_of else "",
+            requester_role=standing_of.role if standing_of else "",
         )
         approval = await self._load(tx, zone, identifier)
         await self._note(tx, "requested", approval, context)
@@ -205,32 +285,78 @@ class Quorum:
         named than the request's, ``approval_ended``, ``conflict`` for a second vote.
         """
         async with self._database.begin() as tx:
-            approval = await self._locked(tx, zone, identifier)
-            permission = self._actions[approval.action].permission
-            if not allowed(role, permission):
-                raise Denied(f"This needs the permission {permission}.", permission=str(permission))
-            if person.casefold() == approval.requested_by.casefold():
-                raise Denied(reason="approval_own_request")
-            if payload_sha256 != approval.payload_sha256:
-                raise Conflict("The hash is not that of this request.", reason="approval_changed")
-            self._refuse_ended(approval)
-            if any(vote.person.casefold() == person.casefold() for vote in approval.votes):
-                raise Conflict("You have voted on this already.")
-            now = self._clock.now()
-            await tx.run(
-                "INSERT INTO approval_votes (approval, person, approves, comment, at)"
-                " VALUES (:id, :person, :approves, :comment, :now)",
-                id=identifier,
+            return await self.vote_in(
+                tx,
+                context,
+                zone,
+                identifier,
                 person=person,
+                role=role,
                 approves=approves,
+                payload_sha256=payload_sha256,
                 comment=comment,
-                now=now,
             )
-            if not approves:
-                await self._end(tx, identifier, "rejected", person, now)
-            approval = await self._load(tx, zone, identifier)
-            await self._note(tx, "voted", approval, context)
+
+    async def vote_in(
+        self,
+        tx: Transaction,
+        context: Any,
+        zone: str,
+        identifier: str,
+        *,
+        person: str,
+        role: str,
+        approves: bool,
+        payload_sha256: str,
+        comment: str = "",
+    ) -> Approval:
+        """The same within the caller's transaction."""
+        approval = await self._locked(tx, zone, identifier)
+        permission = self._actions[approval.action].permission
+        if not allowed(role, permission):
+            raise Denied(f"This needs the permission {permission}.", permission=str(permission))
+        if person.casefold() == approval.requested_by.casefold():
+            raise Denied(reason="approval_own_request")
+        if payload_sha256 != approval.payload_sha256:
+            raise Conflict("The hash is not that of this request.", reason="approval_changed")
+        self._refuse_ended(approval)
+        if any(vote.person.casefold() == person.casefold() for vote in approval.votes):
+            raise Conflict("You have voted on this already.")
+        standing = await self._people.standing(tx, zone, person) if self._people else None
+        if approves:
+            await self._refuse_unfit(tx, approval, person, role)
+        now = self._clock.now()
+        await tx.run(
+            "INSERT INTO approval_votes (approval, person, approves, comment, at, account, role)"
+            " VALUES (:id, :person, :approves, :comment, :now, :account, :role)",
+            id=identifier,
+            person=person,
+            approves=approves,
+            comment=comment,
+            now=now,
+            account=standing.id if standing else "",
+            role=role,
+        )
+        if not approves:
+            await self._end(tx, identifier, "rejected", person, now)
+        approval = await self._load(tx, zone, identifier)
+        await self._note(tx, "voted", approval, context)
         return approval
+
+    async def _refuse_unfit(self, tx: Transaction, approval: Approval, person: str, role: str) -> None:
+        """Refuse who is not the other person that the request asks for."""
+        if approval.roles and role not in approval.roles:
+            raise Denied(f"This takes {' or '.join(approval.roles)}.", reason="approval_role")
+        if approval.other_role and role == approval.requester_role:
+            raise Denied("This takes somebody of another role than who asked.", reason="approval_role")
+        if self._people is None:
+            return
+        # of two accounts of one person among those who approve, one counts
+        approved = [vote.person for vote in approval.votes if vote.approves]
+        for other in (approval.requested_by, *approved):
+            why = await self._people.related(tx, approval.zone, other, [person], approval.since)
+            if person in why:
+                raise Denied(reason=why[person])
 
     async def withdraw(self, context: Any, zone: str, identifier: str, *, person: str, role: str) -> Approval:
         """Take a request back: who asked, or anybody who could approve it."""
@@ -245,6 +371,13 @@ class Quorum:
             approval = await self._load(tx, zone, identifier)
             await self._note(tx, "withdrawn", approval, context)
         return approval
+
+    async def end(self, tx: Transaction, context: Any, zone: str, identifier: str, by: str) -> None:
+        """Close a request that can no longer be done, in the transaction that finds so."""
+        approval = await self._locked(tx, zone, identifier)
+        if approval.ended_at is None:
+            await self._end(tx, identifier, "withdrawn", by, self._clock.now())
+            await self._note(tx, "withdrawn", await self._load(tx, zone, identifier), context)
 
     async def execute(
         self,
@@ -267,15 +400,49 @@ class Quorum:
         self._refuse_ended(approval)
         if payload_hash(action, zone, payload) != approval.payload_sha256:
             raise Conflict(reason="approval_changed")
-        able = {name.casefold() for name in await self._able(tx, zone, self._actions[action])}
-        counted = {vote.person.casefold() for vote in approval.votes if vote.approves} & able
-        counted.discard(approval.requested_by.casefold())
-        if len(counted) < approval.needed:
-            raise Conflict(reason="approval_required", approval=identifier, missing=approval.needed - len(counted))
+        await self._refuse_gone(tx, approval)
+        counted = await self._counted(tx, approval)
+        if counted < approval.needed:
+            raise Conflict(reason="approval_required", approval=identifier, missing=approval.needed - counted)
         await self._end(tx, identifier, "executed", by, self._clock.now())
         approval = await self._load(tx, zone, identifier)
         await self._note(tx, "executed", approval, context)
         return approval
+
+    async def _refuse_gone(self, tx: Transaction, approval: Approval) -> None:
+        """Refuse what somebody asked for who has left, or whose role is another one since."""
+        if self._people is None or not approval.requester_id:
+            return
+        standing = await self._people.standing(tx, approval.zone, approval.requested_by)
+        if (
+            standing is None
+            or not standing.is_active
+            or (standing.id, standing.role) != (approval.requester_id, approval.requester_role)
+        ):
+            raise Conflict(reason="approval_requester_gone")
+
+    async def _counted(self, tx: Transaction, approval: Approval) -> int:
+        """How many persons approved who could still do so, each counted once."""
+        able = {name.casefold() for name in await self._able(tx, approval.zone, self._actions[approval.action])}
+        able.discard(approval.requested_by.casefold())
+        votes = [vote for vote in approval.votes if vote.approves and vote.person.casefold() in able]
+        if self._people is None:
+            return len({vote.person.casefold() for vote in votes})
+        taken, counted = [approval.requested_by], 0
+        for vote in votes:
+            standing = await self._people.standing(tx, approval.zone, vote.person)
+            if standing is None or standing.id != vote.account or not standing.is_active:
+                continue
+            if approval.roles and standing.role not in approval.roles:
+                continue
+            if approval.other_role and standing.role == approval.requester_role:
+                continue
+            if any([await self._people.related(tx, approval.zone, other, [vote.person], approval.since)
+                    for other in taken]):  # fmt: skip
+                continue
+            taken.append(vote.person)
+            counted += 1
+        return counted
 
     async def ready(self, tx: Transaction, action: str) -> list[Approval]:
         """The requests of an action, of every zone, that are approved and not done, oldest first."""
@@ -288,6 +455,10 @@ class Quorum:
         """One request; raises ``not_found``."""
         async with self._database.begin() as tx:
             return await self._load(tx, zone, identifier)
+
+    async def get_in(self, tx: Transaction, zone: str, identifier: str) -> Approval:
+        """The same within the caller's transaction."""
+        return await self._load(tx, zone, identifier)
 
     async def list(self, zone: str, before: str, limit: int) -> list[Approval]:
         """The requests of a zone with ids before ``before``, newest first."""
@@ -327,13 +498,30 @@ class Quorum:
         if row is None:
             raise NotFound("There is no such approval.")
         votes = await tx.all(
-            "SELECT person, approves, comment, at FROM approval_votes WHERE approval = :id ORDER BY at, person",
+            "SELECT person, approves, comment, at, account, role FROM approval_votes"
+            " WHERE approval = :id ORDER BY at, person",
             id=identifier,
         )
         said = {vote["person"].casefold() for vote in votes} | {row["requested_by"].casefold()}
         action = self._actions.get(row["action"])
-        able = await self._able(tx, zone, action) if action is not None else ()
-        return _approval(row, votes, [name for name in able if name.casefold() not in said], self._clock.now())
+        able = await self._able(tx, zone, action) if action is not None and row["ended"] is None else ()
+        others = [name for name in able if name.casefold() not in said]
+        fit = await self._fit(tx, _approval(row, votes, (), self._clock.now()), others)
+        return _approval(row, votes, fit, self._clock.now())
+
+    async def _fit(self, tx: Transaction, approval: Approval, names: Sequence[str]) -> Sequence[str]:
+        """Who of ``names`` is another person than who asked, with a role that the request takes."""
+        if self._people is None or not names:
+            return names
+        same = await self._people.related(tx, approval.zone, approval.requested_by, names, approval.since)
+        fit = []
+        for name in names:
+            standing = await self._people.standing(tx, approval.zone, name)
+            if name in same or standing is None or (approval.roles and standing.role not in approval.roles):
+                continue
+            if not (approval.other_role and standing.role == approval.requester_role):
+                fit.append(name)
+        return fit
 
 
 def _approval(row: Row, votes: Sequence[Row], candidates: Sequence[str], now: datetime) -> Approval:
@@ -358,8 +546,16 @@ def _approval(row: Row, votes: Sequence[Row], candidates: Sequence[str], now: da
         state,
         row["ended_at"],
         row["ended_by"],
-        tuple(Vote(vote["person"], vote["approves"], vote["comment"], vote["at"]) for vote in votes),
+        tuple(
+            Vote(vote["person"], vote["approves"], vote["comment"], vote["at"], vote["account"], vote["role"])
+            for vote in votes
+        ),
         tuple(candidates),
+        tuple(row["roles"]),
+        row["other_role"],
+        row["window_s"],
+        row["requester_id"],
+        row["requester_role"],
     )
 
 

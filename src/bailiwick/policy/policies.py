@@ -9,7 +9,7 @@ Which sets a rollback may lead to is :mod:`bailiwick.policy.known_good`'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -254,11 +254,18 @@ class Policies:
 
         return await self._change(context, plan)
 
-    async def rollback(self, context: Context, *, known_good_only: bool = False) -> Change:
+    async def rollback(
+        self,
+        context: Context,
+        *,
+        known_good_only: bool = False,
+        within: Callable[[Transaction], Awaitable[None]] | None = None,
+    ) -> Change:
         """Return to the last-known-good set, or to the one before while none is known good. One call, no argument.
 
         A target that is no longer admitted is passed over for the next one. Raises ``conflict`` where none is left.
         ``known_good_only`` leaves out sets that have not proven themselves: what returns to those may widen.
+        ``within`` is called first in the transaction that does it; what it raises stops it.
         """
 
         async def plan(tx: Transaction, active: Activation | None) -> Sequence[_Plan]:
@@ -273,21 +280,32 @@ class Policies:
                 raise Conflict("There is no policy set to go back to.")
             return [_Plan(await sets.read_members(tx, context.zone, t.members), "rollback", t) for t in targets]
 
-        return await self._change(context, plan)
+        return await self._change(context, plan, within)
 
-    async def _change(self, context: Context, plan: Callable[[Transaction, Activation | None], Any]) -> Change:
+    async def _change(
+        self,
+        context: Context,
+        plan: Callable[[Transaction, Activation | None], Any],
+        within: Callable[[Transaction], Awaitable[None]] | None = None,
+    ) -> Change:
         """Prepare and make a change of the zone's set. ``plan`` answers candidates, best first."""
         async with self._changing.setdefault(context.zone, asyncio.Lock()):
             for _ in range(_ATTEMPTS):
                 async with self._database.begin() as tx:
                     active = await sets.read_active(tx, context.zone)
                     plans: Sequence[_Plan] = await plan(tx, active)
-                change = await self._attempt(context, active, plans)
+                change = await self._attempt(context, active, plans, within)
                 if change is not None:
                     return change
         raise Conflict("The active policies are being changed by others; try again.")
 
-    async def _attempt(self, context: Context, active: Activation | None, plans: Sequence[_Plan]) -> Change | None:
+    async def _attempt(
+        self,
+        context: Context,
+        active: Activation | None,
+        plans: Sequence[_Plan],
+        within: Callable[[Transaction], Awaitable[None]] | None = None,
+    ) -> Change | None:
         """The change, or None when the zone's set is no longer the one it was prepared against."""
         chosen, hash, data = await self._first_admitted(context, plans)
         if active is not None and hash == active.hash:
@@ -298,6 +316,8 @@ class Policies:
             now_active = await sets.read_active(tx, context.zone)
             if (now_active.id if now_active else None) != (active.id if active else None):
                 return None
+            if within is not None:
+                await within(tx)
             activation, revision = await self._make_active(tx, context, active, chosen, hash, found, pairs)
         if self._on_newly_allowed is not None:
             self._on_newly_allowed(context.zone, len(pairs))

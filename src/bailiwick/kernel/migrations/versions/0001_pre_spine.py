@@ -231,6 +231,18 @@ CREATE TABLE applications (
 );
 """
 
+INFLUENCE = """
+-- Who made, raised or could have entered whose account: for a while the two do not count as two persons.
+CREATE TABLE account_influence (
+  zone text NOT NULL,
+  username text NOT NULL,
+  by text NOT NULL,
+  how text NOT NULL CHECK (how IN ('made', 'raised', 'entered')),
+  at timestamptz NOT NULL
+);
+CREATE INDEX ON account_influence (zone, at);
+"""
+
 GROUPS = """
 -- A group may give its members a role; a team signs off. The owner answers for who is in it.
 CREATE TABLE groups (
@@ -523,7 +535,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("SET ROLE bailiwick_owner")
     op.execute("SET search_path = bailiwick")
-    for script in (PRINCIPALS, GROUPS, FEDERATION, SAML, INVENTORY, POLICY, AUTHORITY):
+    for script in (PRINCIPALS, INFLUENCE, GROUPS, FEDERATION, SAML, INVENTORY, POLICY, AUTHORITY):
         op.execute(script)
     op.execute("RESET ROLE")
     op.execute("RESET search_path")

@@ -292,6 +292,12 @@ CREATE TABLE bailiwick.approvals (
   ended text CHECK (ended IN ('executed', 'rejected', 'withdrawn', 'expired')),
   ended_at timestamptz,
   ended_by text,
+  -- who may approve: of these roles, another than the requester's; accounts that had to do with his count as his
+  roles text[] NOT NULL DEFAULT '{}',
+  other_role boolean NOT NULL DEFAULT false,
+  window_s int NOT NULL DEFAULT 0,
+  requester_id text NOT NULL DEFAULT '',
+  requester_role text NOT NULL DEFAULT '',
   CHECK ((ended IS NULL) = (ended_at IS NULL))
 );
 CREATE INDEX ON bailiwick.approvals (zone, id);
@@ -303,6 +309,8 @@ CREATE TABLE bailiwick.approval_votes (
   approves boolean NOT NULL,
   comment text NOT NULL DEFAULT '',
   at timestamptz NOT NULL,
+  account text NOT NULL DEFAULT '',
+  role text NOT NULL DEFAULT '',
   PRIMARY KEY (approval, person)
 );
 

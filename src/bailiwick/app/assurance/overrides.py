@@ -1,0 +1,66 @@
+"""Overrides in an installation, with the operations it can do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.fencing import Fence
+from bailiwick.app.foundations import kek_file
+from bailiwick.app.siem import reach_of
+from bailiwick.assurance.external_operations import Externals
+from bailiwick.assurance.gateway_switch import GatewaySwitch
+from bailiwick.assurance.operations import GatewayClose, GatewayOpen
+from bailiwick.assurance.override_records import MACHINE
+from bailiwick.assurance.override_rules import KINDS
+from bailiwick.assurance.overrides import Overrides
+from bailiwick.assurance.overrides_api import routes
+from bailiwick.assurance.overrides_watch import OverrideWatch
+from bailiwick.authority.revocation import Revocations
+from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.jobs import JobDefinition
+
+
+def build(house: House) -> Part:
+    """What needs services of other rooms is in ``house.operations``."""
+    base = house.base
+    settings = base.settings
+    settle = Revocations(
+        base.database,
+        base.clock,
+        base.recorder,
+        longest_mandate=timedelta(seconds=settings.mandate_ttl_s),
+        longest_session=timedelta(seconds=settings.session_ttl_s),
+        freshness_limit_s=settings.freshness_limit_s,
+        fence_after_s=settings.fence_after_s,
+        fence=Fence(base.layout.control_socket),
+    )
+    switch = GatewaySwitch(base.clock, base.ids, base.recorder)
+    reach = reach_of(Resolver(base.database, base.clock, base.recorder, settings))
+    # read anew each time, since it may have been rotated
+    externals = Externals(base.database, base.clock, reach, lambda: kek_file(settings, base.layout).load())
+    overrides = Overrides(
+        base.database,
+        base.clock,
+        base.ids,
+        base.recorder,
+        house.quorum,
+        house.books,
+        house.alerts,
+        environment="development" if settings.dev else "production",
+        operations=[
+            *house.operations,
+            GatewayClose(base.database, switch, settle),
+            GatewayOpen(base.database, switch, settle),
+        ],
+        operations_of=externals.of,
+    )
+    watch = OverrideWatch(base.database, base.clock, base.recorder, overrides, house.alerts, house.tasks)
+    return Part(
+        routers=[routes(base.database, house.books, overrides, switch)],
+        jobs=[JobDefinition("watch-overrides", timedelta(minutes=1), watch.run, grace=timedelta(minutes=10))],
+        machines=[MACHINE],
+    )
+
+
+__all__ = ["KINDS", "build"]
