@@ -16,7 +16,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bailiwick TO bailiw
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA bailiwick TO bailiwick_app;
 """
 # what has happened stays: the app may add to these tables and read them
-APPEND_ONLY: tuple[str, ...] = ()
+APPEND_ONLY: tuple[str, ...] = ("alert_entries",)
 SCRIPTS = Path(__file__).parent.parent / "assurance"
 
 
