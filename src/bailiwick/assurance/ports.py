@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.severity import Severity
+from bailiwick.kernel.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +145,32 @@ class Runs(Protocol):
 
     async def of(self, tx: Transaction, zone: str, check: str, since: datetime, until: datetime) -> Run:
         """The runs of one job by its name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a probe found last. ``value`` is None where it found no number."""
+
+    verdict: Verdict
+    value: float | None
+    at: datetime
+
+
+class Verdicts(Protocol):
+    """What the probes found."""
+
+    async def newest(self, tx: Transaction, zone: str, check: str, at: datetime) -> Found | None:
+        """The verdict that counts at a moment, STALE where it is too old; None where there was never one."""
+        ...
+
+
+class Happenings(Protocol):
+    """What should have been alerted on."""
+
+    async def happened(
+        self, tx: Transaction, context: Context, kind: Literal["test", "drill", "incident"], reference: str,
+        began_at: datetime, alert: str | None,
+    ) -> None:  # fmt: skip
+        """Note a test, drill or incident, with the alert that told of it; without one it was missed."""
         ...
