@@ -446,12 +446,6 @@ class AlertDesk:
             await self._stop_steps(tx, alert, now)
             await add_entry(tx, alert.id, now, "acknowledged", by, note)
             await self._queue(tx, alert, "acknowledged", now)
-            await tx.run(
-                "UPDATE alert_drills SET acknowledged_at = :now, state = 'acknowledged'"
-                " WHERE alert = :id AND delivered_at IS NOT NULL AND acknowledged_at IS NULL",
-                now=now,
-                id=alert.id,
-            )
             await self._record(tx, codes.ALERT_ACKNOWLEDGED, context, alert)
             return await find(tx, context.zone, identifier)
 

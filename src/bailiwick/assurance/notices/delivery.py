@@ -311,7 +311,6 @@ class Deliveries:
             attempts=delivery.attempts,
             latency_ms=latency,
         )
-        await tx.run(_DRILL_DELIVERED, now=now, delivery=delivery.id, notice=delivery.notice)
         await self._alerts.clear(tx, Context(delivery.zone), _dead_key(delivery.channel))
         self._observe(claimed.spec.way if claimed.spec else "", "delivered", latency / 1000)
 
@@ -408,12 +407,4 @@ WHERE id IN (
         AND before.address = d.address AND before.state = 'due' AND before.id < d.id))
   ORDER BY d.next_at, d.id LIMIT :most FOR UPDATE SKIP LOCKED)
 RETURNING {DELIVERIES}, forgiven
-"""
-
-# a drill's second step: the first receipt of a notice that told of its alert
-_DRILL_DELIVERED = """
-UPDATE alert_drills SET delivered_at = :now, delivery = :delivery, state = 'delivered'
-WHERE delivered_at IS NULL AND fired_at IS NOT NULL
-  AND alert IN (SELECT alert FROM alert_tellings WHERE notice = :notice AND what = 'fired'
-                UNION SELECT alert FROM escalation_steps WHERE notice = :notice)
 """

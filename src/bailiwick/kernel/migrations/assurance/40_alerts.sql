@@ -151,6 +151,7 @@ CREATE TABLE alert_drills (
   zone text NOT NULL REFERENCES zones,
   fault text NOT NULL,
   target text NOT NULL,
+  rule text NOT NULL,           -- whose alert has to come
   state text NOT NULL CHECK (state IN ('injected', 'fired', 'delivered', 'acknowledged', 'missed')),
   started_by text NOT NULL,
   injected_at timestamptz NOT NULL,
