@@ -163,6 +163,23 @@ ASSURANCE_SHIPPED = EventType("BW7002", "assurance.shipped")
 # 71xx assurance: owners, on-call, tasks
 
 # 72xx assurance: alerts, notices, escalation
+ALERT_PENDING = EventType("BW7201", "alert.pending")
+ALERT_FIRED = EventType("BW7202", "alert.fired")
+ALERT_ACKNOWLEDGED = EventType("BW7203", "alert.acknowledged")
+ALERT_RESOLVED = EventType("BW7204", "alert.resolved")
+ALERT_CLOSED = EventType("BW7205", "alert.closed")
+ALERT_ESCALATED = EventType("BW7206", "alert.escalated")
+ALERT_SILENCED = EventType("BW7207", "alert.silenced")
+ALERT_SILENCE_ENDED = EventType("BW7208", "alert.silence.ended")
+ALERT_HAPPENING = EventType("BW7209", "alert.happening.noted")
+ALERT_DRILL_STARTED = EventType("BW7211", "alert.drill.started")
+ALERT_DRILL_ENDED = EventType("BW7212", "alert.drill.ended")
+NOTICE_DELIVERED = EventType("BW7221", "notice.delivered")
+NOTICE_DEAD = EventType("BW7222", "notice.dead")
+NOTICE_RETRIED = EventType("BW7223", "notice.retried")
+CHANNEL_TESTED = EventType("BW7231", "channel.tested")
+CHANNEL_SECRET_SET = EventType("BW7232", "channel.secret.set")
+CHANNEL_SECRET_REMOVED = EventType("BW7233", "channel.secret.removed")
 
 # 73xx assurance: rhythm, checkpoints, registers
 

@@ -194,6 +194,23 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ASSURANCE_SHIPPED: _entity("Create", "creation"),
     # --- 71xx assurance: owners, on-call, tasks
     # --- 72xx assurance: alerts, notices, escalation
+    codes.ALERT_PENDING: _finding("Create", LOW),
+    codes.ALERT_FIRED: _finding("Create", MEDIUM),
+    codes.ALERT_ACKNOWLEDGED: _finding("Update", LOW),
+    codes.ALERT_RESOLVED: _finding("Close", LOW),
+    codes.ALERT_CLOSED: _finding("Close", LOW),
+    codes.ALERT_ESCALATED: _finding("Update", MEDIUM),
+    codes.ALERT_SILENCED: _entity("Create", "creation", LOW),
+    codes.ALERT_SILENCE_ENDED: _entity("Delete", "deletion"),
+    codes.ALERT_HAPPENING: _entity("Create", "creation"),
+    codes.ALERT_DRILL_STARTED: _entity("Create", "creation", LOW),
+    codes.ALERT_DRILL_ENDED: _entity("Update", "change"),
+    codes.NOTICE_DELIVERED: _call("Other", "info"),
+    codes.NOTICE_DEAD: _finding("Create", MEDIUM),
+    codes.NOTICE_RETRIED: _call("Update", "change"),
+    codes.CHANNEL_TESTED: _call("Other", "info"),
+    codes.CHANNEL_SECRET_SET: _entity("Update", "change", LOW),
+    codes.CHANNEL_SECRET_REMOVED: _entity("Delete", "deletion", LOW),
     # --- 73xx assurance: rhythm, checkpoints, registers
     # --- 74xx assurance: waivers, secrets
     # --- 75xx assurance: overrides

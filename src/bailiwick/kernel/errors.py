@@ -48,6 +48,9 @@ REASONS: dict[str, Reason] = {
     # --- assurance: the book, probes and their runs
     # --- assurance: owners, on-call, tasks
     # --- assurance: alerts, notices, escalation
+    "alert_incomplete": Reason(422, "The alert lacks a label or annotation that every alert has to have."),
+    "silence_too_long": Reason(422, "A silence ends within seven days."),
+    "drill_refused": Reason(409, "The drill would prove nothing, or its target must not be broken."),
     # --- assurance: rhythm, checkpoints, registers
     # --- assurance: waivers, secrets
     # --- assurance: overrides

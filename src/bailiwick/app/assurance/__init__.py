@@ -10,19 +10,21 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 
+from bailiwick.app.assurance import alerts
 from bailiwick.app.assurance.unheard import Unheard
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.ports import Alerts, Notices, Owners, Tasks, Waivers
+from bailiwick.assurance.ports import Alerts, Notices, OnCall, Owners, Tasks, Verdicts, Waivers
 from bailiwick.evidence.evidence_records import EvidenceRecords
+from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.quorum import Quorum
 
-KINDS: tuple[Kind[Any], ...] = ()
+KINDS: tuple[Kind[Any], ...] = (*alerts.KINDS,)
 """Every kind of document a book may hold. A part adds its own."""
 
 GROUP = "assurance"
@@ -43,6 +45,9 @@ class House:
     owners: Owners
     tasks: Tasks
     waivers: Waivers
+    on_call: OnCall
+    verdicts: Verdicts
+    on_sealer: list[Callable[[Sealer], None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,8 @@ def build_assurance(base: Foundations, quorum: Quorum, records: EvidenceRecords)
     """Build every part, each upon those before it."""
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     unheard = Unheard()
-    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard)
-    parts: list[Part] = []
+    house = House(base, quorum, books, records, *[unheard] * 7)
+    parts: list[Part] = [alerts.build(house)]
     return Assurance(house, parts)
 
 

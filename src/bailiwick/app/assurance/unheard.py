@@ -7,7 +7,7 @@ from datetime import datetime
 
 import structlog
 
-from bailiwick.assurance.ports import Notice, Person, Raised, Task
+from bailiwick.assurance.ports import Found, Level, Notice, Person, Raised, Task
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Transaction
 
@@ -54,3 +54,11 @@ class Unheard:
 
     async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:
         """Nothing to note."""
+
+    async def on_call(self, tx: Transaction, zone: str, level: Level, at: datetime) -> Person | None:
+        """Nobody."""
+        return None
+
+    async def newest(self, tx: Transaction, zone: str, check: str, at: datetime) -> Found | None:
+        """No probe found anything."""
+        return None
