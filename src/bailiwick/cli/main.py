@@ -30,6 +30,8 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry("bailiwick.cli.audit:app", "Follow the evidence, look at a request, check the ledger."),
     "evidence": Entry("bailiwick.cli.evidence:app", "Record what a command finds; build packs of evidence."),
     "report": Entry("bailiwick.cli.report:app", "Show who has what, what nobody answers for, who failed to sign in."),
+    "alerts": Entry("bailiwick.cli.alerts:app", "Show what is wrong and who looks at it; page, silence, drill."),
+    "notices": Entry("bailiwick.cli.notices:app", "Show what was sent and what did not arrive; try a channel."),
     "siem": Entry("bailiwick.cli.siem:app", "Show where evidence is sent; drain, replay, make sinks."),
     "idp": Entry("bailiwick.cli.idp:app", "Walk through a sign-in by an identity provider."),
     "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),

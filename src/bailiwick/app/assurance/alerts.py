@@ -96,7 +96,7 @@ def services(house: House) -> Alerting:
             silences,
             outbox,
             house.on_call,
-            base.settings.issuer,
+            base.settings.zone_issuer,
         ),
         Deliveries(
             *shared,

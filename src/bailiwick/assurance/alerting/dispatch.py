@@ -6,7 +6,7 @@ transaction with it and the next one does the same again. So a step is told exac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -102,7 +102,7 @@ class Dispatcher:
         silences: Silences,
         outbox: Outbox,
         on_call: OnCall,
-        link: str,
+        link: Callable[[str], str],
     ) -> None:
         self._database = database
         self._clock = clock
@@ -153,8 +153,9 @@ class Dispatcher:
             hours = hours_of(standing.routes, alert.severity)
             await write_steps(tx, alert.zone, alert.id, plan_steps(alert.severity, change["at"], hours))
         found = ways(standing.routes, alert.severity, alert.labels, alert.group_key, now)
-        # what tells that a channel does not work is not told by it
-        found = [way for way in found if not alert.rule.startswith("notices/") or way.channel != alert.labels.get("channel")]  # noqa: E501
+        if alert.rule == "notices/dead":
+            # what tells that a channel does not work is not told by it
+            found = [way for way in found if way.channel != alert.labels.get("channel")]
         if not found:
             await add_entry(tx, alert.id, now, "untold", "bailiwick", "no route leads anywhere for it")
         for way in found:
@@ -250,7 +251,7 @@ class Dispatcher:
                 f"channel:{channel}",
                 f"alert/{newest.id}/{what}/{channel}",
                 subject_of(alerts, what),
-                body_of(alerts, self._link),
+                body_of(alerts, self._link(zone)),
                 min(alert.severity for alert in alerts),
             ),
             marks_of(alerts[0], what) if len(alerts) == 1 else Marks(),
@@ -291,7 +292,7 @@ class Dispatcher:
                 f"channel:{channel}",
                 f"storm/{channel}/{since.isoformat()}",
                 f"[{alert.severity}] more than {spec.storm.most} new alerts within {spec.storm.within_s} s",
-                f"They are not told one by one. All of them: {self._link}/api/v1/alerts?state=firing",
+                f"They are not told one by one. All of them: {self._link(zone)}/api/v1/alerts?state=firing",
                 alert.severity,
             ),
             Marks("trigger", f"storm/{channel}/{since.isoformat()}", {"rule": "storm", "source": "alerts"}),
@@ -351,7 +352,7 @@ class Dispatcher:
                     f"person:{person.username}",
                     f"escalation/{alert.id}/{row['number']}",
                     f"[{alert.severity}] you are called as {level}: {alert.summary}",
-                    body_of([alert], self._link),
+                    body_of([alert], self._link(context.zone)),
                     alert.severity,
                 ),
             )
