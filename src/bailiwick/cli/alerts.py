@@ -208,16 +208,16 @@ def silence(
         if end:
             return (await built.silences.end(context, end, by=context.actor.user)).document()
         until = house.base.clock.now() + _span(lasts)
-        made = await built.silences.make(
-            context, matchers or [], ends_at=until, reason=reason, by=context.actor.user
-        )
+        made = await built.silences.make(context, matchers or [], ends_at=until, reason=reason, by=context.actor.user)
         return made.document()
 
     found = with_alerting(data_dir, zone, use)
     if json_:
         print(as_json(found, indent=2))
     else:
-        print(f"{found['id']}: {', '.join(found['matchers'])} until {found['ended_at'] or found['ends_at']:%m-%d %H:%M}")
+        print(
+            f"{found['id']}: {', '.join(found['matchers'])} until {found['ended_at'] or found['ends_at']:%m-%d %H:%M}"
+        )
     return 0
 
 

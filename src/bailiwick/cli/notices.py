@@ -42,7 +42,7 @@ def list_notices(
 
     async def use(house: House, built: Alerting, context: Context) -> list[dict[str, Any]]:
         async with house.base.database.begin() as tx:
-            return await built.outbox.list(tx, zone, state=state, limit=200)
+            return await built.outbox.listed(tx, zone, state=state, limit=200)
 
     found = with_alerting(data_dir, zone, use)
     receipts = [(notice, receipt) for notice in found for receipt in notice["deliveries"]]
@@ -121,8 +121,9 @@ def test(
 @command
 def secret(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The secret's name, as channels have it.")],
-    file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Where it is; - for standard input.")]
-    = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Where it is; - for standard input.")
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Forget it.")] = False,
     zone: Zone = "default",
     data_dir: DataDir = None,

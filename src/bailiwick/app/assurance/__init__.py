@@ -74,7 +74,7 @@ def build_assurance(base: Foundations, quorum: Quorum, records: EvidenceRecords)
     """Build every part, each upon those before it."""
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     unheard = Unheard()
-    house = House(base, quorum, books, records, *[unheard] * 7)
+    house = House(base, quorum, books, records, unheard, unheard, unheard, unheard, unheard, unheard, unheard)
     parts: list[Part] = [alerts.build(house)]
     return Assurance(house, parts)
 

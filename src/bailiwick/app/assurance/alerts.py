@@ -28,7 +28,7 @@ from bailiwick.assurance.notices.routes import ROUTE
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, Unavailable
-from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.jobs import Handler, JobDefinition
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.severity import Severity
@@ -167,9 +167,7 @@ class LoopStuck(Exception):
     """What is due is not done: nobody would be told of an alert."""
 
 
-def watch(
-    database: Database, now: Callable[[], datetime], metrics: Metrics
-) -> Callable[[datetime], object]:
+def watch(database: Database, now: Callable[[], datetime], metrics: Metrics) -> Handler:
     """The handler that shows how alerting stands, and fails where the loop that tells does not keep up."""
 
     async def run(due: datetime) -> dict[str, int]:
@@ -179,7 +177,9 @@ def watch(
                 "SELECT severity, count(*) AS alerts FROM alerts WHERE state IN ('firing', 'acknowledged')"
                 " GROUP BY severity"
             )
-            states = await tx.all("SELECT state, count(*) AS n FROM notice_deliveries WHERE state <> 'delivered' GROUP BY state")
+            states = await tx.all(
+                "SELECT state, count(*) AS n FROM notice_deliveries WHERE state <> 'delivered' GROUP BY state"
+            )
             oldest = await tx.value(
                 "SELECT min(created_at) FROM (SELECT created_at FROM notices WHERE spread_at IS NULL"
                 " UNION ALL SELECT created_at FROM notice_deliveries WHERE state = 'due') waiting"
@@ -209,7 +209,7 @@ SELECT (SELECT count(*) FROM alert_changes WHERE at < :before)
 """
 
 
-def forget(database: Database) -> Callable[[datetime], object]:
+def forget(database: Database) -> Handler:
     """The handler that drops evaluations past their life."""
 
     async def run(due: datetime) -> dict[str, int]:

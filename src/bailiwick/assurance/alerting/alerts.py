@@ -225,9 +225,7 @@ async def list_alerts(
 
 async def entries(tx: Transaction, identifier: str) -> list[Entry]:
     """The timeline of an alert, oldest first."""
-    rows = await tx.all(
-        "SELECT at, what, by, told FROM alert_entries WHERE alert = :id ORDER BY number", id=identifier
-    )
+    rows = await tx.all("SELECT at, what, by, told FROM alert_entries WHERE alert = :id ORDER BY number", id=identifier)
     return [Entry(**row) for row in rows]
 
 
@@ -290,9 +288,7 @@ class AlertDesk:
 
     # --- opening
 
-    async def open(
-        self, tx: Transaction, context: Context, raised: Raised, opening: Opening | None = None
-    ) -> Alert:
+    async def open(self, tx: Transaction, context: Context, raised: Raised, opening: Opening | None = None) -> Alert:
         """Open an alert, or note that the open one of its key goes on; it as it is then."""
         opening = opening or Opening()
         raised = completed(raised)
@@ -305,9 +301,7 @@ class AlertDesk:
                 return made
         raise Conflict("The alert is opened and resolved by others at once.")
 
-    async def _insert(
-        self, tx: Transaction, context: Context, raised: Raised, opening: Opening
-    ) -> Alert | None:
+    async def _insert(self, tx: Transaction, context: Context, raised: Raised, opening: Opening) -> Alert | None:
         now, zone = self._clock.now(), context.zone
         person = await self._owners.accountable(tx, zone, raised.owner, now) if raised.owner else None
         earlier = await tx.all(
@@ -355,7 +349,7 @@ class AlertDesk:
         now = self._clock.now()
         worse = raised.severity < known.severity
         row = await tx.one(
-            "UPDATE alerts SET last_seen_at = :now, seen = seen + 1, frozen_since = NULL, quiet_since = NULL,"
+            "UPDATE alerts SET last_seen_at = :now, seen = seen + 1, frozen_since = NULL, quiet_since = NULL,"  # noqa: S608
             " severity = LEAST(severity, :severity), summary = :summary,"
             " annotations = cast(:annotations AS jsonb), version = version + 1"
             f" WHERE id = :id RETURNING {', '.join(Alert.__slots__)}",
@@ -490,9 +484,7 @@ class AlertDesk:
 
     async def raise_by_hand(self, context: Context, raised: Raised, *, by: str) -> Alert:
         """A person pages. Raises ``alert_incomplete`` where the alert does not say what it has to."""
-        lacking = missing_of(
-            completed(raised).labels, completed(raised).annotations, owned=True
-        )
+        lacking = missing_of(completed(raised).labels, completed(raised).annotations, owned=True)
         if lacking:
             raise BailiwickError(f"The alert lacks {', '.join(lacking)}.", reason="alert_incomplete", missing=lacking)
         async with self._database.begin() as tx:
@@ -538,4 +530,4 @@ VALUES (:id, :zone, :key, :rule, :source, :state, :severity, :summary, :owner, :
   :flapping)
 ON CONFLICT (zone, key) WHERE state IN ('pending', 'firing', 'acknowledged') DO NOTHING
 RETURNING {", ".join(Alert.__slots__)}
-"""
+"""  # noqa: S608

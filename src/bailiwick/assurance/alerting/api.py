@@ -188,9 +188,7 @@ def _reading(router: APIRouter, services: AlertServices) -> None:
         return page([each.document() for each in found], found[-1].id if len(found) == limit else None)
 
     @router.get("/figures", summary="How well alerting goes")
-    async def figures(
-        request: Request, caller: Reader, days: Annotated[int, Query(ge=1, le=90)] = 7
-    ) -> dict[str, Any]:
+    async def figures(request: Request, caller: Reader, days: Annotated[int, Query(ge=1, le=90)] = 7) -> dict[str, Any]:
         """Precision, noise, time to acknowledge and to resolve, and what was missed, of the last days."""
         async with services.database.begin() as tx:
             return (await services.figures.of(tx, zone_of(request), window=timedelta(days=days))).document()
@@ -281,9 +279,7 @@ def _working(router: APIRouter, services: AlertServices) -> None:
     @router.post("/{alert_id}/ack", summary="Say that you look at it")
     async def acknowledge(request: Request, alert_id: IdPath, body: Note, caller: Worker) -> dict[str, Any]:
         """It escalates no further."""
-        alert = await services.desk.acknowledge(
-            context_of(request, caller), alert_id, by=caller.name, note=body.note
-        )
+        alert = await services.desk.acknowledge(context_of(request, caller), alert_id, by=caller.name, note=body.note)
         return alert.document()
 
     @router.post("/{alert_id}/close", summary="Say what it was")

@@ -171,9 +171,7 @@ class Dispatcher:
                 due = max(due, told_at + interval) if told_at is not None else due
             await self._insert(tx, alert, way.channel, "fired", way.route, way.group_key, due)
 
-    async def _follow_up(
-        self, tx: Transaction, alert: Alert, what: str, standing: Standing, now: datetime
-    ) -> None:
+    async def _follow_up(self, tx: Transaction, alert: Alert, what: str, standing: Standing, now: datetime) -> None:
         """Whoever was told, or is about to be, hears what became of it; whoever was not, hears nothing."""
         rows = await tx.all(
             "SELECT channel, route, group_key, done_at, notice FROM alert_tellings"
@@ -329,9 +327,7 @@ class Dispatcher:
             if alert.state == "firing":
                 await self._step(tx, context, standing, alert, row)
 
-    async def _step(
-        self, tx: Transaction, context: Context, standing: Standing, alert: Alert, row: Row
-    ) -> None:
+    async def _step(self, tx: Transaction, context: Context, standing: Standing, alert: Alert, row: Row) -> None:
         now, level = self._clock.now(), row["level"]
         until = silenced_until(standing.silences, alert.labels, now)
         if until is not None:

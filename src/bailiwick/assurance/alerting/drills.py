@@ -155,9 +155,7 @@ class Drills:
         self._figures = figures
         self.faults = faults
 
-    async def start(
-        self, context: Context, fault: str, target: str, rule: str, *, lasts: timedelta, by: str
-    ) -> Drill:
+    async def start(self, context: Context, fault: str, target: str, rule: str, *, lasts: timedelta, by: str) -> Drill:
         """Break ``target`` and wait for an alert of ``rule``. Raises ``drill_refused``, ``invalid_request``."""
         if fault not in self.faults:
             raise InvalidRequest(f"There is no fault {fault}; there are {', '.join(self.faults)}.")

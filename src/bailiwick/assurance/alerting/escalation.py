@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bailiwick.assurance.ports import Level
 from bailiwick.assurance.notices.hours import SEED_HOURS, Hours
+from bailiwick.assurance.ports import Level
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.severity import Severity
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from bailiwick.assurance.alerting.alerts import find
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
@@ -20,7 +21,6 @@ from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
-from bailiwick.assurance.alerting.alerts import find
 
 WINDOW = timedelta(days=7)
 MOST_FALSE = 0.05
@@ -176,7 +176,7 @@ class AlertFigures:
             since=since,
             until=until,
         )
-        facts = [Fact(Severity(row["severity"]), *list(row.values())[1:]) for row in rows]
+        facts = [Fact(Severity(row["severity"]), *(row[name] for name in Fact.__slots__[1:])) for row in rows]
         rows = await tx.all(
             "SELECT kind, reference, began_at, alert FROM alert_happenings"
             " WHERE zone = :zone AND began_at >= :since AND began_at < :until ORDER BY began_at, reference",

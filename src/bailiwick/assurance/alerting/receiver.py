@@ -163,9 +163,7 @@ class Receiver:
                 await self._desk.open(tx, context, _truncated(payload), Opening("alertmanager"))
         return received
 
-    async def _take(
-        self, tx: Transaction, context: Context, payload: Payload, alert: Sent, received: Received
-    ) -> None:
+    async def _take(self, tx: Transaction, context: Context, payload: Payload, alert: Sent, received: Received) -> None:
         key = key_of(alert)
         if alert.status == "resolved":
             known = await open_of(tx, context.zone, key, lock=True)

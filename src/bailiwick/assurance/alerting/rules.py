@@ -196,9 +196,7 @@ class Evaluator:
                 since=document.applied_at,
             )
 
-    def _handler(
-        self, zone: str, name: str, spec: AlertRuleSpec
-    ) -> Callable[[datetime], Any]:
+    def _handler(self, zone: str, name: str, spec: AlertRuleSpec) -> Callable[[datetime], Any]:
         async def evaluate(due: datetime) -> Mapping[str, Any]:
             found = await self.evaluate(zone, name, spec, due)
             return {"verdict": found.verdict, "value": found.value, "threshold": spec.threshold, "told": found.told}

@@ -34,9 +34,7 @@ class NewSecret(Body):
     ]
 
 
-def routes(
-    database: Database, recorder: Recorder, books: Books, outbox: Outbox, secrets: ChannelSecrets
-) -> APIRouter:
+def routes(database: Database, recorder: Recorder, books: Books, outbox: Outbox, secrets: ChannelSecrets) -> APIRouter:
     """The routes under ``/api/v1/notices``."""
     router = APIRouter(prefix="/api/v1/notices", tags=["notices"])
 
@@ -49,9 +47,7 @@ def routes(
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         async with database.begin() as tx:
-            found = await outbox.list(
-                tx, zone_of(request), state=state or "", before=after_id(cursor), limit=limit
-            )
+            found = await outbox.listed(tx, zone_of(request), state=state or "", before=after_id(cursor), limit=limit)
         return page(found, found[-1]["id"] if len(found) == limit else None)
 
     @router.get("/channels", summary="List channels, and which of their secrets were given")

@@ -131,7 +131,7 @@ class Deliveries:
     async def _spread_some(self) -> int:
         async with self._database.begin() as tx:
             rows = await tx.all(
-                f"SELECT {KEPT} FROM notices WHERE spread_at IS NULL ORDER BY id LIMIT 50 FOR UPDATE SKIP LOCKED"
+                f"SELECT {KEPT} FROM notices WHERE spread_at IS NULL ORDER BY id LIMIT 50 FOR UPDATE SKIP LOCKED"  # noqa: S608
             )
             channels: dict[str, dict[str, ChannelSpec]] = {}
             for row in rows:
@@ -240,7 +240,7 @@ class Deliveries:
                     number=delivery.attempts,
                     now=self._clock.now(),
                 )
-                kept = await tx.one(f"SELECT {KEPT} FROM notices WHERE id = :id", id=delivery.notice)
+                kept = await tx.one(f"SELECT {KEPT} FROM notices WHERE id = :id", id=delivery.notice)  # noqa: S608
                 assert kept is not None
                 spec = (await self._books.current(tx, delivery.zone)).of(CHANNEL).get(delivery.channel)
                 value, trouble = None, "" if spec is not None else f"there is no channel {delivery.channel} any more"
@@ -407,4 +407,4 @@ WHERE id IN (
         AND before.address = d.address AND before.state = 'due' AND before.id < d.id))
   ORDER BY d.next_at, d.id LIMIT :most FOR UPDATE SKIP LOCKED)
 RETURNING {DELIVERIES}, forgiven
-"""
+"""  # noqa: S608

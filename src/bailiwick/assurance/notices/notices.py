@@ -137,12 +137,12 @@ class Outbox:
 
     # --- reading
 
-    async def list(
+    async def listed(
         self, tx: Transaction, zone: str, *, state: str = "", before: str = "g", limit: int = 100
     ) -> list[dict[str, Any]]:
-        """Notices newest first, with their receipts; of one state of delivery (``waiting`` for those not spread yet)."""
+        """Notices newest first, with their receipts; of one state (``waiting``: not spread yet)."""
         rows = await tx.all(
-            f"SELECT {KEPT} FROM notices n WHERE zone = :zone AND id < :before AND (:state = ''"
+            f"SELECT {KEPT} FROM notices n WHERE zone = :zone AND id < :before AND (:state = ''"  # noqa: S608
             " OR (:state = 'waiting' AND spread_at IS NULL)"
             " OR EXISTS (SELECT FROM notice_deliveries d WHERE d.notice = n.id AND d.state = :state))"
             " ORDER BY id DESC LIMIT :limit",
@@ -156,7 +156,7 @@ class Outbox:
 
     async def get(self, tx: Transaction, zone: str, identifier: str) -> dict[str, Any]:
         """One notice with its receipts and every attempt. Raises :class:`NotFound`."""
-        row = await tx.one(f"SELECT {KEPT} FROM notices WHERE zone = :zone AND id = :id", zone=zone, id=identifier)
+        row = await tx.one(f"SELECT {KEPT} FROM notices WHERE zone = :zone AND id = :id", zone=zone, id=identifier)  # noqa: S608
         if row is None:
             raise NotFound("There is no notice by that id.")
         receipts = (await self._receipts(tx, [identifier])).get(identifier, [])
@@ -169,11 +169,14 @@ class Outbox:
         return {**Kept(**row).document(), "deliveries": receipts}
 
     async def retry(self, context: Context, identifier: str) -> int:
-        """Try a notice's dead deliveries again; how many there were. Raises :class:`NotFound`, ``illegal_transition``."""
+        """Try a notice's dead deliveries again; how many.
+
+        Raises :class:`NotFound`, ``illegal_transition``.
+        """
         async with self._database.begin() as tx:
             await self.get(tx, context.zone, identifier)
             rows = await tx.all(
-                f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = :id AND state <> 'delivered' FOR UPDATE",
+                f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = :id AND state <> 'delivered' FOR UPDATE",  # noqa: S608
                 id=identifier,
             )
             dead = [row for row in rows if row["state"] == "dead" and row["channel"]]
@@ -200,7 +203,8 @@ class Outbox:
 
     async def _receipts(self, tx: Transaction, notices: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         rows: Sequence[Row] = await tx.all(
-            f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = ANY (:ids) ORDER BY id", ids=list(notices)
+            f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = ANY (:ids) ORDER BY id",
+            ids=list(notices),  # noqa: S608
         )
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:

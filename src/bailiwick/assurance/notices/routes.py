@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.notices.channels import CHANNEL
-from bailiwick.assurance.notices.hours import DAYS, Hours
+from bailiwick.assurance.notices.hours import DAYS, Day, Hours
 from bailiwick.kernel.fields import Body, Line, Name
 from bailiwick.kernel.severity import Severity
 
@@ -23,9 +23,7 @@ Clock24 = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0
 class BusinessHours(Body):
     """``days`` from ``begin`` to ``end`` by the clocks of ``timezone``."""
 
-    days: Annotated[list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]], Field(min_length=1)] = Field(
-        default_factory=lambda: list(DAYS[:5])
-    )
+    days: Annotated[list[Day], Field(min_length=1)] = Field(default_factory=lambda: list(DAYS[:5]))
     begin: Clock24 = "09:00"
     end: Clock24 = "17:00"
     timezone: Line = "UTC"

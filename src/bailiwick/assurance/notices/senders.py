@@ -264,8 +264,8 @@ def judged(error: Exception) -> Exception:
         code, told = next(iter(error.recipients.values()))
         return Refused(f"{code} {_text(told)}") if code >= 500 else Retry(f"{code} {_text(told)}")
     if isinstance(error, smtplib.SMTPResponseException):
-        told = f"{error.smtp_code} {_text(error.smtp_error)}"
-        return Refused(told) if error.smtp_code >= 500 else Retry(told)
+        why = f"{error.smtp_code} {_text(error.smtp_error)}"
+        return Refused(why) if error.smtp_code >= 500 else Retry(why)
     if isinstance(error, ssl.SSLCertVerificationError):
         return Stop(f"the certificate of the mail server is not trusted: {error.verify_message}")
     if isinstance(error, ValueError) and not isinstance(error, OSError):
