@@ -50,9 +50,7 @@ class _Taking:
     def __init__(self, post: Post) -> None:
         self.post = post
 
-    async def handle_RCPT(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
-    ) -> str:
+    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any) -> str:
         if address.startswith("nobody@"):
             return "550 5.1.1 no such person"
         envelope.rcpt_tos.append(address)
@@ -146,7 +144,9 @@ async def test_mail_goes_to_channels_persons_and_roles_by_tls_and_a_password(
     await alerting.deliver()
     assert sorted(each.rcpt_tos[0] for each in post.got) == ["jane@example.com", "joe@example.com", "ops@example.com"]
     found = await receipts(alerting)
-    assert {(row["state"], row["told"]) for row in found} == {("delivered", "")} and {row["latency_ms"] for row in found} == {2000}
+    assert {(row["state"], row["told"]) for row in found} == {("delivered", "")} and {
+        row["latency_ms"] for row in found
+    } == {2000}
     text = post.got[0].content
     assert isinstance(text, bytes) and b"Subject: something <broke>" in text and b"Auto-Submitted" in text
     assert {row["remote_id"] for row in found} == {f"<{row['id']}@example.com>" for row in found}
@@ -225,7 +225,9 @@ def pager_channel(pager: Web, more: str = "") -> str:
 async def test_an_incident_is_triggered_acknowledged_and_resolved_under_one_key(
     alerting: Alerting, pager: Web, incidents: Pager
 ) -> None:
-    await alerting.stage.apply(pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait_s: 0"))
+    await alerting.stage.apply(
+        pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait_s: 0")
+    )
     await keep(alerting, routing=ROUTING_KEY)
     identifier = await alerting.fire(severity=Severity.P0)
     await alerting.deliver()
@@ -242,7 +244,9 @@ async def test_an_incident_is_triggered_acknowledged_and_resolved_under_one_key(
 
 
 async def test_a_resolve_waits_for_its_trigger(alerting: Alerting, pager: Web, incidents: Pager) -> None:
-    await alerting.stage.apply(pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait_s: 0"))
+    await alerting.stage.apply(
+        pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait_s: 0")
+    )
     await keep(alerting, routing=ROUTING_KEY)
     pager.script = [Said(500), Said(503)]
     identifier = await alerting.fire(severity=Severity.P0)
@@ -264,9 +268,9 @@ async def test_chat_gets_plain_text_and_its_receipt_is_kept(alerting: Alerting, 
     await send(alerting, "channel:chat", "same")
     await send(alerting, "channel:chat", "same")
     await alerting.deliver()
-    assert [each["text"].splitlines()[0] for each in chat.got] == [
+    assert {each["text"].splitlines()[0] for each in chat.got} == {
         "*Test of the channel chat*", "*something &lt;broke&gt;*",
-    ]  # fmt: skip
+    } and len(chat.got) == 2  # fmt: skip
     async with alerting.database.begin() as tx:
         shown = await alerting.outbox.get(tx, "default", notice)
     assert [each["outcome"] for each in shown["deliveries"][0]["tries"]] == ["delivered"]
