@@ -37,6 +37,10 @@ READ_ONLY = {
     "siem repeats": "runs of numbers",
     "siem sinks list": "where evidence goes, none of it",
     "siem sinks show": "where evidence goes, none of it",
+    "alerts list": "what is wrong, no events",
+    "alerts show": "an alert's own timeline, no events",
+    "alerts figures": "computed from alerts, no events",
+    "notices list": "receipts, no events",
     "user list": "shows accounts",
     "user show": "shows an account",
     "user sessions": "shows an account's sessions",
@@ -49,6 +53,8 @@ THROUGH_OTHERS = {
     "audit archive restore": "needs a week's evidence; tests/archive prove its event",
     "audit archive purge": "needs a year's evidence; tests/archive prove its events",
     "siem sinks enable": "as disable; tests/evidence_siem prove its event",
+    "notices retry": "needs a notice that did not arrive; tests/assurance prove its event",
+    "notices test": "needs a channel; tests/assurance prove its event",
     "prepare": "what `up` begins with; leaves its events",
     "serve": "a process of `up`",
     "guard": "a process of `up`",
@@ -110,6 +116,26 @@ def sink(stack: Stack, tmp: Path) -> list[str]:
     return [str(tmp / "sink.json")]
 
 
+PAGE = [
+    "it walks", "--description", "as walks do", "--owner", "uptime", "--service", "walk", "--team", "ops", "--runbook",
+    "none",
+]  # fmt: skip
+
+
+def alert(stack: Stack) -> str:
+    """The id of an alert that is open."""
+    page = {
+        "summary": "it walks", "description": "as walks do", "severity": "P3", "owner": "uptime", "service": "walk",
+        "team": "ops", "runbook": "none",
+    }  # fmt: skip
+    return str(stack.admin("POST", "/api/v1/alerts", page).json["id"])
+
+
+def secret_file(tmp: Path) -> str:
+    (tmp / "secret").write_text("planted-secret-of-the-walk")
+    return str(tmp / "secret")
+
+
 Prepare = Callable[[Stack, Path], list[str]]
 
 # Command → what it is called with, and the event it leaves.
@@ -125,6 +151,12 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "user reset-mfa": (lambda stack, tmp: ["walker"], codes.USER_MFA_RESET),
     "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
     "user unlock": (lambda stack, tmp: ["walker"], codes.USER_UNLOCKED),
+    "alerts raise": (lambda stack, tmp: PAGE, codes.ALERT_FIRED),
+    "alerts ack": (lambda stack, tmp: [alert(stack)], codes.ALERT_ACKNOWLEDGED),
+    "alerts close": (lambda stack, tmp: [alert(stack), "--as", "false"], codes.ALERT_CLOSED),
+    "alerts silence": (lambda stack, tmp: ["service=walk", "--for", "1h", "--reason", "walk"], codes.ALERT_SILENCED),
+    "alerts drill": (lambda stack, tmp: ["kill-part", "guard", "--rule", "Walk"], codes.ALERT_DRILL_STARTED),
+    "notices secret": (lambda stack, tmp: ["walk", "--file", secret_file(tmp)], codes.CHANNEL_SECRET_SET),
     "changes": (lambda stack, tmp: [], codes.AUDIT_READ),
     "report orphans": (lambda stack, tmp: [], codes.AUDIT_READ),
     "report access": (lambda stack, tmp: [], codes.AUDIT_READ),

@@ -205,10 +205,10 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ALERT_HAPPENING: _entity("Create", "creation"),
     codes.ALERT_DRILL_STARTED: _entity("Create", "creation", LOW),
     codes.ALERT_DRILL_ENDED: _entity("Update", "change"),
-    codes.NOTICE_DELIVERED: _call("Other", "info"),
+    codes.NOTICE_DELIVERED: _call("Create", "info"),
     codes.NOTICE_DEAD: _finding("Create", MEDIUM),
     codes.NOTICE_RETRIED: _call("Update", "change"),
-    codes.CHANNEL_TESTED: _call("Other", "info"),
+    codes.CHANNEL_TESTED: _call("Create", "info"),
     codes.CHANNEL_SECRET_SET: _entity("Update", "change", LOW),
     codes.CHANNEL_SECRET_REMOVED: _entity("Delete", "deletion", LOW),
     # --- 73xx assurance: rhythm, checkpoints, registers

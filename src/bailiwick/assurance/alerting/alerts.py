@@ -1,7 +1,7 @@
 """Alerts: at most one is open of a zone and key, and each goes from pending to closed in plain steps.
 
-A change of state leaves a line in the alert's timeline, an event, and a row for the dispatcher (``dispatch.py``), all in
-the caller's transaction; so nobody is told of what did not happen, and what happened is told however often a process
+A change of state leaves a line in the alert's timeline, an event, and a row for the dispatcher (``dispatch.py``), all
+in the caller's transaction; so nobody is told of what did not happen, and what happened is told however often a process
 dies. What lacks a label or annotation that an alert has to have is never refused, only marked: a badly described alert
 is better than a lost one.
 """

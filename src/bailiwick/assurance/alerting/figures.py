@@ -204,7 +204,8 @@ class AlertFigures:
         await tx.run(
             "INSERT INTO alert_happenings (id, zone, kind, reference, began_at, alert, noted_at, noted_by)"
             " VALUES (:id, :zone, :kind, :reference, :began_at, :alert, :now, :by)"
-            " ON CONFLICT (zone, kind, reference) DO UPDATE SET alert = coalesce(EXCLUDED.alert, alert_happenings.alert)",
+            " ON CONFLICT (zone, kind, reference) DO UPDATE"
+            " SET alert = coalesce(EXCLUDED.alert, alert_happenings.alert)",
             id=self._ids(),
             zone=context.zone,
             kind=kind,

@@ -26,8 +26,8 @@ from bailiwick.kernel.severity import Severity
 MOST_BYTES = 1 << 20
 MOST_ALERTS = 1000
 ECHO = timedelta(minutes=2)
-"""Alertmanagers of a cluster may send the same turn twice, out of order: for so long after an alert resolved, one with
-the same beginning is an echo. Later it is a new turn, since an alert that comes back after a gap keeps its beginning."""
+"""Alertmanagers of a cluster may send the same turn twice, out of order: for so long after an alert resolved, one
+with the same beginning is an echo. Later it is a new turn, since an alert that comes back after a gap keeps its beginning."""
 
 OWNER = "monitoring"
 

@@ -321,7 +321,8 @@ class Evaluator:
             await self._desk.clear(tx, context, key)
             return
         rows = await tx.all(
-            "SELECT at, verdict FROM alert_evaluations WHERE zone = :zone AND rule = :rule ORDER BY due_at DESC LIMIT 3",
+            "SELECT at, verdict FROM alert_evaluations WHERE zone = :zone AND rule = :rule"
+            " ORDER BY due_at DESC LIMIT 3",
             zone=context.zone,
             rule=name,
         )

@@ -203,8 +203,8 @@ class Outbox:
 
     async def _receipts(self, tx: Transaction, notices: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         rows: Sequence[Row] = await tx.all(
-            f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = ANY (:ids) ORDER BY id",
-            ids=list(notices),  # noqa: S608
+            f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = ANY (:ids) ORDER BY id",  # noqa: S608
+            ids=list(notices),
         )
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
