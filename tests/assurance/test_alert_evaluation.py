@@ -441,7 +441,9 @@ async def test_an_alert_is_raised_shown_acknowledged_and_closed_over_the_api(api
     assert (await api("POST", f"{path}/close", {"closed_as": "maybe"})).status in (400, 422)
     assert (await api("POST", f"{path}/close", {"closed_as": "true"})).json()["state"] == "closed"
     shown = (await api("GET", path)).json()
-    assert [each["what"] for each in shown["timeline"]] == ["fired", "acknowledged", "resolved", "closed"]
+    assert [each["what"] for each in shown["timeline"]] == [
+        "fired", "raised", "raised", "acknowledged", "resolved", "closed",
+    ]  # fmt: skip
     listed = (await api("GET", "/alerts?state=closed&severity=P0&limit=1")).json()
     assert len(listed["items"]) == 1 and listed["next"]
     assert (await api("GET", f"/alerts?cursor={listed['next']}")).json()["items"] == []

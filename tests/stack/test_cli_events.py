@@ -151,7 +151,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "user reset-mfa": (lambda stack, tmp: ["walker"], codes.USER_MFA_RESET),
     "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
     "user unlock": (lambda stack, tmp: ["walker"], codes.USER_UNLOCKED),
-    "alerts raise": (lambda stack, tmp: PAGE, codes.ALERT_FIRED),
+    "alerts raise": (lambda stack, tmp: PAGE, codes.ALERT_RAISED),
     "alerts ack": (lambda stack, tmp: [alert(stack)], codes.ALERT_ACKNOWLEDGED),
     "alerts close": (lambda stack, tmp: [alert(stack), "--as", "false"], codes.ALERT_CLOSED),
     "alerts silence": (lambda stack, tmp: ["service=walk", "--for", "1h", "--reason", "walk"], codes.ALERT_SILENCED),

@@ -405,6 +405,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("kind", "str", "`test`, `drill` or `incident`"),
         _always("alert", "str", "id of the alert that told of it, empty without one"),
     ),
+    codes.ALERT_RAISED: _ALERT,
     codes.ALERT_DRILL_STARTED: _DRILL,
     codes.ALERT_DRILL_ENDED: _DRILL,
     codes.NOTICE_DELIVERED: (

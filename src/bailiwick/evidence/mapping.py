@@ -203,6 +203,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ALERT_SILENCED: _entity("Create", "creation", LOW),
     codes.ALERT_SILENCE_ENDED: _entity("Delete", "deletion"),
     codes.ALERT_HAPPENING: _entity("Create", "creation"),
+    codes.ALERT_RAISED: _finding("Create", MEDIUM),
     codes.ALERT_DRILL_STARTED: _entity("Create", "creation", LOW),
     codes.ALERT_DRILL_ENDED: _entity("Update", "change"),
     codes.NOTICE_DELIVERED: _call("Create", "info"),

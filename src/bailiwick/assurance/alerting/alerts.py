@@ -488,7 +488,10 @@ class AlertDesk:
         if lacking:
             raise BailiwickError(f"The alert lacks {', '.join(lacking)}.", reason="alert_incomplete", missing=lacking)
         async with self._database.begin() as tx:
-            return await self.open(tx, context, raised, Opening(source="manual"))
+            alert = await self.open(tx, context, raised, Opening(source="manual"))
+            await add_entry(tx, alert.id, self._clock.now(), "raised", by, alert.summary)
+            await self._record(tx, codes.ALERT_RAISED, context, alert)
+            return alert
 
     # --- what they share
 

@@ -27,7 +27,7 @@ MOST_BYTES = 1 << 20
 MOST_ALERTS = 1000
 ECHO = timedelta(minutes=2)
 """Alertmanagers of a cluster may send the same turn twice, out of order: for so long after an alert resolved, one
-with the same beginning is an echo. Later it is a new turn, since an alert that comes back after a gap keeps its beginning."""
+with the same beginning is an echo. Later it is a new turn, since what comes back after a gap keeps its beginning."""
 
 OWNER = "monitoring"
 
