@@ -61,6 +61,10 @@ READ_ONLY = {
     "assurance status": "verdicts of probes, none of their evidence",
     "probe list": "verdicts of probes, none of their evidence",
     "probe runs": "verdicts of runs, none of their evidence",
+    "alerts list": "what is wrong, no events",
+    "alerts show": "an alert's own timeline, no events",
+    "alerts figures": "computed from alerts, no events",
+    "notices list": "receipts, no events",
     "user list": "shows accounts",
     "user show": "shows an account",
     "user sessions": "shows an account's sessions",
@@ -108,6 +112,8 @@ THROUGH_OTHERS = {
     "override reject": "calls the API",
     "override execute": "calls the API",
     "override review": "calls the API",
+    "notices retry": "needs a notice that did not arrive; tests/assurance prove its event",
+    "notices test": "needs a channel; tests/assurance prove its event",
     "prepare": "what `up` begins with; leaves its events",
     "serve": "a process of `up`",
     "guard": "a process of `up`",
@@ -224,6 +230,24 @@ def applied(stack: Stack, tmp: Path) -> str:
 def finding(stack: Stack) -> str:
     """The id of the finding that the reconciliation of the walk made."""
     return str(stack.admin("GET", "/api/v1/findings?reconciliation=walk").json["items"][0]["id"])
+PAGE = [
+    "it walks", "--description", "as walks do", "--owner", "uptime", "--service", "walk", "--team", "ops", "--runbook",
+    "none",
+]  # fmt: skip
+
+
+def alert(stack: Stack) -> str:
+    """The id of an alert that is open."""
+    page = {
+        "summary": "it walks", "description": "as walks do", "severity": "P3", "owner": "uptime", "service": "walk",
+        "team": "ops", "runbook": "none",
+    }  # fmt: skip
+    return str(stack.admin("POST", "/api/v1/alerts", page).json["id"])
+
+
+def secret_file(tmp: Path) -> str:
+    (tmp / "secret").write_text("planted-secret-of-the-walk")
+    return str(tmp / "secret")
 
 
 Prepare = Callable[[Stack, Path], list[str]]
@@ -242,6 +266,12 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
     "user unlock": (lambda stack, tmp: ["walker"], codes.USER_UNLOCKED),
     "owners check": (lambda stack, tmp: [], codes.OWNERS_CHECKED),
+    "alerts raise": (lambda stack, tmp: PAGE, codes.ALERT_RAISED),
+    "alerts ack": (lambda stack, tmp: [alert(stack)], codes.ALERT_ACKNOWLEDGED),
+    "alerts close": (lambda stack, tmp: [alert(stack), "--as", "false"], codes.ALERT_CLOSED),
+    "alerts silence": (lambda stack, tmp: ["service=walk", "--for", "1h", "--reason", "walk"], codes.ALERT_SILENCED),
+    "alerts drill": (lambda stack, tmp: ["kill-part", "guard", "--rule", "Walk"], codes.ALERT_DRILL_STARTED),
+    "notices secret": (lambda stack, tmp: ["walk", "--file", secret_file(tmp)], codes.CHANNEL_SECRET_SET),
     "changes": (lambda stack, tmp: [], codes.AUDIT_READ),
     "report orphans": (lambda stack, tmp: [], codes.AUDIT_READ),
     "report access": (lambda stack, tmp: [], codes.AUDIT_READ),

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -86,6 +87,8 @@ _NO_MUTATION = {
     },
     "POST /api/v1/assurance/plan": "compares documents with the book",
     "POST /api/v1/assurance/apply": "leaves assurance.document.changed (tests/assurance: it needs a plan)",
+    "POST /api/v1/notices/channels/{channel}/test": "needs a channel; tests/assurance prove its event",
+    "POST /api/v1/notices/{notice_id}/retry": "needs a notice that did not arrive; tests/assurance prove its event",
     "POST /api/v1/policies/test": "evaluates an admitted policy",
     "POST /api/v1/authz/evaluate": "decides",
     "POST /api/v1/identity-providers/{name}/test": "tries it; leaves idp.tested",
@@ -164,8 +167,33 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
     revoked = stack.token_for("pay-agent", "pay")
     directory = {"urls": ["ldaps://directory.invalid"], "base_dn": "dc=example,dc=com"}
     provider = {"name": "walk", "kind": "ldap", "options": directory}
+    page = {
+        "summary": "it walks", "description": "as walks do", "severity": "P3", "owner": "uptime", "service": "walk",
+        "team": "ops", "runbook": "none",
+    }  # fmt: skip
+    one, other = (stack.admin("POST", "/api/v1/alerts", page).json["id"] for _ in range(2))
+    silence = {
+        "matchers": ["service=walk"],
+        "ends_at": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}",
+        "reason": "x",
+    }
+    silenced = stack.admin("POST", "/api/v1/alerts/silences", silence).json["id"]
+    fired = {"status": "firing", "labels": {"alertname": "Walk"}, "startsAt": "2026-01-05T09:00:00Z"}
+    payload = {"version": "4", "groupKey": "walk", "status": "firing", "alerts": [fired]}
+    happened = {"kind": "test", "reference": "walk", "began_at": "2026-01-05T09:00:00Z"}
+    drill = {"fault": "kill-part", "target": "guard", "rule": "WalkRule"}
     sink = {"name": "walk", "kind": "otlp", "options": {"url": "https://collector.invalid"}, "secrets": {}}
     return {
+        "POST /api/v1/alerts": ("/api/v1/alerts", page, {}),
+        "POST /api/v1/alerts/{alert_id}/ack": (f"/api/v1/alerts/{one}/ack", {}, {}),
+        "POST /api/v1/alerts/{alert_id}/close": (f"/api/v1/alerts/{other}/close", {"closed_as": "false"}, {}),
+        "POST /api/v1/alerts/silences": ("/api/v1/alerts/silences", silence, {}),
+        "DELETE /api/v1/alerts/silences/{silence_id}": (f"/api/v1/alerts/silences/{silenced}", None, {}),
+        "POST /api/v1/alerts/alertmanager": ("/api/v1/alerts/alertmanager", payload, {}),
+        "POST /api/v1/alerts/happenings": ("/api/v1/alerts/happenings", happened, {}),
+        "POST /api/v1/alerts/drills": ("/api/v1/alerts/drills", drill, {}),
+        "PUT /api/v1/notices/secrets/{name}": ("/api/v1/notices/secrets/walk", {"value": "planted"}, {}),
+        "DELETE /api/v1/notices/secrets/{name}": ("/api/v1/notices/secrets/walk", None, {}),
         "POST /api/v1/users": ("/api/v1/users", user, {}),
         "PUT /api/v1/checkpoints/go-live/{platform}": (
             "/api/v1/checkpoints/go-live/walk",

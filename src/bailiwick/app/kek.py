@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bailiwick.assurance.notices.channels import secret_aad as channel_secret_aad
 from bailiwick.assurance.secrets import key_aad as fingerprint_aad
 from bailiwick.authority.revocation import Revocations
 from bailiwick.evidence import codes
@@ -42,6 +43,9 @@ SEALED: tuple[SealedColumn, ...] = (
     SealedColumn("credentials", ("zone", "id"), "sealed", lambda row: credential_aad(row["zone"], row["id"])),
     SealedColumn("siem_sinks", ("zone", "id"), "sealed", lambda row: sink_aad(row["zone"], row["id"])),
     SealedColumn("identity_providers", ("zone", "id"), "sealed", lambda row: provider_aad(row["zone"], row["id"])),
+    SealedColumn(
+        "channel_secrets", ("zone", "name"), "sealed", lambda row: channel_secret_aad(row["zone"], row["name"])
+    ),
     SealedColumn("factors", ("id",), "secret_sealed", lambda row: factor_aad(row["id"])),
     SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
     SealedColumn("fingerprint_keys", ("zone",), "sealed", lambda row: fingerprint_aad(row["zone"])),

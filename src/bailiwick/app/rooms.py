@@ -128,6 +128,8 @@ class Rooms:
             self.policies,
         ):
             holder.replace_sealer(sealer)
+        for replace in self.assurance.house.on_sealer:
+            replace(sealer)
 
 
 def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits) -> Rooms:

@@ -88,6 +88,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     )
     witnessing = witnesses(base)
     assurance = build_assurance(base, archive.quorum, EvidenceRecords(base.clock, base.recorder))
+    state.on_sealer.extend(assurance.house.on_sealer)
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     definitions = [

@@ -36,6 +36,8 @@ COMMANDS: dict[str, Entry] = {
     "slo": Entry("bailiwick.cli.slo:app", "Show service levels and their error budgets; report on them."),
     "capacity": Entry("bailiwick.cli.capacity:app", "Show what resources use, and when they meet their limits."),
     "kpi": Entry("bailiwick.cli.kpi:app", "Build and show the key figures of a month."),
+    "alerts": Entry("bailiwick.cli.alerts:app", "Show what is wrong and who looks at it; page, silence, drill."),
+    "notices": Entry("bailiwick.cli.notices:app", "Show what was sent and what did not arrive; try a channel."),
     "siem": Entry("bailiwick.cli.siem:app", "Show where evidence is sent; drain, replay, make sinks."),
     "idp": Entry("bailiwick.cli.idp:app", "Walk through a sign-in by an identity provider."),
     "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),

@@ -68,6 +68,17 @@ _TASK = (
     _always("owner", "str", "who it is for: an activity, a role or a person"),
     _always("severity", "str", "`P0` to `P3`"),
 )
+_ALERT = (
+    _always("key", "str", "what makes two alerts the same one"),
+    _always("rule", "str", "what noticed it"),
+    _always("severity", "str", "`P0` to `P3`"),
+    _always("source", "str", "`part`, `rule`, `alertmanager` or `manual`"),
+)
+_DRILL = (
+    _always("fault", "str", "what was broken on purpose"),
+    _always("target", "str", "in what"),
+    _always("rule", "str", "rule whose alert had to come"),
+)
 _SHA256 = _always("sha256", "str", "digest of the uploaded policy and its data")
 _VERSION = _always("version", "int", "version of the policy")
 _WAIVER = (
@@ -438,6 +449,43 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("outcome", "str", "what came of it"),
     ),
     # --- 72xx assurance: alerts, notices, escalation
+    codes.ALERT_PENDING: _ALERT,
+    codes.ALERT_FIRED: _ALERT,
+    codes.ALERT_ACKNOWLEDGED: _ALERT,
+    codes.ALERT_RESOLVED: _ALERT,
+    codes.ALERT_CLOSED: (
+        _always("key", "str", "what makes two alerts the same one"),
+        _always("closed_as", "str", "`true`, `false` or `duplicate`"),
+    ),
+    codes.ALERT_ESCALATED: (
+        _always("level", "str", "who was called: `primary`, `secondary`, `lead`, `manager` or `management`"),
+        _always("person", "str", "user name of who was called, empty where nobody was there"),
+    ),
+    codes.ALERT_SILENCED: (
+        _always("matchers", "list[str]", "conditions on labels, all of which an alert meets"),
+        _always("ends_at", "str", "when the silence ends"),
+    ),
+    codes.ALERT_SILENCE_ENDED: (),
+    codes.ALERT_HAPPENING: (
+        _always("kind", "str", "`test`, `drill` or `incident`"),
+        _always("alert", "str", "id of the alert that told of it, empty without one"),
+    ),
+    codes.ALERT_RAISED: _ALERT,
+    codes.ALERT_DRILL_STARTED: _DRILL,
+    codes.ALERT_DRILL_ENDED: _DRILL,
+    codes.NOTICE_DELIVERED: (
+        _always("channel", "str", "name of the channel"),
+        _always("attempts", "int", "how many attempts it took"),
+        _always("latency_ms", "int", "milliseconds from the notice to its receipt"),
+    ),
+    codes.NOTICE_DEAD: (
+        _always("channel", "str", "name of the channel, empty where the notice was for nobody"),
+        _always("told", "str", "why nothing more is tried"),
+    ),
+    codes.NOTICE_RETRIED: (_always("deliveries", "int", "how many deliveries are tried again"),),
+    codes.CHANNEL_TESTED: (_always("notice", "str", "beginning of the key of the notice that was sent"),),
+    codes.CHANNEL_SECRET_SET: (),
+    codes.CHANNEL_SECRET_REMOVED: (),
     # --- 73xx assurance: rhythm, checkpoints, registers
     codes.RHYTHM_MOVED: (
         _always("ceremony", "str", "name of the ceremony"),

@@ -57,6 +57,9 @@ REASONS: dict[str, Reason] = {
     # --- assurance: owners, on-call, tasks
     "nobody_answers": Reason(422, "The owner named is a placeholder, unknown, or leads to no active person."),
     # --- assurance: alerts, notices, escalation
+    "alert_incomplete": Reason(422, "The alert lacks a label or annotation that every alert has to have."),
+    "silence_too_long": Reason(422, "A silence ends within seven days."),
+    "drill_refused": Reason(409, "The drill would prove nothing, or its target must not be broken."),
     # --- assurance: rhythm, checkpoints, registers
     "window_not_over": Reason(409, "What is asked for has not ended yet; nothing is reported of the future."),
     "quorum_missing": Reason(409, "Somebody in each required role must have been there; `missing` names the roles."),

@@ -37,6 +37,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # edges at the seeds' objectives (0.1, 0.2, 0.5 s) so that a quantile against them needs no interpolation
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.5, 5.0, 10.0)
 DECISION_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5)
+NOTICE_SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 REVOCATION_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 FSYNC_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
@@ -158,6 +159,7 @@ class Metrics:
         self._authority()
         self._evidence()
         self._siem()
+        self._alerting()
         self._surroundings()
 
     def _requests(self) -> None:
@@ -284,6 +286,23 @@ class Metrics:
         )
         self.siem_dead_letters = self._gauge(
             "bailiwick_siem_dead_letters", "Events a sink refused for good", labels=sink
+        )
+
+    def _alerting(self) -> None:
+        self.alerts_open = self._gauge("bailiwick_alerts_open", "Alerts that are open", labels=("severity",))
+        for severity in ("P0", "P1", "P2", "P3"):
+            self.alerts_open.labels(severity)
+        self.notices_undelivered = self._gauge(
+            "bailiwick_notices_undelivered", "Deliveries of notices by their state", labels=("state",)
+        )
+        self.notices_oldest_seconds = self._gauge(
+            "bailiwick_notices_oldest_seconds", "Age of the oldest notice that waits to be delivered"
+        )
+        self.notice_deliveries = self._counter(
+            "bailiwick_notice_deliveries_total", "What became of attempts to deliver notices", ("way", "outcome")
+        )
+        self.notice_seconds = self._histogram(
+            "bailiwick_notice_delivery_duration_seconds", "Time from a notice to its receipt", NOTICE_SECONDS
         )
 
     def _surroundings(self) -> None:

@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """What a command that found it ends with: 0 pass, 1 fail, 3 nothing to judge by."""
+        """What a command that found it ends with: 0 pass, 1 fail (also stale, or not to be made), 3 nothing to judge by."""
         return _EXIT[self]
 
 
@@ -36,7 +36,7 @@ _EXIT = {
     Verdict.FAIL: 1,
     Verdict.ERROR: 1,
     Verdict.NO_DATA: 3,
-    Verdict.STALE: 3,
+    Verdict.STALE: 1,
     Verdict.NOT_DUE: 3,
 }
 _WORST_FIRST = (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA, Verdict.STALE, Verdict.NOT_DUE, Verdict.PASS)

@@ -1,0 +1,1 @@
+"""Messages to people: channels, the routes to them, delivery with receipts."""

@@ -1,0 +1,204 @@
+"""Channels: by which ways people are reached, as documents that name their secrets and never hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from bailiwick.assurance.book import Book, Kind
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.crypto import Sealer
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.errors import InvalidRequest, NotFound
+from bailiwick.kernel.fields import EMAIL_PATTERN, NAME_PATTERN, Body, Line, Name, matches
+
+MOST_SECRET = 4096
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s\x00-\x1f@#]{1,500}$", max_length=512)]
+Host = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?)?$", max_length=253)]
+Address = Annotated[str, StringConstraints(pattern=EMAIL_PATTERN, max_length=254)]
+
+
+class Storm(Body):
+    """More than ``most`` new alerts within ``within_s`` seconds are told as one."""
+
+    most: Annotated[int, Field(ge=1, le=10_000)] = 20
+    within_s: Annotated[int, Field(ge=1, le=86_400)] = 60
+
+
+class Email(Body):
+    """A mail server. ``host`` empty: not set up yet. ``to``: who gets what is sent to the channel itself.
+
+    ``for_people``: messages to persons and roles go by it. Without TLS only to a server on this machine.
+    """
+
+    host: Host = ""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    username: Line = ""
+    sender: Address = "bailiwick@localhost"
+    to: Annotated[list[Address], Field(max_length=50)] = Field(default_factory=list)
+    for_people: bool = False
+    ca: Annotated[str, StringConstraints(max_length=64_000)] = ""
+
+
+class Slack(Body):
+    """An incoming webhook as Slack, Mattermost and Rocket.Chat have it. Its address is the secret."""
+
+    ca: Annotated[str, StringConstraints(max_length=64_000)] = ""
+
+
+class PagerDuty(Body):
+    """PagerDuty's Events API v2. The routing key is the secret."""
+
+    url: Url = "https://events.pagerduty.com/v2/enqueue"
+    ca: Annotated[str, StringConstraints(max_length=64_000)] = ""
+
+
+class ChannelSpec(Body):
+    """One way to reach people: exactly one of ``email``, ``slack`` and ``pagerduty``.
+
+    ``secret`` names what `notices secret` holds. After ``fallback_after`` failures, or a refusal, ``fallback`` is told
+    too; after ``give_up_after`` attempts nothing more is tried and the notice is dead.
+    """
+
+    email: Email | None = None
+    slack: Slack | None = None
+    pagerduty: PagerDuty | None = None
+    secret: Name | None = None
+    fallback: Name | None = None
+    fallback_after: Annotated[int, Field(ge=1, le=20)] = 3
+    give_up_after: Annotated[int, Field(ge=1, le=50)] = 8
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    storm: Storm = Field(default_factory=Storm)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ChannelSpec:
+        if sum(each is not None for each in (self.email, self.slack, self.pagerduty)) != 1:
+            raise ValueError("a channel is exactly one of email, slack and pagerduty")
+        if self.email is None and self.secret is None:
+            raise ValueError("slack and pagerduty need the name of a secret")
+        if self.email is not None and self.email.username and self.secret is None:
+            raise ValueError("a mail server with a user name needs the name of a secret")
+        return self
+
+    @field_validator("secret", "fallback")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None and not matches(NAME_PATTERN, value):
+            raise ValueError("is no name")
+        return value
+
+    @property
+    def way(self) -> Literal["email", "slack", "pagerduty"]:
+        """Which of the three it is."""
+        return "email" if self.email is not None else "slack" if self.slack is not None else "pagerduty"
+
+
+def _check(book: Book) -> Iterable[str]:
+    channels = book.of(CHANNEL)
+    for name, spec in channels.items():
+        if spec.fallback == name:
+            yield f"Channel {name}: it cannot be its own fallback"
+        elif spec.fallback is not None and spec.fallback not in channels:
+            yield f"Channel {name}: there is no channel {spec.fallback!r} to fall back on"
+    if sum(1 for spec in channels.values() if spec.email is not None and spec.email.for_people) > 1:
+        yield "Channel: messages to people go by one channel; several have for_people"
+
+
+CHANNEL = Kind("Channel", ChannelSpec, check=_check)
+
+
+def channel_for_people(channels: dict[str, ChannelSpec]) -> str | None:
+    """The name of the channel by which persons get messages; None without one."""
+    return next((name for name, spec in channels.items() if spec.email is not None and spec.email.for_people), None)
+
+
+# ---------------------------------------------------------------------- secrets
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSecret:
+    """What may be told of a secret."""
+
+    name: str
+    set_at: datetime
+    set_by: str
+    version: int
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def secret_aad(zone: str, name: str) -> bytes:
+    """What a channel's sealed secret is bound to."""
+    return f"channel-secret/{zone}/{name}".encode()
+
+
+class ChannelSecrets:
+    """Takes the secrets of channels in; gives them to delivery only."""
+
+    def __init__(self, database: Database, clock: Clock, recorder: Recorder, sealer: Sealer) -> None:
+        self._database = database
+        self._clock = clock
+        self._recorder = recorder
+        self._sealer = sealer
+
+    def replace_sealer(self, sealer: Sealer) -> None:
+        """Use the KEKs as they are after a rotation."""
+        self._sealer = sealer
+
+    async def put(self, context: Context, name: str, value: str, *, by: str) -> KeptSecret:
+        """Set or replace a secret. Raises ``invalid_request`` for one that no protocol could send."""
+        if not value or len(value) > MOST_SECRET or not value.isprintable() or value != value.strip():
+            raise InvalidRequest(f"A secret is 1 to {MOST_SECRET} printable characters without space around them.")
+        if not matches(NAME_PATTERN, name):
+            raise InvalidRequest("A secret's name begins with a letter or digit and holds letters, digits, . _ and -.")
+        async with self._database.begin() as tx:
+            await tx.run(
+                "INSERT INTO channel_secrets (zone, name, sealed, set_at, set_by) VALUES (:zone, :name, :sealed, :now,"
+                " :by) ON CONFLICT (zone, name) DO UPDATE SET sealed = EXCLUDED.sealed, set_at = EXCLUDED.set_at,"
+                " set_by = EXCLUDED.set_by, version = channel_secrets.version + 1",
+                zone=context.zone,
+                name=name,
+                sealed=self._sealer.seal(value.encode(), secret_aad(context.zone, name)),
+                now=self._clock.now(),
+                by=by,
+            )
+            await self._recorder.record(
+                tx, codes.CHANNEL_SECRET_SET, "success", context, subject=Subject(id=name, type="channel-secret")
+            )
+            return next(each for each in await self.list(tx, context.zone) if each.name == name)
+
+    async def remove(self, context: Context, name: str) -> None:
+        """Forget a secret. Raises :class:`NotFound`."""
+        async with self._database.begin() as tx:
+            gone = await tx.run(
+                "DELETE FROM channel_secrets WHERE zone = :zone AND name = :name", zone=context.zone, name=name
+            )
+            if not gone:
+                raise NotFound("There is no secret by that name.")
+            await self._recorder.record(
+                tx, codes.CHANNEL_SECRET_REMOVED, "success", context, subject=Subject(id=name, type="channel-secret")
+            )
+
+    async def list(self, tx: Transaction, zone: str) -> list[KeptSecret]:
+        """Which there are, without what they are."""
+        rows = await tx.all(
+            "SELECT name, set_at, set_by, version FROM channel_secrets WHERE zone = :zone ORDER BY name", zone=zone
+        )
+        return [KeptSecret(**row) for row in rows]
+
+    async def read(self, tx: Transaction, zone: str, name: str) -> str | None:
+        """The secret, for delivery; None where none was set. Raises :class:`~bailiwick.kernel.crypto.SealError`."""
+        sealed = await tx.value(
+            "SELECT sealed FROM channel_secrets WHERE zone = :zone AND name = :name", zone=zone, name=name
+        )
+        return self._sealer.open(bytes(sealed), secret_aad(zone, name)).decode() if sealed is not None else None
