@@ -63,6 +63,7 @@ class Desk:
             return ["127.0.0.1"]
 
         people = stage.people
+
         async def conninfo(dsn: str) -> str:
             return stage.people.owner.url.replace("postgresql+psycopg", "postgresql") if "example" in dsn else dsn
 
@@ -72,7 +73,9 @@ class Desk:
             environment="production", operations_of=self.externals.of,
         )  # fmt: skip
         switch = GatewaySwitch(stage.clock, stage.ids, stage.recorder)
-        self.watch = OverrideWatch(stage.database, stage.clock, stage.recorder, self.overrides, stage.heard, stage.heard)
+        self.watch = OverrideWatch(
+            stage.database, stage.clock, stage.recorder, self.overrides, stage.heard, stage.heard
+        )
         stage.serve(routes(stage.database, stage.books, self.overrides, switch))
 
     async def open(self, spec: str) -> Desk:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
 from bailiwick.identity.arrivals import RANK
 from bailiwick.identity.arrivals import highest as highest_of_arrival
+
 from bailiwick.identity.directories import LdapOptions
 from bailiwick.identity.standing import highest
 from bailiwick.kernel.permissions import OWNER_ROLES

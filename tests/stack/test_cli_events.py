@@ -186,6 +186,8 @@ def book_with_one_more(stack: Stack, tmp: Path) -> str:
         kept = {name: each[name] for name in ("apiVersion", "kind", "metadata", "spec")}
         (folder / f"{number}.yaml").write_text(json.dumps(kept))
     return str(folder)
+
+
 _BOOK = """
 apiVersion: bailiwick/v1
 kind: Connection
@@ -230,6 +232,8 @@ def applied(stack: Stack, tmp: Path) -> str:
 def finding(stack: Stack) -> str:
     """The id of the finding that the reconciliation of the walk made."""
     return str(stack.admin("GET", "/api/v1/findings?reconciliation=walk").json["items"][0]["id"])
+
+
 PAGE = [
     "it walks", "--description", "as walks do", "--owner", "uptime", "--service", "walk", "--team", "ops", "--runbook",
     "none",

@@ -7,7 +7,6 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any

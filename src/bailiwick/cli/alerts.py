@@ -13,8 +13,8 @@ from bailiwick.cli.options import DataDir, small_app
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from bailiwick.app.assurance import House
     from bailiwick.app.assurance.alerts import Alerting
+    from bailiwick.app.assurance.house import House
     from bailiwick.evidence.events import Context
 
 app = small_app()

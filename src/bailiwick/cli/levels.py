@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bailiwick.cli.ledger import on_database
+from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bailiwick.app.assurance.house import House
     from bailiwick.app.assurance.slo import Services
     from bailiwick.assurance.reports import Made
     from bailiwick.evidence.events import Context
@@ -48,52 +49,15 @@ class Desk:
 def at_desk(data_dir: Path | None, zone: str, run: Callable[[Desk], Awaitable[int]]) -> int:
     """Run with the services of the installation; the exit code. Refusals of the services end the command."""
 
-    async def work(database: Database) -> int:
-        from prometheus_client import CollectorRegistry
+    async def work(house: House, context: Context) -> int:
+        from bailiwick.app.assurance.slo import services_of
 
-        from bailiwick.app.assurance.slo import KINDS, services
-        from bailiwick.app.assurance.unheard import Unheard
-        from bailiwick.app.siem import reach_of
-        from bailiwick.assurance.books import Books
-        from bailiwick.cli.failure import FAILED, CommandFailed
-        from bailiwick.cli.local import clock_of
-        from bailiwick.cli.options import layout_of
-        from bailiwick.cli.recorded import by_operator
-        from bailiwick.evidence.approvals import recorder_note
-        from bailiwick.identity.holders import holders
-        from bailiwick.inventory.resolver import Resolver
-        from bailiwick.kernel.errors import BailiwickError, Unavailable
-        from bailiwick.kernel.ids import Ids
-        from bailiwick.kernel.metrics import Metrics
-        from bailiwick.kernel.quorum import Quorum
-        from bailiwick.kernel.settings import Settings
+        base = house.base
+        # the metrics of all processes cannot be seen from here
+        desk = Desk(base.database, services_of(house, own=None), context, base.clock, context.actor.user)
+        return await run(desk)
 
-        layout = layout_of(data_dir)
-        clock, ids, unheard = clock_of(layout), Ids(), Unheard()
-        recorder, context = by_operator(zone)
-        settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
-        quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [])
-        made = services(
-            database,
-            clock,
-            ids,
-            recorder,
-            Books(database, clock, recorder, quorum, KINDS),
-            reach_of(Resolver(database, clock, recorder, settings)),
-            layout.data_dir / "figures",
-            unheard,
-            unheard,
-            Metrics(CollectorRegistry()),
-            own=None,
-        )
-        try:
-            return await run(Desk(database, made, context, clock, context.actor.user))
-        except Unavailable:
-            raise
-        except BailiwickError as error:
-            raise CommandFailed(FAILED, f"{error.reason}: {error.detail}") from None
-
-    return on_database(data_dir, work)
+    return in_room(data_dir, zone, work)
 
 
 def table(*columns: str, right: Sequence[int] = ()) -> Table:

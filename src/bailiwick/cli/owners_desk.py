@@ -9,19 +9,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed
-from bailiwick.cli.ledger import WIDTH, on_database, printable
-from bailiwick.cli.options import layout_of
+from bailiwick.cli.failure import USAGE, CommandFailed
+from bailiwick.cli.ledger import WIDTH, printable
+from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
+    from bailiwick.app.assurance.house import House
     from bailiwick.app.assurance.owners import Desk
     from bailiwick.evidence.events import Context
-    from bailiwick.kernel.db import Database, Transaction
+    from bailiwick.kernel.db import Transaction
 
 T = TypeVar("T")
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_WRONG = frozenset({400, 422})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +41,16 @@ class At:
 
 def at_desk(data_dir: Path | None, zone: str, work: Callable[[At], Awaitable[T]]) -> T:
     """What ``work`` answers in a transaction of the installation's database; a refusal ends the command."""
-    from bailiwick.app.assurance import KINDS
-    from bailiwick.app.assurance.owners import desk_of_command
-    from bailiwick.cli.local import clock_of
-    from bailiwick.cli.recorded import by_operator
-    from bailiwick.kernel.errors import BailiwickError
 
-    recorder, context = by_operator(zone)
-    clock = clock_of(layout_of(data_dir))
-    answered: list[T] = []
+    async def run(house: House, context: Context) -> T:
+        from bailiwick.app.assurance.owners import desk_of_command
 
-    async def run(database: Database) -> int:
-        desk = desk_of_command(database, clock, recorder, KINDS)
-        async with database.begin() as tx:
-            if not await tx.value("SELECT 1 FROM zones WHERE name = :zone", zone=zone):
-                raise CommandFailed(NO_DATA, f"there is no zone {zone}")
-            answered.append(await work(At(desk, tx, context, clock.now())))
-        return 0
+        base = house.base
+        desk = desk_of_command(base.database, base.clock, base.recorder, tuple(house.books.kinds.values()))
+        async with base.database.begin() as tx:
+            return await work(At(desk, tx, context, base.clock.now()))
 
-    try:
-        on_database(data_dir, run)
-    except BailiwickError as error:
-        code = NO_DATA if error.status == 404 else USAGE if error.status in _WRONG else FAILED
-        raise CommandFailed(code, error.detail) from None
-    return answered[0]
+    return in_room(data_dir, zone, run)
 
 
 def moment(text: str, now: datetime, option: str) -> datetime:

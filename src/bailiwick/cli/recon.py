@@ -10,7 +10,8 @@ import typer
 
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import WIDTH, Json, Zone, as_json, note, printable
-from bailiwick.cli.options import DataDir, existing_layout, small_app
+from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.house import House
@@ -218,54 +219,7 @@ def _move(data_dir: Path | None, zone: str, json_: bool, move: Callable[[Any, Co
 
 def on_house(data_dir: Path | None, zone: str, run: Callable[[House, Context], Awaitable[int]]) -> int:
     """Run with the assurance room on the machine's own database; the exit code."""
-    import asyncio
-
-    from bailiwick.cli.recorded import by_operator
-    from bailiwick.kernel.errors import BailiwickError, Unavailable
-
-    layout = existing_layout(data_dir)
-    _, context = by_operator(zone)
-
-    async def connected() -> int:
-        from prometheus_client import CollectorRegistry
-
-        from bailiwick.app.archive import build_archive
-        from bailiwick.app.assurance import build_assurance
-        from bailiwick.app.foundations import Foundations, kek_file
-        from bailiwick.cli.local import clock_of, database_url
-        from bailiwick.evidence.events import Recorder
-        from bailiwick.evidence.evidence_records import EvidenceRecords
-        from bailiwick.kernel.db import Database
-        from bailiwick.kernel.ids import Ids
-        from bailiwick.kernel.metrics import Metrics
-        from bailiwick.kernel.settings import Settings
-
-        settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
-        url, clock, ids = database_url(layout.data_dir), clock_of(layout), Ids()
-        database, recorder = Database(url, pool_size=3), Recorder(clock, ids)
-        try:
-            base = Foundations(
-                settings,
-                layout,
-                clock,
-                ids,
-                kek_file(settings, layout).load(),
-                database,
-                url,
-                recorder,
-                Metrics(CollectorRegistry()),
-            )
-            archive = build_archive(settings, layout, database, clock, ids, recorder)
-            assurance = build_assurance(base, archive.quorum, EvidenceRecords(clock, recorder))
-            return await run(assurance.house, context)
-        except Unavailable:
-            raise CommandFailed(FAILED, "the database does not answer; is the installation running?") from None
-        except BailiwickError as error:
-            raise CommandFailed(USAGE if error.status in (400, 404, 422) else FAILED, error.detail) from None
-        finally:
-            await database.close()
-
-    return asyncio.run(connected())
+    return in_room(data_dir, zone, run)
 
 
 def printable_lines(text: str) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from bailiwick.cli.failure import NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, as_json, note, printable
-from bailiwick.cli.options import DataDir, existing_layout, small_app
+from bailiwick.cli.options import DataDir, small_app
 
 if TYPE_CHECKING:
     from bailiwick.assurance.secrets import SecretInventory
@@ -169,27 +169,19 @@ def _at(data_dir: Path | None, zone: str, work: Any) -> int:
 
     async def run(desk: Desk) -> int:
         from bailiwick.app.assurance.secrets import local_of
-        from bailiwick.app.assurance.unheard import Unheard
-        from bailiwick.app.foundations import kek_file
         from bailiwick.assurance.secrets import SecretInventory
-        from bailiwick.assurance.waivers import WaiverRegister
-        from bailiwick.kernel.settings import Settings
 
-        layout = existing_layout(data_dir)
-        settings, unheard = Settings(data_dir=layout.data_dir), Unheard()  # type: ignore[call-arg]  # the rest is from the environment
-        register = WaiverRegister(
-            desk.database, desk.clock, desk.ids, desk.recorder, desk.quorum, desk.books, desk.records
-        )
+        house, base = desk.house, desk.house.base
         inventory = SecretInventory(
             desk.clock,
             desk.recorder,
             desk.books,
-            register,
-            unheard,
-            unheard,
-            environment=_environment(layout.settings_file),
-            sealer=lambda: kek_file(settings, layout).load(),
-            local=local_of(settings, layout),
+            house.waivers,
+            house.notices,
+            house.alerts,
+            environment=_environment(base.layout.settings_file),
+            sealer=lambda: base.sealer,
+            local=local_of(base.settings, base.layout),
         )
         return int(await work(desk, inventory))
 

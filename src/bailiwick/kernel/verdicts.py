@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """What a command that found it ends with: 0 pass, 1 fail (also stale, or not to be made), 3 nothing to judge by."""
+        """What a command that found it ends with: 0 pass, 1 fail, stale or not to be made, 3 nothing to judge by."""
         return _EXIT[self]
 
 

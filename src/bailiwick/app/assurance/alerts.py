@@ -8,10 +8,10 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import structlog
 
+from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.alerting.alerts import ALERT, AlertDesk
 from bailiwick.assurance.alerting.dispatch import Dispatcher
@@ -32,9 +32,6 @@ from bailiwick.kernel.jobs import Handler, JobDefinition
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.severity import Severity
-
-if TYPE_CHECKING:
-    from bailiwick.app.assurance import House, Part
 
 KINDS = (CHANNEL, ROUTE, ALERT_RULE)
 
@@ -113,7 +110,6 @@ def services(house: House) -> Alerting:
 
 def build(house: House) -> Part:
     """The part: routes for the API; for the work role a job a rule, a watch over the loop, and the loop."""
-    from bailiwick.app.assurance import Part
     from bailiwick.assurance.alerting import api as alerts_api
     from bailiwick.assurance.notices import api as notices_api
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from bailiwick import __version__
+from bailiwick.app.assurance.house import House, Part
 from bailiwick.assurance import tasks_api
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
@@ -36,9 +37,6 @@ from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.severity import Severity
-
-if TYPE_CHECKING:
-    from bailiwick.app.assurance import House, Part
 
 KINDS: tuple[Kind[Any], ...] = (ACTIVITY, CONTACT, ROTA)
 
@@ -75,13 +73,11 @@ def desk_of_command(database: Database, clock: Clock, recorder: Recorder, kinds:
 
 
 def build(house: House) -> Part:
-    """The part; it answers from then on for ``house.owners``, ``house.oncall`` and ``house.tasks``."""
-    from bailiwick.app.assurance import Part
-
+    """The part; it answers from then on for ``house.owners``, ``house.on_call`` and ``house.tasks``."""
     base = house.base
     house.belongings.append(Installation())
     built = desk(base.database, base.clock, base.ids, base.recorder, house.books, house.belongings)
-    house.owners, house.oncall, house.tasks = built.ownership, built.oncall, built.tasks
+    house.owners, house.on_call, house.tasks = built.ownership, built.oncall, built.tasks
     later = _Later(house)
     watch = TaskWatch(base.clock, built.tasks, built.ownership, later, later)
     work = OwnersWork(base.database, base.clock, built, watch, house.records, later, later, base.recorder)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bailiwick import __version__
+from bailiwick.app.assurance.house import House, Part
 from bailiwick.assurance import registers_api
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.checkpoints import api as checkpoints_api
@@ -26,9 +27,6 @@ from bailiwick.assurance.rhythm.minutes import Minutes
 from bailiwick.assurance.rhythm.occurrences import OCCURRENCE
 from bailiwick.evidence.evidence_records import Producer
 from bailiwick.kernel.jobs import JobDefinition
-
-if TYPE_CHECKING:
-    from bailiwick.app.assurance import House, Part
 
 KINDS: tuple[Kind[Any], ...] = (CEREMONY, CHECKPOINT, RISK, ROADMAP_ITEM, REVIEWED_DOCUMENT)
 
@@ -90,8 +88,6 @@ def services(house: House) -> Services:
 
 def build(house: House) -> Part:
     """The part. It stands on those that answer for alerts, notices, owners, tasks and facts."""
-    from bailiwick.app.assurance import Part
-
     made, clock = services(house), house.base.clock
 
     async def keep_rhythm(due_at: datetime) -> dict[str, int]:

@@ -78,10 +78,10 @@ def services(
     )
 
 
-def build(house: House) -> Part:
-    """The part of an installation."""
+def services_of(house: House, *, own: OwnMetrics | None) -> Services:
+    """The same, out of the house."""
     base = house.base
-    made = services(
+    return services(
         base.database,
         base.clock,
         base.ids,
@@ -92,8 +92,14 @@ def build(house: House) -> Part:
         house.alerts,
         house.waivers,
         base.metrics,
-        own=OwnMetrics(base.metrics.collect_text),
+        own=own,
     )
+
+
+def build(house: House) -> Part:
+    """The part of an installation."""
+    base = house.base
+    made = services_of(house, own=OwnMetrics(base.metrics.collect_text))
     return Part(
         routers=(
             level_routes(base.database, made.levels),

@@ -16,7 +16,7 @@ from bailiwick.identity.saml.metadata import MAX_METADATA, IdpMetadata, own_cert
 from bailiwick.identity.saml.refusals import Refused
 from bailiwick.identity.saml.response import Assertion
 from bailiwick.identity.saml.signature import SigningKey
-from bailiwick.identity.standing import RoleName, highest
+from bailiwick.identity.standing import RoleName
 from bailiwick.kernel.fields import Body, Line
 
 TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
