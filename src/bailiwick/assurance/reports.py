@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from bailiwick.assurance.book import canonical
-from bailiwick.assurance.report import html, markdown, pdf
+from bailiwick.assurance.report import html, markdown
 from bailiwick.assurance.report.model import Format, Report, moment
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
@@ -227,6 +227,8 @@ class ReportRegister:
         """The report as a file."""
         shown = self.show(made)
         if form == "pdf":
+            from bailiwick.assurance.report import pdf  # its fonts are 20 MB in every process that never writes one
+
             return pdf.write(shown, made.produced_at)
         return (markdown.write(shown) if form == "md" else html.write(shown)).encode()
 

@@ -270,10 +270,10 @@ class Jobs:
                 self._count(definition.name, "missed")
 
     async def _close(self, tx: Transaction, now: datetime) -> None:
-        for definition in self._jobs.values():
-            too_late = await tx.run(_MISS, job=definition.name, now=now, before=now - definition.grace)
-            if too_late:
-                self._metrics.job_runs.labels(definition.name, "missed").inc(too_late)
+        jobs = list(self._jobs.values())
+        befores = [now - each.grace for each in jobs]
+        for row in await tx.all(_MISS, names=[each.name for each in jobs], befores=befores, now=now):
+            self._count(row["job"], "missed")
         for row in await tx.all(_GIVE_UP, now=now, most=MAX_ATTEMPTS, names=list(self._jobs)):
             log.error("job failed", job=row["job"], cause="every process that ran it ended")
             self._count(row["job"], "failed")
@@ -456,8 +456,10 @@ ON CONFLICT (job) DO UPDATE SET
 """
 
 _MISS = """
-UPDATE job_occurrences SET state = 'missed', finished_at = :now
-WHERE job = :job AND state = 'due' AND attempts = 0 AND due_at < :before
+UPDATE job_occurrences o SET state = 'missed', finished_at = :now
+FROM unnest(cast(:names AS text[]), cast(:befores AS timestamptz[])) AS late (job, before)
+WHERE o.job = late.job AND o.state = 'due' AND o.attempts = 0 AND o.due_at < late.before
+RETURNING o.job
 """
 
 _GIVE_UP = """
