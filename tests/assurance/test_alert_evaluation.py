@@ -206,10 +206,10 @@ async def test_a_verdict_of_a_probe_opens_an_alert_and_only_pass_clears_it(
         rule("r", "sql: DELETE FROM zones, threshold: 1"), rule("r", "sql: 'SELECT 1; SELECT 2', threshold: 1"),
         rule("r", "probe: x, on: [PASS]"), rule("r", "probe: x").replace("team: ops_owner", "team: ''"),
         rule("r", "probe: x").replace("service: pay", "service: ''"), rule("r", "probe: x").replace("docs/pay.md", "''"),
-        route("r", "channels: [nowhere]"), channel("c", "slack: {}"), channel("c", "email: {}, slack: {}, secret: x"),
-        channel("c", "slack: {}, secret: x, fallback: c"), channel("c", "slack: {}, secret: x, fallback: d"),
+        route("r", "channels: [nowhere]"), channel("c", "slack: {}"), channel("c", "email: {}, slack: {}, secret_name: x"),
+        channel("c", "slack: {}, secret_name: x, fallback: c"), channel("c", "slack: {}, secret_name: x, fallback: d"),
         channel("c", "email: {for_people: true}") + channel("d", "email: {for_people: true}"),
-        channel("c", "slack: {}, secret: x")
+        channel("c", "slack: {}, secret_name: x")
         + route("r", "channels: [c], hours: {timezone: Mars/Olympus}"),
     ],
 )  # fmt: skip
@@ -341,7 +341,7 @@ async def test_a_drill_stops_a_job_for_real_and_its_times_are_those_of_alert_and
     stale = "SELECT count(*) FROM job_occurrences WHERE state = 'due' AND job = 'sweep'"
     with web(slack) as chat:
         await alerting.stage.apply(
-            rule("JobStale", f"sql: \"{stale}\", threshold: 0") + channel("chat", "slack: {}, secret: hook")
+            rule("JobStale", f"sql: \"{stale}\", threshold: 0") + channel("chat", "slack: {}, secret_name: hook")
             + route("all", "labels: {service: pay}, channels: [chat], group_wait_s: 0")
         )  # fmt: skip
         context = alerting.stage.context("jane")
@@ -472,7 +472,7 @@ async def test_silences_drills_and_happenings_over_the_api(api: Api, alerting: A
 
 async def test_notices_channels_and_secrets_over_the_api(api: Api, alerting: Alerting) -> None:
     with web(slack) as chat:
-        await alerting.stage.apply(channel("chat", "slack: {}, secret: hook"))
+        await alerting.stage.apply(channel("chat", "slack: {}, secret_name: hook"))
         put = await api("PUT", "/notices/secrets/hook", {"value": f"{chat.url}/services/T0/B0/token"})
         assert (put.status, sorted(put.json())) == (200, ["name", "set_at", "set_by", "version"])
         assert (await api("GET", "/notices/channels")).json()["items"][0]["secret_given"] is True

@@ -117,7 +117,7 @@ async def receipts(alerting: Alerting, notice: str | None = None) -> list[dict[s
 def mail(post: Post, more: str = "", tls: str = "starttls") -> str:
     spec = (
         f"email: {{host: localhost, port: {post.port}, tls: {tls}, username: bw, sender: bailiwick@example.com,"
-        f" ca: {post.ca!r}, for_people: true, to: [ops@example.com]{more}}}, secret: mail-password"
+        f" ca: {post.ca!r}, for_people: true, to: [ops@example.com]{more}}}, secret_name: mail-password"
     ).replace("'", '"')
     return channel("mail", spec)
 
@@ -215,11 +215,11 @@ def pager(incidents: Pager) -> Iterator[Web]:
 
 
 def chat_channel(more: str = "") -> str:
-    return channel("chat", "slack: {}, secret: hook, timeout_s: 2", more)
+    return channel("chat", "slack: {}, secret_name: hook, timeout_s: 2", more)
 
 
 def pager_channel(pager: Web, more: str = "") -> str:
-    return channel("pager", f'pagerduty: {{url: "{pager.url}/v2/enqueue"}}, secret: routing', more)
+    return channel("pager", f'pagerduty: {{url: "{pager.url}/v2/enqueue"}}, secret_name: routing', more)
 
 
 async def test_an_incident_is_triggered_acknowledged_and_resolved_under_one_key(
@@ -302,7 +302,7 @@ async def test_what_fails_is_tried_again_as_late_as_it_was_asked(alerting: Alert
 
 
 async def test_no_answer_in_time_is_tried_again(alerting: Alerting, chat: Web) -> None:
-    await alerting.stage.apply(channel("chat", "slack: {}, secret: hook, timeout_s: 0.2"))
+    await alerting.stage.apply(channel("chat", "slack: {}, secret_name: hook, timeout_s: 0.2"))
     await keep(alerting, hook=chat.url + HOOK)
     chat.script = [Said(200, b"ok", hang_s=5)]
     await send(alerting, "channel:chat")

@@ -21,7 +21,7 @@ from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
 
-SLACK = channel("chat", "slack: {}, secret: hook")
+SLACK = channel("chat", "slack: {}, secret_name: hook")
 TO_CHAT = route("all", "channels: [chat]")
 
 
@@ -66,7 +66,7 @@ async def test_one_is_open_of_a_key_however_many_processes_fire_it_at_once(alert
 
 
 async def test_what_becomes_worse_is_told_anew_and_never_becomes_better(alerting: Alerting) -> None:
-    await alerting.stage.apply(SLACK + channel("page", "slack: {}, secret: hook") + TO_CHAT
+    await alerting.stage.apply(SLACK + channel("page", "slack: {}, secret_name: hook") + TO_CHAT
                                + route("urgent", "severities: [P0], channels: [page]"))  # fmt: skip
     identifier = await alerting.fire(severity=Severity.P2)
     await alerting.dispatcher.run_once()
@@ -179,7 +179,7 @@ async def test_the_seeds_routes_page_for_p0_and_p1_and_mail_the_rest_in_business
 
 async def test_a_storm_is_told_once(alerting: Alerting) -> None:
     await alerting.stage.apply(
-        channel("chat", "slack: {}, secret: hook, storm: {most: 3, within_s: 3600}")
+        channel("chat", "slack: {}, secret_name: hook, storm: {most: 3, within_s: 3600}")
         + route("all", "channels: [chat], group_by: [name], group_wait_s: 0")
     )
     for number in range(7):

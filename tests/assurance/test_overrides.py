@@ -179,19 +179,6 @@ async def same_person_renamed(desk: Desk) -> tuple[tuple[int, Any], int, str]:
     return await desk.approve("kim", asked), 403, "approval_same_person"
 
 
-async def linked_identity(desk: Desk) -> tuple[tuple[int, Any], int, str]:
-    await desk.sql(
-        "INSERT INTO identity_providers (id, zone, name, kind, options, sealed, created_at, updated_at)"
-        " VALUES ('p', 'default', 'corp', 'oidc', '{}', '', now(), now())"
-    )
-    await desk.sql("UPDATE users SET password_hash = NULL, provider = 'corp', subject = 's1' WHERE username = 'kim'")
-    await desk.sql(
-        "INSERT INTO user_identities (zone, provider, subject, username, created_at, last_seen_at)"
-        " VALUES ('default', 'corp', 's1', 'jane', now(), now())"
-    )
-    return await desk.approve("kim", await desk.ask()), 403, "approval_same_person"
-
-
 async def account_made_by_the_maker(desk: Desk) -> tuple[tuple[int, Any], int, str]:
     token = await desk.stage.people.signed_in("jane")
     body = {"username": "puppet", "email": "p@example.com", "role": "admin", "password": "a long pass phrase 1"}
@@ -308,7 +295,7 @@ async def role_of_who_asked(desk: Desk) -> tuple[tuple[int, Any], int, str]:
 
 
 CHEATS: list[Cheat] = [
-    own_request, own_second_account, same_person_renamed, linked_identity, account_made_by_the_maker,
+    own_request, own_second_account, same_person_renamed, account_made_by_the_maker,
     maker_is_the_puppet, own_group_change, api_key, service_account, delegate, changed_payload,
     approved_something_else, moved_target, replay_after_failure, expired, not_approved, checker_lost_his_role,
     checker_is_another_under_the_name, requester_deactivated, requester_changed_his_role, role_of_who_asked,

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from bailiwick.assurance.book import read_text
 from bailiwick.assurance.ports import Task
 from bailiwick.cli.main import app
+from bailiwick.kernel.crypto import KekFile
 from people_fixtures import House
 
 LEVELS = {"primary": {"people": ["ada", "bob"]}}
@@ -45,6 +46,8 @@ class Terminal:
 @pytest.fixture
 async def terminal(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("BAILIWICK_DATABASE_URL", house.database.url)
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    KekFile(tmp_path / "secrets" / "kek").ensure()
     return Terminal(Played(house), tmp_path)
 
 

@@ -38,8 +38,8 @@ CALLERS = {
     "_switch.open": {"assurance/operations.py"},
     "_switch.close": {"assurance/operations.py"},
     "_quorum.execute": {
-        "assurance/books.py", "assurance/overrides.py", "assurance/waivers.py", "evidence/archive/lives.py",
-        "evidence/archive/purge.py",
+        "assurance/books.py", "assurance/checkpoints/golive.py", "assurance/checkpoints/plans.py",
+        "assurance/overrides.py", "assurance/waivers.py", "evidence/archive/lives.py", "evidence/archive/purge.py",
     },
     "_quorum.end": {"assurance/overrides.py"},
 }  # fmt: skip

@@ -50,6 +50,8 @@ class World:
     async def make(cls, url: str, root: Path) -> World:
         """Empty every table the ledger uses and start anew."""
         with psycopg.connect(url, autocommit=True) as connection:
+            # tables that are only added to refuse this otherwise
+            connection.execute("SET session_replication_role = replica")
             connection.execute(
                 "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.cosignatures, ledger.cosigned,"
                 " ledger.dead_letters, ledger.replays, bailiwick.outbox,"
@@ -57,6 +59,7 @@ class World:
                 " bailiwick.spool_positions, bailiwick.decision_inputs, bailiwick.api_requests,"
                 " bailiwick.zones, bailiwick.zone_keys CASCADE"
             )
+            connection.execute("RESET session_replication_role")
             for zone in ZONES:
                 connection.execute("INSERT INTO bailiwick.zones (name, created_at) VALUES (%s, now())", (zone,))
                 add_ledger_key(connection, zone)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from bailiwick.identity.arrivals import RANK
-from bailiwick.identity.arrivals import highest as highest_of_arrival
 
 from bailiwick.identity.directories import LdapOptions
-from bailiwick.identity.standing import highest
+from bailiwick.identity.standing import RANKS, highest
 from bailiwick.kernel.permissions import OWNER_ROLES
 from people_fixtures import House
 
@@ -54,6 +52,6 @@ def test_directories_and_providers_map_to_owner_roles() -> None:
             "roles": {f"cn={role},dc=corp,dc=net": role for role in OWNER_ROLES},
         }
     )
-    assert set(options.role_of_group().values()) == set(OWNER_ROLES) <= set(RANK)
-    assert highest_of_arrival({"viewer", "product_owner", "security_owner"}) == "security_owner"
-    assert highest(["operator", "finance_owner"]) == highest_of_arrival({"operator", "finance_owner"}) == "operator"
+    assert set(options.role_of_group().values()) == set(OWNER_ROLES) <= set(RANKS)
+    assert highest({"viewer", "product_owner", "security_owner"}) == "security_owner"
+    assert highest(["operator", "finance_owner"]) == "operator"

@@ -131,9 +131,11 @@ def test_every_route_that_shows_evidence_leaves_the_event_of_the_look(stack: Sta
     tile = "000" if size >= 256 else f"000.p/{size}"
     kept = stack.admin("POST", "/api/v1/audit/queries", {"name": "walk", "query": {"code": "BW6003"}})
     assert kept.status == 201, kept
+    exported = stack.admin("GET", "/api/v1/audit/export?user=nobody")
+    assert exported.status == 200, exported
     values = {
         "event_id": first["id"],
-        "request_id": looked.headers["x-request-id"],
+        "request_id": exported.headers["x-request-id"],
         "zone": "default",
         "path": tile,
         "query_id": kept.json["id"],

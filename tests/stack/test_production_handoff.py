@@ -54,7 +54,7 @@ def answered(stack: Stack, script: str, **variables: str) -> Any:
 
 def test_health_in_detail(stack: Stack) -> None:
     told = answered(stack, "curl https://api.example.com/health/detailed")
-    assert list(told) == ["status", "version", "timestamp", "services", "metrics"]
+    assert list(told) == ["status", "version", "timestamp", "services", "providers_away", "metrics"]
     assert told["status"] == "healthy"
     assert told["services"] == {"database": "UP", "redis": "DISABLED", "opa": "UP", "consul": "DISABLED"}
     assert {"uptime_seconds", "active_sessions", "total_servers"} <= told["metrics"].keys()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from bailiwick.assurance.book import BadBook, Book, Document, Kind, canonical, check
+from bailiwick.assurance.book import API_VERSION, BadBook, Book, Document, Kind, canonical, check
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel import feed
@@ -117,7 +117,7 @@ class Books:
     async def current(self, tx: Transaction, zone: str) -> Book:
         """What is in force."""
         rows = await tx.all(f"{_SELECT} WHERE zone = :zone AND in_force ORDER BY kind, name", zone=zone)
-        documents = [_document(row) for row in rows if row["kind"] in self.kinds]
+        documents = [self._document(row) for row in rows if row["kind"] in self.kinds]
         return Book(zone, await _revision(tx, zone), {document.key: document for document in documents})
 
     async def read(self, tx: Transaction, zone: str, kind: Kind[S], name: str) -> S | None:
@@ -148,7 +148,7 @@ class Books:
             zone=zone,
             revision=revision,
         )
-        documents = [_document(row) for row in rows if row["kind"] in self.kinds]
+        documents = [self._document(row) for row in rows if row["kind"] in self.kinds]
         return Book(zone, revision, {document.key: document for document in documents})
 
     async def history(self, tx: Transaction, zone: str, kind: str, name: str) -> list[Document]:
@@ -159,7 +159,7 @@ class Books:
             kind=kind,
             name=name,
         )
-        return [_document(row) for row in rows]
+        return [self._document(row) for row in rows]
 
     async def plan(self, zone: str, documents: Sequence[Document]) -> Plan:
         """The difference between what is in force and ``documents``. Raises :class:`BadBook`."""
@@ -231,6 +231,18 @@ class Books:
         await feed.announce(tx, zone, FEED, "1")
         return True
 
+    def _document(self, row: Row) -> Document:
+        kind = self.kinds.get(row["kind"])
+        return Document(
+            row["kind"],
+            row["name"],
+            row["spec"],
+            kind.api_versions[0] if kind is not None else API_VERSION,
+            version=row["version"],
+            applied_at=row["applied_at"],
+            applied_by=row["applied_by"],
+        )
+
     async def _held(
         self, tx: Transaction, context: Context, planned: Plan, by: str, signed_in: bool
     ) -> Approval | None:
@@ -291,17 +303,6 @@ _SELECT = "SELECT kind, name, version, spec, applied_at, applied_by FROM assuran
 async def _revision(tx: Transaction, zone: str) -> int:
     return int(
         await tx.value("SELECT coalesce(max(revision), 0) FROM assurance_documents WHERE zone = :zone", zone=zone)
-    )
-
-
-def _document(row: Row) -> Document:
-    return Document(
-        row["kind"],
-        row["name"],
-        row["spec"],
-        version=row["version"],
-        applied_at=row["applied_at"],
-        applied_by=row["applied_by"],
     )
 
 

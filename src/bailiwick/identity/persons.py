@@ -1,7 +1,8 @@
 """Which accounts are one person: for the two-person rule, which counts people and not accounts.
 
 Two accounts are one person's when anything that names a human being is the same in both: the id, the mail address
-(without what stands behind a ``+``), what a directory calls him, or what an identity provider calls him. Beside that,
+(without what stands behind a ``+``), what a directory calls him, or what an identity provider calls him (who is then
+known to it by one account only, so that this can only come of a restored database). Beside that,
 an account that another one made, gave its role or could have entered (by an invitation, a reset, a changed address)
 may be that other one's tool; for a while the two count as one, whichever of them asks.
 """
@@ -32,8 +33,6 @@ def keys_of(row: Row) -> frozenset[str]:
         found |= {f"mail:{mailbox(row['email'])}"}
     if row["external_id"]:
         found |= {f"external:{row['external_id'].casefold()}"}
-    if row["provider"]:
-        found |= {f"idp:{row['provider']}/{row['subject']}"}
     return frozenset(found | {f"idp:{each}" for each in row["identities"]})
 
 
@@ -85,7 +84,7 @@ class Persons:
 
 
 _ACCOUNTS = """
-SELECT u.id, u.username, u.email, u.external_id, u.provider, u.subject,
+SELECT u.id, u.username, u.email, u.external_id,
   array(SELECT i.provider || '/' || i.subject FROM user_identities i
         WHERE i.zone = u.zone AND i.username = u.username) AS identities
 FROM users u WHERE u.zone = :zone AND u.username = ANY(:names)

@@ -60,8 +60,8 @@ def routes(database: Database, recorder: Recorder, books: Books, outbox: Outbox,
                 "name": name,
                 "way": spec.way,
                 "fallback": spec.fallback,
-                "secret": spec.secret,
-                "secret_given": spec.secret in given if spec.secret is not None else None,
+                "secret_name": spec.secret_name,
+                "secret_given": spec.secret_name in given if spec.secret_name is not None else None,
             }
             for name, spec in book.of(CHANNEL).items()
         ]

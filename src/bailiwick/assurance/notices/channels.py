@@ -64,14 +64,14 @@ class PagerDuty(Body):
 class ChannelSpec(Body):
     """One way to reach people: exactly one of ``email``, ``slack`` and ``pagerduty``.
 
-    ``secret`` names what `notices secret` holds. After ``fallback_after`` failures, or a refusal, ``fallback`` is told
-    too; after ``give_up_after`` attempts nothing more is tried and the notice is dead.
+    ``secret_name`` names what `notices secret` holds. After ``fallback_after`` failures, or a refusal, ``fallback`` is
+    told too; after ``give_up_after`` attempts nothing more is tried and the notice is dead.
     """
 
     email: Email | None = None
     slack: Slack | None = None
     pagerduty: PagerDuty | None = None
-    secret: Name | None = None
+    secret_name: Name | None = None
     fallback: Name | None = None
     fallback_after: Annotated[int, Field(ge=1, le=20)] = 3
     give_up_after: Annotated[int, Field(ge=1, le=50)] = 8
@@ -82,13 +82,13 @@ class ChannelSpec(Body):
     def _one_way(self) -> ChannelSpec:
         if sum(each is not None for each in (self.email, self.slack, self.pagerduty)) != 1:
             raise ValueError("a channel is exactly one of email, slack and pagerduty")
-        if self.email is None and self.secret is None:
+        if self.email is None and self.secret_name is None:
             raise ValueError("slack and pagerduty need the name of a secret")
-        if self.email is not None and self.email.username and self.secret is None:
+        if self.email is not None and self.email.username and self.secret_name is None:
             raise ValueError("a mail server with a user name needs the name of a secret")
         return self
 
-    @field_validator("secret", "fallback")
+    @field_validator("secret_name", "fallback")
     @classmethod
     def _named(cls, value: str | None) -> str | None:
         if value is not None and not matches(NAME_PATTERN, value):

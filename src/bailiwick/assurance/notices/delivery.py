@@ -244,9 +244,9 @@ class Deliveries:
                 assert kept is not None
                 spec = (await self._books.current(tx, delivery.zone)).of(CHANNEL).get(delivery.channel)
                 value, trouble = None, "" if spec is not None else f"there is no channel {delivery.channel} any more"
-                if spec is not None and spec.secret is not None:
+                if spec is not None and spec.secret_name is not None:
                     try:
-                        value = await self._secrets.read(tx, delivery.zone, spec.secret)
+                        value = await self._secrets.read(tx, delivery.zone, spec.secret_name)
                     except SealError as error:
                         trouble = f"the secret of the channel cannot be opened: {error}"
                 found.append(_Claimed(delivery, Kept(**kept), spec, value, trouble, forgiven, holder))

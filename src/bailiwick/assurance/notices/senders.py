@@ -64,10 +64,10 @@ def sender_of(spec: ChannelSpec, secret: str | None, reach: Reach, now: Callable
         if not spec.email.host:
             raise Stop("the channel is not set up: it names no mail server")
         if spec.email.username and secret is None:
-            raise Stop(f"the channel is not set up: the secret {spec.secret} was never given")
+            raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
         return MailSender(spec.email, secret or "", reach, spec.timeout_s)
     if secret is None:
-        raise Stop(f"the channel is not set up: the secret {spec.secret} was never given")
+        raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
     if spec.slack is not None:
         return SlackSender(secret, reach, now, spec.timeout_s, spec.slack.ca)
     assert spec.pagerduty is not None
