@@ -17,6 +17,7 @@ from bailiwick.assurance.capacity import CAPACITY
 from bailiwick.assurance.slo import buckets
 from bailiwick.assurance.slo.levels import levels_of
 from bailiwick.cli.main import app
+from bailiwick.kernel.crypto import KekFile
 from people_fixtures import House
 
 Cli = Callable[..., Result]
@@ -54,6 +55,8 @@ async def stage(house: House) -> Stage:
 def cli(stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("BAILIWICK_DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    KekFile(tmp_path / "secrets" / "kek").ensure()
     return lambda *words: CliRunner().invoke(app, [*words, "--data-dir", str(tmp_path)])
 
 

@@ -341,11 +341,11 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 
 # nothing is sealed yet, waived, overridden or listed as unused, which is no data and no failure
 ENDS = {
-    **dict.fromkeys(("audit archive verify", "waiver list", "override list", "secrets review"), {3}),
-    **dict.fromkeys(("slo report", "kpi build"), {3}),  # nothing was measured yet
+    **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review")},
+    **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "owners check": {1, 3},  # nobody was made an owner yet
     "waiver check": {1},
-    **dict.fromkeys(("recon run", "recon report", "recon findings"), {0, 1, 3}),
+    **{name: {0, 1, 3} for name in ("recon run", "recon report", "recon findings")},
 }
 
 

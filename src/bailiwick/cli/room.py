@@ -42,8 +42,8 @@ def in_room(
         raise CommandFailed(FAILED, "the database does not answer; is the installation running?") from None
     except BailiwickError as error:
         code = NO_DATA if error.status == 404 else USAGE if error.status in {400, 422} else FAILED
-        more = ", ".join(f"{name}: {value}" for name, value in error.extra.items())
-        raise CommandFailed(code, f"{error.reason}: {error.detail}{f' ({more})' if more else ''}") from None
+        more = "".join(f"\n  {name}: {value}" for name, value in error.extra.items())
+        raise CommandFailed(code, f"{error.reason}: {error.detail}{more}") from None
 
 
 async def _work(layout: Layout, zone: str, work: Callable[[House, Context], Awaitable[T]], url: str | None) -> T:
