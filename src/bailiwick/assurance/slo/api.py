@@ -98,7 +98,12 @@ def level_routes(database: Database, levels: Levels) -> APIRouter:
         ]
         return page(items, None)
 
-    @router.get("/rules", summary="The Prometheus rules of the levels in force", response_class=YamlResponse)
+    @router.get(
+        "/rules",
+        summary="The Prometheus rules of the levels in force",
+        response_class=YamlResponse,
+        responses={200: {"content": {YamlResponse.media_type: {"schema": {"type": "object"}}}}},
+    )
     async def rules(request: Request, caller: Reader) -> Response:
         async with database.begin() as tx:
             found = await levels.all(tx, zone_of(request))
