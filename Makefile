@@ -33,6 +33,7 @@ lint: setup ## Style, imports between rooms, and docs that are generated from co
 	"$(BIN)/ruff" format --check -q src verify tests bench tools
 	"$(BIN)/lint-imports"
 	"$(BIN)/python" tools/docs.py --check
+	"$(BIN)/python" tools/alert_rules.py --check
 
 types: setup ## mypy --strict
 	"$(BIN)/mypy"
