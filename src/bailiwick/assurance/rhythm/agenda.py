@@ -8,18 +8,18 @@ from bailiwick.assurance.book import Book, Document
 from bailiwick.assurance.checkpoints.golive import newest_go_lives
 from bailiwick.assurance.rhythm import occurrences as dates
 from bailiwick.assurance.rhythm.ceremonies import CEREMONY, Ceremony, in_force, occurrences
-from bailiwick.assurance.rhythm.rfc5545 import Entry, stamp
 from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.rfc5545 import CalendarEvent, instant
 
 PAST = timedelta(days=31)
 
 
-async def entries(tx: Transaction, zone: str, book: Book, now: datetime, days: int) -> list[Entry]:
+async def entries(tx: Transaction, zone: str, book: Book, now: datetime, days: int) -> list[CalendarEvent]:
     """From a month before the day of ``now`` to ``days`` after it."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     since, until = midnight - PAST, midnight + timedelta(days=days)
     lives = await newest_go_lives(tx, zone)
-    found: dict[tuple[str, datetime], Entry] = {}
+    found: dict[tuple[str, datetime], CalendarEvent] = {}
     for name, ceremony in in_force(book).items():
         document = book.documents[(CEREMONY.name, name)]
         live = lives.get(ceremony.platform)
@@ -31,37 +31,37 @@ async def entries(tx: Transaction, zone: str, book: Book, now: datetime, days: i
         if (each.ceremony, each.starts_at) in found:
             continue
         title = ceremony_now.title if ceremony_now is not None else each.ceremony
-        found[each.ceremony, each.starts_at] = Entry(
+        found[each.ceremony, each.starts_at] = CalendarEvent(
             _uid(zone, each.ceremony, each.starts_at),
-            int(each.made_by.partition("/")[0]),
-            each.created_at,
             each.starts_at,
             each.ends_at,
             title,
+            each.created_at,
             f"State: {each.state}",
-            "ceremony",
+            sequence=int(each.made_by.partition("/")[0]),
+            category="ceremony",
             cancelled=each.state == "cancelled",
         )
     return list(found.values())
 
 
-def _entry(zone: str, name: str, ceremony: Ceremony, document: Document, start: datetime) -> Entry:
+def _entry(zone: str, name: str, ceremony: Ceremony, document: Document, start: datetime) -> CalendarEvent:
     told = [*ceremony.agenda]
     if ceremony.roles:
         told.append(f"Must be there: {', '.join(ceremony.roles)}")
     told.append(f"Answers for it: {ceremony.owner}")
-    return Entry(
+    return CalendarEvent(
         _uid(zone, name, start),
-        document.version,
-        document.applied_at or start,
         start,
         start + timedelta(minutes=ceremony.duration_min),
         ceremony.title,
+        document.applied_at or start,
         "\n".join(told),
-        "ceremony" if ceremony.attended else "automatic",
-        notice_min=ceremony.notice_min,
+        sequence=document.version,
+        category="ceremony" if ceremony.attended else "automatic",
+        alarm_min=ceremony.notice_min,
     )
 
 
 def _uid(zone: str, ceremony: str, start: datetime) -> str:
-    return f"{ceremony}.{stamp(start)}.{zone}@bailiwick"
+    return f"{ceremony}.{instant(start)}.{zone}@bailiwick"

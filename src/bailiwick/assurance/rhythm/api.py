@@ -21,6 +21,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.fields import NAME_PATTERN, UUID_PATTERN, Body, IdPath, Line, NamePath, UserName, after_id
 from bailiwick.kernel.http import Caller, Cursor, Limit, require, zone_of
 from bailiwick.kernel.permissions import Permission
+from bailiwick.kernel.rfc5545 import MEDIA_TYPE
 from bailiwick.kernel.severity import Severity
 
 Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
@@ -30,7 +31,6 @@ OccurrencePath = Annotated[str, Path(pattern=UUID_PATTERN, description="Id of a 
 RecordId = Annotated[str, StringConstraints(pattern=RECORD_PATTERN), Field(description="Id of an evidence record")]
 StateName = Literal["", "scheduled", "pack_built", "held", "done", "signed", "overdue", "missed", "cancelled"]
 CeremonyQuery = Annotated[str, Query(max_length=100, pattern=rf"^$|{NAME_PATTERN}")]
-_CALENDAR = "text/calendar; charset=utf-8"
 
 
 class ActionBody(Body):
@@ -86,7 +86,7 @@ def routes(desk: RhythmDesk, clockwork: Clockwork, minutes: Minutes, actions: Ac
         summary="The dates as iCalendar (RFC 5545), from a month ago on",
         response_class=Response,
         responses={
-            200: {"content": {_CALENDAR: {"schema": {"type": "string"}}}},
+            200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
             304: {"description": "It is the calendar that If-None-Match names"},
         },
     )
@@ -98,7 +98,7 @@ def routes(desk: RhythmDesk, clockwork: Clockwork, minutes: Minutes, actions: Ac
         known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
             return Response(status_code=304, headers=headers)
-        return Response(body, media_type=_CALENDAR, headers=headers)
+        return Response(body, media_type=MEDIA_TYPE, headers=headers)
 
     @router.get("/occurrences", summary="Dated occurrences, newest first")
     async def list_occurrences(

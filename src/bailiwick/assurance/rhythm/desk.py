@@ -14,10 +14,10 @@ from bailiwick.assurance.rhythm import occurrences as dates
 from bailiwick.assurance.rhythm.ceremonies import CEREMONY, Ceremony, in_force, occurrences
 from bailiwick.assurance.rhythm.occurrences import Occurrence, utc
 from bailiwick.assurance.rhythm.packs import Pack
-from bailiwick.assurance.rhythm.rfc5545 import calendar
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import NotFound
+from bailiwick.kernel.rfc5545 import calendar
 
 AHEAD = timedelta(days=400)
 
@@ -107,7 +107,7 @@ class RhythmDesk:
         async with self._database.begin() as tx:
             book = await self._books.current(tx, zone)
             entries = await agenda.entries(tx, zone, book, self._clock.now(), days)
-        body = calendar(f"Bailiwick {zone}", entries)
+        body = calendar(f"Bailiwick {zone}", entries).encode()
         return body, hashlib.sha256(body).hexdigest()
 
 
