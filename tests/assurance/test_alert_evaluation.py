@@ -131,7 +131,7 @@ def test_only_a_value_is_judged(value: float | None, verdict: str) -> None:
 
 async def test_a_condition_has_to_last_before_its_alert_fires(alerting: Alerting, export: Exported) -> None:
     metric = "metric: 'sum(http_requests_total{status=~\"5.*\"}) / sum(http_requests_total)', threshold: 0.05"
-    await alerting.stage.apply(rule("r", metric, ", for_s: 120"))
+    await alerting.stage.apply(rule("r", metric, ", for: 2m"))
     assert await evaluate(alerting) is Verdict.FAIL
     assert await states(alerting) == {"rule/r": "pending"}
     alerting.clock.advance(60)
@@ -219,7 +219,7 @@ async def test_documents_that_make_no_sense_are_refused(alerting: Alerting, text
 
 
 async def test_each_rule_is_a_job_of_its_own(alerting: Alerting) -> None:
-    await alerting.stage.apply(rule("r", "metric: up, threshold: 0, every_s: 30"))
+    await alerting.stage.apply(rule("r", "metric: up, threshold: 0, every: 30s"))
     async with alerting.database.begin() as tx:
         book = await alerting.stage.books.current(tx, "default")
     (job,) = alerting.evaluator.jobs("default", book)
@@ -342,7 +342,7 @@ async def test_a_drill_stops_a_job_for_real_and_its_times_are_those_of_alert_and
     with web(slack) as chat:
         await alerting.stage.apply(
             rule("JobStale", f"sql: \"{stale}\", threshold: 0") + channel("chat", "slack: {}, secret_name: hook")
-            + route("all", "labels: {service: pay}, channels: [chat], group_wait_s: 0")
+            + route("all", "labels: {service: pay}, channels: [chat], group_wait: 0s")
         )  # fmt: skip
         context = alerting.stage.context("jane")
         await alerting.secrets.put(context, "hook", f"{chat.url}/services/T0/B0/token", by="root")

@@ -226,7 +226,7 @@ async def test_an_incident_is_triggered_acknowledged_and_resolved_under_one_key(
     alerting: Alerting, pager: Web, incidents: Pager
 ) -> None:
     await alerting.stage.apply(
-        pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait_s: 0")
+        pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait: 0s")
     )
     await keep(alerting, routing=ROUTING_KEY)
     identifier = await alerting.fire(severity=Severity.P0)
@@ -245,7 +245,7 @@ async def test_an_incident_is_triggered_acknowledged_and_resolved_under_one_key(
 
 async def test_a_resolve_waits_for_its_trigger(alerting: Alerting, pager: Web, incidents: Pager) -> None:
     await alerting.stage.apply(
-        pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait_s: 0")
+        pager_channel(pager) + route("all", "labels: {service: pay}, channels: [pager], group_wait: 0s")
     )
     await keep(alerting, routing=ROUTING_KEY)
     pager.script = [Said(500), Said(503)]

@@ -179,15 +179,15 @@ async def test_the_seeds_routes_page_for_p0_and_p1_and_mail_the_rest_in_business
 
 async def test_a_storm_is_told_once(alerting: Alerting) -> None:
     await alerting.stage.apply(
-        channel("chat", "slack: {}, secret_name: hook, storm: {most: 3, within_s: 3600}")
-        + route("all", "channels: [chat], group_by: [name], group_wait_s: 0")
+        channel("chat", "slack: {}, secret_name: hook, storm: {most: 3, within: 1h}")
+        + route("all", "channels: [chat], group_by: [name], group_wait: 0s")
     )
     for number in range(7):
         labels = {"service": "pay", "team": "ops", "name": str(number)}
         await alerting.fire(f"k{number}", labels=labels)
     await alerting.dispatcher.run_once()
     subjects = [subject for _, _, subject in await alerting.told()]
-    assert subjects == ["[P1] payments are down"] * 3 + ["[P1] more than 3 new alerts within 3600 s"]
+    assert subjects == ["[P1] payments are down"] * 3 + ["[P1] more than 3 new alerts within 1h"]
     assert await alerting.rows("SELECT 1 FROM alert_tellings WHERE done_at IS NULL") == []
 
 

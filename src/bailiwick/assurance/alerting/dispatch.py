@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from bailiwick.assurance.alerting.alerts import Alert, AlertDesk, add_entry, find
 from bailiwick.assurance.alerting.escalation import plan_steps, write_steps
 from bailiwick.assurance.alerting.silences import Silence, Silences, silenced_until
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.durations import span
 from bailiwick.assurance.notices.channels import CHANNEL, ChannelSpec
 from bailiwick.assurance.notices.hours import SEED_HOURS, Hours
 from bailiwick.assurance.notices.notices import Marks, Outbox
@@ -167,7 +168,7 @@ class Dispatcher:
                     channel=way.channel,
                     group=way.group_key,
                 )
-                interval = timedelta(seconds=standing.routes[way.route].group_interval_s)
+                interval = span(standing.routes[way.route].group_interval)
                 due = max(due, told_at + interval) if told_at is not None else due
             await self._insert(tx, alert, way.channel, "fired", way.route, way.group_key, due)
 
@@ -273,7 +274,8 @@ class Dispatcher:
         if spec is None:
             return False
         seconds = int(now.timestamp())
-        since = datetime.fromtimestamp(seconds - seconds % spec.storm.within_s, tz=now.tzinfo)
+        within = int(span(spec.storm.within).total_seconds())
+        since = datetime.fromtimestamp(seconds - seconds % within, tz=now.tzinfo)
         count = await tx.value(
             "INSERT INTO alert_storms (zone, channel, since, alerts) VALUES (:zone, :channel, :since, 1)"
             " ON CONFLICT (zone, channel, since) DO UPDATE SET alerts = alert_storms.alerts + 1 RETURNING alerts",
@@ -289,7 +291,7 @@ class Dispatcher:
             Notice(
                 f"channel:{channel}",
                 f"storm/{channel}/{since.isoformat()}",
-                f"[{alert.severity}] more than {spec.storm.most} new alerts within {spec.storm.within_s} s",
+                f"[{alert.severity}] more than {spec.storm.most} new alerts within {spec.storm.within}",
                 f"They are not told one by one. All of them: {self._link(zone)}/api/v1/alerts?state=firing",
                 alert.severity,
             ),

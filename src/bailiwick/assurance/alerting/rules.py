@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bailiwick.assurance.alerting.alerts import AlertDesk, Opening
 from bailiwick.assurance.alerting.expressions import BadExpression, Expression, Kept, exported, read, select
 from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.durations import Duration, DurationOrZero, span, within
 from bailiwick.assurance.notices.routes import LabelName
 from bailiwick.assurance.ports import Raised, Verdicts
 from bailiwick.evidence.events import Context
@@ -71,8 +72,8 @@ class Labels(Body):
 class AlertRuleSpec(Body):
     """When an alert is opened: exactly one of ``probe``, ``metric`` and ``sql`` is the source.
 
-    The condition is ``value compare threshold`` and has to last ``for_s`` seconds, looked at every ``every_s``. A probe
-    needs neither: every verdict of ``on`` is the condition. ``owner`` is an activity of the RACI.
+    The condition is ``value compare threshold`` and has to last as long as ``for`` says and is looked at ``every`` so
+    often. A probe needs neither value: every verdict of ``on`` is the condition. ``owner`` is an activity of the RACI.
     """
 
     probe: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")] | None = None
@@ -81,14 +82,24 @@ class AlertRuleSpec(Body):
     on: list[Verdict] = Field(default_factory=lambda: [Verdict.FAIL, Verdict.ERROR, Verdict.STALE])
     compare: Comparison = ">"
     threshold: float | None = None
-    for_s: Annotated[int, Field(ge=0, le=7 * 86_400)] = 0
-    every_s: Annotated[int, Field(ge=5, le=86_400)] = 60
+    for_: Annotated[DurationOrZero, Field(alias="for")] = "0s"
+    every: Duration = "1m"
     severity: Severity
     owner: Annotated[Line, Field(min_length=1)]
     runbook: Annotated[Line, Field(min_length=1)]
     summary: Annotated[Line, Field(min_length=1)]
     description: Annotated[Text, Field(min_length=1)]
     labels: Labels
+
+    @field_validator("for_")
+    @classmethod
+    def _not_forever(cls, value: str) -> str:
+        return within(value, "0s", "7d")
+
+    @field_validator("every")
+    @classmethod
+    def _often(cls, value: str) -> str:
+        return within(value, "5s", "1d")
 
     @field_validator("metric")
     @classmethod
@@ -189,9 +200,9 @@ class Evaluator:
             document = book.documents[(ALERT_RULE.name, name)]
             yield JobDefinition(
                 f"alerts:{name}@{zone}",
-                timedelta(seconds=spec.every_s),
+                span(spec.every),
                 self._handler(zone, name, spec),
-                grace=timedelta(seconds=max(60, 5 * spec.every_s)),
+                grace=max(timedelta(minutes=1), 5 * span(spec.every)),
                 timeout_s=60.0,
                 since=document.applied_at,
             )
@@ -210,7 +221,7 @@ class Evaluator:
         async with self._database.begin() as tx:
             await self._keep(tx, zone, name, spec, due, found)
             if found.verdict is Verdict.FAIL:
-                opening = Opening("rule", timedelta(seconds=spec.for_s))
+                opening = Opening("rule", span(spec.for_))
                 await self._desk.open(tx, context, raised_of(name, spec, found), opening)
             elif found.verdict is Verdict.PASS:
                 await self._desk.clear(tx, context, f"rule/{name}")
@@ -326,7 +337,7 @@ class Evaluator:
             zone=context.zone,
             rule=name,
         )
-        if blind_since([(row["at"], Verdict(row["verdict"])) for row in rows], timedelta(seconds=spec.every_s)):
+        if blind_since([(row["at"], Verdict(row["verdict"])) for row in rows], span(spec.every)):
             raised = Raised(
                 key,
                 "rule/blind",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.durations import Duration
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
@@ -26,10 +27,10 @@ Address = Annotated[str, StringConstraints(pattern=EMAIL_PATTERN, max_length=254
 
 
 class Storm(Body):
-    """More than ``most`` new alerts within ``within_s`` seconds are told as one."""
+    """More than ``most`` new alerts ``within`` a while are told as one."""
 
     most: Annotated[int, Field(ge=1, le=10_000)] = 20
-    within_s: Annotated[int, Field(ge=1, le=86_400)] = 60
+    within: Duration = "1m"
 
 
 class Email(Body):

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 
 from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.durations import DurationOrZero, span
 from bailiwick.assurance.notices.channels import CHANNEL
 from bailiwick.assurance.notices.hours import DAYS, Day, Hours
 from bailiwick.kernel.fields import Body, Line, Name
@@ -42,16 +43,16 @@ class BusinessHours(Body):
 class RouteSpec(Body):
     """Alerts of ``severities`` (none: all) with ``labels`` go to ``channels``; every route that matches counts.
 
-    Alerts that agree in ``group_by`` are gathered for ``group_wait_s`` before the first of a group is told, and for
-    ``group_interval_s`` after. ``hours``: those of other times wait for the next business hour.
+    Alerts that agree in ``group_by`` are gathered for ``group_wait`` before the first of a group is told, and for
+    ``group_interval`` after. ``hours``: those of other times wait for the next business hour.
     """
 
     severities: list[Severity] = Field(default_factory=list)
     labels: Annotated[dict[LabelName, Line], Field(max_length=20)] = Field(default_factory=dict)
     channels: Annotated[list[Name], Field(min_length=1, max_length=10)]
     group_by: Annotated[list[LabelName], Field(max_length=10)] = Field(default_factory=list)
-    group_wait_s: Annotated[int, Field(ge=0, le=3600)] = 30
-    group_interval_s: Annotated[int, Field(ge=0, le=86_400)] = 300
+    group_wait: DurationOrZero = "30s"
+    group_interval: DurationOrZero = "5m"
     hours: BusinessHours | None = None
 
 
@@ -85,7 +86,7 @@ def ways(
         if not _matches(route, severity, labels):
             continue
         # the most urgent ones are told at once; they are gathered only with what fires in the same moment
-        wait = timedelta(0) if severity is Severity.P0 else timedelta(seconds=route.group_wait_s)
+        wait = timedelta(0) if severity is Severity.P0 else span(route.group_wait)
         due = now + wait
         if route.hours is not None:
             due = route.hours.hours().after(due, timedelta(0))
