@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends
+from prometheus_client import CollectorRegistry
 
+from bailiwick.app.assurance import Assurance, build_assurance
+from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Document, Kind, read_text
 from bailiwick.assurance.books import Books, Plan
 from bailiwick.assurance.ports import Notice, Person, Raised, Task
@@ -19,6 +23,8 @@ from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.identity.holders import holders
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.quorum import Quorum
 from people_fixtures import House
 
@@ -104,3 +110,14 @@ class Stage:
         """What is in force."""
         async with self.database.begin() as tx:
             return dict((await self.books.current(tx, zone)).documents)
+
+
+def room_of(people: House, directory: Path) -> Assurance:
+    """The whole room as an installation builds it, over the database of ``people``; what it writes is in ``directory``."""
+    clock, ids, recorder = people.clock, people.ids, people.recorder
+    layout = Layout(directory)
+    base = Foundations(
+        people.settings, layout, clock, ids, people.sealer, people.database, "", recorder, Metrics(CollectorRegistry())
+    )
+    quorum = Quorum(people.database, clock, ids, recorder_note(recorder), holders, [], Persons())
+    return build_assurance(base, quorum, EvidenceRecords(clock, recorder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from stage import Stage
+from stage import Stage, room_of
 
 from bailiwick.assurance import stuck
 from bailiwick.assurance.book import BadBook, read_text
 from bailiwick.assurance.reconciliation.own import OWN
 from bailiwick.assurance.reconciliation.sources import Sources
 from bailiwick.assurance.reconciliation.spec import CONNECTION
+from bailiwick.assurance.shipped import shipped
 from bailiwick.assurance.stuck.api import routes
 from bailiwick.assurance.stuck.detector import Detector
 from bailiwick.assurance.stuck.judging import Known, Seen, band, entered, silent
 from bailiwick.assurance.stuck.own import OWN_MACHINES
-from bailiwick.assurance.stuck.spec import MACHINE
+from bailiwick.assurance.stuck.spec import MACHINE, MachineSpec
 from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound
 from bailiwick.kernel.jobs import make_due
+from bailiwick.kernel.machine import Machine
 from people_fixtures import House
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -311,7 +313,7 @@ def own_book(source: str, states: str, more: str = "") -> str:
 async def test_our_own_work_is_looked_at(desk: Desk) -> None:
     text = own_book("jobs", "{due: {limit: 10m}, running: {limit: 1h}}", ", requeue: {idempotent: true}")
     text += "".join(
-        own_book(name, "{" + ", ".join(f"{state}: {{limit: 1h}}" for state in each.machine.waiting) + "}")
+        own_book(name, "{" + ", ".join(f"{state}: {{limit: 1h}}" for state in each.waiting) + "}")
         for name, each in OWN_MACHINES.items()
         if name != "jobs"
     )
@@ -381,8 +383,101 @@ async def test_the_routes_refuse_and_answer(desk: Desk) -> None:
 
 
 async def test_what_is_shipped_can_be_applied(desk: Desk) -> None:
-    shipped = Path(stuck.__file__).parent.parent / "shipped" / "reconciliation.yaml"
-    documents = [each for each in read_text(shipped.read_text(), shipped.name) if each.kind == "Machine"]
+    path = Path(stuck.__file__).parent.parent / "shipped" / "reconciliation.yaml"
+    documents = [each for each in read_text(path.read_text(), path.name) if each.kind == "Machine"]
     planned = await desk.stage.books.plan("default", documents)
     await desk.stage.books.apply(desk.stage.context(), documents, sha256=planned.sha256, by="root")
     assert {each.name for each in documents} == set(OWN_MACHINES)
+
+
+def handed_out(house: House, tmp_path: Path) -> list[Machine]:
+    """The state machines of all parts, as an installation builds them."""
+    return [machine for part in room_of(house, tmp_path).parts for machine in part.machines]
+
+
+def without_a_limit(machines: Iterable[Machine], specs: Iterable[MachineSpec]) -> set[str]:
+    """States of ``machines`` in which something waits and that no document limits."""
+    limits = {
+        own.machine: {state for state in spec.states if spec.limit(state) is not None} | set(own.resting)
+        for spec in specs
+        if (own := OWN_MACHINES.get(spec.source.own or "")) is not None
+    }
+    return {
+        f"{machine.name}: {state}"
+        for machine in machines
+        for state in machine.waiting
+        if state not in limits.get(machine, ())
+    }
+
+
+async def test_every_state_of_every_part_has_a_limit_in_what_is_shipped(house: House, tmp_path: Path) -> None:
+    machines = handed_out(house, tmp_path)
+    assert len(machines) >= 8
+    specs = [MACHINE.read(each.spec) for each in shipped("default") if each.kind == MACHINE.name]
+    assert without_a_limit(machines, specs) == set()
+    # what this guards: a state is added, or a machine nobody looks at
+    lost = Machine("lost", {"begun": ("ended",), "ended": ()})
+    assert without_a_limit([*machines, lost], specs) == {"lost: begun"}
+    for machine in machines:
+        machine.moves["on hold"] = frozenset({machine.states[0]})
+        try:
+            assert f"{machine.name}: on hold" in without_a_limit(machines, specs)
+        finally:
+            del machine.moves["on hold"]
+
+
+async def test_what_waits_for_a_known_instant_is_as_old_as_that_is_past(desk: Desk) -> None:
+    await desk.stage.apply(
+        own_book("tasks", "{open: {limit: 1h}, overdue: {limit: 1h}, escalated: {limit: 1h}}")
+        + own_book("notices", "{due: {limit: 1h}, dead: {limit: 1h}}")
+        + own_book(
+            "ceremonies", "{scheduled: {limit: 1h}, pack_built: {limit: 1h}, held: {limit: 1h}, overdue: {limit: 1h}}"
+        )
+        + own_book("unused-reviews", "{listed: {limit: 1h}}")
+    )
+    past, far = NOW - timedelta(minutes=90), NOW + timedelta(days=3)
+    async with desk.stage.database.begin() as tx:
+        for name, due in (("late", past), ("early", far)):
+            await tx.run(
+                "INSERT INTO assurance_tasks (id, zone, source, title, owner, severity, due, missed_again_at, opened_at)"
+                " VALUES (:name, 'default', :name, 't', 'vera', 'P3', :due, :due, :opened)",
+                name=name, due=due, opened=NOW - timedelta(days=9),
+            )  # fmt: skip
+            await tx.run(
+                "INSERT INTO rhythm_occurrences (id, zone, ceremony, starts_at, ends_at, made_by, state, created_at,"
+                " moved_at) VALUES (:name, 'default', 'weekly', :at, :at, '1/0', 'scheduled', :opened, :opened)",
+                name=name, at=due, opened=NOW - timedelta(days=9),
+            )  # fmt: skip
+            await tx.run(
+                "INSERT INTO unused_reviews (id, zone, kind, name, owner, idle_days, listed_at, disable_at, state)"
+                " VALUES (:name, 'default', 'account', :name, :name, 90, :opened, :at, :state)",
+                name=name, at=past, opened=NOW - timedelta(days=9), state="listed" if name == "late" else "disabled",
+            )  # fmt: skip
+    looks = {look.machine: look for look in await desk.detector.detect_all(desk.stage.context())}
+    assert {look.error for look in looks.values()} == {None}
+    stood = {name: [(each.item, each.band) for each in look.items] for name, look in looks.items()}
+    late = [("late", "stuck")]
+    assert stood == {"tasks": late, "ceremonies": late, "unused-reviews": late, "notices": []}
+
+
+async def test_a_waiver_is_late_from_its_end_on_and_an_override_from_its_last_vote(desk: Desk) -> None:
+    limits = ", ".join(f"{state}: {{limit: 1h}}" for state in OWN_MACHINES["waivers"].waiting)
+    await desk.stage.apply(own_book("waivers", f"{{{limits}}}"))
+    hour = timedelta(hours=1)
+    async with desk.stage.database.begin() as tx:
+        for name, begins, ends, settled in (
+            ("ended", NOW - 9 * hour, NOW - hour, None),
+            ("settled", NOW - 9 * hour, NOW - hour, NOW),
+            ("to-come", NOW + hour, NOW + 9 * hour, None),
+            ("in-force", NOW - hour / 2, NOW + 9 * hour, None),
+        ):
+            await tx.run(
+                "INSERT INTO waivers (id, zone, control, scope, reason, risk, compensating, owner, plan, requested_by,"
+                " signed_in, tier, valid_from, valid_until, state, settled_at, created_at, changed_at) VALUES (:id,"
+                " 'default', 'c', :id, 'r', 'LOW', 'c', 'uptime', 'p', 'root', true, 1, :begins, :ends, 'approved',"
+                " :settled, :made, :made)",
+                id=name, begins=begins, ends=ends, settled=settled, made=NOW - 10 * hour,
+            )  # fmt: skip
+    (look,) = await desk.detector.detect_all(desk.stage.context())
+    assert look.counts["stuck"] == 1 and look.counts["fine"] == 2
+    assert [(each.item, each.state, each.band) for each in look.items] == [("ended", "expired", "stuck")]

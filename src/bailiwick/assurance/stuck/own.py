@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from bailiwick.assurance.alerting.alerts import ALERT
+from bailiwick.assurance.notices.notices import DELIVERY
+from bailiwick.assurance.override_records import MACHINE as OVERRIDE
+from bailiwick.assurance.reconciliation.findings import LIFECYCLE as FINDING
+from bailiwick.assurance.rhythm.occurrences import OCCURRENCE
+from bailiwick.assurance.tasks import MACHINE as TASK
+from bailiwick.assurance.unused import MACHINE as UNUSED
+from bailiwick.assurance.waivers import MACHINE as WAIVER
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.jobs import make_due
@@ -17,11 +25,18 @@ Requeue = Callable[[Transaction, str, str, datetime], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """``sql`` answers item, state, entered_at and owner of all that is not final, for ``:zone``."""
+    """``sql`` answers item, state, entered_at and owner of all that waits, for ``:zone`` as of ``:until``; what waits
+    for an instant that is known came into its state then. ``resting``: states that may be left and need not be."""
 
     machine: Machine
     sql: str
     requeue: Requeue | None = None
+    resting: Collection[str] = ()
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The states in which something is still to happen."""
+        return tuple(state for state in self.machine.waiting if state not in self.resting)
 
 
 async def _job_again(tx: Transaction, item: str, state: str, now: datetime) -> str:
@@ -84,16 +99,86 @@ OWN_MACHINES: dict[str, Own] = {
         FROM siem_dead_letters d JOIN siem_sinks s ON s.id = d.sink WHERE d.zone = :zone AND d.delivered_at IS NULL""",
     ),
     "findings": Own(
-        Machine(
-            "finding",
-            {"open": ("acknowledged",), "acknowledged": ("resolved",), "resolved": ("verified",), "verified": ()},
-        ),
+        FINDING,
+        # an accepted one waits from the end of its waiver on: a run over its period opens it again
         """
         SELECT f.id AS item, f.state, coalesce((
                  SELECT max(m.at) FROM reconciliation_moves m WHERE m.finding = f.id AND m.state = f.state), f.found_at)
                AS entered_at, coalesce(f.acknowledged_by, '') AS owner
         FROM reconciliation_findings f
         WHERE f.zone = :zone AND (f.state IN ('open', 'acknowledged') OR f.state = 'resolved' AND f.verified_at IS NULL)
-        """,
+        UNION ALL
+        SELECT f.id, f.state,
+               CASE w.state WHEN 'approved' THEN w.valid_until ELSE least(w.valid_until, w.changed_at) END,
+               coalesce(f.accepted_by, '')
+        FROM reconciliation_findings f JOIN waivers w ON w.id = f.waiver
+        WHERE f.zone = :zone AND f.state = 'accepted' AND NOT (w.state = 'approved' AND w.valid_until > :until)""",
+    ),
+    "waivers": Own(
+        WAIVER,
+        """
+        SELECT id AS item, state, entered_at, owner FROM (
+          SELECT id, owner, zone, settled_at,
+            CASE WHEN state <> 'approved' THEN state WHEN valid_until <= :until THEN 'expired'
+                 WHEN valid_from <= :until THEN 'active' ELSE state END AS state,
+            CASE WHEN state <> 'approved' THEN changed_at WHEN valid_until <= :until THEN valid_until
+                 ELSE valid_from END AS entered_at
+          FROM waivers) AS standing
+        WHERE zone = :zone AND settled_at IS NULL
+          AND state IN ('draft', 'submitted', 'approved', 'active', 'expired')""",
+    ),
+    "overrides": Own(
+        OVERRIDE,
+        """
+        SELECT o.id AS item, CASE WHEN votes.enough THEN 'checked' ELSE 'requested' END AS state,
+               CASE WHEN votes.enough THEN votes.last ELSE o.requested_at END AS entered_at, o.requested_by AS owner
+        FROM overrides o JOIN approvals a ON a.id = o.approval CROSS JOIN LATERAL (
+          SELECT count(*) FILTER (WHERE approves) >= a.needed AS enough, max(at) AS last
+          FROM approval_votes v WHERE v.approval = a.id) AS votes
+        WHERE o.zone = :zone AND o.state = 'requested' AND a.ended IS NULL AND a.expires_at > :until
+        UNION ALL
+        SELECT id, state, coalesce(executed_at, requested_at), coalesce(executed_by, requested_by) FROM overrides
+        WHERE zone = :zone AND state IN ('executing', 'review_due')""",
+    ),
+    "notices": Own(
+        DELIVERY,
+        # what could not be delivered in all the time that we keep looks at is let go
+        """
+        SELECT d.id AS item, d.state, coalesce(CASE d.state WHEN 'dead' THEN (
+                 SELECT max(a.at) FROM notice_attempts a WHERE a.delivery = d.id) END, d.created_at) AS entered_at,
+               n.recipient AS owner
+        FROM notice_deliveries d JOIN notices n ON n.id = d.notice
+        WHERE d.zone = :zone AND (d.state = 'due' OR d.state = 'dead' AND d.created_at > :since)""",
+    ),
+    "alerts": Own(
+        ALERT,
+        """
+        SELECT id AS item, state, owner, CASE state
+                 WHEN 'pending' THEN coalesce(pending_until, began_at) WHEN 'firing' THEN coalesce(fired_at, began_at)
+                 WHEN 'acknowledged' THEN coalesce(acknowledged_at, began_at)
+                 ELSE coalesce(resolved_at, began_at) END AS entered_at
+        FROM alerts WHERE zone = :zone AND state IN ('pending', 'firing', 'acknowledged')
+           OR zone = :zone AND state = 'resolved' AND resolved_at > :since""",
+    ),
+    "tasks": Own(
+        TASK,
+        """
+        SELECT id AS item, state, due AS entered_at, owner FROM assurance_tasks
+        WHERE zone = :zone AND ended_at IS NULL""",
+    ),
+    "ceremonies": Own(
+        OCCURRENCE,
+        """
+        SELECT id AS item, state, ceremony AS owner, CASE state
+                 WHEN 'scheduled' THEN starts_at WHEN 'pack_built' THEN ends_at
+                 WHEN 'held' THEN coalesce(held_at, moved_at) ELSE moved_at END AS entered_at
+        FROM rhythm_occurrences WHERE zone = :zone AND state IN ('scheduled', 'pack_built', 'held', 'overdue')""",
+    ),
+    "unused-reviews": Own(
+        UNUSED,
+        """
+        SELECT id AS item, state, disable_at AS entered_at, owner FROM unused_reviews
+        WHERE zone = :zone AND state = 'listed'""",
+        resting=("disabled",),
     ),
 }

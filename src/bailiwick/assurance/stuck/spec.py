@@ -84,8 +84,8 @@ class MachineSpec(Body):
     @property
     def final(self) -> frozenset[str]:
         """The states in which nothing is waited for; of our own also those that the code declares."""
-        own = OWN_MACHINES[self.source.own].machine if self.source.own in OWN_MACHINES else None
-        code = {state for state in own.states if state not in own.waiting} if own is not None else set()
+        own = OWN_MACHINES.get(self.source.own or "")
+        code = {state for state in own.machine.states if state not in own.waiting} if own is not None else set()
         return frozenset({name for name, each in self.states.items() if each.final} | code)
 
 
@@ -108,7 +108,7 @@ def _check(book: Book) -> Iterator[str]:
             yield f"Machine {name}: there is no machine of our own called {source.own!r}"
             continue
         limited = {state for state, each in spec.states.items() if each.limit is not None}
-        for state in sorted(set(own.machine.waiting) - limited):
+        for state in sorted(set(own.waiting) - limited):
             yield f"Machine {name}: the state {state} of {source.own} has no limit"
         for state in sorted(set(spec.states) - set(own.machine.states)):
             yield f"Machine {name}: {source.own} has no state {state}"
