@@ -6,15 +6,19 @@ import asyncio
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from alerting import Alerting, Pager, Said, Web, channel, route, slack, web
 from self_signed import Certificate, certificate
+from stage import room_of
 
+from bailiwick.app.assurance.alerts import Alerting as Services
+from bailiwick.app.assurance.alerts import keep_telling
 from bailiwick.assurance.notices.delivery import wait_after
 from bailiwick.assurance.notices.senders import Message
 from bailiwick.assurance.notices.testing import send_test
@@ -434,6 +438,55 @@ async def test_what_a_process_died_in_is_sent_again_under_the_same_id_and_known_
         shown = await alerting.outbox.get(tx, "default", notice)
     assert [each["outcome"] for each in shown["deliveries"][0]["tries"]] == ["begun", "delivered"]
     assert list(incidents.incidents.values()) == [["trigger"]]
+
+
+async def test_serve_workers_tell_while_the_work_role_is_dead(alerting: Alerting, chat: Web) -> None:
+    await alerting.stage.apply(
+        chat_channel() + route("all", "labels: {service: pay}, channels: [chat], group_wait: 0s, group_interval: 0s")
+    )
+    await keep(alerting, hook=chat.url + HOOK)
+    work = replace(
+        services(alerting), deliveries=alerting.new_deliveries(make=lambda spec, secret: _Dies(), lease_s=0.2)
+    )
+    alert = await alerting.fire()
+    with pytest.raises(asyncio.CancelledError):  # killed while it sends
+        await keep_telling(work, 0.01)
+
+    async def stood() -> list[str]:
+        return [row["state"] for row in await receipts(alerting) if row["channel"] == "chat"]
+
+    assert await stood() == ["due"]
+
+    worker = replace(services(alerting), dispatcher=alerting.new_dispatcher(), deliveries=alerting.new_deliveries())
+    telling = [asyncio.create_task(keep_telling(each, 0.01)) for each in (worker, replace(worker))]
+    try:
+        async with asyncio.timeout(20):
+            while await stood() != ["delivered"]:
+                await asyncio.sleep(0.02)
+            second = await alerting.fire("pay/slow")
+            while await stood() != ["delivered", "delivered"]:
+                await asyncio.sleep(0.02)
+    finally:
+        for each in telling:
+            each.cancel()
+        await asyncio.gather(*telling, return_exceptions=True)
+    assert alert != second and len(chat.got) == 2, "each is told of once, whoever does it"
+
+
+def services(alerting: Alerting) -> Services:
+    """What the loop of an installation is given."""
+    return Services(
+        alerting.desk, alerting.silences, alerting.outbox, alerting.secrets, alerting.figures, alerting.drills,
+        alerting.receiver, alerting.evaluator, alerting.dispatcher, alerting.deliveries,
+    )  # fmt: skip
+
+
+async def test_the_loop_that_tells_runs_in_the_work_role_and_in_every_serve_worker(
+    house: House, tmp_path: Path
+) -> None:
+    parts = room_of(house, tmp_path).parts
+    assert "alerts and notices" in {name for part in parts for name in part.loops}
+    assert "alerts and notices" in {name for part in parts for name in part.watches}
 
 
 def test_waits_double_with_some_chance_and_never_fall_short_of_what_was_asked() -> None:

@@ -1,4 +1,5 @@
-"""Alerts and notices of an installation: built for every process, dispatched and delivered by the work role."""
+"""Alerts and notices of an installation: built for every process, dispatched and delivered by the work role, and by
+serve workers too, so that somebody is told when the work role is dead."""
 
 from __future__ import annotations
 
@@ -36,6 +37,8 @@ from bailiwick.kernel.severity import Severity
 KINDS = (CHANNEL, ROUTE, ALERT_RULE)
 
 POLL_S = 1.0
+STAND_IN_POLL_S = 5.0
+"""How often serve workers look. What they find is claimed as by the work role: each is told of once."""
 OVERDUE = timedelta(minutes=5)
 """How long something may have been due before the loop that should have done it counts as stuck."""
 
@@ -133,6 +136,7 @@ def build(house: House) -> Part:
         ],
         scheduled=scheduled,
         loops={"alerts and notices": lambda: keep_telling(built)},
+        watches={"alerts and notices": lambda: keep_telling(built, STAND_IN_POLL_S)},
         machines=[ALERT, DELIVERY],
     )
 
