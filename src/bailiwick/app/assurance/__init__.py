@@ -16,6 +16,7 @@ from bailiwick.app.assurance import (
     owners,
     probes,
     reconciliation,
+    retention,
     rhythm,
     secrets,
     slo,
@@ -36,7 +37,7 @@ from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.quorum import Quorum
 
-PARTS = (waivers, owners, alerts, probes, secrets, overrides, slo, reconciliation, rhythm)
+PARTS = (waivers, owners, alerts, probes, secrets, overrides, slo, reconciliation, rhythm, retention)
 """The modules that each build a part, in the order in which that is done."""
 
 KINDS: tuple[Kind[Any], ...] = tuple(kind for part in PARTS for kind in part.KINDS)

@@ -19,7 +19,7 @@ from bailiwick.assurance.alerting.dispatch import Dispatcher
 from bailiwick.assurance.alerting.drills import Drills, KillPart, StopJob
 from bailiwick.assurance.alerting.figures import AlertFigures
 from bailiwick.assurance.alerting.receiver import Receiver
-from bailiwick.assurance.alerting.rules import ALERT_RULE, KEPT, Evaluator
+from bailiwick.assurance.alerting.rules import ALERT_RULE, Evaluator
 from bailiwick.assurance.alerting.silences import Silences
 from bailiwick.assurance.book import Book
 from bailiwick.assurance.notices.channels import CHANNEL, ChannelSecrets
@@ -132,7 +132,7 @@ def build(house: House) -> Part:
         ],
         jobs=[
             JobDefinition("watch-alerts", timedelta(minutes=1), watch(base.database, base.clock.now, base.metrics)),
-            JobDefinition("forget-evaluations", "29 3 * * *", forget(base.database), grace=timedelta(hours=12)),
+            JobDefinition("forget-storms", "29 3 * * *", forget(base.database), grace=timedelta(hours=12)),
         ],
         scheduled=scheduled,
         loops={"alerts and notices": lambda: keep_telling(built)},
@@ -210,13 +210,12 @@ SELECT (SELECT count(*) FROM alert_changes WHERE at < :before)
 
 
 def forget(database: Database) -> Handler:
-    """The handler that drops evaluations past their life."""
+    """The handler that drops the counts of storms that are over."""
 
     async def run(due: datetime) -> dict[str, int]:
         async with database.begin() as tx:
-            gone = await tx.run("DELETE FROM alert_evaluations WHERE at < :before", before=due - KEPT)
             storms = await tx.run("DELETE FROM alert_storms WHERE since < :before", before=due - timedelta(days=2))
-        return {"evaluations": gone, "storms": storms}
+        return {"storms": storms}
 
     return run
 

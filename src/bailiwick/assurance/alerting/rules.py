@@ -41,7 +41,6 @@ log = structlog.get_logger(__name__)
 
 BLIND_AFTER = 3
 SQL_TIMEOUT_MS = 5000
-KEPT = timedelta(days=90)
 
 Comparison = Literal[">", ">=", "<", "<=", "==", "!="]
 _COMPARE: dict[str, Callable[[float, float], bool]] = {

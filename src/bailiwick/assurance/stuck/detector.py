@@ -247,7 +247,6 @@ class Detector:
         await tx.run(
             "DELETE FROM stuck_transitions WHERE zone = :zone AND gone_at < :old", zone=zone, old=now - _GONE_KEPT
         )
-        await tx.run("DELETE FROM stuck_runs WHERE zone = :zone AND finished_at < :old", zone=zone, old=now - KEPT)
 
     async def _tell(
         self, tx: Transaction, context: Context, name: str, spec: MachineSpec, found: Summary, now: datetime
