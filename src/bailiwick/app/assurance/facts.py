@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from bailiwick.app.assurance.house import House
+from bailiwick.app.assurance.secrets import inventory_of
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.capacity import CAPACITY
 from bailiwick.assurance.dead_man import JobRuns
@@ -22,6 +23,8 @@ from bailiwick.assurance.ports import (
     Risk,
     SloFact,
 )
+from bailiwick.assurance.rhythm.occurrences import utc
+from bailiwick.assurance.secrets import state_of
 from bailiwick.assurance.slo.openslo import SLO
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.verdicts import Verdict, worst
@@ -176,6 +179,14 @@ def automatic(house: House) -> Mapping[str, Automatic]:
         verdict = Verdict.NO_DATA if not facts or unmeasured else Verdict.PASS
         return Automated(verdict, "capacity/measured/1", {"resources": len(facts), "without_a_point": unmeasured})
 
+    async def secrets_due(tx: Transaction, zone: str, since: datetime, until: datetime) -> Automated:
+        found = await inventory_of(house).found(tx, zone)
+        states = [state_of(secret, until) for secret in found]
+        late = sum(secret.rotate_by <= until for secret in found)
+        figures = {"secrets": len(found), "past": late, "blocked": states.count("blocked")}
+        verdict = _failing(late + states.count("blocked")) if found else Verdict.NO_DATA
+        return Automated(verdict, "secrets/due/1", {**figures, "rotate_due": states.count("rotate_due") - late})
+
     return {
         "waivers.open": open_waivers,
         "slo.state": slo_state,
@@ -184,6 +195,9 @@ def automatic(house: House) -> Mapping[str, Automatic]:
         "alerts.recent": _counted(_ALERTS, "alerts/recent/1", wrong="open"),
         "incidents.recent": _counted(_INCIDENTS, "alert_happenings/incidents/1", wrong="missed"),
         "probes.readiness": _probes,
+        "backups.age": _one_probe("backup-age"),
+        "revocation.freshness": _one_probe("revocation-freshness"),
+        "secrets.due": secrets_due,
         "reconciliation.state": _counted(_RECONCILIATION, "reconciliation/newest/1", wrong="red", seen="runs"),
         "stuck.state": _counted(_STUCK, "stuck/newest/1", wrong="red", seen="runs"),
         "overrides.figures": _counted(_OVERRIDES, "overrides/by-kind/1", wrong="unreviewed"),
@@ -202,6 +216,21 @@ def _counted(sql: str, query: str, *, wrong: str, seen: str = "") -> Automatic:
         figures = {name: int(value or 0) for name, value in (row or {}).items()}
         verdict = Verdict.NO_DATA if seen and not figures[seen] else _failing(figures[wrong])
         return Automated(verdict, query, figures)
+
+    return part
+
+
+def _one_probe(name: str) -> Automatic:
+    """The newest run of a probe by the end of the window; NO_DATA where it never ran."""
+
+    async def part(tx: Transaction, zone: str, since: datetime, until: datetime) -> Automated:
+        found = await ProbeVerdicts().newest(tx, zone, name, until)
+        if found is None:
+            return Automated(Verdict.NO_DATA, f"probe_runs/newest/{name}/1", told=f"The probe {name} never ran.")
+        figures: dict[str, int | str | bool] = {"at": utc(found.at)}
+        if found.value is not None:
+            figures["value"] = f"{found.value:g}"
+        return Automated(found.verdict, f"probe_runs/newest/{name}/1", figures)
 
     return part
 

@@ -24,10 +24,10 @@ from bailiwick.kernel.settings import Settings
 SETTINGS = ("metrics_token", "archive_s3_access_key", "archive_s3_secret_key")
 
 
-def build(house: House) -> Part:
-    """What rotates stands in ``house.rotators``."""
+def inventory_of(house: House) -> SecretInventory:
+    """What finds and judges the secrets of a zone."""
     base = house.base
-    inventory = SecretInventory(
+    return SecretInventory(
         base.clock,
         base.recorder,
         house.books,
@@ -38,6 +38,11 @@ def build(house: House) -> Part:
         sealer=lambda: kek_file(base.settings, base.layout).load(),
         local=local_of(base.settings, base.layout),
     )
+
+
+def build(house: House) -> Part:
+    """What rotates stands in ``house.rotators``."""
+    base, inventory = house.base, inventory_of(house)
     rotations = Rotations(base.database, base.clock, base.ids, base.recorder, house.records, house.rotators)
     unused = UnusedReview(base.database, base.clock, base.ids, base.recorder, _users(base), house.notices, house.tasks)
 
@@ -86,4 +91,4 @@ def _users(base: Foundations) -> Users:
     return Users(base.database, base.clock, base.ids, base.recorder, settings, Passwords(), revocations)
 
 
-__all__ = ["KINDS", "build", "local_of"]
+__all__ = ["KINDS", "build", "inventory_of", "local_of"]
