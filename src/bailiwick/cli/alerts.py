@@ -41,7 +41,8 @@ def list_alerts(
     """Show what is open. Exits 0 when nothing is, 1 when something is."""
     from bailiwick.assurance.alerting.alerts import OPEN
     from bailiwick.assurance.alerting.alerts import list_alerts as listed
-    from bailiwick.cli.alerting import table, with_alerting
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import table
 
     if severity not in ("", "P0", "P1", "P2", "P3"):
         raise CommandFailed(USAGE, "--severity is P0, P1, P2 or P3")
@@ -67,7 +68,8 @@ def list_alerts(
 def show(identifier: Id, zone: Zone = "default", data_dir: DataDir = None, json_: Json = False) -> int:
     """Show one alert with its timeline."""
     from bailiwick.assurance.alerting.api import shown
-    from bailiwick.cli.alerting import table, told, with_alerting
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import table, told
 
     async def use(house: House, built: Alerting, context: Context) -> dict[str, Any]:
         async with house.base.database.begin() as tx:
@@ -232,7 +234,8 @@ def figures(
     """Precision, noise, time to acknowledge and to resolve, and what was missed. Exits by the verdict."""
     from datetime import timedelta
 
-    from bailiwick.cli.alerting import table, with_alerting
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import table
 
     async def use(house: House, built: Alerting, context: Context) -> Any:
         async with house.base.database.begin() as tx:
@@ -262,7 +265,8 @@ def drill(
     json_: Json = False,
 ) -> int:
     """Break something for real, or show what came of it. Exits 0 when every drill shown was acknowledged."""
-    from bailiwick.cli.alerting import table, with_alerting
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import table
 
     if fault and not (target and rule):
         raise CommandFailed(USAGE, "a drill has a fault, a target and --rule")

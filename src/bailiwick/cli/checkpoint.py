@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bailiwick.cli.assured import at_desk, cut, moment
+from bailiwick.cli.assured import at_desk
 from bailiwick.cli.failure import NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import as_json
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.screen import cut, moment
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.rhythm import Services
@@ -35,7 +36,7 @@ def list_checkpoints(at: At = None, zone: Zone = "default", data_dir: DataDir = 
     """Show how they stand. Exits by the worst verdict of those that are due."""
     from bailiwick.kernel.verdicts import Verdict, worst
 
-    when = moment(at)
+    when = moment(at) if at is not None else None
     found = at_desk(data_dir, zone, lambda services, context: services.checkpoints.list(context.zone, when))
     if json_:
         print(as_json([each.document() for each in found], indent=2))
@@ -50,7 +51,7 @@ def list_checkpoints(at: At = None, zone: Zone = "default", data_dir: DataDir = 
 @command
 def evaluate(name: Name, at: At = None, zone: Zone = "default", data_dir: DataDir = None, json_: Json = False) -> int:
     """Judge one, as the next version of its result. Exits by its verdict."""
-    when = moment(at)
+    when = moment(at) if at is not None else None
 
     async def judge(services: Services, context: Context) -> Result:
         return await services.checkpoints.evaluate(context, name, by=context.actor.user, at=when)
@@ -64,7 +65,7 @@ def evaluate(name: Name, at: At = None, zone: Zone = "default", data_dir: DataDi
 @command
 def show(name: Name, at: At = None, zone: Zone = "default", data_dir: DataDir = None, json_: Json = False) -> int:
     """Show the results of one, the newest in full. Exits by its verdict, 3 where it was never judged."""
-    when = moment(at)
+    when = moment(at) if at is not None else None
     found = at_desk(data_dir, zone, lambda services, context: services.checkpoints.history(context.zone, name, when))
     if json_:
         print(as_json([each.document() for each in found], indent=2))
@@ -91,7 +92,7 @@ def go_live(
     from bailiwick.kernel.fields import NAME_PATTERN, matches
     from bailiwick.kernel.quorum import Approval
 
-    when = moment(at)
+    when = moment(at) if at is not None else None
     if when is None:
         lives = at_desk(data_dir, zone, lambda services, context: services.go_lives.list(context.zone))
         told: list[dict[str, Any]] = [each.document() for each in lives]

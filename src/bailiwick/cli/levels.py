@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bailiwick.cli.ledger import WIDTH
 from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ Format = Annotated[str, typer.Option("--format", metavar="md|html|pdf", help="Ho
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report to FILE.")]
 
 _STYLES = {"PASS": "green", "FAIL": "bold red", "ERROR": "bold red", "STALE": "yellow", "NO_DATA": "yellow"}
-WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)

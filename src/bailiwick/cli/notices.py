@@ -35,7 +35,8 @@ def list_notices(
     json_: Json = False,
 ) -> int:
     """Show notices with their receipts, newest first. Exits 1 when some are dead, 3 when there are none."""
-    from bailiwick.cli.alerting import table, with_alerting
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import table
 
     if state not in ("", "waiting", "due", "delivered", "dead"):
         raise CommandFailed(USAGE, "--state is waiting, due, delivered or dead")
@@ -90,7 +91,8 @@ def test(
     import time
 
     from bailiwick.assurance.notices.testing import send_test
-    from bailiwick.cli.alerting import told, with_alerting
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import told
 
     async def use(house: House, built: Alerting, context: Context) -> dict[str, Any]:
         base = house.base

@@ -12,7 +12,8 @@ import typer
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import as_json
 from bailiwick.cli.options import DataDir, small_app
-from bailiwick.cli.owners_desk import At, at_desk, fitted, moment, shown
+from bailiwick.cli.owners_desk import At, at_desk
+from bailiwick.cli.screen import cut, moment, shown
 
 if TYPE_CHECKING:
     from bailiwick.assurance.oncall.rota import Override, Shift
@@ -48,7 +49,7 @@ def now(
         print(as_json([each.document() for each in found], indent=2))
     else:
         for each in found:
-            print(fitted(f"{each.rota:16} {each.level:10} {_who(each.now):28} until {shown(each.now.ends)}"))
+            print(cut(f"{each.rota:16} {each.level:10} {_who(each.now):28} until {shown(each.now.ends)}"))
     if not found:
         return NO_DATA
     return FAILED if any(each.now.duty.person is None and each.now.duty.why != "declared gap" for each in found) else 0
@@ -64,7 +65,7 @@ def following(zone: Zone = "default", data_dir: DataDir = None, json_: Json = Fa
         return 0 if found else NO_DATA
     for each in found:
         told = f"{_who(each.following):28} from {shown(each.following.begins)}" if each.following else "the same"
-        print(fitted(f"{each.rota:16} {each.level:10} {told}"))
+        print(cut(f"{each.rota:16} {each.level:10} {told}"))
     return 0 if found else NO_DATA
 
 
@@ -92,7 +93,7 @@ def list_shifts(
         print(as_json([shift_document(each) for each in found], indent=2))
         return 0
     for each in found:
-        print(fitted(f"{shown(each.begins)}  {each.level:10} {_who(each):26} {each.duty.why}"))
+        print(cut(f"{shown(each.begins)}  {each.level:10} {_who(each):26} {each.duty.why}"))
     return 0
 
 
@@ -119,8 +120,8 @@ def override(
             rota,
             wanted,
             username,
-            moment(begins, at.now, "--from") if begins else at.now,
-            moment(until, at.now, "--until"),
+            moment(begins, option="--from", now=at.now) if begins else at.now,
+            moment(until, option="--until", now=at.now),
             told,
             by=at.operator,
         )
@@ -172,7 +173,7 @@ def swap(
     told, wanted = _line(reason) if reason else "", _level(level)
 
     async def exchange(at: At) -> list[Override]:
-        begins, ends = moment(one, at.now, "INSTANT"), moment(other, at.now, "INSTANT")
+        begins, ends = moment(one, option="INSTANT", now=at.now), moment(other, option="INSTANT", now=at.now)
         return [*await at.desk.oncall.swap(at.tx, at.context, rota, wanted, begins, ends, told, by=at.operator)]
 
     return _told(at_desk(data_dir, zone, exchange), json_=json_)
@@ -210,7 +211,7 @@ def calendar(
 
 def _called(data_dir: Path | None, zone: str, when: str) -> list[Called]:
     async def read(at: At) -> list[Called]:
-        return await at.desk.oncall.called(at.tx, zone, moment(when, at.now, "--at") if when else at.now)
+        return await at.desk.oncall.called(at.tx, zone, moment(when, option="--at", now=at.now) if when else at.now)
 
     return at_desk(data_dir, zone, read)
 
@@ -243,6 +244,6 @@ def _told(found: list[Override], *, json_: bool) -> int:
         print(as_json([override_document(each) for each in found], indent=2))
         return 0
     for each in found:
-        print(fitted(f"{each.id} {each.rota} {each.level}: {each.username}"))
-        print(fitted(f"    {shown(each.begins)} to {shown(each.ends)}, {each.reason}"))
+        print(cut(f"{each.id} {each.rota} {each.level}: {each.username}"))
+        print(cut(f"    {shown(each.begins)} to {shown(each.ends)}, {each.reason}"))
     return 0

@@ -9,7 +9,8 @@ import typer
 from bailiwick.cli.failure import NO_DATA, command
 from bailiwick.cli.ledger import as_json
 from bailiwick.cli.options import DataDir, small_app
-from bailiwick.cli.owners_desk import At, at_desk, fitted
+from bailiwick.cli.owners_desk import At, at_desk
+from bailiwick.cli.screen import cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +45,10 @@ def list_owners(zone: Zone = "default", data_dir: DataDir = None, json_: Json = 
         print(as_json({"planes": held, "items": [line.document() for line in lines]}, indent=2))
         return 0 if lines else NO_DATA
     for role, people in planes.items():
-        print(fitted(f"{role:24} {', '.join(person.username for person in people) or 'nobody'}"))
+        print(cut(f"{role:24} {', '.join(person.username for person in people) or 'nobody'}"))
     print()
     for line in lines:
-        print(fitted(f"{line.name:24} {line.activity.accountable:20} {_now(line)}"))
+        print(cut(f"{line.name:24} {line.activity.accountable:20} {_now(line)}"))
     return 0 if lines else NO_DATA
 
 
@@ -69,8 +70,8 @@ def show(
         print(as_json(line.document(), indent=2))
         return 0
     for word, told in _rows(line.document()):
-        print(fitted(f"{word:14} {told}"))
-    print(fitted(f"{'answers now':14} {_now(line)}"))
+        print(cut(f"{word:14} {told}"))
+    print(cut(f"{'answers now':14} {_now(line)}"))
     return 0
 
 
@@ -87,8 +88,8 @@ def check(zone: Zone = "default", data_dir: DataDir = None, json_: Json = False)
         print(as_json(checked.document(), indent=2))
         return checked.verdict.exit_code
     for each in checked.findings:
-        print(fitted(f"{each.thing} {each.place}".rstrip()))
-        print(fitted(f"    {each.value + ': ' if each.value else ''}{each.problem}"))
+        print(cut(f"{each.thing} {each.place}".rstrip()))
+        print(cut(f"    {each.value + ': ' if each.value else ''}{each.problem}"))
     print(f"{checked.verdict}: {checked.things} things to answer for, {len(checked.findings)} findings")
     return checked.verdict.exit_code
 

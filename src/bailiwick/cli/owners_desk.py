@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from bailiwick.cli.failure import USAGE, CommandFailed
-from bailiwick.cli.ledger import WIDTH, printable
 from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
     from bailiwick.kernel.db import Transaction
 
 T = TypeVar("T")
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +46,3 @@ def at_desk(data_dir: Path | None, zone: str, work: Callable[[At], Awaitable[T]]
             return await work(At(desk, tx, context, base.clock.now()))
 
     return in_room(data_dir, zone, run)
-
-
-def moment(text: str, now: datetime, option: str) -> datetime:
-    """The instant that ``8h``, ``2d``, ``1w`` from now or an ISO 8601 text means; ends the command for another."""
-    if found := re.fullmatch(r"\+?(\d{1,4})([mhdw])", text):
-        return now + timedelta(**{_UNITS[found[2]]: int(found[1])})
-    try:
-        told = datetime.fromisoformat(text)
-    except ValueError:
-        raise CommandFailed(USAGE, f"{option}: say 90m, 8h, 2d, 1w (from now) or an ISO 8601 instant") from None
-    if not 2000 <= told.year <= 2999:
-        raise CommandFailed(USAGE, f"{option} {text} is out of range")
-    return told if told.tzinfo else told.replace(tzinfo=UTC)
-
-
-def shown(at: datetime) -> str:
-    """An instant for people, in UTC."""
-    return f"{at.astimezone(UTC):%a %Y-%m-%d %H:%M}Z"
-
-
-def fitted(text: str, width: int = WIDTH) -> str:
-    """One line of at most ``width`` columns, without control characters."""
-    told = printable(text)
-    return told if len(told) <= width else told[: width - 1] + "…"

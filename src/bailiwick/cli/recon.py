@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
-from bailiwick.cli.ledger import WIDTH, Json, Zone, as_json, note, printable
+from bailiwick.cli.ledger import Json, Zone, as_json, note
 from bailiwick.cli.options import DataDir, small_app
 from bailiwick.cli.room import in_room
+from bailiwick.cli.screen import cut, lines, table
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.house import House
@@ -51,7 +52,7 @@ def list_(zone: Zone = "default", data_dir: DataDir = None, json_: Json = False)
         table(["reconciliation", "verdict", "period", "open", "owner"], rows)
         return 0 if listed else NO_DATA
 
-    return on_house(data_dir, zone, run)
+    return in_room(data_dir, zone, run)
 
 
 @app.command()
@@ -72,10 +73,10 @@ def run(
         service = reconciliations_of(house)
         done = await service.run(context, name, mode="full" if full else "manual", period=period)
         _, _, text = await service.report(zone, name, done.id)
-        print(as_json(done.document()) if json_ else printable_lines(text), end="\n" if json_ else "")
+        print(as_json(done.document()) if json_ else lines(text), end="\n" if json_ else "")
         return done.verdict.exit_code
 
-    return on_house(data_dir, zone, do)
+    return in_room(data_dir, zone, do)
 
 
 @app.command()
@@ -95,10 +96,10 @@ def report(
         found, values, text = await reconciliations_of(house).report(zone, name, run)
         await _noted(house, zone, f"recon report {name}", 1)
         told = as_json({"run": found.document(), "report": values}, indent=2)
-        print(told if json_ else printable_lines(text), end="\n" if json_ else "")
+        print(told if json_ else lines(text), end="\n" if json_ else "")
         return found.verdict.exit_code
 
-    return on_house(data_dir, zone, do)
+    return in_room(data_dir, zone, do)
 
 
 @app.command()
@@ -131,11 +132,11 @@ def findings(
         else:
             for each in found:
                 print(f"{each.id}  {each.severity} {each.state:<12} {each.period:<15} {each.action}")
-                print(printable(f"  {each.rule}: {' / '.join(each.key)}")[:WIDTH])
+                print(cut(f"  {each.rule}: {' / '.join(each.key)}"))
             print(f"{len(found)} findings")
         return FAILED if any(each.state in ("open", "acknowledged") for each in found) else 0
 
-    return on_house(data_dir, zone, do)
+    return in_room(data_dir, zone, do)
 
 
 @app.command()
@@ -200,7 +201,7 @@ def snooze(
         )
         return 0
 
-    return on_house(data_dir, zone, do)
+    return in_room(data_dir, zone, do)
 
 
 def _move(data_dir: Path | None, zone: str, json_: bool, move: Callable[[Any, Context, str], Awaitable[Any]]) -> int:
@@ -211,35 +212,7 @@ def _move(data_dir: Path | None, zone: str, json_: bool, move: Callable[[Any, Co
         print(as_json(moved.document()) if json_ else f"{moved.id} is {moved.state}")
         return 0
 
-    return on_house(data_dir, zone, do)
-
-
-# ---------------------------------------------------------------------- shared with `bailiwick stuck`
-
-
-def on_house(data_dir: Path | None, zone: str, run: Callable[[House, Context], Awaitable[int]]) -> int:
-    """Run with the assurance room on the machine's own database; the exit code."""
-    return in_room(data_dir, zone, run)
-
-
-def printable_lines(text: str) -> str:
-    """A text of several lines without control characters."""
-    return "".join(f"{printable(line)}\n" for line in text.splitlines())
-
-
-def table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table within the width of a terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        shown.add_column(column, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=None if Console().is_terminal else WIDTH, highlight=False).print(shown)
+    return in_room(data_dir, zone, do)
 
 
 async def _noted(house: House, zone: str, what: str, returned: int) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bailiwick.cli.assured import at_desk, cut
+from bailiwick.cli.assured import at_desk
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import as_json, printable
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.screen import cut
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.rhythm import Services

@@ -9,7 +9,8 @@ import typer
 from bailiwick.cli.failure import NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, Zone, as_json, note
 from bailiwick.cli.options import DataDir, small_app
-from bailiwick.cli.recon import on_house, table
+from bailiwick.cli.room import in_room
+from bailiwick.cli.screen import table
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.house import House
@@ -42,7 +43,7 @@ def list_(zone: Zone = "default", data_dir: DataDir = None, json_: Json = False)
             table(["machine", "verdict", "fine", "near", "stuck", "critical", "owner"], rows)
         return worst(Verdict(each["verdict"]) for each in listed).exit_code if listed else NO_DATA
 
-    return on_house(data_dir, zone, run)
+    return in_room(data_dir, zone, run)
 
 
 @app.command()
@@ -74,7 +75,7 @@ def detect(
         table(["machine", "verdict", "item", "state", "age", "band"], rows)
         return worst(look.verdict for look in looks).exit_code
 
-    return on_house(data_dir, zone, run)
+    return in_room(data_dir, zone, run)
 
 
 @app.command()
@@ -98,7 +99,7 @@ def act(
         print(as_json(done) if json_ else f"{action} of {item}: {done['outcome']}")
         return 0
 
-    return on_house(data_dir, zone, run)
+    return in_room(data_dir, zone, run)
 
 
 def _bands(counts: dict[str, int]) -> list[str]:

@@ -9,7 +9,8 @@ import typer
 from bailiwick.cli.failure import NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import as_json
 from bailiwick.cli.options import DataDir, small_app
-from bailiwick.cli.owners_desk import At, at_desk, fitted, shown
+from bailiwick.cli.owners_desk import At, at_desk
+from bailiwick.cli.screen import cut, shown
 
 if TYPE_CHECKING:
     from bailiwick.assurance.tasks import Item
@@ -47,9 +48,9 @@ def list_tasks(
         return 0 if found else NO_DATA
     for each in found:
         when = f"ended {shown(each.ended_at)}" if each.ended_at is not None else f"due {shown(each.due)}"
-        print(fitted(f"{each.id} {each.severity} {each.state:9} {when}"))
-        print(fitted(f"    {each.title}"))
-        print(fitted(f"    for {each.owner}{': ' + each.outcome if each.outcome else ''}"))
+        print(cut(f"{each.id} {each.severity} {each.state:9} {when}"))
+        print(cut(f"    {each.title}"))
+        print(cut(f"    for {each.owner}{': ' + each.outcome if each.outcome else ''}"))
     return 0 if found else NO_DATA
 
 
@@ -92,5 +93,5 @@ def reassign(
 
 
 def _shown(item: Item, *, json_: bool) -> int:
-    print(as_json(item.document(), indent=2) if json_ else fitted(f"{item.id} is {item.state}, for {item.owner}"))
+    print(as_json(item.document(), indent=2) if json_ else cut(f"{item.id} is {item.state}, for {item.owner}"))
     return 0
