@@ -36,7 +36,7 @@ class Terminal:
         done: Result = await asyncio.to_thread(lambda: CliRunner().invoke(app, arguments))
         assert done.exit_code == code, (words, done.output, done.exception)
         if "--json" not in words:
-            assert all(len(line) <= 80 for line in done.output.splitlines()), done.output
+            assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
         return done.output
 
     async def json(self, *words: str, code: int = 0) -> Any:

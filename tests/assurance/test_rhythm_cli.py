@@ -55,7 +55,9 @@ class Terminal:
         return done
 
     async def json(self, *words: str, code: int = 0) -> Any:
-        return json.loads((await self(*words, "--json", code=code, wide=True)).stdout)
+        done = await self(*words, "--json", code=code, wide=True)
+        assert done.stdout, done.output
+        return json.loads(done.stdout)
 
 
 @pytest.fixture
