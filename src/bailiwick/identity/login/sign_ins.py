@@ -48,6 +48,8 @@ Method = Literal["local", "ldap", "oidc", "saml", "passkey"]
 MAX_ATTEMPTS = 5
 # how long a proof counts as fresh for what changes the account itself
 RECENT = timedelta(minutes=15)
+# by how much the clocks of two machines may differ
+_SKEW = timedelta(minutes=1)
 # authentication context classes (RFC 9470): by one factor, and by two
 ACR_SINGLE = "urn:bailiwick:acr:1fa"
 ACR_MFA = "urn:bailiwick:acr:2fa"
@@ -316,7 +318,9 @@ class SignIns:
             raise _not_enough(by_factor=True)
 
     def _proven(self, caller: Caller, *, by_factor: bool) -> bool:
-        recent = self._clock.time() - caller.auth_time <= RECENT.total_seconds()
+        # a proof of the time to come is of a clock that was put back since: it says nothing about how long ago it was
+        age = self._clock.time() - caller.auth_time
+        recent = -_SKEW.total_seconds() <= age <= RECENT.total_seconds()
         return recent and ("mfa" in caller.amr or not by_factor)
 
     async def step_up(self, context: Context, code: str) -> SignedIn:
