@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 3 ] && n=3; [ $$n -gt 4 ] && n=4; echo $$n)
 
-.PHONY: help setup demo test lint format types bench soak audit docs clean check-apt
+.PHONY: help setup demo test lint format types bench soak fuzz audit docs clean check-apt
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ bench: setup ## Measure the governed request and the decision
 soak: setup ## Kill everything under load for ten minutes and prove that nothing was lost
 	@tools/apt-needs.sh
 	"$(BIN)/python" -m bench soak
+
+fuzz: setup ## Throw random input at the parsers for a minute each, and walk every boundary of the API document
+	"$(BIN)/python" tools/fuzz.py --seconds 60
+	BAILIWICK_WALK=examples,coverage,fuzzing "$(BIN)/python" -m pytest -q tests/stack/test_api_document.py -k administrator
 
 audit: setup ## Look for known vulnerabilities in what is locked
 	@tools/audit.sh

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, cached_property, partial
@@ -23,6 +23,8 @@ import pytest
 from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bailiwick.app.siem import reach_of
 from bailiwick.evidence.events import Context, Event, Recorder, decode
@@ -50,6 +52,7 @@ from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.providers_api import routes as provider_routes
+from bailiwick.identity.refresh_lane import RefreshLane
 from bailiwick.identity.reports import Reports
 from bailiwick.identity.reports_api import routes as report_routes
 from bailiwick.identity.scim.api import routes as scim_routes
@@ -318,7 +321,7 @@ class House:
         if token:
             sent["authorization"] = f"Bearer {token}"
         payload = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
-        return await _call(self.app, method, path, sent, payload)
+        return await _call(self.lanes, method, path, sent, payload)
 
     async def events(self) -> list[Event]:
         """The events left for the ledger, in order."""
@@ -368,9 +371,25 @@ class House:
 
     async def front(self, request: Request) -> None:
         """Stands where the front does: the zone, an id and an address for a request."""
-        request.state.zone = request.headers.get("x-test-zone", "default")
-        request.state.request_id = self.ids()
-        request.state.ip = request.headers.get("x-test-ip", "198.51.100.7")
+        request.scope.setdefault("state", {}).update(self._described(request.headers))
+
+    def _described(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "zone": headers.get("x-test-zone", "default"),
+            "request_id": self.ids(),
+            "ip": headers.get("x-test-ip", "198.51.100.7"),
+        }
+
+    @cached_property
+    def lanes(self) -> ASGIApp:
+        """The routes, behind the lane that refreshes take."""
+        lane = RefreshLane(self.app, self.sign_ins)
+
+        async def described(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"] = self._described(Headers(scope=scope))
+            await lane(scope, receive, send)
+
+        return described
 
     @cached_property
     def app(self) -> FastAPI:
@@ -431,7 +450,7 @@ async def house(database_url: str, clock: FakeClock) -> AsyncIterator[House]:
     await house.close()
 
 
-async def _call(app: FastAPI, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
+async def _call(app: ASGIApp, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
     path, _, query = target.partition("?")
     scope = {
         "type": "http",
@@ -447,12 +466,12 @@ async def _call(app: FastAPI, method: str, target: str, headers: dict[str, str],
         "server": ("test", 80),
     }
     messages = [{"type": "http.request", "body": body, "more_body": False}]
-    received: list[dict[str, Any]] = []
+    received: list[Message] = []
 
     async def receive() -> dict[str, Any]:
         return messages.pop() if messages else {"type": "http.disconnect"}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Message) -> None:
         received.append(message)
 
     await app(scope, receive, send)

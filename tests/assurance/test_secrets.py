@@ -273,6 +273,28 @@ async def test_what_the_old_kek_wrapped_does_not_open_any_more(desk: Desk) -> No
     assert [said["old"]] == before and [said["new"]] == desk.file.ids()
 
 
+async def test_the_kek_is_rotated_by_somebody_who_proved_himself_just_now(desk: Desk) -> None:
+    house, body = desk.stage.people, {"kind": "kek", "name": "kek"}
+    await house.user("jane")
+    async with house.database.begin() as tx:
+        await tx.run(
+            "INSERT INTO factors (id, zone, username, kind, name, created_at, confirmed_at)"
+            " VALUES (:id, 'default', 'jane', 'totp', 'app', now(), now())",
+            id=house.ids(),
+        )
+    weak, strong = await house.signed_in("jane"), await house.signed_in("jane", amr=("pwd", "otp", "mfa"))
+    refused = await desk.stage.call("POST", "/api/v1/secrets/rotations", body, token=weak)
+    assert (refused.status, refused.json()["reason"]) == (401, "insufficient_user_authentication")
+    for hour in (3600, -3600):  # a proof of an hour ago, and one of a clock that was put back since
+        house.clock.set_wall(hour)
+        late = await desk.stage.call("POST", "/api/v1/secrets/rotations", body, token=strong)
+        assert (late.status, late.json()["reason"]) == (401, "insufficient_user_authentication")
+        assert desk.kek_rotations == 0
+        strong = await house.signed_in("jane", amr=("pwd", "otp", "mfa"))
+    done = await desk.stage.call("POST", "/api/v1/secrets/rotations", body, token=strong)
+    assert (done.status, desk.kek_rotations) == (201, 1), done.json()
+
+
 # ---------------------------------------------------------------------- unused
 
 

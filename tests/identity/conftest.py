@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from openid_provider import browser, provider
+
 from people_fixtures import clock, database_url, house
 
-__all__ = ["clock", "database_url", "house"]
+__all__ = ["browser", "clock", "database_url", "house", "provider"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlencode, urlsplit
 
+import pytest
 from aiohttp import web
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -227,3 +228,34 @@ def by_secret(secret: bytes) -> Callable[[dict[str, Any], dict[str, Any]], str]:
 
 def encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@pytest.fixture
+async def provider(house: House) -> AsyncIterator[Provider]:
+    async with running(Provider(house.clock.time)) as made:
+        yield made
+
+
+@pytest.fixture
+async def browser(house: House, provider: Provider) -> Browser:
+    await connect(house, provider)
+    return Browser(house, provider)
+
+
+async def failure(house: House) -> dict[str, Any]:
+    """The last event, which must be that of a failed sign-in."""
+    event = (await house.events())[-1]
+    assert (event.code, event.outcome, event.details["method"]) == ("BW1002", "failure", "oidc")
+    return {"reasons": event.reasons, **event.details}
+
+
+async def refused(browser: Browser, cause: str, reason: str = "provider_answer_invalid") -> None:
+    """The browser signs in, and is refused for ``cause``, which stands in the record and not in the answer."""
+    answer = await browser.sign_in()
+    status = 503 if reason == "provider_unavailable" else 401
+    assert (answer.status, answer.json()["reason"]) == (status, reason), answer.json()
+    told = await failure(browser.house)
+    assert told["provider"] == "corp" and told["reasons"] == (reason,)
+    assert cause in told["cause"], told
+    assert cause not in answer.body.decode()
+    assert await browser.house.value("SELECT count(*) FROM sessions WHERE method = 'oidc'") == 0

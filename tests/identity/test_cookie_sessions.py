@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from openid_provider import Browser, Provider, connect, running
+from openid_provider import Browser, Provider, connect
 
 from bailiwick.identity.cookie_sessions import PLAIN_SESSION_COOKIE, REFRESH_COOKIE, SESSION_COOKIE, CookieSessions
 from bailiwick.identity.factors import totp
@@ -51,12 +50,6 @@ class Page:
     async def sign_in(self, username: str = "root", **headers: str) -> Answer:
         body = {"username": username, "password": PASSWORD}
         return await self.call("POST", LOGIN, body, x_bailiwick_session="cookie", **headers)
-
-
-@pytest.fixture
-async def provider(house: House) -> AsyncIterator[Provider]:
-    async with running(Provider(house.clock.time)) as made:
-        yield made
 
 
 @pytest.fixture

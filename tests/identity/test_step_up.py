@@ -54,6 +54,20 @@ async def test_who_has_a_factor_must_have_used_it_within_fifteen_minutes(house: 
     assert (await house.call("GET", "/api/v1/users", token=strong)).status == 200
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_put_an_hour_off_makes_no_proof_a_fresh_one(house: House, hours: int) -> None:
+    strong = await house.signed_in("root", amr=MFA)
+    await give_factor(house, "root")
+    house.clock.set_wall(hours * 3600)
+    refused = await make_user(house, strong)
+    assert (refused.status, refused.json()["reason"]) == (401, "insufficient_user_authentication")
+    # whoever proves himself by the clock as it is now may go on, and one of another machine that is a little ahead
+    again = await house.signed_in("root", amr=MFA)
+    assert (await make_user(house, again)).status == 201
+    house.clock.set_wall(-50)
+    assert (await make_user(house, again, "ahead")).status == 201
+
+
 async def test_whose_role_needs_a_factor_must_use_one_even_if_he_has_none(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

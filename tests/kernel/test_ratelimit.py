@@ -203,6 +203,71 @@ async def test_redis_lets_exactly_the_burst_through_whoever_asks_at_once(server:
         await redis.close()
 
 
+class SlowPath:
+    """What lies between us and Redis: takes ``delay_s`` to hand on what is sent to it, and what comes back."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.delay_s = 0.0
+        self.handed_on = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, to_redis]
+        # what was sent is handed on even when who sent it has gone
+        for source, target in ((reader, to_redis), (from_redis, writer)):
+            task = asyncio.create_task(self._hand_on(source, target, target is to_redis))
+            self._tasks.add(task)
+
+    async def _hand_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, inwards: bool) -> None:
+        while data := await source.read(65536):
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+            target.write(data)
+            if inwards and b"EVAL" in data.upper():
+                self.handed_on.set()
+
+
+async def test_a_slow_redis_counts_nothing_that_the_machine_counted(server: RedisServer, tmp_path: Path) -> None:
+    path = SlowPath(server.port)
+    slow, direct = (
+        Redis(await path.start(), SystemClock(), timeout_s=0.5),
+        Redis(server.url, SystemClock(), timeout_s=5),
+    )
+    limiter = Limiter(MachineCounters(tmp_path / "limits", SystemClock()), slow)
+    elsewhere = Limiter(MachineCounters(tmp_path / "others", SystemClock()), direct)
+    assert (await limiter.check("a", 1, 5)).remaining == 4  # in Redis
+    path.delay_s = 0.7
+    path.handed_on.clear()
+    by_machine = await limiter.check("a", 1, 5)
+    assert (by_machine.allowed, by_machine.remaining) == (True, 4), "the machine's own count, from the beginning"
+    await asyncio.wait_for(path.handed_on.wait(), 5)
+    # the script has reached Redis, after we gave up: this one waits behind it there, and finds the first alone
+    await asyncio.sleep(0.1)
+    assert (await elsewhere.check("a", 1, 5)).remaining == 3
+    path.delay_s = 0
+    assert (await limiter.check("a", 1, 5)).remaining == 2, "and Redis counts again"
+    await slow.close()
+    await direct.close()
+    await path.stop()
+
+
 async def test_redis_going_away_is_nobodys_error(server: RedisServer, tmp_path: Path) -> None:
     redis = Redis(server.url, SystemClock())
     limiter = Limiter(MachineCounters(tmp_path / "limits", SystemClock()), redis)

@@ -65,7 +65,7 @@ async def test_commands_scripts_and_figures(server: RedisServer) -> None:
     assert await redis.execute("GET", "a") == b"1"
     script = Script.of("return {KEYS[1], ARGV[1]}")
     for _ in range(2):
-        assert await redis.run_script(script, [b"k"], ["v"]) == [b"k", b"v"]
+        assert await redis.run_script(script, [b"k"], lambda: ["v"]) == [b"k", b"v"]
     info = await redis.info()
     assert info is not None
     assert int(str(info["used_memory"])) > 0

@@ -48,6 +48,7 @@ from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.providers import Providers
+from bailiwick.identity.refresh_lane import RefreshLane
 from bailiwick.identity.sessions import owner_of_session
 from bailiwick.kernel import docs_page, problems
 from bailiwick.kernel.api_document import describe_refusals
@@ -273,7 +274,13 @@ def compose(
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
-        Idempotency(Settled(app, rooms.revocations.applied), base.database, base.clock, sealer, _authenticate(rooms)),
+        Idempotency(
+            Settled(RefreshLane(app, rooms.sign_ins), rooms.revocations.applied),
+            base.database,
+            base.clock,
+            sealer,
+            _authenticate(rooms),
+        ),
         {("POST", _EVALUATE): cast(ASGIApp, evaluate)},
         ids=base.ids,
         clock=base.clock,

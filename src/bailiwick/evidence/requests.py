@@ -7,7 +7,7 @@ from fastapi import Request
 from bailiwick.evidence.events import Actor, Context, Network
 from bailiwick.kernel.http import Caller
 
-_LONGEST_USER_AGENT = 256
+LONGEST_USER_AGENT = 256
 
 
 def context_of(request: Request, caller: Caller | None) -> Context:
@@ -21,7 +21,7 @@ def context_of(request: Request, caller: Caller | None) -> Context:
         actor=actor_of(caller) if caller is not None else Actor(),
         network=Network(
             ip=getattr(state, "ip", ""),
-            user_agent=request.headers.get("user-agent", "")[:_LONGEST_USER_AGENT],
+            user_agent=request.headers.get("user-agent", "")[:LONGEST_USER_AGENT],
         ),
         request_id=state.request_id,
         client_request_id=getattr(state, "client_request_id", ""),

@@ -358,13 +358,13 @@ def _continuing_routes(router: APIRouter, sign_ins: SignIns, cookies: CookieSess
 def _factor_routes(router: APIRouter, sign_ins: SignIns) -> None:
     @router.get("/auth/factors", tags=["auth"], summary="One's second factors")
     async def list_factors(caller: SelfCaller) -> dict[str, Any]:
-        return await sign_ins.factors(caller.zone, caller.name)
+        return await sign_ins.own_factors.list(caller.zone, caller.name)
 
     @router.post("/auth/factors/totp", tags=["auth"], status_code=201, summary="Begin to enrol an authenticator app")
     async def add_totp(request: Request, response: Response, caller: SelfCaller, body: FactorBody) -> dict[str, Any]:
         never_store(response)
         await sign_ins.require_recent(caller)
-        return (await sign_ins.add_totp(context_of(request, caller), body.name)).document()
+        return (await sign_ins.own_factors.add_totp(context_of(request, caller), body.name)).document()
 
     @router.post("/auth/factors/totp/confirm", tags=["auth"], summary="Confirm the app by its first code")
     async def confirm_totp(
@@ -373,19 +373,19 @@ def _factor_routes(router: APIRouter, sign_ins: SignIns) -> None:
         """With the first factor come recovery codes, which are told once."""
         never_store(response)
         await sign_ins.require_recent(caller)
-        told = await sign_ins.confirm_added(context_of(request, caller), body.code.get_secret_value())
-        return {**await sign_ins.factors(caller.zone, caller.name), "recovery_codes": list(told)}
+        told = await sign_ins.own_factors.confirm_added(context_of(request, caller), body.code.get_secret_value())
+        return {**await sign_ins.own_factors.list(caller.zone, caller.name), "recovery_codes": list(told)}
 
     @router.post("/auth/recovery-codes", tags=["auth"], summary="Fresh recovery codes; the earlier ones are void")
     async def renew_codes(request: Request, response: Response, caller: SelfCaller) -> dict[str, Any]:
         never_store(response)
         await sign_ins.require_recent(caller)
-        return {"recovery_codes": list(await sign_ins.renew_recovery_codes(context_of(request, caller)))}
+        return {"recovery_codes": list(await sign_ins.own_factors.renew_recovery_codes(context_of(request, caller)))}
 
     @router.delete("/auth/factors/{identifier}", tags=["auth"], status_code=204, summary="Remove one of one's factors")
     async def remove_factor(request: Request, caller: SelfCaller, identifier: IdPath) -> None:
         await sign_ins.require_recent(caller)
-        await sign_ins.remove_factor(context_of(request, caller), identifier)
+        await sign_ins.own_factors.remove_factor(context_of(request, caller), identifier)
 
 
 def _session_routes(router: APIRouter, sessions: Sessions) -> None:

@@ -219,4 +219,4 @@ def _own_key_routes(router: APIRouter, passkeys: Passkeys, sign_ins: SignIns) ->
         never_store(response)
         await sign_ins.require_recent(caller)
         told = await passkeys.register(context_of(request, caller), body.name, body.credential.plain())
-        return {**await sign_ins.factors(caller.zone, caller.name), "recovery_codes": list(told)}
+        return {**await sign_ins.own_factors.list(caller.zone, caller.name), "recovery_codes": list(told)}

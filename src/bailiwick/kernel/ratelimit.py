@@ -13,6 +13,7 @@ minute per signed-in caller.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import math
@@ -197,6 +198,8 @@ _SCRIPT = Script.of("""
 local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local told = string.format('%.0f', now)
+if now > tonumber(ARGV[3]) then return {-1, '0', told} end
 local ahead = burst * interval
 local tat = tonumber(redis.call('GET', KEYS[1]) or now)
 tat = math.min(math.max(tat, now), now + ahead)
@@ -206,16 +209,21 @@ if tat + interval - now <= ahead + 0.5 then
   tat = tat + interval
   redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000) + 1)
 end
-return {allowed, string.format('%.0f', tat - now)}
+return {allowed, string.format('%.0f', tat - now), told}
 """)
 
 
 class Limiter:
-    """Counts requests by key, in Redis when it answers, else among the workers of this machine."""
+    """Counts requests by key, in Redis when it answers, else among the workers of this machine.
+
+    Never in both: what reaches Redis when half the time that we wait is over is not counted there, so that the other
+    half is left for its answer. For that each answer tells the time it is there.
+    """
 
     def __init__(self, machine: MachineCounters, redis: Redis) -> None:
         self._machine = machine
         self._redis = redis
+        self._apart: float | None = None  # Redis' time less that of our loop, in microseconds: at the least
 
     async def check(self, key: str, limit_per_minute: int, burst: int | None = None) -> LimitResult:
         """Count one request of ``key``. ``burst`` requests may come at once; by default a minute's worth.
@@ -236,8 +244,22 @@ class Limiter:
     async def _check_redis(self, name: bytes, limit: int, burst: int) -> LimitResult:
         key = b"bw:limit:" + hashlib.blake2b(name, digest_size=16).hexdigest().encode()
         interval = 60_000_000 / limit
-        allowed, ahead = await self._redis.run_script(_SCRIPT, [key], [interval, burst])
+        if self._apart is None:
+            seconds, micros = await self._redis.execute("TIME")
+            self._apart = int(seconds) * 1_000_000 + int(micros) - _loop_us()
+        apart, patience = self._apart, self._redis.timeout_s * 1_000_000 / 2
+        allowed, ahead, now = await self._redis.run_script(
+            _SCRIPT, [key], lambda: [interval, burst, f"{apart + _loop_us() + patience:.0f}"]
+        )
+        # asked anew with each answer: whose clock is set meanwhile is believed again by the next
+        self._apart = int(now) - _loop_us()
+        if allowed < 0:
+            raise RedisUnavailable("the request came too late to be counted there")
         return _result(bool(allowed), float(ahead) / 1e6, 0.0, interval / 1e6, limit, burst)
+
+
+def _loop_us() -> float:
+    return asyncio.get_running_loop().time() * 1_000_000
 
 
 _TOLD_KEYS = 4096

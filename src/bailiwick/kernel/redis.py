@@ -103,7 +103,7 @@ class Redis:
     ) -> None:
         self.configured = url is not None
         self.breaker = Breaker(clock)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s  # how long a call may take
         self._client = _connect(url, pool_size, timeout_s) if url is not None else None
         self._free = asyncio.Semaphore(pool_size)
         self._pool_size = pool_size
@@ -131,12 +131,18 @@ class Redis:
         """The answer to one command. Raises :class:`RedisUnavailable`."""
         return await self._call(lambda client: client.execute_command(*command))  # type: ignore[no-untyped-call]
 
-    async def run_script(self, script: Script, keys: list[bytes], args: list[str | bytes | int | float]) -> Any:
-        """The answer of a Lua script, sent in full only when Redis lacks it. Raises :class:`RedisUnavailable`."""
+    async def run_script(
+        self, script: Script, keys: list[bytes], arguments: Callable[[], list[str | bytes | int | float]]
+    ) -> Any:
+        """The answer of a Lua script, sent in full only when Redis lacks it. Raises :class:`RedisUnavailable`.
+
+        ``arguments`` is asked once there is a connection for it, since what it answers may tell the time.
+        """
 
         async def evaluate(client: aioredis.Redis) -> Any:
             from redis.exceptions import NoScriptError
 
+            args = arguments()
             try:
                 return await client.evalsha(script.sha1, len(keys), *keys, *args)
             except NoScriptError:
@@ -172,7 +178,7 @@ class Redis:
     async def _take_slot(self) -> None:
         # waiting here, and not in the library's pool, keeps "we are busy" apart from "Redis is away"
         try:
-            await asyncio.wait_for(self._free.acquire(), self._timeout_s)
+            await asyncio.wait_for(self._free.acquire(), self.timeout_s)
         except TimeoutError:
             raise RedisUnavailable("every connection is in use") from None
         self._in_use += 1
@@ -181,7 +187,7 @@ class Redis:
         from redis.exceptions import RedisError
 
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 result = await ask(client)
         except (RedisError, OSError) as error:  # a timeout is an OSError
             self._answered = False

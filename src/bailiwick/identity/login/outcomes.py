@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from bailiwick.evidence.events import Actor, Context
 from bailiwick.identity.factors import totp
 from bailiwick.kernel.errors import BailiwickError, Unauthenticated
 
@@ -78,3 +79,15 @@ class Enrolment:
     def document(self) -> dict[str, Any]:
         """The JSON form."""
         return {"secret": self.secret, "otpauth_uri": self.uri, "digits": totp.DIGITS, "period": totp.STEP_S}
+
+
+def acting(context: Context, username: str, session_id: str) -> Context:
+    """The context of a request in which ``username`` turned out to act."""
+    return Context(
+        context.zone,
+        Actor(user=username, session=session_id),
+        context.network,
+        context.request_id,
+        context.client_request_id,
+        context.trace_id,
+    )

@@ -46,7 +46,8 @@ from bailiwick.identity.factors.webauthn import (
     user_handle_of,
 )
 from bailiwick.identity.login.lockout import locked_until
-from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns, acting
+from bailiwick.identity.login.outcomes import acting
+from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction

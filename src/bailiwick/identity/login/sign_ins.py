@@ -11,24 +11,22 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
-from typing import Any, Literal
+from typing import Literal
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, Event, Recorder, Subject
+from bailiwick.evidence.events import Context, Event, Recorder, Subject
 from bailiwick.identity.factors import totp
 from bailiwick.identity.factors.store import (
     Factor,
-    begin_totp,
-    confirm_totp,
     list_factors,
     methods_of,
     recovery_codes_left,
-    replace_recovery_codes,
     use_recovery_code,
     use_totp,
 )
 from bailiwick.identity.login.lockout import count_failure, locked_until
-from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn
+from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn, acting
+from bailiwick.identity.login.own_factors import OwnFactors
 from bailiwick.identity.login.rotation import Rotations
 from bailiwick.identity.ports import Revoke, SessionTokens
 from bailiwick.identity.sessions import open_session
@@ -36,7 +34,7 @@ from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import BailiwickError, Conflict, Unauthenticated
+from bailiwick.kernel.errors import BailiwickError, Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.settings import Settings
@@ -48,6 +46,8 @@ Method = Literal["local", "ldap", "oidc", "saml", "passkey"]
 MAX_ATTEMPTS = 5
 # how long a proof counts as fresh for what changes the account itself
 RECENT = timedelta(minutes=15)
+# by how much the clocks of two machines may differ
+_SKEW = timedelta(minutes=1)
 # authentication context classes (RFC 9470): by one factor, and by two
 ACR_SINGLE = "urn:bailiwick:acr:1fa"
 ACR_MFA = "urn:bailiwick:acr:2fa"
@@ -84,11 +84,13 @@ class SignIns:
         self._revocations = revocations
         self._life = timedelta(seconds=settings.session_ttl_s)
         self._idle = timedelta(seconds=settings.session_idle_s)
+        self.own_factors = OwnFactors(database, clock, ids, recorder, sealer, self.required)
         self._rotations: Rotations[SignedIn] = Rotations(database, clock, self._idle)
 
     def replace_sealer(self, sealer: Sealer) -> None:
         """Use the KEKs as they are after a rotation."""
         self._sealer = sealer
+        self.own_factors.replace_sealer(sealer)
 
     # ------------------------------------------------------------------ the way in
 
@@ -209,14 +211,14 @@ class SignIns:
         """A secret for somebody who may not come in without a second factor and has none."""
         async with self._database.begin() as tx:
             _, user = await self.pending(tx, context, token, enrolling=True)
-            return await self._begin(tx, context, user["username"], "Authenticator app")
+            return await self.own_factors.begin(tx, context, user["username"], "Authenticator app")
 
     async def finish_enrolment(self, context: Context, token: str, code: str) -> SignedIn:
         """Confirm the secret by its first code, and sign in. The answer holds the recovery codes, told once."""
         async with self._database.begin() as tx:
             pending, user = await self.pending(tx, context, token, enrolling=True)
             outcome: SignedIn | None = None
-            told = await self._confirm(tx, context, user["username"], code)
+            told = await self.own_factors.confirm(tx, context, user["username"], code)
             if told is not None:
                 await self.settle_pending(tx, token)
                 amr = [*pending["amr"], "otp", "mfa"]
@@ -227,68 +229,7 @@ class SignIns:
             raise Unauthenticated(reason="invalid_code")
         return outcome
 
-    # ------------------------------------------------------------------ one's own factors
-
-    async def add_totp(self, context: Context, name: str) -> Enrolment:
-        """A further TOTP secret for the signed-in person, to be confirmed by :meth:`confirm_added`."""
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            return await self._begin(tx, context, context.actor.user, name)
-
-    async def confirm_added(self, context: Context, code: str) -> tuple[str, ...]:
-        """Confirm a secret; the recovery codes when it is the first factor, else nothing."""
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            told = await self._confirm(tx, context, context.actor.user, code)
-        if told is None:
-            raise Unauthenticated(reason="invalid_code")
-        return told
-
-    async def renew_recovery_codes(self, context: Context) -> tuple[str, ...]:
-        """Fresh recovery codes; the earlier ones are void."""
-        username = context.actor.user
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            if not await list_factors(tx, context.zone, username):
-                raise Conflict("Enrol a second factor first.")
-            told = await replace_recovery_codes(tx, context.zone, username)
-            await self._recorder.record(
-                tx, codes.AUTH_RECOVERY_CODES_RENEWED, "success", context, subject=Subject(id=username, type="user")
-            )
-        return tuple(told)
-
-    async def factors(self, zone: str, username: str) -> dict[str, Any]:
-        """The user's factors, and how many recovery codes are left."""
-        async with self._database.begin() as tx:
-            found = await list_factors(tx, zone, username)
-            left = await recovery_codes_left(tx, zone, username)
-        return {"factors": [factor.document() for factor in found], "recovery_codes_left": left}
-
-    async def remove_factor(self, context: Context, identifier: str) -> None:
-        """Remove one of one's own factors; not the last one while one is required."""
-        username = context.actor.user
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            user = await tx.one(
-                f"{_USER} WHERE zone = :zone AND username = :u FOR UPDATE", zone=context.zone, u=username
-            )
-            found = await list_factors(tx, context.zone, username)
-            mine = next((factor for factor in found if factor.id == identifier), None)
-            if user is None or mine is None:
-                raise Conflict("There is no such factor of yours.", reason="not_found")
-            usable = [factor for factor in found if factor.disabled_at is None and factor.id != identifier]
-            if not usable and self.required(user, context):
-                raise Conflict("This is your last second factor, and your account needs one; add another first.")
-            await tx.run("DELETE FROM factors WHERE id = :id", id=identifier)
-            await self._recorder.record(
-                tx,
-                codes.AUTH_FACTOR_REMOVED,
-                "success",
-                context,
-                subject=Subject(id=username, type="user"),
-                factor=identifier,
-                kind=mine.kind,
-            )
+    # ------------------------------------------------------------------ a proof of just now
 
     async def require_recent(self, caller: Caller) -> None:
         """Refuse (RFC 9470) unless the person proved himself just now (:data:`RECENT`), by a second factor if any."""
@@ -316,7 +257,9 @@ class SignIns:
             raise _not_enough(by_factor=True)
 
     def _proven(self, caller: Caller, *, by_factor: bool) -> bool:
-        recent = self._clock.time() - caller.auth_time <= RECENT.total_seconds()
+        # a proof of the time to come is of a clock that was put back since: it says nothing about how long ago it was
+        age = self._clock.time() - caller.auth_time
+        recent = -_SKEW.total_seconds() <= age <= RECENT.total_seconds()
         return recent and ("mfa" in caller.amr or not by_factor)
 
     async def step_up(self, context: Context, code: str) -> SignedIn:
@@ -519,39 +462,6 @@ class SignIns:
             return "rcv"
         return None
 
-    async def _begin(self, tx: Transaction, context: Context, username: str, name: str) -> Enrolment:
-        secret = await begin_totp(tx, self._sealer, self._ids(), context.zone, username, name, self._clock.now())
-        await self._recorder.record(
-            tx,
-            codes.AUTH_FACTOR_OFFERED,
-            "success",
-            acting(context, username, context.actor.session),
-            subject=Subject(id=username, type="user"),
-            kind="totp",
-        )
-        issuer = "Bailiwick" if context.zone == "default" else f"Bailiwick {context.zone}"
-        return Enrolment(totp.encoded(secret), totp.provisioning_uri(secret, issuer, username))
-
-    async def _confirm(self, tx: Transaction, context: Context, username: str, code: str) -> tuple[str, ...] | None:
-        """Confirm the waiting factor; the recovery codes when it is the first. None when the code is wrong."""
-        first = not await list_factors(tx, context.zone, username)
-        plain = code.strip().replace(" ", "")
-        if not (plain.isascii() and plain.isdigit() and len(plain) == totp.DIGITS):
-            return None
-        factor = await confirm_totp(tx, self._sealer, context.zone, username, plain, self._clock.now())
-        if factor is None:
-            return None
-        await self._recorder.record(
-            tx,
-            codes.AUTH_FACTOR_ENROLLED,
-            "success",
-            acting(context, username, context.actor.session),
-            subject=Subject(id=username, type="user"),
-            factor=factor,
-            kind="totp",
-        )
-        return tuple(await replace_recovery_codes(tx, context.zone, username)) if first else ()
-
     async def fail(
         self, tx: Transaction, context: Context, username: str, method: str, token: str, reason: str = "invalid_code"
     ) -> None:
@@ -587,18 +497,6 @@ def _not_enough(*, by_factor: bool) -> Unauthenticated:
     wanted = f'acr_values="{ACR_MFA}", ' if by_factor else ""
     challenge = f'Bearer error="insufficient_user_authentication", {wanted}max_age="{int(RECENT.total_seconds())}"'
     return Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
-
-
-def acting(context: Context, username: str, session_id: str) -> Context:
-    """The context of a request in which ``username`` turned out to act."""
-    return Context(
-        context.zone,
-        Actor(user=username, session=session_id),
-        context.network,
-        context.request_id,
-        context.client_request_id,
-        context.trace_id,
-    )
 
 
 def _ends_at(now: datetime, life: timedelta, origin: Mapping[str, str] | None) -> datetime:
