@@ -1,0 +1,116 @@
+"""What a simulated life stands on: a PostgreSQL of its own, and whoever is told over HTTP. No installation is touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from bailiwick.app.foundations import KekFile
+from bailiwick.kernel.embedded_postgres import Throwaway, throwaway_postgres
+from bailiwick.kernel.migrate import migrate
+
+LIFE = "life"
+"""The database of the life that goes on. It has one name always, since documents of the story name it."""
+
+
+class Listener:
+    """Answers like an incoming webhook of a chat, and keeps what it was told. ``muted``: it refuses everything."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.muted = False
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+                if not listener.muted:
+                    listener.told.append(json.loads(raw))
+                said = b"no_service" if listener.muted else b"ok"
+                self.send_response(404 if listener.muted else 200)
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """The address to tell things to."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/services/T0/B0/life"
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Ground:
+    """The database of the life, what it was at some days, the files of its platform, and a listener."""
+
+    def __init__(self, postgres: Throwaway, files: Path, listener: Listener) -> None:
+        self.postgres = postgres
+        self.layout = postgres.layout
+        self.files = files
+        self.listener = listener
+        KekFile(self.layout.secrets / "kek").ensure()
+
+    @property
+    def url(self) -> str:
+        """Where the life is."""
+        return self.postgres.url(LIFE)
+
+    async def begin(self) -> None:
+        """An empty database of the newest schema, in place of what there was."""
+
+        async def build(url: str) -> None:
+            migrate(url)
+
+        template = await self.postgres.template("schema", build)
+        await self._become(template)
+        for each in self.files.iterdir():
+            each.unlink()
+
+    async def keep(self, day: str) -> None:
+        """Remember how it is now. Nobody may be connected."""
+        await self.postgres.drop_database(f"day_{day}")
+        await self.postgres.ensure_database(f"day_{day}", template=LIFE)
+
+    async def back_to(self, day: str) -> None:
+        """Be again what was kept."""
+        await self._become(f"day_{day}")
+
+    async def _become(self, template: str) -> None:
+        await self.postgres.drop_database(LIFE)
+        await self.postgres.ensure_database(LIFE, template=template)
+        self.listener.told.clear()
+        self.listener.muted = False
+
+
+@asynccontextmanager
+async def ground(parent: Path | None = None) -> AsyncIterator[Ground]:
+    """A ground that is removed afterwards."""
+    files = Path(tempfile.mkdtemp(prefix="bw-life-", dir=parent))
+    listener = Listener()
+    try:
+        async with throwaway_postgres(parent) as postgres:
+            yield Ground(postgres, files, listener)
+    finally:
+        listener.close()
+        shutil.rmtree(files, ignore_errors=True)

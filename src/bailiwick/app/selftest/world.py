@@ -1,0 +1,151 @@
+"""One life: the whole assurance room as an installation composes it, with a clock that is moved by hand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from prometheus_client import CollectorRegistry
+
+from bailiwick.app.archive import build_archive
+from bailiwick.app.assurance import GROUP, build_assurance
+from bailiwick.app.assurance import alerts as alerts_part
+from bailiwick.app.assurance import rhythm as rhythm_part
+from bailiwick.app.foundations import Foundations, kek_file
+from bailiwick.app.selftest.ground import Ground
+from bailiwick.assurance.dead_man import DeadMan
+from bailiwick.assurance.operations import Operation
+from bailiwick.assurance.waivers import WaiverRegister
+from bailiwick.evidence.events import Actor, Context, Recorder
+from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
+from bailiwick.kernel.clock import FakeClock
+from bailiwick.kernel.db import Database
+from bailiwick.kernel.errors import BailiwickError
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.jobs import JobDefinition, Jobs
+from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.settings import Settings
+
+ZONE = "default"
+STEP = timedelta(hours=6)
+"""How often anything is done in a life: what an installation does each minute is done at each step."""
+
+PRODUCER = Producer(host="selftest", name="bailiwick", program="bailiwick selftest", version="0")
+
+
+class World:
+    """The room, its jobs, and the loops that tell people, over one database at one instant."""
+
+    def __init__(self, ground: Ground, at: datetime, operations: Iterable[Operation] = ()) -> None:
+        self.ground = ground
+        self.clock = FakeClock(at)
+        self.ids = Ids()
+        self.database = Database(ground.url, pool_size=6)
+        self.owner = Database(ground.url, pool_size=2, role=None)
+        self.recorder = Recorder(self.clock, self.ids)
+        settings = Settings(
+            data_dir=ground.layout.data_dir,
+            public_url="https://bailiwick.example.com",
+            allow_upstream_networks=("127.0.0.0/8",),
+        )
+        metrics = Metrics(CollectorRegistry(), status_file=ground.layout.status_file)
+        self.sealer = kek_file(settings, ground.layout).load()
+        base = Foundations(
+            settings, ground.layout, self.clock, self.ids, self.sealer, self.database, ground.url, self.recorder,
+            metrics,
+        )  # fmt: skip
+        archive = build_archive(settings, ground.layout, self.database, self.clock, self.ids, self.recorder)
+        self.quorum = archive.quorum
+        self.records = EvidenceRecords(self.clock, self.recorder)
+        self.room = build_assurance(base, self.quorum, self.records, list(operations))
+        self.house = self.room.house
+        self.alerting = alerts_part.services(self.house)
+        self.rhythm = rhythm_part.services(self.house)
+        self.dead_man = DeadMan(self.database, self.clock, self.recorder, self.house.alerts)
+        self.jobs = Jobs(self.database, self.clock, metrics, [])
+        self.refused: list[str] = []
+        self.stopped: set[str] = set()  # jobs that nobody schedules any more
+        self.broken: set[str] = set()  # parts of a step that are left out
+
+    @property
+    def waivers(self) -> WaiverRegister:
+        """The register of waivers."""
+        assert isinstance(self.house.waivers, WaiverRegister)
+        return self.house.waivers
+
+    def by(self, user: str = "") -> Context:
+        """The context of what somebody does."""
+        return Context(ZONE, Actor(user=user) if user else Actor())
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self.database.close()
+        await self.owner.close()
+
+    # --- time
+
+    async def live(self, *, days: float = 0, hours: float = 0, step: timedelta = STEP) -> None:
+        """Let time pass in steps, and do at each what is due."""
+        until = self.clock.now() + timedelta(days=days, hours=hours)
+        while self.clock.now() < until:
+            self.clock.advance(min(step, until - self.clock.now()).total_seconds())
+            await self.step()
+
+    async def step(self) -> None:
+        """What the work role and the serve workers do at one moment."""
+        async with self.database.begin() as tx:
+            book = await self.house.books.current(tx, ZONE)
+        fixed = [job for part in self.room.parts for job in part.jobs]
+        asked = [job for part in self.room.parts for job in part.scheduled(ZONE, book)]
+        self.jobs.replace(GROUP, [coarse(job) for job in [*fixed, *asked] if job.name not in self.stopped])
+        if "scheduler" not in self.broken:
+            await self.jobs.run_due()
+        if "dead man" not in self.broken:
+            await self.dead_man.look()
+        await self.tell()
+
+    async def tell(self) -> None:
+        """What the loop of alerts and notices does."""
+        if "telling" in self.broken:
+            return
+        for _ in range(10):
+            await self.alerting.dispatcher.run_once()
+            if not await self.alerting.deliveries.run_once():
+                break
+        await self.alerting.drills.follow()
+
+    # --- what people try
+
+    @contextlib.contextmanager
+    def trying(self, what: str) -> Iterable[None]:  # type: ignore[misc]
+        """Something that may be refused, and is noted then."""
+        try:
+            yield
+        except BailiwickError as error:
+            self.refused.append(f"{what}: {error.reason}")
+
+    async def run(self, sql: str, **values: object) -> int:
+        """Change a row behind everybody's back."""
+        async with self.owner.begin() as tx:
+            await tx.run("SET LOCAL search_path TO bailiwick, public")
+            return await tx.run(sql, **values)
+
+
+def coarse(job: JobDefinition) -> JobDefinition:
+    """The same job, no more often than life has steps. A cron text stands."""
+    if isinstance(job.schedule, str):
+        return replace(job, grace=max(job.grace, STEP))
+    return replace(job, schedule=max(job.schedule, STEP), grace=timedelta(hours=1))
+
+
+@asynccontextmanager
+async def world(ground: Ground, at: datetime, operations: Iterable[Operation] = ()) -> AsyncIterator[World]:
+    """A life that lets go of its database."""
+    made = World(ground, at, operations)
+    try:
+        yield made
+    finally:
+        await made.close()
