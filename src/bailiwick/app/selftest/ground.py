@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 from bailiwick.app.foundations import KekFile
@@ -61,14 +62,56 @@ class Listener:
         self._thread.join()
 
 
+class Mail:
+    """A mail server (RFC 5321, as much of it as a client needs) that keeps what it was given. ``muted``: refuses."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.muted = False
+        mail = self
+
+        class Handler(StreamRequestHandler):
+            def handle(self) -> None:
+                self.wfile.write(b"220 life\r\n")
+                while line := self.rfile.readline(2000):
+                    verb = line[:4].upper()
+                    if verb == b"DATA" and not mail.muted:
+                        self.wfile.write(b"354 go on\r\n")
+                        lines = []
+                        while (text := self.rfile.readline(4000)) not in (b".\r\n", b""):
+                            lines.append(text)
+                        mail.told.append(b"".join(lines).decode(errors="replace"))
+                    said = b"550 no" if mail.muted and verb in (b"RCPT", b"DATA") else b"250 ok"
+                    self.wfile.write((b"221 bye" if verb == b"QUIT" else said) + b"\r\n")
+                    if verb == b"QUIT":
+                        return
+
+        self._server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on this machine only."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
 class Ground:
     """The database of the life, what it was at some days, the files of its platform, and a listener."""
 
-    def __init__(self, postgres: Throwaway, files: Path, listener: Listener) -> None:
+    def __init__(self, postgres: Throwaway, files: Path, listener: Listener, mail: Mail) -> None:
         self.postgres = postgres
         self.layout = postgres.layout
         self.files = files
         self.listener = listener
+        self.mail = mail
         KekFile(self.layout.secrets / "kek").ensure()
 
     @property
@@ -101,16 +144,19 @@ class Ground:
         await self.postgres.ensure_database(LIFE, template=template)
         self.listener.told.clear()
         self.listener.muted = False
+        self.mail.told.clear()
+        self.mail.muted = False
 
 
 @asynccontextmanager
 async def ground(parent: Path | None = None) -> AsyncIterator[Ground]:
     """A ground that is removed afterwards."""
     files = Path(tempfile.mkdtemp(prefix="bw-life-", dir=parent))
-    listener = Listener()
+    listener, mail = Listener(), Mail()
     try:
         async with throwaway_postgres(parent) as postgres:
-            yield Ground(postgres, files, listener)
+            yield Ground(postgres, files, listener, mail)
     finally:
         listener.close()
+        mail.close()
         shutil.rmtree(files, ignore_errors=True)

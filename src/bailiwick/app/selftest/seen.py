@@ -56,6 +56,8 @@ _LOOKS = (
     "SELECT 'notice undelivered ' || state AS line, count(*) AS n FROM notice_deliveries WHERE state <> 'delivered'"
     " AND :zone <> '' GROUP BY 1",
     "SELECT 'task ' || state || ' ' || source AS line, count(*) AS n FROM assurance_tasks WHERE zone = :zone GROUP BY 1",
+    "SELECT 'nobody answers for ' || rule || ': ' || owner AS line, count(*) AS n FROM alerts WHERE zone = :zone"
+    " AND owner_person = '' GROUP BY 1",
     "SELECT 'service level ' || slo || ' not counted' AS line, 1 AS n FROM slo_states WHERE zone = :zone"
     " AND error <> ''",
 )

@@ -12,9 +12,9 @@ KEPT = ("Activity", "Rota", "WaiverControl", "WaiverTier", "OverrideRule", "Chec
 """The kinds of shipped documents that hold in the story as they are."""
 
 
-def story_book(socket_dir: Path, database: str, files: Path) -> list[Document]:
+def story_book(socket_dir: Path, database: str, files: Path, mail: int) -> list[Document]:
     """What is in force in the life: much of what we ship, and the story's own."""
-    own = read_text(_OWN % {"host": socket_dir, "port": PORT, "database": database, "files": files}, "story.yaml")
+    own = read_text(_OWN % {"host": socket_dir, "port": PORT, "database": database, "files": files, "mail": mail}, "story.yaml")
     return [each for each in shipped("default") if each.kind in KEPT] + own
 
 
@@ -30,9 +30,19 @@ metadata: {name: everything}
 spec: {channels: [chat], group_wait_s: 0}
 ---
 apiVersion: bailiwick/v1
+kind: Channel
+metadata: {name: mail}
+spec: {email: {host: 127.0.0.1, port: %(mail)s, tls: none, for_people: true}, give_up_after: 2}
+---
+apiVersion: bailiwick/v1
 kind: OverrideRule
 metadata: {name: payouts}
 spec: {operation: payout.force, approvals: 1, roles: [finance_owner, admin], ttl_minutes: 240}
+---
+apiVersion: bailiwick/v1
+kind: OverrideRule
+metadata: {name: provider}
+spec: {operation: provider.pause, approvals: 1, roles: [ops_owner, security_owner, admin], ttl_minutes: 240}
 ---
 apiVersion: bailiwick/v1
 kind: Connection
@@ -55,7 +65,7 @@ spec:
   item: id
   entered_at: entered_at
   history: true
-  every: 6h
+  every: 12h
   severity: P1
   states:
     pending: {limit: 24h}
@@ -73,7 +83,7 @@ spec:
   right: {connection: bank, file: statement.csv}
   keys: [{left: id, right: ref}]
   fields: [{left: amount, right: value, kind: decimal}]
-  schedule: {delta: "0 */6 * * *", full: "0 6 * * 0"}
+  schedule: {delta: "0 */12 * * *", full: "0 12 * * 0"}
 ---
 apiVersion: bailiwick/v1
 kind: Ceremony

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,10 +13,12 @@ from bailiwick.app.archive import build_archive
 from bailiwick.app.assurance import GROUP, build_assurance
 from bailiwick.app.assurance import alerts as alerts_part
 from bailiwick.app.assurance import rhythm as rhythm_part
+from bailiwick.app.assurance import slo as slo_part
 from bailiwick.app.foundations import Foundations, kek_file
 from bailiwick.app.selftest.ground import Ground
+from bailiwick.app.selftest.operations import ForcePayout, PauseProvider
 from bailiwick.assurance.dead_man import DeadMan
-from bailiwick.assurance.operations import Operation
+from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.waivers import WaiverRegister
 from bailiwick.evidence.events import Actor, Context, Recorder
 from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
@@ -30,7 +31,7 @@ from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.settings import Settings
 
 ZONE = "default"
-STEP = timedelta(hours=6)
+STEP = timedelta(hours=12)
 """How often anything is done in a life: what an installation does each minute is done at each step."""
 
 PRODUCER = Producer(host="selftest", name="bailiwick", program="bailiwick selftest", version="0")
@@ -39,7 +40,7 @@ PRODUCER = Producer(host="selftest", name="bailiwick", program="bailiwick selfte
 class World:
     """The room, its jobs, and the loops that tell people, over one database at one instant."""
 
-    def __init__(self, ground: Ground, at: datetime, operations: Iterable[Operation] = ()) -> None:
+    def __init__(self, ground: Ground, at: datetime, operations: Sequence[ForcePayout | PauseProvider] = ()) -> None:
         self.ground = ground
         self.clock = FakeClock(at)
         self.ids = Ids()
@@ -60,13 +61,21 @@ class World:
         archive = build_archive(settings, ground.layout, self.database, self.clock, self.ids, self.recorder)
         self.quorum = archive.quorum
         self.records = EvidenceRecords(self.clock, self.recorder)
+        for operation in operations:
+            operation.database = self.database
         self.room = build_assurance(base, self.quorum, self.records, list(operations))
         self.house = self.room.house
         self.alerting = alerts_part.services(self.house)
         self.rhythm = rhythm_part.services(self.house)
+        self.levels = slo_part.services_of(self.house, own=None)
+        self.overrides = Overrides(
+            self.database, self.clock, self.ids, self.recorder, self.quorum, self.house.books, self.house.alerts,
+            environment="production", operations=self.house.operations,
+        )  # fmt: skip
         self.dead_man = DeadMan(self.database, self.clock, self.recorder, self.house.alerts)
         self.jobs = Jobs(self.database, self.clock, metrics, [])
         self.refused: list[str] = []
+        self.failing = 0  # of ten requests
         self.stopped: set[str] = set()  # jobs that nobody schedules any more
         self.broken: set[str] = set()  # parts of a step that are left out
 
@@ -101,6 +110,8 @@ class World:
         fixed = [job for part in self.room.parts for job in part.jobs]
         asked = [job for part in self.room.parts for job in part.scheduled(ZONE, book)]
         self.jobs.replace(GROUP, [coarse(job) for job in [*fixed, *asked] if job.name not in self.stopped])
+        await self.platform_goes_on()
+        await self.tell()  # an installation does so every second, and so long before any job of the next step
         if "scheduler" not in self.broken:
             await self.jobs.run_due()
         if "dead man" not in self.broken:
@@ -117,10 +128,24 @@ class World:
                 break
         await self.alerting.drills.follow()
 
+    # --- the platform that is operated
+
+    async def platform_goes_on(self) -> None:
+        """What happened since the step before: requests, payouts, and what the bank wrote down of them."""
+        now = self.clock.now()
+        async with self.owner.begin() as tx:
+            await tx.run(_PAYOUTS, now=now, day=f"{now:%m%d%H}")
+            if "statement" not in self.broken:
+                rows = await tx.all("SELECT ref, value FROM pay.statement ORDER BY ref")
+                lines = ["ref,value", *(f"{row['ref']},{row['value']}" for row in rows)]
+                (self.ground.files / "statement.csv").write_text("\n".join(lines) + "\n")
+            if "requests" not in self.broken:
+                await tx.run(_REQUESTS, now=now, since=now - STEP, zone=ZONE, bad=self.failing)
+
     # --- what people try
 
     @contextlib.contextmanager
-    def trying(self, what: str) -> Iterable[None]:  # type: ignore[misc]
+    def trying(self, what: str) -> Iterator[None]:
         """Something that may be refused, and is noted then."""
         try:
             yield
@@ -141,11 +166,20 @@ def coarse(job: JobDefinition) -> JobDefinition:
     return replace(job, schedule=max(job.schedule, STEP), grace=timedelta(hours=1))
 
 
-@asynccontextmanager
-async def world(ground: Ground, at: datetime, operations: Iterable[Operation] = ()) -> AsyncIterator[World]:
-    """A life that lets go of its database."""
-    made = World(ground, at, operations)
-    try:
-        yield made
-    finally:
-        await made.close()
+# paid within a step, but for what the story holds up
+_PAYOUTS = """
+WITH moved AS (
+  UPDATE pay.payouts SET state = 'paid', entered_at = :now WHERE state = 'pending' AND id NOT LIKE 'held%'
+  RETURNING id, amount
+), stated AS (
+  INSERT INTO pay.statement (ref, value) SELECT id, amount FROM moved
+)
+INSERT INTO pay.payouts (id, amount, state, entered_at) VALUES ('p' || :day, 125.50, 'pending', :now)
+ON CONFLICT DO NOTHING
+"""
+_REQUESTS = """
+INSERT INTO bailiwick.api_requests (at, zone, request_id, method, route, status, duration_us)
+SELECT at, :zone, 'life', 'GET', '/payouts', CASE WHEN n <= :bad THEN 500 ELSE 200 END, 1000
+FROM generate_series(CAST(:since AS timestamptz), CAST(:now AS timestamptz) - interval '1 minute', interval '10 minutes')
+  AS at, generate_series(1, 10) AS n
+"""
