@@ -172,6 +172,11 @@ async def agree_and_do(world: World, asked: Override, *, checker: str = "frida",
         await world.overrides.execute(world.by("ada"), caller("ada"), asked.id, digest or asked.payload_sha256)
 
 
+async def disagree(world: World) -> None:
+    """The bank says something else of one payment."""
+    await platform(world, "UPDATE pay.statement SET value = value + 1 WHERE ref = (SELECT min(ref) FROM pay.statement)")
+
+
 async def break_glass(world: World) -> Override | None:
     """ada stops the provider at once and alone; nobody looks at it in the day that there is."""
     with world.trying("breaking glass"):
@@ -222,7 +227,7 @@ async def _closing(world: World) -> None:
     with world.trying("judging T7 again"):
         await world.rhythm.checkpoints.evaluate(world.by("opal"), "T7", by="opal")
     await sign_reports(world)
-    await platform(world, "INSERT INTO pay.payouts (id, amount, state, entered_at) VALUES ('held-1', 980, 'pending', :now)")
+    await platform(world, "INSERT INTO pay.payouts VALUES ('held-1', 980, 'pending', :now)")
     await world.live(days=2)
     await meet(world)
     await world.live(days=1)
@@ -232,7 +237,7 @@ async def _forcing(world: World) -> None:
     asked = await ask_override(world)
     if asked is not None:
         await agree_and_do(world, asked)
-    await platform(world, "UPDATE pay.statement SET value = value + 1 WHERE ref = (SELECT min(ref) FROM pay.statement)")
+    await disagree(world)
     await world.live(days=1)
 
 
