@@ -1,4 +1,4 @@
-"""What a simulated life stands on: a PostgreSQL of its own, and whoever is told over HTTP. No installation is touched."""
+"""What a simulated life stands on: a PostgreSQL of its own, and whoever is told. No installation is touched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
-from bailiwick.app.foundations import KekFile
+from bailiwick.kernel.crypto import KekFile
 from bailiwick.kernel.embedded_postgres import Throwaway, throwaway_postgres
 from bailiwick.kernel.migrate import migrate
 

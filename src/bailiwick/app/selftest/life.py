@@ -68,9 +68,7 @@ async def make_platform(world: World) -> None:
     password, ground = secrets.token_urlsafe(24), world.ground
     async with await psycopg.AsyncConnection.connect(ground.url, autocommit=True) as connection:
         await connection.execute("DROP ROLE IF EXISTS pay_reader")
-        await connection.execute(
-            sql.SQL("CREATE ROLE pay_reader LOGIN PASSWORD {}").format(sql.Literal(password))
-        )
+        await connection.execute(sql.SQL("CREATE ROLE pay_reader LOGIN PASSWORD {}").format(sql.Literal(password)))
         await connection.execute(_PLATFORM)
     credentials = Credentials(world.database, world.clock, world.ids, world.recorder, world.sealer)
     secret = Secret("basic", values={"username": "pay_reader", "password": password})
@@ -88,9 +86,7 @@ async def waive(world: World, *, days: float, scope: str, approvers: tuple[str, 
     await world.waivers.submit(world.by("olga"), drafted.id, by="olga")
     for name in approvers:
         with world.trying(f"waiver approved by {name}"):
-            await world.waivers.decide(
-                world.by(name), drafted.id, person=name, role=PEOPLE[name], approves=True
-            )
+            await world.waivers.decide(world.by(name), drafted.id, person=name, role=PEOPLE[name], approves=True)
     return drafted.id
 
 

@@ -13,6 +13,7 @@ from bailiwick.app.selftest.seen import Seen, look
 from bailiwick.app.selftest.world import ZONE, World
 from bailiwick.assurance.alerting.drills import StopJob
 from bailiwick.assurance.rhythm.minutes import Said
+from bailiwick.kernel.http import Caller
 
 Act = Callable[[World], Awaitable[None]]
 
@@ -86,7 +87,7 @@ def stop_job(name: str) -> Act:
     async def act(world: World) -> None:
         async with world.owner.begin() as tx:
             await tx.run("SET LOCAL search_path TO bailiwick")
-            now = world.clock.now()
+            now = world.clock.now() + timedelta(minutes=1)  # an occurrence of this instant there is already
             await StopJob().inject(tx, name, "0", now, now + timedelta(days=30))
 
     return act
@@ -99,6 +100,7 @@ def force(*, checker: str = "frida", digest: str = "", between: Act | None = Non
     """The override, done in another way than it may be; then the day goes on."""
 
     async def act(world: World) -> None:
+        until = world.clock.now() + timedelta(days=1)
         asked = await life.ask_override(world)
         assert asked is not None
         with world.trying("agreeing to the override"):
@@ -112,7 +114,7 @@ def force(*, checker: str = "frida", digest: str = "", between: Act | None = Non
         with world.trying("doing the override"):
             await world.overrides.execute(world.by("ada"), caller("ada"), asked.id, asked.payload_sha256)
         await life.disagree(world)
-        await world.live(days=1)
+        await world.live(hours=(until - world.clock.now()) / timedelta(hours=1))
 
     return act
 
@@ -128,7 +130,7 @@ async def _glass_for_money(world: World) -> None:
 
 async def _by_a_key(world: World) -> None:
     with world.trying("asking with a key"):
-        who = life.Caller(ZONE, "ada", "admin", "", key="key-1")
+        who = Caller(ZONE, "ada", "admin", "", key="key-1")
         await world.overrides.propose(world.by("ada"), who, ASK)
 
 
@@ -208,17 +210,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     # --- sources and data
     Mutation("statement-lost", "the bank's file is away", FORCING, before=lose_statement),
     Mutation("credential-lost", "the sealed credential is gone", FORCING, before=rows("DELETE FROM credentials")),
-    Mutation("payouts-lost", "the table of payouts is away", FORCING,
-             before=on_platform("ALTER TABLE pay.payouts RENAME COLUMN entered_at TO at")),
+    Mutation("payouts-lost", "the payouts may not be read any more", FORCING,
+             before=on_platform("REVOKE SELECT ON pay.payouts FROM pay_reader")),
     Mutation("row-missing", "the bank knows a payment less", FORCING,
              before=on_platform("DELETE FROM pay.statement WHERE ref = (SELECT max(ref) FROM pay.statement)")),
     Mutation("row-in-excess", "the bank knows a payment more", FORCING,
              before=on_platform("INSERT INTO pay.statement VALUES ('ghost', 1)")),
     Mutation("unknown-state", "a payout is in a state nobody declared", FORCING,
-             before=on_platform("INSERT INTO pay.payouts VALUES ('held-x', 1, 'lost', now())")),
+             before=on_platform("INSERT INTO pay.payouts VALUES ('odd-1', 1, 'lost', '2026-01-15')")),
     Mutation("another-stuck", "another payout stands still", FORCING,
-             before=on_platform("UPDATE pay.payouts SET id = 'held-0' || id, state = 'sent', entered_at = '2026-01-06'"
-                                " WHERE id = (SELECT max(id) FROM pay.payouts WHERE state = 'paid')")),
+             before=on_platform("INSERT INTO pay.payouts VALUES ('slow-1', 5, 'sent', '2026-01-06')")),
     Mutation("requests-fail", "every request fails", FORCING, before=fail_requests),
     # --- who does the work, and who is told
     Mutation("scheduler-dead", "nobody schedules", FORCING, before=breaking("scheduler")),

@@ -1,4 +1,4 @@
-"""What is to be seen of a life at one moment: every verdict, alert, report and refusal, without what differs by chance."""
+"""What is to be seen of a life at one moment: verdicts, alerts, reports, refusals, without what differs by chance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Seen:
     def turned(self, healthy: Seen) -> list[str]:
         """What is red here and was not in the healthy life (``+``), and what should have come and did not (``-``)."""
         more, less = self.lines - healthy.lines, healthy.lines - self.lines
-        return [f"+ {line}" for line in sorted(more)] + [f"- {line}" for line in sorted(less)]
+        # what was refused says most
+        first = sorted(more, key=lambda line: (not line.startswith("refused"), line))
+        return [f"+ {line}" for line in first] + [f"- {line}" for line in sorted(less)]
 
 
 async def look(world: World) -> Seen:
@@ -55,7 +57,8 @@ _LOOKS = (
     "SELECT 'drill ' || rule || ' ' || state AS line, count(*) AS n FROM alert_drills WHERE zone = :zone GROUP BY 1",
     "SELECT 'notice undelivered ' || state AS line, count(*) AS n FROM notice_deliveries WHERE state <> 'delivered'"
     " AND :zone <> '' GROUP BY 1",
-    "SELECT 'task ' || state || ' ' || source AS line, count(*) AS n FROM assurance_tasks WHERE zone = :zone GROUP BY 1",
+    "SELECT 'task ' || state || ' ' || source AS line, count(*) AS n FROM assurance_tasks WHERE zone = :zone"
+    " GROUP BY 1",
     "SELECT 'nobody answers for ' || rule || ': ' || owner AS line, count(*) AS n FROM alerts WHERE zone = :zone"
     " AND owner_person = '' GROUP BY 1",
     "SELECT 'service level ' || slo || ' not counted' AS line, 1 AS n FROM slo_states WHERE zone = :zone"

@@ -14,7 +14,9 @@ KEPT = ("Activity", "Rota", "WaiverControl", "WaiverTier", "OverrideRule", "Chec
 
 def story_book(socket_dir: Path, database: str, files: Path, mail: int) -> list[Document]:
     """What is in force in the life: much of what we ship, and the story's own."""
-    own = read_text(_OWN % {"host": socket_dir, "port": PORT, "database": database, "files": files, "mail": mail}, "story.yaml")
+    own = read_text(
+        _OWN % {"host": socket_dir, "port": PORT, "database": database, "files": files, "mail": mail}, "story.yaml"
+    )
     return [each for each in shipped("default") if each.kind in KEPT] + own
 
 
@@ -47,7 +49,13 @@ spec: {operation: provider.pause, approvals: 1, roles: [ops_owner, security_owne
 apiVersion: bailiwick/v1
 kind: Connection
 metadata: {name: core}
-spec: {kind: postgresql, host: %(host)s, port: %(port)s, database: %(database)s, credential: core, owner: reconciliation}
+spec:
+  kind: postgresql
+  host: %(host)s
+  port: %(port)s
+  database: %(database)s
+  credential: core
+  owner: reconciliation
 ---
 apiVersion: bailiwick/v1
 kind: Connection
@@ -101,7 +109,7 @@ kind: Capacity
 metadata: {name: requests}
 spec:
   unit: requests
-  use: {sql: "SELECT count(*) FROM api_requests WHERE at >= :since AND at < :until"}
+  use: {sql: "SELECT count(*) AS value FROM api_requests WHERE at >= :since AND at < :until"}
   limit: 1000000
   owner: capacity-planning
 ---

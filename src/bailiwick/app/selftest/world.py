@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
@@ -34,6 +34,7 @@ ZONE = "default"
 STEP = timedelta(hours=12)
 """How often anything is done in a life: what an installation does each minute is done at each step."""
 
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 PRODUCER = Producer(host="selftest", name="bailiwick", program="bailiwick selftest", version="0")
 
 
@@ -47,7 +48,8 @@ class World:
         self.database = Database(ground.url, pool_size=6)
         self.owner = Database(ground.url, pool_size=2, role=None)
         self.recorder = Recorder(self.clock, self.ids)
-        settings = Settings(
+        settings = Settings(  # type: ignore[call-arg]  # the rest is as by default
+            kek_file=None,
             data_dir=ground.layout.data_dir,
             public_url="https://bailiwick.example.com",
             allow_upstream_networks=("127.0.0.0/8",),
@@ -100,7 +102,8 @@ class World:
         """Let time pass in steps, and do at each what is due."""
         until = self.clock.now() + timedelta(days=days, hours=hours)
         while self.clock.now() < until:
-            self.clock.advance(min(step, until - self.clock.now()).total_seconds())
+            to_next = step - (self.clock.now() - _EPOCH) % step  # on the hours at which jobs are due
+            self.clock.advance(min(to_next, until - self.clock.now()).total_seconds())
             await self.step()
 
     async def step(self) -> None:
@@ -180,6 +183,7 @@ ON CONFLICT DO NOTHING
 _REQUESTS = """
 INSERT INTO bailiwick.api_requests (at, zone, request_id, method, route, status, duration_us)
 SELECT at, :zone, 'life', 'GET', '/payouts', CASE WHEN n <= :bad THEN 500 ELSE 200 END, 1000
-FROM generate_series(CAST(:since AS timestamptz), CAST(:now AS timestamptz) - interval '1 minute', interval '10 minutes')
-  AS at, generate_series(1, 10) AS n
+FROM generate_series(
+  CAST(:since AS timestamptz), CAST(:now AS timestamptz) - interval '1 minute', interval '10 minutes') AS at,
+  generate_series(1, 10) AS n
 """
