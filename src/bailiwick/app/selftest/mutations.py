@@ -134,13 +134,12 @@ async def _by_a_key(world: World) -> None:
         await world.overrides.propose(world.by("ada"), who, ASK)
 
 
-def waiver(**how: object) -> Act:
+def waiver(scope: str, *, days: float = 7, approvers: tuple[str, ...] = ("ben", "selma")) -> Act:
     """The first thing of the chapter in which a waiver is asked for, in another way."""
 
     async def act(world: World) -> None:
         with world.trying("asking for the waiver"):
-            await life.waive(world, **{"days": 7, "scope": "bank-key", **how})  # type: ignore[arg-type]
-        await world.live(days=0.5)
+            await life.waive(world, days=days, scope=scope, approvers=approvers)
 
     return act
 
@@ -247,8 +246,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("signed-by-writer", "who wrote the minutes signs them", THIRTY, instead=_meeting_signed_by_writer),
     # --- waivers
     Mutation("waiver-own-approval", "who asked for a waiver approves it", 1,
-             before=waiver(scope="own", approvers=("olga", "selma"))),
-    Mutation("waiver-too-long", "a HIGH waiver of nine days is asked for", 1, before=waiver(scope="long", days=9)),
+             before=waiver("own", approvers=("olga", "selma"))),
+    Mutation("waiver-too-long", "a HIGH waiver of nine days is asked for", 1, before=waiver("long", days=9)),
     Mutation("waiver-end-ignored", "the end of a waiver is moved away", 1,
              before=rows("UPDATE waivers SET valid_until = '2027-01-01' WHERE scope = 'mail-key'")),
     Mutation("closed-by-a-failure", "a waiver is closed with a probe that failed", 3, before=_closed_by_a_failure),
