@@ -91,6 +91,7 @@ def test_what_people_did_stands_in_the_registers(lived: Lived) -> None:
         "override payout.force done",
         "override provider.pause disputed broken glass",
         "report capacity-weekly NO_DATA signed",
+        "report capacity-weekly PASS signed",
         "report slo-30d NO_DATA signed",
         "report slo-weekly FAIL signed",
         "report slo-weekly PASS signed",
