@@ -84,6 +84,7 @@ THROUGH_OTHERS = {
     "idp test": "needs a provider; tests/stack/test_directory.py proves its event",
     "idp apply": "needs a provider; tests/stack/test_directory.py proves its events",
     "witness": "another party's process, which has no ledger",
+    "selftest mutate": "lives in a database of its own and touches no installation",
     "audit archive restore": "needs a week's evidence; tests/archive prove its event",
     "audit archive purge": "needs a year's evidence; tests/archive prove its events",
     "siem sinks enable": "as disable; tests/evidence_siem prove its event",

@@ -92,7 +92,8 @@ def silence(known: KnownJob, occurred: Sequence[Occurred], now: datetime) -> Sil
 def tally(known: KnownJob | None, occurred: Sequence[Row], since: datetime, until: datetime) -> Run:
     """How often a job was due in (``since``, ``until``], started in time, and ended green.
 
-    An instant that nobody wrote down was due all the same. A row is green where it succeeded, and found PASS if it
+    An instant that nobody wrote down was due all the same; one that did not end and still may begin, within its grace
+    at ``until``, counts neither way. A row is green where it succeeded, and found PASS if it
     found a verdict at all.
     """
     written = {row["due_at"] for row in occurred if row["scheduled"]}
@@ -111,7 +112,9 @@ def tally(known: KnownJob | None, occurred: Sequence[Row], since: datetime, unti
             continue
         on_time += row["started_at"] is not None and row["started_at"] - row["due_at"] <= grace
         green += row["state"] == "succeeded" and row["verdict"] in (None, Verdict.PASS)
-    return Run(len(written | expected), on_time, green, last)
+    ended = {row["due_at"] for row in occurred if row["finished_at"] is not None}
+    undecided = {each for each in (written | expected) - ended if known is not None and each + grace > until}
+    return Run(len((written | expected) - undecided), on_time, green, last)
 
 
 _MOST_INSTANTS = 100_000

@@ -479,7 +479,7 @@ def _glass(override: Override, severity: Severity, what: str) -> Raised:
         rule="BreakGlass",
         severity=severity,
         summary=f"{override.operation} by {override.requested_by} by broken glass {what}",
-        owner="manual-override",
+        owner="manual-overrides",
         runbook=RUNBOOK,
         labels={"operation": override.operation},
     )

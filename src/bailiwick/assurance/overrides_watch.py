@@ -117,7 +117,7 @@ class OverrideWatch:
                             "OverrideRate",
                             Severity.P2,
                             f"{row['done']} overrides in an hour; {MOST_AN_HOUR} are the most that is usual",
-                            "manual-override",
+                            "manual-overrides",
                             RUNBOOK,
                         ),
                     )
@@ -150,7 +150,7 @@ class OverrideWatch:
                     )
                 context = Context(row["zone"])
                 title = f"Look at {len(drawn)} of {len(row['ids'])} overrides of {month}"
-                task = Task(f"overrides/sample/{month}", title, "manual-override", now + timedelta(days=7))
+                task = Task(f"overrides/sample/{month}", title, "manual-overrides", now + timedelta(days=7))
                 await self._tasks.open(tx, context, task)
                 await self._recorder.record(
                     tx,
@@ -172,6 +172,6 @@ def _unanswered(identifier: str, operation: str) -> Raised:
         "OverrideUnanswered",
         Severity.P1,
         f"nobody answered {operation}; look whether the other side did it",
-        "manual-override",
+        "manual-overrides",
         RUNBOOK,
     )

@@ -58,6 +58,7 @@ COMMANDS: dict[str, Entry] = {
     "waiver": Entry("bailiwick.cli.waiver:app", "Ask for, decide and end dated exceptions to controls."),
     "secrets": Entry("bailiwick.cli.secrets:app", "Know every secret by its fingerprint; the gate, scans, rotations."),
     "override": Entry("bailiwick.cli.override:app", "Ask for, agree to, do and review exact operations."),
+    "selftest": Entry("bailiwick.cli.selftest:app", "Live a simulated month with faults; is each noticed?"),
     "witness": Entry("bailiwick.cli.witness:app", "Cosign the checkpoints of logs that another party keeps."),
     "prepare": Entry("bailiwick.cli.roles:prepare_app", "Bring the database up to date.", hidden=True),
     "serve": Entry("bailiwick.cli.roles:serve_app", "Run one serve worker.", hidden=True),
