@@ -15,7 +15,15 @@ from bailiwick.kernel.embedded_postgres import Throwaway
 from bailiwick.kernel.paths import Layout
 
 VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
-_LONGEST = ("test_api_document.py", "test_demo.py", "test_cli_events.py", "test_soak.py", "test_edges.py")
+_LONGEST = (
+    "test_cli_events.py",
+    "test_life.py",
+    "test_demo.py",
+    "test_soak.py",
+    "test_api_document.py",
+    "test_edges.py",
+    "test_operating_model.py",
+)
 _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 
 

@@ -117,6 +117,7 @@ ELSEWHERE: Mapping[str, str] = {
     "saml_seen": "hashes of the SAML assertions taken, for as long as each is valid",
     "oidc_sign_ins": "sign-ins under way at a provider, ten minutes",
     "idempotency_keys": "sealed answers, kept for a day",
+    "job_definitions": "what is to run; its occurrences say what did",
 }
 """Tables of the schema that ``control/`` leaves out, and where they are or why."""
 
