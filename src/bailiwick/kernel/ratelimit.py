@@ -216,8 +216,8 @@ return {allowed, string.format('%.0f', tat - now), told}
 class Limiter:
     """Counts requests by key, in Redis when it answers, else among the workers of this machine.
 
-    Hardly ever in both: what reaches Redis when half the time that we wait is over is not counted there, so that the other
-    half is left for its answer. For that each answer tells the time it is there.
+    Hardly ever in both: what reaches Redis when half the time that we wait is over is not counted there, so that the
+    other half is left for its answer. For that each answer tells the time it is there.
     """
 
     def __init__(self, machine: MachineCounters, redis: Redis) -> None:
