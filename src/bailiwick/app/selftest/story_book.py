@@ -24,12 +24,12 @@ _OWN = """
 apiVersion: bailiwick/v1
 kind: Channel
 metadata: {name: chat}
-spec: {slack: {}, secret: chat-webhook, give_up_after: 2}
+spec: {slack: {}, secret_name: chat-webhook, give_up_after: 2}
 ---
 apiVersion: bailiwick/v1
 kind: Route
 metadata: {name: everything}
-spec: {channels: [chat], group_wait_s: 0}
+spec: {channels: [chat], group_wait: 0s}
 ---
 apiVersion: bailiwick/v1
 kind: Channel
