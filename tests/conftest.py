@@ -6,9 +6,11 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 import evidence_watch
 from bailiwick.kernel.embedded_postgres import Throwaway
@@ -45,6 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
     loop.run_until_complete(start())
     os.environ[VARIABLE] = server.url("postgres")
     _running.append((loop, server, home))
+
+
+@pytest.fixture(autouse=True)
+def _log_settings_end_with_the_test() -> Iterator[None]:
+    """A command run in this process sets how it logs; the next test must not inherit that."""
+    before = structlog.get_config()
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

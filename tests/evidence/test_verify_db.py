@@ -81,7 +81,7 @@ async def hours(database_url: str, tmp_path: Path, kept: dict[str, Any]) -> Asyn
     made = World(database_url, tmp_path, clock)
     if kept:
         clock.shift = kept["shift"]
-        made.do("TRUNCATE bailiwick.zones, bailiwick.zone_keys CASCADE")
+        made.do("SET session_replication_role = replica; TRUNCATE bailiwick.zones, bailiwick.zone_keys CASCADE")
         for table in KEPT:
             made.do(f"INSERT INTO {table} SELECT * FROM kept.{table.partition('.')[2]}")
         made.head_files.store(kept["head"])

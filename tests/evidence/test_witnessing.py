@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_world import World
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from bailiwick.evidence.export import export_log
 from bailiwick.evidence.ledger import ledger_keys
@@ -284,16 +285,15 @@ async def test_a_ledger_rolled_back_with_its_heads_is_refused_by_the_witness(sta
     assert stage.value("bailiwick_witness_answers_total", witness="one.example", result="bad_proof") == 2
 
 
-async def test_a_witness_far_behind_is_told_of_once(
-    stage: Stage, world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_witness_far_behind_is_told_of_once(stage: Stage, world: World) -> None:
     await world.filled(5)
     stage.second.lie = lambda body: Answer(500, b"")
     await stage.asking.round()
     stage.asking._standings["default", "two.example"].current_at -= 1000
-    for _ in range(3):
-        await stage.asking.round()
-    assert capsys.readouterr().out.count("witness_behind") == 1
+    with capture_logs() as told:
+        for _ in range(3):
+            await stage.asking.round()
+    assert [line["witness"] for line in told if line["event"] == "witness_behind"] == ["two.example"]
     behind = stage.value("bailiwick_witness_behind_seconds", zone="default", witness="two.example")
     assert behind is not None and behind >= 1000
 
