@@ -13,7 +13,7 @@ from stage import Stage, room_of
 
 from bailiwick.app.assurance import KINDS, facts
 from bailiwick.app.assurance.facts import AlarmDrills, CapacityTrends, ProbeVerdicts, ServiceLevels, WaiversInForce
-from bailiwick.app.assurance.house import PORTS, House, Later
+from bailiwick.app.house import PORTS, House, Later
 from bailiwick.assurance.capacity import CAPACITY
 from bailiwick.assurance.ports import Automated
 from bailiwick.assurance.rhythm.automatic import run_part

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bailiwick.app.assurance.alerts import Alerting
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from bailiwick.app.assurance.alerts import Alerting
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
 
 app = small_app()

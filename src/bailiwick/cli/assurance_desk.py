@@ -12,7 +12,7 @@ import typer
 from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.assurance.probes.runner import Probes
     from bailiwick.evidence.events import Context
     from bailiwick.kernel.db import Database

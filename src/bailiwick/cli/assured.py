@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
-    from bailiwick.app.assurance.house import House
     from bailiwick.app.assurance.rhythm import Services
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
 
 T = TypeVar("T")

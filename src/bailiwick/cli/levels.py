@@ -15,8 +15,8 @@ from bailiwick.cli.room import in_room
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bailiwick.app.assurance.house import House
     from bailiwick.app.assurance.slo import Services
+    from bailiwick.app.house import House
     from bailiwick.assurance.reports import Made
     from bailiwick.evidence.events import Context
     from bailiwick.kernel.clock import Clock

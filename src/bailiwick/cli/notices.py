@@ -13,7 +13,7 @@ from bailiwick.cli.options import DataDir, small_app
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.alerts import Alerting
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
 
 app = small_app()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
-    from bailiwick.app.assurance.house import House
     from bailiwick.app.assurance.owners import Desk
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
     from bailiwick.kernel.db import Transaction
 

@@ -12,7 +12,7 @@ from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed
 from bailiwick.cli.options import existing_layout
 
 if TYPE_CHECKING:
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
     from bailiwick.kernel.paths import Layout
 

@@ -13,7 +13,7 @@ from bailiwick.cli.room import in_room
 from bailiwick.cli.screen import table
 
 if TYPE_CHECKING:
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
 
 app = small_app()

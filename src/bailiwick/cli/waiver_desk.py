@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.assurance.books import Books
     from bailiwick.evidence.events import Context, Recorder
     from bailiwick.evidence.evidence_records import EvidenceRecords

@@ -23,8 +23,8 @@ from bailiwick.app.assurance import (
     waivers,
 )
 from bailiwick.app.assurance.facts import install
-from bailiwick.app.assurance.house import PORTS, House, Part
 from bailiwick.app.foundations import Foundations
+from bailiwick.app.house import PORTS, House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.operations import Operation

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.alerting.alerts import ALERT, AlertDesk
 from bailiwick.assurance.alerting.dispatch import Dispatcher

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from bailiwick.app.assurance.house import House
 from bailiwick.app.assurance.secrets import inventory_of
+from bailiwick.app.house import House
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.capacity import CAPACITY
 from bailiwick.assurance.dead_man import JobRuns

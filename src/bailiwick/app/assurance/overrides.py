@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import kek_file
+from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.external_operations import Externals
 from bailiwick.assurance.gateway_switch import GatewaySwitch

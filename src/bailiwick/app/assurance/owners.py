@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from bailiwick import __version__
-from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.house import House, Part
 from bailiwick.assurance import tasks_api
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books

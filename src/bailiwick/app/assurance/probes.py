@@ -10,8 +10,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.foundations import Foundations
+from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance import book_api
 from bailiwick.assurance.book import Kind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.foundations import kek_file
+from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.reconciliation.api import finding_routes, reconciliation_routes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.house import House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.jobs import JobDefinition

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bailiwick import __version__
-from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.house import House, Part
 from bailiwick.assurance import registers_api
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.checkpoints import api as checkpoints_api

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bailiwick.app.assurance.house import House, Part
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations, kek_file
+from bailiwick.app.house import House, Part
 from bailiwick.assurance.secret_rotation import Rotations
 from bailiwick.assurance.secrets import KINDS, Local, SecretInventory
 from bailiwick.assurance.secrets_api import routes

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.books import Books

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from bailiwick.app.assurance.house import House, Part
+from bailiwick.app.house import House, Part
 from bailiwick.assurance.waivers import KINDS, MACHINE, WaiverRegister
 from bailiwick.assurance.waivers_api import routes
 from bailiwick.assurance.waivers_watch import WaiverWatch
