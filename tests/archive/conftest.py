@@ -1,32 +1,22 @@
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))
 
 from archive_world import ArchiveWorld
 
-from bailiwick.kernel.migrate import migrate
-from databases import url_of
+from databases import fresh
 
 
 @pytest.fixture(scope="module")
 def database_url() -> Iterator[str]:
-    name = f"archive_{secrets.token_hex(6)}"
-    with psycopg.connect(url_of(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        url = url_of(name)
-        try:
-            migrate(url)
-            yield url
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh("archive") as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from api_client import ApiClient
 from fastapi import FastAPI, Request
@@ -15,22 +13,14 @@ from bailiwick.evidence.api import routes
 from bailiwick.evidence.search import Search
 from bailiwick.kernel.errors import Unauthenticated
 from bailiwick.kernel.http import Caller
-from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.problems import install
-from databases import url_of
+from databases import fresh
 
 
 @pytest.fixture(scope="module")
 def database_url() -> Iterator[str]:
-    name = f"evidence_{secrets.token_hex(6)}"
-    with psycopg.connect(url_of(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        url = url_of(name)
-        try:
-            migrate(url)
-            yield url
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh("evidence") as url:
+        yield url
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.ids import Ids
-from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.permissions import Permission, Role
 from bailiwick.kernel.quorum import Action, Approval, Change, Quorum, payload_hash
-from databases import url_of
+from databases import fresh
 
 DESTROY = Action("test.destroy", Permission.ARCHIVE_PURGE, life=timedelta(hours=2))
 THREE = Action("test.three", Permission.ARCHIVE_PURGE, needed=2)
@@ -25,16 +24,10 @@ THREE = Action("test.three", Permission.ARCHIVE_PURGE, needed=2)
 
 @pytest.fixture(scope="module")
 def quorum_url() -> Iterator[str]:
-    name = f"quorum_{secrets.token_hex(6)}"
-    with psycopg.connect(url_of(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            migrate(url_of(name))
-            with psycopg.connect(url_of(name), autocommit=True) as made:
-                made.execute("INSERT INTO bailiwick.zones (name, created_at) VALUES ('default', now()), ('b', now())")
-            yield url_of(name)
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh("quorum") as url:
+        with psycopg.connect(url, autocommit=True) as made:
+            made.execute("INSERT INTO bailiwick.zones (name, created_at) VALUES ('default', now()), ('b', now())")
+        yield url
 
 
 class Hall:
