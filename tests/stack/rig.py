@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from forked import forked
 from searched import Search, take_in
 
 CLI = (sys.executable, "-m", "bailiwick.cli.main")
 PASSWORD = "a long enough password"
 UPSTREAM_KEY = "planted-upstream-secret"
+_BY_THEMSELVES = {"up", "demo"}  # these begin processes of their own
 
 
 def free_port() -> int:
@@ -146,7 +148,10 @@ class Stack:
         return self.cli("up", *self.start, "--detach")
 
     def cli(self, *arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
-        command = [*self.within, *CLI, *arguments, "--data-dir", str(self.data_dir)]
+        placed = [*arguments, "--data-dir", str(self.data_dir)]
+        if not self.within and arguments[0] not in _BY_THEMSELVES:
+            return forked().run(placed, self.environment, timeout=timeout)
+        command = [*self.within, *CLI, *placed]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=timeout)
 
     def parts(self) -> dict[str, int]:
