@@ -19,52 +19,44 @@ from urllib.parse import unquote
 import psycopg
 import pytest
 from argon2 import PasswordHasher
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bailiwick.app.siem import reach_of
 from bailiwick.evidence.events import Context, Event, Recorder, decode
-from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
-from bailiwick.identity.groups_api import routes as group_routes
 from bailiwick.identity.imports import Imports
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.oidc import OidcLogin
-from bailiwick.identity.login.oidc_api import routes as oidc_routes
 from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.oidc_walk import walk as walk_openid
 from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.saml import SamlLogin
-from bailiwick.identity.login.saml_api import routes as saml_routes
 from bailiwick.identity.login.saml_walk import walk as walk_saml
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
-from bailiwick.identity.providers_api import routes as provider_routes
 from bailiwick.identity.refresh_lane import RefreshLane
 from bailiwick.identity.reports import Reports
-from bailiwick.identity.reports_api import routes as report_routes
-from bailiwick.identity.scim.api import routes as scim_routes
 from bailiwick.identity.scim.groups import ScimGroups
 from bailiwick.identity.scim.users import ScimUsers
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.testing import Testers
 from bailiwick.identity.users import Users
-from bailiwick.inventory.api import routes as inventory_routes
 from bailiwick.inventory.credentials import Credentials
 from bailiwick.inventory.resolver import LookupFailed, Resolver
 from bailiwick.inventory.servers import Servers
 from bailiwick.inventory.zones import Zones
-from bailiwick.kernel import feed, problems
+from bailiwick.kernel import feed
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
@@ -75,6 +67,7 @@ from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.ratelimit import HotLimits, MachineCounters
 from bailiwick.kernel.settings import Settings
 from databases import fresh
+from standing_routes import application, behind
 
 PASSWORD = "correct horse battery"
 
@@ -220,6 +213,11 @@ class House:
         self.api_keys = ApiKeys(*shared, self.ids, self.recorder, self.authority)
         self.groups = Groups(*shared, self.ids, self.recorder, self.authority)
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
+        self.scim_users = ScimUsers(self.database, self.users, Imports(*shared, self.ids, self.recorder))
+        self.scim_groups = ScimGroups(self.database, self.groups)
+        self.reports = Reports(*shared, self.recorder)
+        self.sign_in_throttle = self.throttle(10_000)
+        self._routers: tuple[APIRouter, ...] = ()
 
     async def reset(self) -> None:
         """An empty installation with the zone ``default`` and the administrator ``root``."""
@@ -323,7 +321,7 @@ class House:
         async with self.database.begin() as tx:
             return await tx.value(sql, **values)
 
-    async def _authenticate(self, request: Request) -> Caller:
+    async def authenticate(self, request: Request) -> Caller:
         presented, request.state.by_cookie = self.cookies.presented(request.scope)
         if not presented:
             raise Unauthenticated
@@ -347,17 +345,13 @@ class House:
             permissions=frozenset(held.split()) if held is not None else None,
         )  # fmt: skip
 
-    async def _step_up(self, request: Request, caller: Caller) -> None:
+    async def step_up(self, request: Request, caller: Caller) -> None:
         await self.sign_ins.require_privileged(caller, request.state.ip)
 
     def throttle(self, per_minute: int) -> SignInThrottle:
         """A throttle with counters of its own."""
         counters = MachineCounters(Path(self._home.name) / self.ids(), self.clock)
         return SignInThrottle(HotLimits(counters, Metrics(CollectorRegistry()), self.clock, 0), per_minute)
-
-    async def front(self, request: Request) -> None:
-        """Stands where the front does: the zone, an id and an address for a request."""
-        request.scope.setdefault("state", {}).update(self._described(request.headers))
 
     def _described(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -368,8 +362,9 @@ class House:
 
     @cached_property
     def lanes(self) -> ASGIApp:
-        """The routes, behind the lane that refreshes take."""
-        lane = RefreshLane(self.app, self.sign_ins)
+        """The routes of both rooms and those that :meth:`serve` was given, behind the lane that refreshes take."""
+        own = application(*self._routers) if self._routers else None
+        lane = RefreshLane(behind(self, own), self.sign_ins)
 
         async def described(scope: Scope, receive: Receive, send: Send) -> None:
             scope["state"] = self._described(Headers(scope=scope))
@@ -377,45 +372,10 @@ class House:
 
         return described
 
-    @cached_property
-    def app(self) -> FastAPI:
-        """The routes of both rooms."""
-        app = FastAPI()
-        app.state.authenticate = self._authenticate
-        app.state.step_up = self._step_up
-        app.state.throttle = self.throttle(10_000)
-
-        front = self.front
-        app.include_router(inventory_routes(self.zones, self.servers, self.credentials), dependencies=[Depends(front)])
-        app.include_router(provider_routes(self.providers, self.testers), dependencies=[Depends(front)])
-        app.include_router(oidc_routes(self.oidc, self.cookies), dependencies=[Depends(front)])
-        app.include_router(saml_routes(self.saml, self.cookies), dependencies=[Depends(front)])
-        app.include_router(
-            identity_routes(
-                self.login,
-                self.ldap_login,
-                self.sign_ins,
-                self.users,
-                self.sessions,
-                self.applications,
-                self.api_keys,
-                self.passkeys,
-                self.cookies,
-            ),
-            dependencies=[Depends(front)],
-        )
-        scim = scim_routes(
-            ScimUsers(self.database, self.users, Imports(self.database, self.clock, self.ids, self.recorder)),
-            ScimGroups(self.database, self.groups),
-            self.settings.zone_issuer,
-        )
-        app.include_router(scim, dependencies=[Depends(front)])
-        reports = Reports(self.database, self.clock, self.recorder)
-        app.include_router(report_routes(reports), dependencies=[Depends(front)])
-        app.include_router(group_routes(self.groups), dependencies=[Depends(front)])
-
-        problems.install(app)
-        return app
+    def serve(self, *routers: APIRouter) -> None:
+        """Have more routes answered by :meth:`call`."""
+        self._routers += routers
+        self.__dict__.pop("lanes", None)
 
 
 @cache

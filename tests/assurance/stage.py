@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
 from bailiwick.app.assurance import Assurance, build_assurance
@@ -91,8 +91,7 @@ class Stage:
 
     def serve(self, *routers: APIRouter) -> None:
         """Have routes answered by :meth:`call`."""
-        for router in routers:
-            self.people.app.include_router(router, dependencies=[Depends(self.people.front)])
+        self.people.serve(*routers)
 
     def context(self, user: str = "root", zone: str = "default") -> Context:
         """The context of something that ``user`` does."""

@@ -63,7 +63,7 @@ async def api_of(alerting: Alerting) -> AsyncIterator[int]:
         )
     )  # fmt: skip
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(stage.people.app, "127.0.0.1", port, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(stage.people.lanes, "127.0.0.1", port, log_level="error", lifespan="off"))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign,unused-ignore]
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):

@@ -130,7 +130,7 @@ async def test_a_lock_is_lifted_by_an_administrator(house: House) -> None:
 
 
 async def test_failures_are_counted_by_network_over_all_accounts(house: House) -> None:
-    house.app.state.throttle = house.throttle(5)
+    house.sign_in_throttle = house.throttle(5)
     await house.user("jane", "viewer")
     right = {"username": "jane", "password": PASSWORD}
     for _ in range(8):  # what turns out well does not count
@@ -150,7 +150,7 @@ async def test_failures_are_counted_by_network_over_all_accounts(house: House) -
 
 
 async def test_neighbours_of_an_ipv6_network_are_counted_together(house: House) -> None:
-    house.app.state.throttle = house.throttle(2)
+    house.sign_in_throttle = house.throttle(2)
     answers = []
     for last in range(3):
         headers = {"x-test-ip": f"2001:db8:1:2::{last}"}

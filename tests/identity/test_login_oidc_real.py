@@ -62,7 +62,7 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
     await house.reset()
     plain = house.settings.model_copy(update={"public_url": "http://127.0.0.1"})
     house.cookies = CookieSessions(plain, house.ids)
-    server = uvicorn.Server(uvicorn.Config(house.app, "127.0.0.1", 0, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(house.lanes, "127.0.0.1", 0, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         assert not serving.done()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
@@ -14,6 +13,7 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.permissions import STEP_UP, Permission, allowed
 from bailiwick.kernel.settings import Settings
 from people_fixtures import PASSWORD, Answer, House
+from standing_routes import routers
 
 LOGIN = "/api/v1/auth/login/local"
 MFA = ("pwd", "otp", "mfa")
@@ -81,11 +81,10 @@ async def test_whose_role_needs_a_factor_must_use_one_even_if_he_has_none(
     assert (await make_user(house, token, "fourth")).status == 401
 
 
-def privileged_routes(house: House) -> dict[str, Permission]:
+def privileged_routes() -> dict[str, Permission]:
     found = {}
-    for included in house.app.routes:
-        router = getattr(included, "original_router", None)
-        for route in router.routes if isinstance(router, APIRouter) else ():
+    for router in routers():
+        for route in router.routes:
             for dependency in route.dependant.dependencies if isinstance(route, APIRoute) else ():
                 permission = getattr(dependency.call, "permission", None)
                 if isinstance(route, APIRoute) and permission in STEP_UP:
@@ -96,7 +95,7 @@ def privileged_routes(house: House) -> dict[str, Permission]:
 async def test_every_privileged_route_of_these_rooms_demands_it(house: House) -> None:
     token = await house.signed_in("root")
     await give_factor(house, "root")
-    routes = privileged_routes(house)
+    routes = privileged_routes()
     assert {
         "POST /api/v1/users",
         "PATCH /api/v1/users/{username}",
@@ -124,7 +123,7 @@ async def test_an_api_key_reaches_nothing_of_it(house: House, monkeypatch: pytes
     async def authenticate(_request: object) -> Caller:
         return key
 
-    house.app.state.authenticate = authenticate
+    monkeypatch.setattr(house, "authenticate", authenticate)
     got = await make_user(house, "any")
     assert (got.status, got.json()["reason"]) == (403, "session_needed")
     assert (await house.call("GET", "/api/v1/users", token="any")).status == 200
