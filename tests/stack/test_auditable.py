@@ -14,7 +14,7 @@ from rig import Stack, call, installation
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with installation(WORKERS="1") as made:
+    with installation(measured=True, WORKERS="1") as made:
         made.govern("pay")
         yield made
 

@@ -17,7 +17,7 @@ from rig import Stack, call, claims, installation
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with installation() as made:
+    with installation(measured=True) as made:
         made.govern("pay")
         assert made.governed(made.token_for("pay-agent", "pay"), "/s/pay/items").status == 200
         yield made

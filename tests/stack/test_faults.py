@@ -16,7 +16,7 @@ from rig import Stack, call, claims, installation
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with installation(BAILIWICK_FRESHNESS_LIMIT_S="4") as made:
+    with installation(measured=True, BAILIWICK_FRESHNESS_LIMIT_S="4") as made:
         made.govern("pay")
         yield made
 

@@ -17,7 +17,7 @@ from rig import UPSTREAM_KEY, Got, Stack, call, claims, installation
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with installation(BAILIWICK_MANDATE_TTL_S="120") as made:
+    with installation(measured=True, BAILIWICK_MANDATE_TTL_S="120") as made:
         made.govern("pay")
         yield made
 

@@ -26,7 +26,7 @@ SHELL_TIMEOUT_S = 60
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with installation(WORKERS="4", BAILIWICK_LOG_FORMAT="logfmt", BAILIWICK_SLOW_MS="1") as made:
+    with installation(measured=True, WORKERS="4", BAILIWICK_LOG_FORMAT="logfmt", BAILIWICK_SLOW_MS="1") as made:
         yield made
 
 

@@ -105,10 +105,11 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a part adds: routes to the API; to the work role its jobs, those that the book of a zone asks for, and
-    loops; to every serve worker what it watches; state machines for the detector of what is stuck."""
+    """What a part adds: routes to the API, made when it is served; to the work role its jobs, those that the book of a
+    zone asks for, and loops; to every serve worker what it watches; state machines for the detector of what is stuck.
+    """
 
-    routers: Sequence[APIRouter] = ()
+    routers: Callable[[], Sequence[APIRouter]] = tuple
     jobs: Sequence[JobDefinition] = ()
     scheduled: Callable[[str, Book], Iterable[JobDefinition]] = lambda zone, book: ()
     loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)

@@ -245,7 +245,7 @@ def compose(
     app.include_router(archive_api.routes(base.database, rooms.archive.services, base.recorder, base.clock))
     app.include_router(approval_routes(rooms.archive.quorum))
     for part in rooms.assurance.parts:
-        for router in part.routers:
+        for router in part.routers():
             app.include_router(router)
     app.include_router(docs_page.routes())
     evaluate = Evaluate(

@@ -126,7 +126,7 @@ def build(house: House) -> Part:
         return built.evaluator.jobs(zone, book)
 
     return Part(
-        routers=[
+        routers=lambda: [
             alerts_api.routes(api),
             notices_api.routes(base.database, base.recorder, house.books, built.outbox, built.secrets),
         ],

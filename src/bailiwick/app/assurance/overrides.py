@@ -57,7 +57,7 @@ def build(house: House) -> Part:
     )
     watch = OverrideWatch(base.database, base.clock, base.recorder, overrides, house.alerts, house.tasks)
     return Part(
-        routers=[routes(base.database, house.books, overrides, switch)],
+        routers=lambda: [routes(base.database, house.books, overrides, switch)],
         jobs=[JobDefinition("watch-overrides", timedelta(minutes=1), watch.run, grace=timedelta(minutes=10))],
         machines=[MACHINE],
     )

@@ -82,7 +82,7 @@ def build(house: House) -> Part:
     watch = TaskWatch(base.clock, built.tasks, built.ownership, later, later)
     work = OwnersWork(base.database, base.clock, built, watch, house.records, later, later, base.recorder)
     return Part(
-        routers=[
+        routers=lambda: [
             owners_api.routes(base.database, base.clock, built.ownership),
             oncall_api.routes(base.database, base.clock, built.oncall),
             tasks_api.routes(base.database, built.tasks),

@@ -33,7 +33,7 @@ def build(house: House) -> Part:
     probes = probes_of(house)
     dead_man = DeadMan(base.database, base.clock, base.recorder, house.alerts)
     return Part(
-        routers=(
+        routers=lambda: (
             book_api.routes(base.database, house.books),
             probes_api.routes(base.database, probes, house.books),
         ),

@@ -93,9 +93,12 @@ def build(house: House) -> Part:
     def scheduled(zone: str, book: Book) -> list[JobDefinition]:
         return [*reconciliations.scheduled(zone, book), *detector.scheduled(zone, book)]
 
-    routers = (
-        reconciliation_routes(reconciliations),
-        finding_routes(findings_of(house)),
-        stuck_api.routes(detector),
+    return Part(
+        routers=lambda: (
+            reconciliation_routes(reconciliations),
+            finding_routes(findings_of(house)),
+            stuck_api.routes(detector),
+        ),
+        scheduled=scheduled,
+        machines=(LIFECYCLE,),
     )
-    return Part(routers=routers, scheduled=scheduled, machines=(LIFECYCLE,))

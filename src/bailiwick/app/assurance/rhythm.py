@@ -97,7 +97,7 @@ def build(house: House) -> Part:
         return await made.checkpoints.keep()
 
     return Part(
-        routers=[
+        routers=lambda: [
             rhythm_api.routes(made.desk, made.clockwork, made.minutes, made.actions, clock),
             checkpoints_api.routes(made.checkpoints, made.go_lives, made.plans),
             registers_api.routes(made.registers, clock),

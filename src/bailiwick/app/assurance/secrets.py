@@ -56,7 +56,7 @@ def build(house: House) -> Part:
         return told
 
     return Part(
-        routers=[routes(base.database, base.clock, inventory, rotations, unused)],
+        routers=lambda: [routes(base.database, base.clock, inventory, rotations, unused)],
         jobs=[
             JobDefinition("watch-secrets", "7 * * * *", watch, grace=timedelta(hours=2)),
             JobDefinition("list-unused", "0 6 15 * *", unused.list_unused, grace=timedelta(days=3)),

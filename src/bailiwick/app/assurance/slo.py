@@ -101,7 +101,7 @@ def build(house: House) -> Part:
     base = house.base
     made = services_of(house, own=OwnMetrics(base.metrics.collect_text))
     return Part(
-        routers=(
+        routers=lambda: (
             level_routes(base.database, made.levels),
             capacity_routes(base.database, made.capacities),
             kpi_routes(base.database, made.kpis, base.clock),

@@ -20,7 +20,7 @@ def build(house: House) -> Part:
     house.waivers = register
     watch = WaiverWatch(base.database, base.clock, base.recorder, register, house.notices, house.alerts)
     return Part(
-        routers=[routes(base.database, base.clock, register)],
+        routers=lambda: [routes(base.database, base.clock, register)],
         jobs=[JobDefinition("watch-waivers", timedelta(minutes=1), watch.run, grace=timedelta(minutes=10))],
         machines=[MACHINE],
     )
