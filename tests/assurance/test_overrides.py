@@ -20,7 +20,7 @@ from bailiwick.assurance.operations import Claim, GatewayClose, GatewayOpen, Not
 from bailiwick.assurance.override_records import MACHINE, Ask
 from bailiwick.assurance.override_rules import KINDS, RULE, choose
 from bailiwick.assurance.overrides import Overrides, refuse_not_a_person
-from bailiwick.assurance.overrides_api import routes
+from bailiwick.assurance.overrides_api import routes, unlock_route
 from bailiwick.assurance.overrides_watch import OverrideWatch, sample
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.kernel.db import Transaction
@@ -94,7 +94,7 @@ class Desk:
         self.watch = OverrideWatch(
             stage.database, stage.clock, stage.recorder, self.overrides, stage.heard, stage.heard
         )
-        stage.serve(routes(stage.database, stage.books, self.overrides, self.switch))
+        stage.serve(routes(stage.database, stage.books, self.overrides, self.switch), unlock_route(self.overrides))
 
     async def open(self) -> Desk:
         documents = read_text(SHIPPED + PAYOUT, "shipped")
@@ -188,7 +188,6 @@ async def account_made_by_the_maker(desk: Desk) -> tuple[tuple[int, Any], int, s
 
 
 async def maker_is_the_puppet(desk: Desk) -> tuple[tuple[int, Any], int, str]:
-    await desk.stage.people.users.unlock(Context("default", Actor(user="kim")), "jane")
     await desk.stage.people.users.invite(Context("default", Actor(user="kim")), "jane")
     return await desk.approve("kim", await desk.ask("jane")), 403, "approval_related_account"
 
@@ -443,6 +442,53 @@ async def test_an_account_is_unlocked_as_it_was_seen(desk: Desk) -> None:
     asked = await desk.ask("jane", "user.unlock", username="olga")
     await desk.approve("kim", asked)
     assert (await desk.execute("jane", asked))[1]["result"] == {"username": "olga", "failures_forgotten": 8}
+
+
+async def test_nobody_unlocks_an_account_alone_and_it_is_told_how_two_do(desk: Desk) -> None:
+    await desk.sql(
+        "INSERT INTO login_failures (zone, username, failures, last_at, locked_until)"
+        " VALUES ('default', 'olga', 10, :now, :now)", now=desk.stage.clock.now(),
+    )  # fmt: skip
+
+    async def unlock(name: str) -> tuple[int, Any]:
+        token = await desk.stage.people.signed_in("jane")
+        answer = await desk.stage.call("POST", f"/api/v1/users/{name}/unlock", token=token)
+        return answer.status, answer.json()
+
+    status, told = await unlock("olga")
+    assert (status, told["reason"]) == (409, "override_required")
+    assert {"kim", "lou"} <= set(told["approvers"]) and "jane" not in told["approvers"]
+    assert "override propose user.unlock --arg username=olga" in told["ask"]
+    assert "kim" not in (await unlock("kim"))[1]["approvers"]  # nor whoever is locked himself
+    assert (await unlock("nobody"))[0] == 404
+    await desk.sql("UPDATE users SET is_active = false WHERE username IN ('kim', 'lou', 'root')")
+    status, told = await unlock("olga")
+    assert (status, told["reason"], told["invite"]) == (422, "override_no_checker", ["security_owner", "admin"])
+    assert await desk.stage.people.value("SELECT failures FROM login_failures WHERE username = 'olga'") == 10
+    assert (await desk.refused()).count("override_required") == 2
+    assert (await desk.refused())[-1] == "override_no_checker"
+
+
+async def test_one_server_closes_and_opens_by_itself(desk: Desk) -> None:
+    assert (await desk.say("jane", "/break-glass", desk.wanted("gateway.close", why="leak", server="pay")))[0] == 404
+    await desk.stage.people.server("pay", "docs")
+    closed = desk.wanted("gateway.close", why="leak", server="pay")
+    assert (await desk.say("jane", "/break-glass", closed))[0] == 201
+    assert ("server", "pay") in await desk.stage.people.feed()
+    assert (await desk.say("jane", "/break-glass", closed))[0] == 409
+    # the whole gateway stands by itself: it is open, and can be closed and opened beside this
+    assert (await desk.say("jane", "", desk.wanted("gateway.open")))[0] == 409
+    standing = "SELECT array_agg(server ORDER BY server) FROM gateway_closures WHERE opened_at IS NULL"
+    assert (await desk.say("jane", "/break-glass", desk.wanted("gateway.close")))[0] == 201
+    assert await desk.stage.people.value(standing) == ["", "pay"]
+    asked = await desk.ask("jane", "gateway.open", why="rotated", server="pay")
+    assert asked["target"] == "server/pay"
+    await desk.approve("kim", asked)
+    assert (await desk.execute("jane", asked))[1]["state"] == "done"
+    assert await desk.stage.people.value(standing) == [""]
+    # what opened one server opens nothing else
+    with pytest.raises(DBAPIError):
+        await desk.sql("UPDATE gateway_closures SET opened_at = closed_at, opened_by = :id WHERE server = ''", id=asked["id"])
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ from bailiwick.policy.policies import Policies
 ROOT = Path(bailiwick.__file__).parent
 
 # Routes of what an override does, or that end evidence: by what each is guarded when it is called past the overrides.
-# "step-up": narrowing, so one person who proved himself just now; "two": the two-person rule itself.
+# "step-up": narrowing, so one person who proved himself just now; "two": the two-person rule itself; "refused": never
+# done by the route, which says how two persons do it.
 PRIVILEGED = {
     ("authority/api.py", "rotate"): "step-up",
-    ("identity/api.py", "unlock_user"): "step-up",
+    ("assurance/overrides_api.py", "unlock_user"): "refused",
     ("policy/api.py", "rollback"): "known-good alone, or policies:write",
     ("assurance/overrides_api.py", "break_glass"): "step-up",
     ("assurance/overrides_api.py", "approve"): "step-up",
@@ -42,6 +43,7 @@ CALLERS = {
         "assurance/overrides.py", "assurance/waivers.py", "evidence/archive/lives.py", "evidence/archive/purge.py",
     },
     "_quorum.end": {"assurance/overrides.py"},
+    "_users.unlock": {"assurance/operations.py"},
 }  # fmt: skip
 
 
@@ -72,6 +74,7 @@ def test_every_operation_hands_its_claim_into_the_transaction_that_does_it() -> 
         assert lines[begin + 1].strip() == "await claim(tx)", direct
     for method in (Users.unlock, EmergencyRotation.rotate, Policies.rollback):
         assert "within" in inspect.signature(method).parameters
+    assert inspect.signature(Users.unlock).parameters["within"].default is inspect.Parameter.empty
     source = inspect.getsource(Overrides._execute)
     assert source.index("self._quorum.execute") < source.index("codes.OVERRIDE_DONE")
 
@@ -96,7 +99,11 @@ def test_each_privileged_route_carries_its_guard(file: str, function: str) -> No
     module = import_module("bailiwick." + file.removesuffix(".py").replace("/", "."))
     annotation = eval(ast.unparse(caller), vars(module))
     permission = annotation.__metadata__[0].dependency.permission
-    if guard in ("step-up", "two"):
+    if guard == "refused":
+        called = {node.func.attr for node in ast.walk(route) if isinstance(node, ast.Call)
+                  and isinstance(node.func, ast.Attribute)}  # fmt: skip
+        assert called == {"post", "refuse_alone"} and permission in STEP_UP, called
+    elif guard in ("step-up", "two"):
         assert permission in STEP_UP, (permission, guard)
     else:
         assert permission == Permission.POLICIES_ROLLBACK

@@ -92,7 +92,7 @@ class StandInCheck:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.authority: Callable[[Seen], AuthorityRef] = lambda _: AuthorityRef(
-            "jti-1", "app-1", "user-1", "session-1", "default", "kid-1", 1, int(time.time()) + 600
+            "jti-1", "app-1", "user-1", "session-1", "default", "server-1", "kid-1", 1, int(time.time()) + 600
         )
 
     async def __call__(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:

@@ -102,7 +102,7 @@ def test_listeners_and_sockets_are_checked():
 names = st.text(max_size=60)
 
 
-@given(st.builds(AuthorityRef, names.filter(bool), names, names, names, names, names, st.integers(), st.integers()))
+@given(st.builds(AuthorityRef, names.filter(bool), *[names] * 6, st.integers(), st.integers()))
 def test_an_authority_reference_survives_the_header(ref):
     text = ref.encode()
     if len(text) > MAX_ENCODED_BYTES:

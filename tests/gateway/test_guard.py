@@ -44,9 +44,10 @@ class FakeFeed:
 
 
 def reference(
-    jti: str = "jti-1", *, client: str = "app-1", subject: str = "user-1", session: str = "s-1", exp: int = 2**31
+    jti: str = "jti-1", *, client: str = "app-1", subject: str = "user-1", session: str = "s-1", exp: int = 2**31,
+    server: str = "pay",
 ) -> AuthorityRef:
-    return AuthorityRef(jti, client, subject, session, "default", "key-1", 1, exp)
+    return AuthorityRef(jti, client, subject, session, "default", server, "key-1", 1, exp)
 
 
 def headers_message(*pairs: tuple[str, str]) -> bytes:
@@ -156,6 +157,21 @@ async def test_a_change_cuts_whatever_the_snapshot_no_longer_stands_for(guard, f
     assert guard.counts().cut == {"revoked": 1}
     assert guard.revoked(lambda ref: ref.jti == "jti-1") == 1
     await one.task
+
+
+async def test_what_an_operator_closed_is_cut_and_nothing_new_is_let_in(clock, feed):
+    closed: set[str] = set()
+    guard = Guard(is_live=feed.is_live, is_closed=lambda ref: ref.server in closed, now=clock.time,
+                  monotonic=clock.monotonic)  # fmt: skip
+    guard.heard()
+    pay, docs = await opened(guard), await opened(guard, reference("jti-2", server="docs"))
+    closed.add("pay")
+    guard.heard()
+    await pay.task
+    late = await opened(guard, reference("jti-3"))
+    assert (pay.cut, docs.cut, late.cut) == (True, False, True)
+    assert (guard.counts().cut, guard.counts().refused) == ({"closed": 1}, {"closed": 1})
+    docs.task.cancel()
 
 
 async def test_expiry_cuts(guard, clock):

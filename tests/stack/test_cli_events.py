@@ -269,7 +269,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "user enable": (lambda stack, tmp: ["walker"], codes.USER_ENABLED),
     "user reset-mfa": (lambda stack, tmp: ["walker"], codes.USER_MFA_RESET),
     "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
-    "user unlock": (lambda stack, tmp: ["walker"], codes.USER_UNLOCKED),
+    "user unlock": (lambda stack, tmp: ["walker"], codes.OVERRIDE_REFUSED),
     "owners check": (lambda stack, tmp: [], codes.OWNERS_CHECKED),
     "alerts raise": (lambda stack, tmp: PAGE, codes.ALERT_RAISED),
     "alerts ack": (lambda stack, tmp: [alert(stack)], codes.ALERT_ACKNOWLEDGED),
@@ -346,6 +346,7 @@ ENDS = {
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "owners check": {1, 3},  # nobody was made an owner yet
     "waiver check": {1},
+    "user unlock": {1},  # two persons do it
     **{name: {0, 1, 3} for name in ("recon run", "recon report", "recon findings")},
 }
 

@@ -39,6 +39,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     await spool.start()
     guard = Guard(
         is_live=lambda ref: is_live(state, ref),
+        is_closed=lambda ref: is_closed(state, ref),
         now=base.clock.time,
         monotonic=base.clock.monotonic,
         stale_after_s=settings.freshness_limit_s,
@@ -81,6 +82,15 @@ def is_live(state: WorkerState, ref: AuthorityRef) -> bool:
     return not state.store.revoked.covers(
         ref.zone, jti=ref.jti, client=ref.client, user=ref.subject, session=ref.session, rev=ref.revision
     )
+
+
+def is_closed(state: WorkerState, ref: AuthorityRef) -> bool:
+    """Whether an operator closed the gateway of the zone, or the way to the server."""
+    zone = state.store.current.zones.get(ref.zone)
+    if zone is None:
+        return True
+    server = zone.servers.get(ref.server)
+    return zone.closed or (server is not None and server.closed)
 
 
 def cut_recorder(
@@ -144,4 +154,4 @@ class _Pulse:
             self._changed.clear()
 
 
-__all__ = ["cut_recorder", "is_live", "run"]
+__all__ = ["cut_recorder", "is_closed", "is_live", "run"]

@@ -16,7 +16,7 @@ from bailiwick.evidence.events import Context
 from bailiwick.identity.users import Users
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict, NotFound
-from bailiwick.kernel.fields import Body, Line, UserName
+from bailiwick.kernel.fields import Body, Line, Name, UserName
 from bailiwick.policy.policies import Policies
 
 Claim = Callable[[Transaction], Awaitable[None]]
@@ -81,6 +81,22 @@ class Nothing(Body):
     """No arguments but why."""
 
     why: Annotated[Line, Field(min_length=1)]
+
+
+class Gate(Nothing):
+    """What of the gateway is switched: the way to one server, or (empty) all of it."""
+
+    server: Name | Literal[""] = ""
+
+    @property
+    def called(self) -> str:
+        """For people."""
+        return f"The server {self.server}" if self.server else "The gateway"
+
+    @property
+    def target(self) -> str:
+        """For the override."""
+        return f"server/{self.server}" if self.server else "gateway"
 
 
 class Unlock(Body):
@@ -196,78 +212,75 @@ class UserUnlock:
         return False
 
 
-class GatewayClose:
-    """Everything denied at the gateway of the zone."""
+class _GatewaySwitching:
+    """What closing and opening share."""
 
-    name = "gateway.close"
-    title = "deny everything at the gateway"
-    class_: Class = "narrowing"
     external = False
-    arguments = Nothing
+    arguments = Gate
 
     def __init__(self, database: Database, switch: GatewaySwitch, settle: Settle) -> None:
         self._database = database
         self._switch = switch
         self._settle = settle
 
-    def amount(self, arguments: Nothing) -> int:
+    def amount(self, arguments: Gate) -> int:
         return 1
 
-    async def target(self, tx: Transaction, zone: str, arguments: Nothing) -> Target:
-        standing = await self._switch.standing(tx, zone)
-        if standing is not None:
-            raise Conflict("The gateway is closed already.")
-        return Target("gateway", "open")
 
-    async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
+class GatewayClose(_GatewaySwitching):
+    """Everything denied at the gateway of the zone, or to one server."""
+
+    name = "gateway.close"
+    title = "deny everything at the gateway, or to one server"
+    class_: Class = "narrowing"
+
+    async def target(self, tx: Transaction, zone: str, arguments: Gate) -> Target:
+        server = arguments.server
+        if server and not await tx.value("SELECT 1 FROM servers WHERE zone = :z AND name = :n", z=zone, n=server):
+            raise NotFound(f"There is no server {server}.")
+        if server in await self._switch.standing(tx, zone):
+            raise Conflict(f"{arguments.called} is closed already.")
+        return Target(arguments.target, "open")
+
+    async def perform(self, context: Context, arguments: Gate, claim: Claim, key: str) -> Mapping[str, Any]:
         async with self._database.begin() as tx:
             await claim(tx)
-            revision = await self._switch.close(tx, context, arguments.why, context.actor.user)
+            by = context.actor.user
+            revision = await self._switch.close(tx, context, arguments.why, by, arguments.server)
         await self._settle.settle(revision, context)
         return {"closed": True}
 
-    async def undo(self, context: Context, arguments: Nothing, key: str) -> bool:
+    async def undo(self, context: Context, arguments: Gate, key: str) -> bool:
         return False  # would widen, which is nobody's to do alone, the clock's least
 
 
-class GatewayOpen:
-    """The gateway of the zone opened again."""
+class GatewayOpen(_GatewaySwitching):
+    """The gateway of the zone, or the way to one server, opened again."""
 
     name = "gateway.open"
-    title = "open the gateway again"
+    title = "open the gateway again, or the way to one server"
     class_: Class = "widening"
-    external = False
-    arguments = Nothing
 
-    def __init__(self, database: Database, switch: GatewaySwitch, settle: Settle) -> None:
-        self._database = database
-        self._switch = switch
-        self._settle = settle
-
-    def amount(self, arguments: Nothing) -> int:
-        return 1
-
-    async def target(self, tx: Transaction, zone: str, arguments: Nothing) -> Target:
-        standing = await self._switch.standing(tx, zone)
+    async def target(self, tx: Transaction, zone: str, arguments: Gate) -> Target:
+        standing = (await self._switch.standing(tx, zone)).get(arguments.server)
         if standing is None:
-            raise Conflict("The gateway is open.")
-        return Target("gateway", str(standing["id"]))
+            raise Conflict(f"{arguments.called} is open.")
+        return Target(arguments.target, str(standing["id"]))
 
-    async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
+    async def perform(self, context: Context, arguments: Gate, claim: Claim, key: str) -> Mapping[str, Any]:
         async with self._database.begin() as tx:
             await claim(tx)
-            revision = await self._switch.open(tx, context, arguments.why, key)
+            revision = await self._switch.open(tx, context, arguments.why, key, arguments.server)
         await self._settle.settle(revision, context)
         return {"closed": False}
 
-    async def undo(self, context: Context, arguments: Nothing, key: str) -> bool:
+    async def undo(self, context: Context, arguments: Gate, key: str) -> bool:
         async with self._database.begin() as tx:
-            if await self._switch.standing(tx, context.zone) is None:
-                revision = await self._switch.close(tx, context, f"override {key} was not confirmed", "bailiwick")
-            else:
-                revision = 0
-        if revision:
-            await self._settle.settle(revision, context)
+            if arguments.server in await self._switch.standing(tx, context.zone):
+                return True
+            why = f"override {key} was not confirmed"
+            revision = await self._switch.close(tx, context, why, "bailiwick", arguments.server)
+        await self._settle.settle(revision, context)
         return True
 
 

@@ -12,7 +12,7 @@ destroys, and finance, is never done so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -37,6 +37,7 @@ from bailiwick.kernel.severity import Severity
 DO = Action("override.do", Permission.OVERRIDES_APPROVE, life=LONGEST)
 REVIEW = Action("override.review", Permission.OVERRIDES_APPROVE, life=REVIEW_WITHIN)
 RUNBOOK = "docs/how-to/overrides.md"
+PATH = "/api/v1/overrides"
 
 # a refusal of these is somebody trying what he may not, and is kept
 _TRIED = frozenset(
@@ -49,9 +50,11 @@ _TRIED = frozenset(
         "approval_ended",
         "approval_required",
         "approval_requester_gone",
+        "override_no_checker",
         "override_not_signed_in",
         "override_stale",
         "override_done",
+        "override_required",
         "permission_denied",
     ]
 )
@@ -155,6 +158,43 @@ class Overrides:
             override = await self._rows.get(tx, context.zone, identifier)
             await self._record(tx, codes.OVERRIDE_REQUESTED, context, override)
         return override
+
+    async def refuse_alone(
+        self, context: Context, by: str, name: str, arguments: Mapping[str, Any], *, signed_in: bool = True
+    ) -> NoReturn:
+        """Refuse an operation that somebody tries by himself, and say how it is asked for.
+
+        Raises ``override_required``; ``override_no_checker`` where nobody but ``by`` and whom it concerns could agree,
+        with whom to ``invite``; ``override_no_rule``; and ``not_found`` as the operation does. ``signed_in`` is False
+        for who works at the machine: two others are needed then, one to ask and one to agree.
+        """
+        try:
+            await self._refuse_alone(context, by, name, arguments, signed_in)
+        except BailiwickError as error:
+            await self._tried(context, name, "", error)
+            raise
+
+    async def _refuse_alone(
+        self, context: Context, by: str, name: str, arguments: Mapping[str, Any], signed_in: bool
+    ) -> NoReturn:
+        async with self._database.begin() as tx:
+            book = await self._books.current(tx, context.zone)
+            operation = self._operation(book, name)
+            read = _read(operation, arguments)
+            target = await operation.target(tx, context.zone, read)
+            chosen = choose(book, name, self._environment, operation.amount(read))
+            if chosen is None:
+                raise InvalidRequest(reason="override_no_rule", operation=name, environment=self._environment)
+            terms = chosen.rule.terms()
+            able = await self._quorum.candidates(tx, context.zone, DO.name, by, terms)
+        others = [each for each in able if f"user/{each}" != target.id]
+        if len(others) < terms.needed + (not signed_in):
+            raise InvalidRequest(reason="override_no_checker", invite=list(terms.roles) or ["admin"])
+        told = " ".join(f"--arg {argument}={value}" for argument, value in arguments.items())
+        raise Conflict(
+            reason="override_required", operation=name, arguments=dict(arguments), approvers=others,
+            ask=f"POST {PATH}, or: bailiwick override propose {name} {told}",
+        )  # fmt: skip
 
     async def decide(
         self, context: Context, caller: Caller, identifier: str, *, approves: bool, payload_sha256: str, comment: str
@@ -397,8 +437,6 @@ class Overrides:
                 await self._record(tx, codes.BREAK_GLASS_UNDONE, context, fresh, why=why, undone=undo == "done")
                 fresh = await self._rows.get(tx, context.zone, override.id)
         return fresh
-
-    # --- reading
 
     # --- reading
 

@@ -10,17 +10,18 @@ from pydantic import Field, StringConstraints
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.gateway_switch import GatewaySwitch
 from bailiwick.assurance.override_records import Ask
-from bailiwick.assurance.overrides import Overrides
+from bailiwick.assurance.overrides import PATH, Overrides
 from bailiwick.evidence.requests import context_of
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.db import Database
-from bailiwick.kernel.fields import Body, IdPath, Line, Name, Text, after_id
+from bailiwick.kernel.fields import Body, IdPath, Line, Name, Text, UserNamePath, after_id
 from bailiwick.kernel.http import Caller, Cursor, Limit, encode_cursor, require, zone_of
 from bailiwick.kernel.permissions import Permission
 
 Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
 Requester = Annotated[Caller, Depends(require(Permission.OVERRIDES_REQUEST))]
 Approver = Annotated[Caller, Depends(require(Permission.OVERRIDES_APPROVE))]
+Unlocker = Annotated[Caller, Depends(require(Permission.USERS_WRITE))]
 Breaker = Annotated[Caller, Depends(require(Permission.OVERRIDES_BREAK_GLASS))]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(description="`payload_sha256` as read")]
 Value = (
@@ -62,9 +63,22 @@ class ReviewBody(WordBody):
     verdict: Literal["confirmed", "disputed"]
 
 
+def unlock_route(overrides: Overrides) -> APIRouter:
+    """``POST /api/v1/users/{username}/unlock``: an unlock widens, so that it says how two persons do it."""
+    router = APIRouter(prefix="/api/v1/users", tags=["users"])
+
+    @router.post("/{username}/unlock", summary="Refused: says how two persons lift the lock of an account")
+    async def unlock_user(request: Request, response: Response, username: UserNamePath, caller: Unlocker) -> None:
+        never_store(response)
+        context = context_of(request, caller)
+        await overrides.refuse_alone(context, caller.name, "user.unlock", {"username": username})
+
+    return router
+
+
 def routes(database: Database, books: Books, overrides: Overrides, switch: GatewaySwitch) -> APIRouter:
     """The routes under ``/api/v1/overrides``."""
-    router = APIRouter(prefix="/api/v1/overrides", tags=["overrides"])
+    router = APIRouter(prefix=PATH, tags=["overrides"])
 
     @router.post("", status_code=201, summary="Ask for an operation that takes other persons")
     async def propose(request: Request, response: Response, body: AskBody, caller: Requester) -> dict[str, Any]:
@@ -100,7 +114,8 @@ def routes(database: Database, books: Books, overrides: Overrides, switch: Gatew
             }
             for _, each in sorted(found.items())
         ]
-        return {"operations": told, "gateway": {"closed": closed is not None, "closure": closed}}
+        whole, servers = closed.pop("", None), [*closed.values()]
+        return {"operations": told, "gateway": {"closed": whole is not None, "closure": whole, "servers": servers}}
 
     @router.get("/{override_id}", summary="One of them, who said what, and what was answered")
     async def show(request: Request, override_id: IdPath, caller: Reader) -> dict[str, Any]:

@@ -131,7 +131,7 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "gateway_closures",
         "id",
-        "id zone closed_by closed_at reason opened_at opened_by",
+        "id zone server closed_by closed_at reason opened_at opened_by",
     ),
     _table(
         "go_lives",

@@ -170,7 +170,8 @@ class SnapshotStore:
             resources=self._settings.audience(zone, ""),
             archived=state != "active",
             closed=await tx.value(
-                "SELECT EXISTS (SELECT FROM gateway_closures WHERE zone = :zone AND opened_at IS NULL)", zone=zone
+                "SELECT EXISTS (SELECT FROM gateway_closures WHERE zone = :zone AND server = '' AND opened_at IS NULL)",
+                zone=zone,
             ),
             servers=MappingProxyType(
                 dict(await load_servers(tx, self._sealer, zone, audience=self._settings.audience))

@@ -51,7 +51,7 @@ COMMANDS: dict[str, Entry] = {
         "bailiwick.cli.assurance:app", "Show the operating model; plan and apply another; how it stands."
     ),
     "probe": Entry("bailiwick.cli.probe:app", "Run probes; show what they found."),
-    "user": Entry("bailiwick.cli.user:app", "Make and list accounts; disable, unlock and reset them."),
+    "user": Entry("bailiwick.cli.user:app", "Make and list accounts; disable and reset them."),
     "owners": Entry("bailiwick.cli.owners:app", "Show who answers for what; check that somebody does."),
     "oncall": Entry("bailiwick.cli.oncall:app", "Show who is called, now and next; have somebody stand in."),
     "task": Entry("bailiwick.cli.task:app", "Show what is to be done; say that it is."),

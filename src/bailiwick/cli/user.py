@@ -15,6 +15,7 @@ from bailiwick.cli.options import DataDir, existing_layout, small_app
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bailiwick.app.assurance.house import House
     from bailiwick.evidence.events import Context
     from bailiwick.identity.sessions import Sessions
     from bailiwick.identity.users import Users
@@ -162,10 +163,30 @@ def reset_password(name: Username, zone: Zone = "default", data_dir: DataDir = N
 @app.command()
 @command
 def unlock(name: Username, zone: Zone = "default", data_dir: DataDir = None) -> int:
-    """Forget an account's failed sign-ins, and with them its lock."""
-    done = _at(data_dir, zone, lambda desk: desk.users.unlock(desk.context, name))
-    print(f"{name}: {done['failures_forgotten']} failed sign-ins forgotten")
-    return 0
+    """Say how two persons lift the lock of an account; nobody does alone, so this always exits 1."""
+    from bailiwick.cli.room import in_room
+
+    return in_room(data_dir, zone, lambda house, context: _refuse_unlock(house, context, name))
+
+
+async def _refuse_unlock(house: House, context: Context, name: str) -> int:
+    from bailiwick.app.assurance.overrides import overrides_of
+    from bailiwick.app.assurance.secrets import users_of
+    from bailiwick.assurance.operations import UserUnlock
+    from bailiwick.kernel.errors import Conflict, InvalidRequest
+
+    overrides, _ = overrides_of(house, [UserUnlock(users_of(house.base))])
+    try:
+        await overrides.refuse_alone(
+            context, context.actor.user, UserUnlock.name, {"username": name}, signed_in=False
+        )
+    except (Conflict, InvalidRequest) as error:
+        told = "".join(f"\n  {word}: {value}" for word, value in error.extra.items())
+        raise CommandFailed(
+            FAILED,
+            f"{error.reason}: {error.detail}{told}\n"
+            f"The lock ends by itself; `bailiwick user reset-password {name}` ends it with the password that was guessed at.",
+        ) from None
 
 
 @app.command()

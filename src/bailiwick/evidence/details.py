@@ -224,7 +224,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.GATEWAY_DENIED: tuple(
         _sometimes(name, "str", f"{meaning}, if it came to that") for name, meaning in _GATEWAY
     ),
-    codes.STREAM_CUT: (_always("cause", "str", "`revoked`, `expired`, `feed_stale` or `guard_stopped`"),),
+    codes.STREAM_CUT: (_always("cause", "str", "`revoked`, `closed`, `expired`, `feed_stale` or `guard_stopped`"),),
     codes.AUDIT_READ: (
         _always("query", "str", "filters of the search"),
         _always("returned", "int", "how many entries were shown"),

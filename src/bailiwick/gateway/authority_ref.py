@@ -1,8 +1,8 @@
 """What a live stream stands on: a small text the check hands to the stream guard through Envoy.
 
 The text travels in the header `x-bailiwick-authority`, which callers cannot set (Envoy strips it before the
-check runs) and upstreams never see. Its form is `jti|client|subject|session|zone|kid|revision|expires_at`; the first
-six are percent-encoded UTF-8, the revision is an integer, the expiry is in whole seconds since 1970 (UTC).
+check runs) and upstreams never see. Its form is `jti|client|subject|session|zone|server|kid|revision|expires_at`; the
+first seven are percent-encoded UTF-8, the revision is an integer, the expiry is in whole seconds since 1970 (UTC).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from urllib.parse import quote, unquote
 
 AUTHORITY_HEADER = "x-bailiwick-authority"
 MAX_ENCODED_BYTES = 4096
-_NAMES = 6
-_FIELDS = 8
+_NAMES = 7
+_FIELDS = 9
 
 
 class AuthorityRefError(ValueError):
@@ -26,7 +26,7 @@ class AuthorityRef:
 
     `jti` is the mandate's id, `client` the application's, `subject` the user's (empty when an application
     acts for itself), `session` the sign-in session's (empty when there is none), `zone` and `kid` those of the
-    mandate's signature, `revision` the one its issuer had applied, `expires_at` the mandate's `exp` (RFC 7519 §4.1.4).
+    mandate's signature, `server` what it reaches, `revision` the one its issuer had applied, `expires_at` the mandate's `exp` (RFC 7519 §4.1.4).
     """
 
     jti: str
@@ -34,15 +34,15 @@ class AuthorityRef:
     subject: str
     session: str
     zone: str
+    server: str
     kid: str
     revision: int
     expires_at: int
 
     def encode(self) -> str:
         """The header value: printable ASCII without spaces."""
-        names = (
-            quote(part, safe="") for part in (self.jti, self.client, self.subject, self.session, self.zone, self.kid)
-        )
+        told = (self.jti, self.client, self.subject, self.session, self.zone, self.server, self.kid)
+        names = (quote(part, safe="") for part in told)
         return "|".join((*names, str(self.revision), str(self.expires_at)))
 
     @classmethod
@@ -52,10 +52,10 @@ class AuthorityRef:
             raise AuthorityRefError("authority reference is too long")
         parts = text.split("|")
         if len(parts) != _FIELDS:
-            raise AuthorityRefError("authority reference does not have eight fields")
+            raise AuthorityRefError("authority reference does not have nine fields")
         try:
-            jti, client, subject, session, zone, kid = (unquote(part, errors="strict") for part in parts[:_NAMES])
-            ref = cls(jti, client, subject, session, zone, kid, int(parts[_NAMES]), int(parts[_NAMES + 1]))
+            names = [unquote(part, errors="strict") for part in parts[:_NAMES]]
+            ref = cls(*names, int(parts[_NAMES]), int(parts[_NAMES + 1]))  # type: ignore[arg-type]  # names are texts
         except ValueError:
             raise AuthorityRefError("authority reference is malformed") from None
         if not ref.jti or ref.encode() != text:

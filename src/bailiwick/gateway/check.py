@@ -160,8 +160,8 @@ class Check:
                     assert presented is not None
                     case.seen, case.state = self._store.revocations_seen, self._store.current.zones.get(case.zone)
                     self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
-                    if case.state is not None and case.state.closed:
-                        raise Unavailable(reason="gateway_closed")
+                    assert case.state is not None and case.server is not None
+                    _require_open(case.state, case.state.servers.get(case.server.name, case.server))
             except BailiwickError as error:
                 case.error = error
                 self._record(case)
@@ -199,7 +199,7 @@ class Check:
             headers.append((b"x-bailiwick-credential", server.presented.value.encode("latin-1")))
         if case.operation is not None and case.operation.long_lived:
             headers.append((b"x-bailiwick-long-lived", b"1"))
-            headers.append((b"x-bailiwick-authority", _reference(presented).encode().encode()))
+            headers.append((b"x-bailiwick-authority", _reference(presented, server.name).encode().encode()))
         return headers
 
     def _judge(self, scope: dict[str, Any], case: Case) -> None:
@@ -207,8 +207,7 @@ class Check:
         self._find_server(request, case)
         server, state = case.server, case.state
         assert server is not None and state is not None
-        if state.closed:
-            raise Unavailable(reason="gateway_closed")
+        _require_open(state, server)
         if not request.token:
             raise Unauthenticated(reason="authentication_required")
         self._authenticator.require_fresh()
@@ -342,6 +341,14 @@ class Check:
         return encode(event)
 
 
+def _require_open(state: ZoneState, server: ServerEntry) -> None:
+    """Refuse what an operator closed."""
+    if state.closed:
+        raise Unavailable(reason="gateway_closed")
+    if server.closed:
+        raise Unavailable(reason="server_closed")
+
+
 def _refusal(error: BailiwickError, request_id: str) -> Answer:
     body = problem_bytes(error, request_id)
     headers = [
@@ -356,7 +363,7 @@ def _refusal(error: BailiwickError, request_id: str) -> Answer:
     return Answer(_AS_REFUSAL.get(error.status, error.status), headers, body)
 
 
-def _reference(presented: Presented) -> AuthorityRef:
+def _reference(presented: Presented, server: str) -> AuthorityRef:
     mandate = presented.mandate
     return AuthorityRef(
         jti=mandate.jti,
@@ -364,6 +371,7 @@ def _reference(presented: Presented) -> AuthorityRef:
         subject=mandate.sub if mandate.sub_type == "user" else "",
         session=mandate.sid,
         zone=mandate.zone,
+        server=server,
         kid=presented.kid,
         revision=mandate.rev,
         expires_at=mandate.exp,

@@ -2,8 +2,8 @@
 
 Envoy opens one external-processing stream here for every request whose operation the check called
 long-lived, and keeps it open as long as that request lives. The guard answers nothing further until the
-mandate behind it is revoked or expires, or until the guard can no longer know; then it tells Envoy to end the
-request. When the guard dies, Envoy cuts its streams and no others.
+mandate behind it is revoked or expires, an operator closes the way to its server, or until the guard can no longer
+know; then it tells Envoy to end the request. When the guard dies, Envoy cuts its streams and no others.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import grpc
 from bailiwick.gateway import ext_proc
 from bailiwick.gateway.authority_ref import AUTHORITY_HEADER, AuthorityRef, AuthorityRefError
 
-CutReason = Literal["revoked", "expired", "feed_stale", "guard_stopped"]
-RefusalReason = Literal["malformed", "revoked", "expired", "feed_stale"]
+CutReason = Literal["revoked", "closed", "expired", "feed_stale", "guard_stopped"]
+RefusalReason = Literal["malformed", "revoked", "closed", "expired", "feed_stale"]
 
 # Translated by Envoy (`envoy.problems`) into 401 with a problem document where the caller has no answer yet.
 AUTHORITY_ENDED_STATUS = 510
@@ -67,7 +67,8 @@ class Guard:
     """Knows every live long-lived request and ends those whose authority has ended.
 
     `is_live` tells whether everything a reference stands on still stands (from the shared snapshot; called
-    for every stream on every change, so it must not block). `now` is the wall clock and `monotonic` a steady
+    for every stream on every change, so it must not block), `is_closed` whether an operator closed the way to its
+    server. `now` is the wall clock and `monotonic` a steady
     one, both in seconds. `on_cut` is told of each cut with the id of its request ("" if unknown). Without a word
     from the feed for `stale_after_s` everything is cut and nothing new is let through.
     """
@@ -78,11 +79,13 @@ class Guard:
         is_live: Callable[[AuthorityRef], bool],
         now: Callable[[], float],
         monotonic: Callable[[], float],
+        is_closed: Callable[[AuthorityRef], bool] = lambda ref: False,
         stale_after_s: float = 30.0,
         sweep_every_s: float = 0.1,
         on_cut: Callable[[AuthorityRef, str, CutReason], None] = lambda ref, request_id, reason: None,
     ) -> None:
         self._is_live = is_live
+        self._is_closed = is_closed
         self._now = now
         self._monotonic = monotonic
         self._stale_after_s = stale_after_s
@@ -144,6 +147,7 @@ class Guard:
         if ended:
             self.revoked(ended)
         self._cut_where(lambda ref: not self._is_live(ref), "revoked")
+        self._cut_where(self._is_closed, "closed")
 
     # -- one stream ------------------------------------------------------------------------------------
 
@@ -177,6 +181,8 @@ class Guard:
             return "expired"
         if not self._is_live(ref):
             return "revoked"
+        if self._is_closed(ref):
+            return "closed"
         return _Stream(ref, headers.get("x-request-id", ""), asyncio.get_running_loop().create_future())
 
     async def _watch(self, stream: _Stream, message: bytes, context: Any) -> None:

@@ -506,10 +506,6 @@ def _user_routes(router: APIRouter, users: Users) -> None:
         never_store(response)
         return {"reset": (await users.reset_password(context_of(request, caller), username)).document()}
 
-    @router.post("/users/{username}/unlock", tags=["users"], summary="Forget a user's failed sign-ins")
-    async def unlock_user(request: Request, caller: UserWriter, username: NamePath) -> dict[str, Any]:
-        return await users.unlock(context_of(request, caller), username)
-
     @router.delete("/users/{username}/mfa", tags=["users"], summary="Forget a user's second factors and end sessions")
     async def reset_mfa(request: Request, caller: UserWriter, username: UserNamePath) -> dict[str, Any]:
         return await users.reset_mfa(context_of(request, caller), username)

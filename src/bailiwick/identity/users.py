@@ -283,15 +283,14 @@ class Users:
         return link
 
     async def unlock(
-        self, context: Context, username: str, *, within: Callable[[Transaction], Awaitable[None]] | None = None
+        self, context: Context, username: str, *, within: Callable[[Transaction], Awaitable[None]]
     ) -> dict[str, Any]:
         """Forget the user's failed sign-ins, and with them a lock; answers how many. Raises ``NotFound``.
 
-        ``within`` is called first in the transaction that does it; what it raises stops it.
+        ``within`` is called first in the transaction that does it, and raises unless two persons agreed.
         """
         async with self._database.begin() as tx:
-            if within is not None:
-                await within(tx)
+            await within(tx)
             await require_active(tx, context.zone)
             await _locked(tx, context.zone, username)
             failures = await tx.value(

@@ -49,7 +49,8 @@ class ServerEntry:
 
     ``route`` is the name Envoy's routes carry, ``binding_tag`` a digest of what Envoy must know of the binding (not
     the credential's value, not the addresses): equal tags mean the same upstream and the same credential header.
-    ``operations`` is None without a binding. ``addresses`` are text and checked.
+    ``operations`` is None without a binding. ``addresses`` are text and checked. ``closed``: an operator closed the way
+    to it.
     """
 
     id: str
@@ -69,6 +70,7 @@ class ServerEntry:
     refusal: str | None
     route: str
     binding_tag: str
+    closed: bool = False
 
     @property
     def credential_missing(self) -> bool:
@@ -91,7 +93,9 @@ class ZoneEntry:
 
 _SERVERS = """
 SELECT s.*, c.id AS credential_id, c.kind AS credential_kind, c.header AS credential_header,
-       c.sealed AS credential_sealed, c.version AS credential_version, c.name AS credential_name
+       c.sealed AS credential_sealed, c.version AS credential_version, c.name AS credential_name,
+       EXISTS (SELECT FROM gateway_closures g
+               WHERE g.zone = s.zone AND g.server = s.name AND g.opened_at IS NULL) AS closed
 FROM servers s LEFT JOIN credentials c ON c.zone = s.zone AND c.name = s.binding ->> 'credential'
 WHERE s.zone = :zone
 """
@@ -166,6 +170,7 @@ def _server(row: Row, sealer: Sealer, audience: Callable[[str, str], str]) -> Se
         refusal=None if status == "routable" else status,
         route=name if zone == DEFAULT_ZONE else f"{zone}/{name}",
         binding_tag=_tag(row["id"], upstream, binding, presented),
+        closed=row["closed"],
     )
 
 

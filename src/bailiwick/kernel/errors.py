@@ -80,6 +80,8 @@ REASONS: dict[str, Reason] = {
     "override_stale": Reason(409, "What it was asked for has changed since; look again and ask again."),
     "override_done": Reason(409, "The override was done already, or has ended without being done."),
     "gateway_closed": Reason(503, "The gateway of the zone was closed by an operator; nothing is let through."),
+    "server_closed": Reason(503, "An operator closed the way to this server; nothing is let through to it."),
+    "override_required": Reason(409, "Nobody does this alone: ask for an override, which another person agrees to."),
     # --- assurance: reconciliation, stuck work
     "change_required": Reason(422, "A finding is resolved by a change, whose id must be named."),
     "waiver_not_covering": Reason(409, "The waiver does not cover this now; only an active one that does, accepts it."),

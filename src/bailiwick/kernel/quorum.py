@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -358,6 +358,13 @@ class Quorum:
             if person in why:
                 raise Denied(reason=why[person])
 
+    async def candidates(self, tx: Transaction, zone: str, action: str, by: str, terms: Terms) -> Sequence[str]:
+        """Who could approve ``action`` now, if ``by`` asked for it under ``terms``."""
+        others = [name for name in await self._able(tx, zone, self._actions[action]) if name.casefold() != by.casefold()]
+        standing = await self._people.standing(tx, zone, by) if self._people and terms.other_role else None
+        since = self._clock.now() - terms.window if terms.window else None
+        return await self._fit(tx, zone, by, others, terms.roles, standing.role if standing else "", since)
+
     async def withdraw(self, context: Any, zone: str, identifier: str, *, person: str, role: str) -> Approval:
         """Take a request back: who asked, or anybody who could approve it."""
         async with self._database.begin() as tx:
@@ -506,20 +513,25 @@ class Quorum:
         action = self._actions.get(row["action"])
         able = await self._able(tx, zone, action) if action is not None and row["ended"] is None else ()
         others = [name for name in able if name.casefold() not in said]
-        fit = await self._fit(tx, _approval(row, votes, (), self._clock.now()), others)
-        return _approval(row, votes, fit, self._clock.now())
+        approval = _approval(row, votes, (), self._clock.now())
+        not_role = approval.requester_role if approval.other_role else ""
+        fit = await self._fit(tx, zone, approval.requested_by, others, approval.roles, not_role, approval.since)
+        return replace(approval, candidates=tuple(fit))
 
-    async def _fit(self, tx: Transaction, approval: Approval, names: Sequence[str]) -> Sequence[str]:
-        """Who of ``names`` is another person than who asked, with a role that the request takes."""
+    async def _fit(
+        self, tx: Transaction, zone: str, by: str, names: Sequence[str], roles: Sequence[str], not_role: str,
+        since: datetime | None,
+    ) -> Sequence[str]:  # fmt: skip
+        """Who of ``names`` is another person than ``by``, with one of ``roles`` (empty: any) that is not ``not_role``."""
         if self._people is None or not names:
             return names
-        same = await self._people.related(tx, approval.zone, approval.requested_by, names, approval.since)
+        same = await self._people.related(tx, zone, by, names, since)
         fit = []
         for name in names:
-            standing = await self._people.standing(tx, approval.zone, name)
-            if name in same or standing is None or (approval.roles and standing.role not in approval.roles):
+            standing = await self._people.standing(tx, zone, name)
+            if name in same or standing is None or (roles and standing.role not in roles):
                 continue
-            if not (approval.other_role and standing.role == approval.requester_role):
+            if not (not_role and standing.role == not_role):
                 fit.append(name)
         return fit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from bailiwick.app.fencing import Fence
@@ -10,11 +11,11 @@ from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.external_operations import Externals
 from bailiwick.assurance.gateway_switch import GatewaySwitch
-from bailiwick.assurance.operations import GatewayClose, GatewayOpen
+from bailiwick.assurance.operations import GatewayClose, GatewayOpen, Operation
 from bailiwick.assurance.override_records import MACHINE
 from bailiwick.assurance.override_rules import KINDS
 from bailiwick.assurance.overrides import Overrides
-from bailiwick.assurance.overrides_api import routes
+from bailiwick.assurance.overrides_api import routes, unlock_route
 from bailiwick.assurance.overrides_watch import OverrideWatch
 from bailiwick.authority.revocation import Revocations
 from bailiwick.inventory.resolver import Resolver
@@ -23,6 +24,18 @@ from bailiwick.kernel.jobs import JobDefinition
 
 def build(house: House) -> Part:
     """What needs services of other rooms is in ``house.operations``."""
+    base = house.base
+    overrides, switch = overrides_of(house, house.operations)
+    watch = OverrideWatch(base.database, base.clock, base.recorder, overrides, house.alerts, house.tasks)
+    return Part(
+        routers=lambda: [routes(base.database, house.books, overrides, switch), unlock_route(overrides)],
+        jobs=[JobDefinition("watch-overrides", timedelta(minutes=1), watch.run, grace=timedelta(minutes=10))],
+        machines=[MACHINE],
+    )
+
+
+def overrides_of(house: House, operations: Sequence[Operation]) -> tuple[Overrides, GatewaySwitch]:
+    """The service, which can do ``operations`` and what is the gateway's; and the gateway's switch."""
     base = house.base
     settings = base.settings
     settle = Revocations(
@@ -49,18 +62,13 @@ def build(house: House) -> Part:
         house.alerts,
         environment="development" if settings.dev else "production",
         operations=[
-            *house.operations,
+            *operations,
             GatewayClose(base.database, switch, settle),
             GatewayOpen(base.database, switch, settle),
         ],
         operations_of=externals.of,
     )
-    watch = OverrideWatch(base.database, base.clock, base.recorder, overrides, house.alerts, house.tasks)
-    return Part(
-        routers=lambda: [routes(base.database, house.books, overrides, switch)],
-        jobs=[JobDefinition("watch-overrides", timedelta(minutes=1), watch.run, grace=timedelta(minutes=10))],
-        machines=[MACHINE],
-    )
+    return overrides, switch
 
 
-__all__ = ["KINDS", "build"]
+__all__ = ["KINDS", "build", "overrides_of"]

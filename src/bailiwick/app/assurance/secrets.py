@@ -44,7 +44,7 @@ def build(house: House) -> Part:
     """What rotates stands in ``house.rotators``."""
     base, inventory = house.base, inventory_of(house)
     rotations = Rotations(base.database, base.clock, base.ids, base.recorder, house.records, house.rotators)
-    unused = UnusedReview(base.database, base.clock, base.ids, base.recorder, _users(base), house.notices, house.tasks)
+    unused = UnusedReview(base.database, base.clock, base.ids, base.recorder, users_of(base), house.notices, house.tasks)
 
     async def watch(due: datetime) -> dict[str, Any]:
         async with base.database.begin() as tx:
@@ -76,7 +76,8 @@ def local_of(settings: Settings, layout: Layout) -> Local:
     return Local(values, settings.tls_key, kek_file(settings, layout).path, layout.administrator_password)
 
 
-def _users(base: Foundations) -> Users:
+def users_of(base: Foundations) -> Users:
+    """The accounts, for what the clock does to them and for commands."""
     settings = base.settings
     revocations = Revocations(
         base.database,
@@ -91,4 +92,4 @@ def _users(base: Foundations) -> Users:
     return Users(base.database, base.clock, base.ids, base.recorder, settings, Passwords(), revocations)
 
 
-__all__ = ["KINDS", "build", "inventory_of", "local_of"]
+__all__ = ["KINDS", "build", "inventory_of", "local_of", "users_of"]

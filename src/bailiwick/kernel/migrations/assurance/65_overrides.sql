@@ -48,10 +48,12 @@ CREATE TABLE override_samples (
   override text NOT NULL REFERENCES overrides,
   PRIMARY KEY (zone, month, override)
 );
--- While a row of a zone is not opened, its gateway lets nothing through. Opening names the override that did it.
+-- While a row of a zone is not opened, its gateway lets nothing through, or nothing to the server it names (empty: to
+-- none). Opening names the override that did it.
 CREATE TABLE gateway_closures (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
+  server text NOT NULL DEFAULT '',
   closed_by text NOT NULL,
   closed_at timestamptz NOT NULL,
   reason text NOT NULL,
@@ -59,7 +61,7 @@ CREATE TABLE gateway_closures (
   opened_by text REFERENCES overrides,
   CHECK ((opened_at IS NULL) = (opened_by IS NULL))
 );
-CREATE UNIQUE INDEX ON gateway_closures (zone) WHERE opened_at IS NULL;
+CREATE UNIQUE INDEX ON gateway_closures (zone, server) WHERE opened_at IS NULL;
 
 CREATE FUNCTION override_kept() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -89,7 +91,7 @@ CREATE FUNCTION gateway_opened() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF OLD.opened_at IS NOT NULL OR NEW.opened_by IS NULL OR NOT EXISTS (
       SELECT FROM bailiwick.overrides o WHERE o.id = NEW.opened_by AND o.zone = NEW.zone
-        AND o.operation = 'gateway.open' AND o.state IN ('done', 'review_due')
+        AND o.operation = 'gateway.open' AND o.target_version = NEW.id AND o.state IN ('done', 'review_due')
         AND o.executed_at >= NEW.closed_at) THEN
     RAISE EXCEPTION 'the gateway is opened by an override' USING ERRCODE = 'insufficient_privilege';
   END IF;
