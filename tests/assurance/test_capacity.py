@@ -146,6 +146,53 @@ async def test_points_are_kept_by_the_clock_and_a_limit_that_comes_near_is_told(
     assert b'bailiwick_capacity_days_to_limit{resource="connections",zone="default"}' in metrics.collect_text()
 
 
+async def test_a_resource_that_cannot_be_read_is_an_error_and_somebody_is_told(
+    made: tuple[Stage, Services, Metrics],
+) -> None:
+    stage, built, metrics = made
+    metrics.database_connections_max.set(100)
+    metrics.database_connections.set(20)
+    broken = RESOURCE.replace("connections}", "broken}", 1).replace(
+        "use: {metric: {metric: bailiwick_database_connections}}", "use: {sql: 'SELECT 1/0 AS value WHERE :since < :until'}"
+    )
+    await stage.apply(RESOURCE + "---" + broken)
+    for _ in range(24 * 25):  # of what is read all the time somebody sees that it stops
+        stage.clock.advance(3600)
+        async with stage.database.begin() as tx:
+            spec = (await stage.books.current(tx, "default")).of(CAPACITY)["connections"]
+            await built.capacities.put(tx, "default", "connections", spec, Point(stage.clock.now(), 20.0, 100.0))
+    told = await built.capacities.sample("default")
+    assert list(told["failed"]) == ["broken"] and "division by zero" in told["failed"]["broken"]
+    raised = stage.heard.open_alerts["capacity/broken/not-measured"]
+    assert (raised.rule, raised.severity, raised.owner) == ("CapacityNotMeasured", "P2", "capacity-planning")
+    assert "division by zero" in raised.summary
+
+    async def verdicts() -> dict[str, tuple[str, str]]:
+        async with stage.database.begin() as tx:
+            found = await built.capacities.all(tx, "default")
+        return {name: (state.verdict, state.reason) for name, _, state in found}
+
+    assert await verdicts() == {"broken": ("ERROR", "not_read"), "connections": ("PASS", "room_enough")}
+    # a series that goes away is no zero, and what it was an hour ago is not green now
+    metrics.database_connections.set(float("nan"))
+    stage.clock.advance(3600)
+    await built.capacities.sample("default")
+    assert (await verdicts())["connections"] == ("ERROR", "not_read")
+    assert "capacity/connections/not-measured" in stage.heard.open_alerts
+    until = stage.clock.now()
+    report = await built.register.produce(
+        stage.context(), "capacity-weekly", until - timedelta(days=7), until, by="jane"
+    )
+    assert report.verdict is Verdict.ERROR
+    metrics.database_connections.set(20)
+    stage.clock.advance(3600)
+    await built.capacities.sample("default")
+    assert "capacity/connections/not-measured" not in stage.heard.open_alerts
+    assert (await verdicts())["connections"][0] == "PASS"
+    async with stage.database.begin() as tx:
+        assert await built.register.again(tx, "default", report) == report.sha256
+
+
 async def test_a_report_of_a_week_comes_out_the_same_again(made: tuple[Stage, Services, Metrics]) -> None:
     stage, built, _ = made
     until = stage.clock.now()

@@ -103,6 +103,22 @@ async def test_a_figure_that_cannot_be_made_is_not_made_up(
     (found,) = await built.kpis.build(stage.context(), since, until)
     assert (found.value, found.verdict) == (None, verdict)
     assert note in found.note
+    # a source that fails is told of; what was never set up, or had nothing to count, was never expected
+    assert ("kpi/conversion/not-measured" in stage.heard.open_alerts) == (verdict == "ERROR")
+
+
+async def test_a_figure_that_there_was_and_is_no_more_is_told_of(made: tuple[Stage, Services, Path]) -> None:
+    stage, built, files = made
+    (files / "c.csv").write_text("day,visitors,customers\n2025-11-30,100,20\n2025-12-31,10,8\n")
+    await stage.apply(CONVERSION)
+    december = month_of(stage.clock.now())
+    await built.kpis.build(stage.context(), *month_of(december[0]))
+    (files / "c.csv").unlink()
+    (found,) = await built.kpis.build(stage.context(), *december)
+    assert (found.verdict, stage.heard.open_alerts["kpi/conversion/not-measured"].rule) == ("NO_DATA", "KpiNotMeasured")
+    (files / "c.csv").write_text("day,visitors,customers\n2025-12-31,10,8\n")
+    await built.kpis.build(stage.context(), *december)
+    assert "kpi/conversion/not-measured" not in stage.heard.open_alerts
 
 
 async def test_a_month_that_is_not_over_is_refused_and_one_not_built_is_no_data(

@@ -129,12 +129,12 @@ def test_anything_else_is_no_authority_reference(text):
     "text",
     [
         "",
-        "|||||||",
-        "j|c|s|s|z|k|1",
-        "j|c|s|s|z|k|1|2|3",
-        "j|c|s|s|z|k|x|2",
-        "j|c|s|s|z|k|1|2 ",
-        "%6a|c|s|s|z|k|1|2",
+        "||||||||",
+        "j|c|s|s|z|v|k|1",
+        "j|c|s|s|z|v|k|1|2|3",
+        "j|c|s|s|z|v|k|x|2",
+        "j|c|s|s|z|v|k|1|2 ",
+        "%6a|c|s|s|z|v|k|1|2",
         "j" * 5000,
     ],
 )

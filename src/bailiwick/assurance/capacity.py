@@ -18,7 +18,7 @@ from bailiwick.assurance.inputs import Inputs, Source
 from bailiwick.assurance.ports import Alerts, Raised
 from bailiwick.assurance.report.model import Block, Chart, Heading, Report, Table, number
 from bailiwick.assurance.reports import ReportKind
-from bailiwick.assurance.slo.openslo import DATA_SOURCE
+from bailiwick.assurance.slo.openslo import DATA_SOURCE, DataSourceSpec
 from bailiwick.assurance.trends import backtest, days_to, theil_sen
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.kernel.clock import Clock
@@ -82,7 +82,7 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What the points of a resource amount to. Days are from the newest point; ``soonest`` and ``latest`` bound them
-    with 95 % confidence (None: never)."""
+    with 95 % confidence (None: never). ``note``: why its use could not be read."""
 
     verdict: Verdict
     reason: str
@@ -94,6 +94,7 @@ class Forecast:
     latest: float | None
     error: float | None
     weeks: int
+    note: str = ""
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -103,8 +104,9 @@ class Forecast:
         }
 
 
-def forecast(points: Sequence[Point], now: datetime, warn_days: int) -> Forecast:
-    """When the resource is used up, of points in the order of time. The highest value of each day counts."""
+def forecast(points: Sequence[Point], now: datetime, warn_days: int, broken: str = "") -> Forecast:
+    """When the resource is used up, of points in the order of time. The highest value of each day counts. ``broken``:
+    why it could not be read when it was read last; what it was before does not make that green."""
     weeks = len({(now - point.at) // WEEK for point in points})
     last = points[-1] if points else None
     limit = last.capacity if last is not None else None
@@ -112,8 +114,10 @@ def forecast(points: Sequence[Point], now: datetime, warn_days: int) -> Forecast
     def told(verdict: Verdict, reason: str, **more: Any) -> Forecast:
         blank = dict.fromkeys(("slope", "days", "soonest", "latest", "error"))
         value = last.value if last is not None else None
-        return Forecast(verdict, reason, value=value, limit=limit, weeks=weeks, **(blank | more))
+        return Forecast(verdict, reason, value=value, limit=limit, weeks=weeks, note=broken, **(blank | more))
 
+    if broken:
+        return told(Verdict.ERROR, "not_read")
     if last is None:
         return told(Verdict.NO_DATA, "absent")
     if now - last.at > STALE_AFTER:
@@ -154,38 +158,54 @@ class Capacities:
         self._metrics = metrics
 
     async def sample(self, zone: str) -> dict[str, Any]:
-        """Read every resource once, and raise or clear its alert: the job of every hour."""
+        """Read every resource once, and raise or clear its alerts: the job of every hour."""
         now = self._clock.now()
         async with self._database.begin() as tx:
             book = await self._books.current(tx, zone)
         data, failed, near = book.of(DATA_SOURCE), {}, []
         for name, spec in book.of(CAPACITY).items():
+            point, broken = None, ""
             try:
-                value = await self._inputs.read(zone, spec.use, data, now - timedelta(hours=1), now)
-                limit = spec.limit
-                if spec.limit_from is not None:
-                    limit = await self._inputs.read(zone, spec.limit_from, data, now - timedelta(hours=1), now)
+                point = await self._read(zone, spec, data, now)
             except NoFigure as error:
-                failed[name] = str(error)
-                continue
+                failed[name] = broken = str(error)[:500]
             async with self._database.begin() as tx:
-                if value is not None and math.isfinite(value):
-                    await self.put(tx, zone, name, spec, Point(now, value, limit if limit else None))
+                await self._keep(tx, zone, name, spec, now, point, broken)
                 if await self._alert(tx, zone, name, spec):
                     near.append(name)
         return {"resources": len(book.of(CAPACITY)), "failed": failed, "near": near}
 
+    async def _read(
+        self, zone: str, spec: CapacitySpec, data: Mapping[str, DataSourceSpec], now: datetime
+    ) -> Point:
+        """What is used now, and the limit. Raises NoFigure."""
+        since, limit = now - timedelta(hours=1), spec.limit
+        value = await self._inputs.read(zone, spec.use, data, since, now)
+        if spec.limit_from is not None:
+            limit = await self._inputs.read(zone, spec.limit_from, data, since, now)
+            if limit is None:
+                raise NoFigure("the source of the limit answered no number")
+        if value is None or not math.isfinite(value):
+            raise NoFigure("the source answered no number")
+        return Point(now, value, limit if limit else None)
+
     async def put(self, tx: Transaction, zone: str, name: str, spec: CapacitySpec, point: Point) -> None:
         """Keep a point."""
+        await self._keep(tx, zone, name, spec, point.at, point, "")
+
+    async def _keep(
+        self, tx: Transaction, zone: str, name: str, spec: CapacitySpec, at: datetime, point: Point | None, error: str
+    ) -> None:
         await tx.run(
-            "INSERT INTO capacity_points (zone, resource, definition, at, value, capacity)"
-            " VALUES (:zone, :name, :definition, :at, :value, :capacity) ON CONFLICT DO NOTHING",
+            "INSERT INTO capacity_points (zone, resource, definition, at, value, capacity, error)"
+            " VALUES (:zone, :name, :definition, :at, :value, :capacity, :error) ON CONFLICT DO NOTHING",
             zone=zone,
             name=name,
             definition=spec.definition,
-            at=point.at,
-            value=point.value,
-            capacity=point.capacity,
+            at=at,
+            value=point.value if point else None,
+            capacity=point.capacity if point else None,
+            error=error,
         )
 
     async def points(
@@ -194,7 +214,7 @@ class Capacities:
         """The points up to an instant, oldest first, of the last twelve weeks."""
         rows = await tx.all(
             "SELECT at, value, capacity FROM capacity_points WHERE zone = :zone AND resource = :name"
-            " AND definition = :definition AND at >= :since AND at <= :until ORDER BY at",
+            " AND definition = :definition AND at >= :since AND at <= :until AND value IS NOT NULL ORDER BY at",
             zone=zone,
             name=name,
             definition=spec.definition,
@@ -203,11 +223,26 @@ class Capacities:
         )
         return [Point(row["at"], row["value"], row["capacity"]) for row in rows]
 
+    async def state(
+        self, tx: Transaction, zone: str, name: str, spec: CapacitySpec, at: datetime
+    ) -> tuple[Forecast, list[Point]]:
+        """Where a resource stood at an instant, and its points up to then."""
+        points = await self.points(tx, zone, name, spec, at)
+        broken = await tx.value(
+            "SELECT error FROM capacity_points WHERE zone = :zone AND resource = :name AND definition = :definition"
+            " AND at <= :at ORDER BY at DESC LIMIT 1",
+            zone=zone,
+            name=name,
+            definition=spec.definition,
+            at=at,
+        )
+        return forecast(points, at, spec.warn_days, broken or ""), points
+
     async def all(self, tx: Transaction, zone: str) -> list[tuple[str, CapacitySpec, Forecast]]:
         """Every resource with its forecast."""
         now, book = self._clock.now(), await self._books.current(tx, zone)
         return [
-            (name, spec, forecast(await self.points(tx, zone, name, spec, now), now, spec.warn_days))
+            (name, spec, (await self.state(tx, zone, name, spec, now))[0])
             for name, spec in book.of(CAPACITY).items()
         ]
 
@@ -216,8 +251,8 @@ class Capacities:
         now, spec = self._clock.now(), (await self._books.current(tx, zone)).of(CAPACITY).get(name)
         if spec is None:
             raise NotFound("There is no resource by that name.")
-        points = await self.points(tx, zone, name, spec, now)
-        return spec, forecast(points, now, spec.warn_days), points
+        found, points = await self.state(tx, zone, name, spec, now)
+        return spec, found, points
 
     def kinds(self) -> list[ReportKind]:
         """The weekly report."""
@@ -229,7 +264,7 @@ class Capacities:
         book = await (self._books.current(tx, zone) if revision is None else self._books.at(tx, zone, revision))
         found = []
         for name, spec in book.of(CAPACITY).items():
-            points = await self.points(tx, zone, name, spec, until)
+            stood, points = await self.state(tx, zone, name, spec, until)
             found.append(
                 {
                     "name": name,
@@ -237,7 +272,7 @@ class Capacities:
                     "unit": spec.unit,
                     "owner": spec.owner,
                     "points": len(points),
-                    **forecast(points, until, spec.warn_days).document(),
+                    **stood.document(),
                     "series": [[point.at.isoformat(), point.value] for point in points[:: max(1, len(points) // 120)]],
                 }
             )
@@ -253,7 +288,8 @@ class Capacities:
 
     async def _alert(self, tx: Transaction, zone: str, name: str, spec: CapacitySpec) -> bool:
         now, context = self._clock.now(), Context(zone, Actor(application="bailiwick"))
-        found = forecast(await self.points(tx, zone, name, spec, now), now, spec.warn_days)
+        found, _ = await self.state(tx, zone, name, spec, now)
+        await self._alert_blind(tx, context, name, spec, found)
         days = math.inf if found.verdict.green and found.days is None else found.days
         if days is not None:
             self._metrics.capacity_days.labels(zone, name).set(days)
@@ -268,6 +304,19 @@ class Capacities:
         if found.verdict is Verdict.PASS:
             await self._alerts.clear(tx, context, key)
         return False
+
+    async def _alert_blind(
+        self, tx: Transaction, context: Context, name: str, spec: CapacitySpec, found: Forecast
+    ) -> None:
+        """An alert while the use of a resource cannot be read."""
+        key = f"capacity/{name}/not-measured"
+        if found.verdict is not Verdict.ERROR:
+            await self._alerts.clear(tx, context, key)
+            return
+        told = f"the use of {name} cannot be read: {found.note}"[:200]
+        raised = Raised(key, "CapacityNotMeasured", Severity.P2, told, spec.owner, spec.runbook, {"component": name},
+                        {"description": spec.description or told})  # fmt: skip
+        await self._alerts.fire(tx, context, raised)
 
 
 def show(data: Mapping[str, Any]) -> Report:

@@ -16,6 +16,7 @@ from bailiwick.assurance.book import Book, Kind, canonical
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.figures import NoFigure, NothingThere
 from bailiwick.assurance.inputs import Inputs, Source
+from bailiwick.assurance.ports import Alerts, Raised
 from bailiwick.assurance.report.model import Block, Heading, Report, Table, number
 from bailiwick.assurance.reports import ReportKind
 from bailiwick.assurance.slo.openslo import DATA_SOURCE
@@ -25,6 +26,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, NotFound
 from bailiwick.kernel.fields import Body, Line, Text
+from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict, worst
 
 Values = Mapping[str, float | None]
@@ -159,15 +161,19 @@ def month_of(at: datetime) -> tuple[datetime, datetime]:
 class Kpis:
     """Builds and keeps the key figures of all zones."""
 
-    def __init__(self, database: Database, clock: Clock, recorder: Recorder, books: Books, inputs: Inputs) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, recorder: Recorder, books: Books, inputs: Inputs, alerts: Alerts
+    ) -> None:
         self._database = database
         self._clock = clock
         self._recorder = recorder
         self._books = books
         self._inputs = inputs
+        self._alerts = alerts
 
     async def build(self, context: Context, since: datetime, until: datetime) -> list[Built]:
-        """Build every figure of a period that is over; one that was built and comes out the same stays as it is.
+        """Build every figure of a period that is over; one that was built and comes out the same stays as it is. One
+        whose source fails, or that had a value before and has none now, raises an alert.
 
         Raises ``window_open`` (409) before the period is over.
         """
@@ -183,6 +189,7 @@ class Kpis:
         async with self._database.begin() as tx:
             await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.kpi'), hashtext(:zone))", zone=zone)
             for name, (value, verdict, inputs, note) in made.items():
+                await self._alert(tx, context, name, book.of(KPI)[name], value, verdict, note, since)
                 changed += await self._keep(
                     tx, zone, name, book.of(KPI)[name], since, until, value, verdict, inputs, note
                 )
@@ -215,6 +222,29 @@ class Kpis:
                 return None, Verdict.ERROR, inputs, f"{name}: {error}"
         value = compute(spec.formula, inputs)
         return value, spec.judge(value), inputs, ""
+
+    async def _alert(
+        self, tx: Transaction, context: Context, name: str, spec: KpiSpec, value: float | None, verdict: Verdict,
+        note: str, since: datetime,
+    ) -> None:  # fmt: skip
+        key = f"kpi/{name}/not-measured"
+        if value is not None:
+            await self._alerts.clear(tx, context, key)
+            return
+        # of what was never set up nobody expects a figure
+        expected = verdict is Verdict.ERROR or await tx.value(
+            "SELECT EXISTS (SELECT FROM kpi_values WHERE zone = :zone AND kpi = :name AND definition = :definition"
+            " AND until <= :since AND value IS NOT NULL)",
+            zone=context.zone,
+            name=name,
+            definition=spec.definition,
+            since=since,
+        )
+        if expected:
+            told = f"{name} could not be made: {note or 'its sources answered no number'}"[:200]
+            raised = Raised(key, "KpiNotMeasured", Severity.P3, told, spec.owner, spec.runbook, {"component": name},
+                            {"description": spec.description})  # fmt: skip
+            await self._alerts.fire(tx, context, raised)
 
     async def _keep(
         self, tx: Transaction, zone: str, name: str, spec: KpiSpec, since: datetime, until: datetime,

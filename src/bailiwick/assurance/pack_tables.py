@@ -95,7 +95,7 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "capacity_points",
         "zone resource definition at",
-        "zone resource definition at value capacity",
+        "zone resource definition at value capacity error",
     ),
     _table(
         "channel_secrets",

@@ -120,7 +120,8 @@ class CapacityTrends:
         """One fact for each resource in force; a week counts where it has a point."""
         resources = (await self._books.current(tx, zone)).of(CAPACITY)
         rows = await tx.all(
-            "SELECT resource, definition, count(DISTINCT date_trunc('week', at, 'UTC')) AS weeks FROM capacity_points"
+            "SELECT resource, definition, count(DISTINCT date_trunc('week', at, 'UTC'))"
+            " FILTER (WHERE value IS NOT NULL) AS weeks FROM capacity_points"
             " WHERE zone = :zone AND at > :since AND at <= :until GROUP BY 1, 2",
             zone=zone,
             since=since,

@@ -67,7 +67,7 @@ def services(
     sources = Sources(database, selects, prometheus, own)
     inputs = Inputs(database, selects, prometheus, own, figures)
     capacities = Capacities(database, clock, books, inputs, alerts, metrics)
-    kpis = Kpis(database, clock, recorder, books, inputs)
+    kpis = Kpis(database, clock, recorder, books, inputs, alerts)
     kinds = [*SloReports(books).kinds(), *capacities.kinds(), *kpis.kinds()]
     return Services(
         Levels(database, clock, recorder, books, sources, alerts, waivers, metrics),

@@ -62,9 +62,11 @@ CREATE TABLE capacity_points (
   resource text NOT NULL,
   definition text NOT NULL,
   at timestamptz NOT NULL,
-  value double precision NOT NULL,
+  value double precision, -- null where it could not be read
   capacity double precision, -- null where it has no limit
-  PRIMARY KEY (zone, resource, definition, at)
+  error text NOT NULL DEFAULT '', -- why it could not
+  PRIMARY KEY (zone, resource, definition, at),
+  CHECK ((value IS NULL) = (error <> ''))
 );
 -- What a key figure was over a period, with the inputs it was made of. A rebuilt one that differs is a new version.
 CREATE TABLE kpi_values (
