@@ -46,6 +46,7 @@ from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
+from bailiwick.gateway.verdict_counts import CountKeeper, VerdictCounts
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.refresh_lane import RefreshLane
@@ -107,6 +108,7 @@ class _Worker:
         base.metrics.before_flush(spool_shower(base.metrics, spool, syncs))
         await spool.start()
         rooms: Rooms | None = None
+        keeper: CountKeeper | None = None
         try:
             # entered before anything is read: whoever revokes from now on waits for this worker
             await register.enter()
@@ -119,12 +121,15 @@ class _Worker:
             rooms = build(base, state, spool, hot_limits)
             state.on_sealer.append(rooms.replace_sealer)
             access_log = AccessLog(base.database)
+            verdicts = VerdictCounts(self._layout.counts, f"{self._slot}-{boot}")
+            keeper = CountKeeper(base.database, base.clock, verdicts, self._layout.counts)
             background.start("feed", state.reader.run())
             background.start("heartbeat", _beat(register, state))
             background.start("policy marks", _report_policies(state, rooms))
             background.start("access log", access_log.run())
             background.start("uses of API keys", _note_keys_used(rooms))
             background.start("metrics", base.metrics.run())
+            background.start("verdict counts", keeper.run())
             background.start("tails", _end_tails(background, rooms.tails))
             for part in rooms.assurance.parts:
                 for name, watch in part.watches.items():
@@ -142,6 +147,7 @@ class _Worker:
                 monotonic=base.clock.monotonic,
                 observe=_check_observer(base),
                 limit=lambda application: hot_limits.require("gateway", application.id, application.rate_limit),
+                count=verdicts.add,
             )
             sockets = self._layout.slot(self._slot)
             listeners = [
@@ -158,6 +164,8 @@ class _Worker:
             if rooms is not None:
                 await rooms.oidc_clients.close()
             await spool.close()
+            if keeper is not None:
+                await keeper.close()
             await register.leave()
             await base.database.close()
         return 1 if background.failed else 0

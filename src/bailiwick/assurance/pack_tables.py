@@ -134,6 +134,11 @@ TABLES: tuple[ControlTable, ...] = (
         "id zone server closed_by closed_at reason opened_at opened_by",
     ),
     _table(
+        "gateway_counts",
+        "zone hour outcome run",
+        "zone hour outcome run verdicts",
+    ),
+    _table(
         "go_lives",
         "zone platform version",
         "zone platform version at reason approval recorded_by recorded_at",

@@ -69,7 +69,8 @@ class Answer(NamedTuple):
 class Case:
     """What is known of one request so far; a refusal records as much as there is.
 
-    ``answer`` takes the answer once the verdict is durable. ``error`` is the refusal.
+    ``answer`` takes the answer once the verdict is durable. ``error`` is the refusal. ``hour`` and ``verdict``: what is
+    counted of the event that is being made durable.
     """
 
     request_id: str
@@ -78,6 +79,8 @@ class Case:
     seen: int = 0
     error: BailiwickError | None = None
     zone: str = "default"
+    hour: str = ""
+    verdict: str = ""
     request: GatewayRequest | None = None
     state: ZoneState | None = None
     server: ServerEntry | None = None
@@ -91,7 +94,8 @@ class Check:
     """The ASGI app behind Envoy's ext_authz.
 
     ``decider(zone)`` answers the zone's policy decider; ``observe(outcome, reason, seconds)`` feeds the metrics;
-    ``limit(application)`` raises ``rate_limited`` when an application has had its share.
+    ``limit(application)`` raises ``rate_limited`` when an application has had its share. ``count(zone, hour, verdict)`` is
+    told of every verdict that is durable.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Check:
         monotonic: Callable[[], float],
         observe: Callable[[str, str, float], None],
         limit: Callable[[ApplicationEntry], None] | None = None,
+        count: Callable[[str, str, str], None] = lambda zone, hour, verdict: None,
     ) -> None:
         self._store = store
         self._authenticator = authenticator
@@ -116,6 +121,7 @@ class Check:
         self._monotonic = monotonic
         self._observe = observe
         self._limit = limit
+        self._count = count
 
     async def __call__(
         self,
@@ -152,7 +158,9 @@ class Check:
         """Answer, now that the verdict is durable or could not be made so; record anew if it changed meanwhile."""
         if unrecorded is not None:
             case.error = unrecorded if isinstance(unrecorded, BailiwickError) else Unavailable(reason=_UNRECORDED)
-        elif case.error is None:
+        else:
+            self._count(case.zone, case.hour, case.verdict)
+        if case.error is None:
             try:
                 self._authenticator.require_fresh()
                 if self._moved(case):
@@ -329,6 +337,7 @@ class Check:
             details[DETAIL] = case.input_digest
         if outcome == "allow" and case.server is not None and case.server.credential_name:
             details["credential"] = case.server.credential_name
+        case.verdict = outcome
         event = self._recorder.make(
             codes.GATEWAY_ALLOWED if outcome == "allow" else codes.GATEWAY_DENIED,
             "allow" if outcome == "allow" else "deny",
@@ -338,6 +347,7 @@ class Check:
             reasons=reasons,
             **details,
         )
+        case.hour = event.at[:13]
         return encode(event)
 
 

@@ -118,6 +118,11 @@ class Layout:
         return self.data_dir / "packs"
 
     @property
+    def counts(self) -> Path:
+        """How many verdicts the gateway's workers gave, as far as that is not in the database yet."""
+        return self.data_dir / "counts"
+
+    @property
     def archive(self) -> Path:
         """Sealed evidence, unless a setting puts it elsewhere."""
         return self.data_dir / "archive"

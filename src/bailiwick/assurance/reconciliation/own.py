@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+# both sides tell of every hour, also that there was nothing in it, so that hours nobody tells of differ
+_HOURS = """
+        SELECT hour, outcome FROM generate_series(date_trunc('hour', cast(:since AS timestamptz), 'UTC'),
+          cast(:until AS timestamptz) - interval '1 second', interval '1 hour') AS hour,
+          unnest(ARRAY['allow', 'deny']) AS outcome"""
+_VERDICTS = "e.zone = :zone AND e.code IN ('BW4001', 'BW4002') AND e.at >= :since AND e.at < :until"
+# destinations that are to have all of them, with their position; also none at all, so that no destination is no gap
+_SINKS = """
+        SELECT s.id, s.name, c.next_seq FROM siem_cursors c JOIN siem_sinks s ON s.id = c.sink
+        WHERE c.zone = :zone AND s.enabled AND s.created_at <= :since
+          AND NOT EXISTS (SELECT FROM jsonb_each(s.filter) f WHERE f.value NOT IN ('[]', 'null', '""'))"""
+
 OWN: dict[str, str] = {
     # what somebody is given here, as it stands
     "memberships": """
@@ -23,6 +35,27 @@ OWN: dict[str, str] = {
         SELECT to_char(date_trunc('hour', at AT TIME ZONE 'UTC'), 'YYYY-MM-DD"T"HH24:00:00"Z"') AS hour,
                coalesce(server, '') AS server, count(*) AS events FROM ledger.events
         WHERE zone = :zone AND code LIKE 'BW4%' AND at >= :since AND at < :until GROUP BY 1, 2""",
+    # what the gateway's workers counted, what the ledger holds of it, and what of that each destination was told
+    "gateway-verdicts": f"""
+        SELECT h.hour, h.outcome, coalesce(sum(c.verdicts), 0) AS verdicts FROM ({_HOURS}) h
+        LEFT JOIN gateway_counts c ON c.zone = :zone AND c.hour = h.hour AND c.outcome = h.outcome GROUP BY 1, 2""",
+    "ledger-verdicts": f"""
+        SELECT h.hour, h.outcome, coalesce(e.verdicts, 0) AS verdicts FROM ({_HOURS}) h LEFT JOIN (
+          SELECT date_trunc('hour', e.at, 'UTC') AS hour, e.outcome, count(*) AS verdicts FROM ledger.events e
+          WHERE {_VERDICTS} GROUP BY 1, 2) e USING (hour, outcome)""",
+    "gateway-verdicts-owed": f"""
+        SELECT s.name AS sink, h.hour, h.outcome, coalesce(sum(c.verdicts), 0) AS verdicts
+        FROM (SELECT name FROM ({_SINKS}) told UNION ALL SELECT '(none)') s CROSS JOIN ({_HOURS}) h
+        LEFT JOIN gateway_counts c ON c.zone = :zone AND c.hour = h.hour AND c.outcome = h.outcome AND s.name <> '(none)'
+        GROUP BY 1, 2, 3""",
+    "siem-verdicts": f"""
+        SELECT s.name AS sink, h.hour, h.outcome, coalesce(e.verdicts, 0) AS verdicts
+        FROM (SELECT name FROM ({_SINKS}) told UNION ALL SELECT '(none)') s CROSS JOIN ({_HOURS}) h LEFT JOIN (
+          SELECT s.name, date_trunc('hour', e.at, 'UTC') AS hour, e.outcome, count(*) AS verdicts
+          FROM ({_SINKS}) s JOIN ledger.events e ON e.seq < s.next_seq
+          WHERE {_VERDICTS} AND NOT EXISTS (SELECT FROM siem_dead_letters d WHERE d.sink = s.id AND d.zone = e.zone
+            AND d.seq = e.seq AND d.delivered_at IS NULL) GROUP BY 1, 2, 3
+        ) e ON e.name = s.name AND e.hour = h.hour AND e.outcome = h.outcome""",
     # how far the ledger reaches, and how far each destination was told of it
     "ledger-end": """
         SELECT s.name AS sink, coalesce(

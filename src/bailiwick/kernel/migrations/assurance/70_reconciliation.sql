@@ -116,3 +116,12 @@ CREATE TABLE entitlement_follow (
   zone text PRIMARY KEY REFERENCES zones,
   next_seq bigint NOT NULL
 );
+-- How many verdicts the gateway gave by hour, as each run of a worker counted them beside the ledger.
+CREATE TABLE gateway_counts (
+  zone text NOT NULL REFERENCES zones,
+  hour timestamptz NOT NULL,
+  outcome text NOT NULL CHECK (outcome IN ('allow', 'deny')),
+  run text NOT NULL,
+  verdicts bigint NOT NULL CHECK (verdicts > 0),
+  PRIMARY KEY (zone, hour, outcome, run)
+);

@@ -1,5 +1,5 @@
 -- What has happened stays, but not for ever. Only this function removes it, by its own clock, and only what is past its
--- life: 90 days for runs, 400 days for what service levels are counted from. The newest run of everything stays.
+-- life: 90 days for runs, 400 days for what service levels and verdicts of the gateway are counted from. The newest run of everything stays.
 CREATE FUNCTION forget_runs() RETURNS TABLE (what text, gone bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = bailiwick, pg_temp AS $$
 DECLARE
@@ -19,6 +19,10 @@ BEGIN
   what := 'stuck_runs';
   DELETE FROM stuck_runs old WHERE old.finished_at < runs_before AND EXISTS (
     SELECT FROM stuck_runs new WHERE new.zone = old.zone AND new.machine = old.machine AND new.id > old.id);
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  RETURN NEXT;
+  what := 'gateway_counts';
+  DELETE FROM gateway_counts WHERE hour < buckets_before;
   GET DIAGNOSTICS gone = ROW_COUNT;
   RETURN NEXT;
   what := 'sli_buckets';
