@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import struct
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from stage import Stage
 
+from bailiwick.app.assurance.secrets import CHANNELS, OUTSIDE, local_of, secret_in, tries_of
 from bailiwick.assurance.book import BadBook
-from bailiwick.assurance.rotators import ApiKeySecrets, ApplicationSecrets, KeyEncryptionKey
+from bailiwick.assurance.notices.channels import secret_aad
+from bailiwick.assurance.rotators import ApiKeySecrets, ApplicationSecrets, KeyEncryptionKey, ReplacedOutside
 from bailiwick.assurance.secret_forms import class_of, findings_in, fingerprint, known, scan
 from bailiwick.assurance.secret_rotation import Rotations
 from bailiwick.assurance.secrets import KINDS, Local, Secret, SecretInventory, judge, key_aad
@@ -22,6 +27,8 @@ from bailiwick.assurance.unused import UnusedReview
 from bailiwick.evidence.events import Context
 from bailiwick.inventory.credentials import Secret as Stored
 from bailiwick.kernel.crypto import KekFile
+from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.settings import Settings
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
 
@@ -42,7 +49,8 @@ class Desk:
         self.inventory = SecretInventory(
             stage.clock, stage.recorder, stage.books, stage.heard, stage.heard, stage.heard, environment="production",
             sealer=lambda: people.sealer,
-            local=Local(self.settings, None, self.file.path, directory / "first"),
+            local=Local(self.settings, None, self.file.path, directory / "first", directory / "pgpass"),
+            sealed=[CHANNELS],
         )  # fmt: skip
         self.kek_rotations = 0
 
@@ -53,9 +61,16 @@ class Desk:
                 if kid != fresh:
                     self.file.retire(kid)
 
+        self.taken: set[str] = set()
+
+        async def present(old: str) -> bool | None:
+            return old in self.taken
+
+        tries = {"setting/database_url": present}
         self.rotations = Rotations(
             stage.database, stage.clock, stage.ids, stage.recorder, stage.records,
             {
+                **{kind: ReplacedOutside(kind, stage.database, stage.clock, self.inventory, tries) for kind in OUTSIDE},
                 "application": ApplicationSecrets(stage.database, stage.clock, people.applications),
                 "api-key": ApiKeySecrets(stage.database, stage.clock, people.api_keys),
                 "kek": KeyEncryptionKey(stage.clock, self.file.load, rotate_kek),
@@ -349,3 +364,100 @@ async def test_what_a_person_kept_or_somebody_used_meanwhile_stays(desk: Desk) -
 def test_the_key_of_fingerprints_is_bound_to_its_zone() -> None:
     assert key_aad("a") != key_aad("b")
     assert fingerprint(b"a" * 32, "x") != fingerprint(b"b" * 32, "x")
+
+
+# --- what others replace
+
+
+def test_every_secret_setting_is_in_the_inventory(tmp_path: Path) -> None:
+    addresses = {
+        "database_url": "postgresql+psycopg://app:p%40ss@db.example.com/bailiwick",
+        "database_direct_url": "postgresql+psycopg://app@db.example.com/bailiwick?password=direct",
+        "redis_url": "rediss://:cache-word@redis.example.com:6379/0",
+    }
+    secret = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+    values: dict[str, Any] = {name: addresses.get(name, f"word-of-{name}") for name in secret}
+    settings = Settings(data_dir=tmp_path, **values)
+    found = local_of(settings, Layout(tmp_path)).settings
+    assert found.keys() == set(secret)
+    assert [found[name] for name in addresses] == ["p@ss", "direct", "cache-word"]
+    assert secret_in("redis://redis.example.com") == ""  # no password, no secret
+
+
+async def test_all_kinds_of_our_own_are_listed_by_reference_and_fingerprint(desk: Desk) -> None:
+    zone, sealer = "default", desk.stage.people.sealer
+    desk.settings |= {"database_url": "Zk3.vT8qLw0s", "redis_url": "Xy9.Rb2NcHd5"}
+    (desk.directory / "pgpass").write_text("*:*:*:bailiwick_admin:Qw8.eR5tY1u")
+    desk.file.add()  # as a rotation that was interrupted leaves them
+    async with desk.stage.database.begin() as tx:
+        await tx.run(
+            "INSERT INTO channel_secrets (zone, name, sealed, set_at, set_by) VALUES (:zone, 'ops-chat', :sealed, :now,"
+            " 'root')", zone=zone, sealed=sealer.seal(b"Pl4.nTed9w0rd", secret_aad(zone, "ops-chat")),
+            now=desk.stage.clock.now(),
+        )  # fmt: skip
+        found = {each.name: each for each in await desk.inventory.found(tx, zone)}
+    wanted = {"setting/database_url", "setting/redis_url", "database-password", "channel/ops-chat", "kek"}
+    assert wanted <= found.keys() and sum(name.startswith("kek/") for name in found) == 1
+    told = str([each.document() for each in found.values()])
+    assert not [word for word in ("Zk3", "Xy9", "Qw8", "Pl4") if word in told]
+    assert all(found[name].fingerprint and found[name].rotate_by for name in wanted)
+
+
+async def test_a_setting_that_was_replaced_is_proven_by_presenting_the_old_one(desk: Desk) -> None:
+    async def rotated(old: str = "", **more: Any) -> tuple[int, Any]:
+        body = {"kind": "setting", "name": "database_url", "old": old, **more}
+        return await desk.call("POST", "/rotations", body)
+
+    desk.settings["database_url"] = "Zk3.vT8qLw0s"
+    status, told = await rotated()
+    assert (status, told["reason"]) == (409, "conflict")  # nobody replaced it
+    desk.stage.clock.advance(86_400)
+    desk.settings["database_url"] = "Nw7.pQ2zLm4k"
+    assert (await rotated("never-its-value"))[0] == 400
+    desk.taken = {"Zk3.vT8qLw0s"}
+    status, told = await rotated("Zk3.vT8qLw0s")
+    assert (status, told["verdict"]) == (201, "FAIL")  # the database still takes it
+    desk.taken = set()
+    status, told = await rotated("Zk3.vT8qLw0s")
+    assert (status, told["verdict"]) == (201, "PASS") and told["record"]
+    assert told["old"] != told["new"]
+    async with desk.stage.database.begin() as tx:
+        found = {each.name: each for each in await desk.inventory.found(tx, "default")}
+    assert found["setting/database_url"].created_at == desk.stage.clock.now()  # its date begins anew
+
+
+async def test_what_cannot_be_presented_is_attested_and_not_green(desk: Desk) -> None:
+    desk.settings["redis_url"] = "Zk3.vT8qLw0s"
+    await desk.check()
+    desk.settings["redis_url"] = "Nw7.pQ2zLm4k"
+    body = {"kind": "setting", "name": "redis_url", "old": "Zk3.vT8qLw0s", "statement": "AUTH with it was refused"}
+    status, told = await desk.call("POST", "/rotations", body)
+    assert (status, told["verdict"]) == (201, "NO_DATA") and told["record"]
+    async with desk.stage.database.begin() as tx:
+        stored = await desk.stage.records.get(tx, "default", told["record"])
+    assert stored.record.verdict(desk.stage.clock.now()) is None  # words set no verdict
+
+
+async def test_the_database_is_asked_whether_it_still_takes_a_password(tmp_path: Path) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """PostgreSQL's protocol up to the refusal."""
+        while True:
+            (length,) = struct.unpack("!I", await reader.readexactly(4))
+            if (await reader.readexactly(length - 4))[:4] != struct.pack("!I", 80877103):
+                break
+            writer.write(b"N")  # no TLS
+        told = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"app\"\0\0"
+        writer.write(b"E" + struct.pack("!I", len(told) + 4) + told)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = SecretStr(f"postgresql+psycopg://app:now@127.0.0.1:{port}/bailiwick")
+    tries = tries_of(Settings(data_dir=tmp_path, database_url=url, metrics_token=SecretStr("the-token-of-now")))  # type: ignore[call-arg]
+    async with server:
+        assert await tries["setting/database_url"]("before") is False
+    server.close()
+    await server.wait_closed()
+    assert await tries["setting/database_url"]("before") is None  # who does not answer refuses nothing
+    assert [await tries["setting/metrics_token"](each) for each in ("the-token-of-now", "before")] == [True, False]

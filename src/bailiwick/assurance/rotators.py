@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
+from bailiwick.assurance.secret_forms import fingerprint
 from bailiwick.assurance.secret_rotation import Rotated
+from bailiwick.assurance.secrets import SecretInventory
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.keys import KeyStore, Purpose
 from bailiwick.evidence.events import Context
@@ -15,7 +17,7 @@ from bailiwick.identity.loader import load_applications
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.db import Database
-from bailiwick.kernel.errors import InvalidRequest
+from bailiwick.kernel.errors import Conflict, InvalidRequest
 from bailiwick.kernel.http import Caller
 
 _WHY = "due for rotation"
@@ -126,3 +128,43 @@ class KeyEncryptionKey:
         except (SealError, ValueError, KeyError) as error:
             return False, f"refused: {type(error).__name__}"
         return True, "it opens"
+
+
+Try = Callable[[str], Awaitable[bool | None]]
+"""Presents a value as a user of the secret does: whether it is taken; None where that cannot be told."""
+
+
+class ReplacedOutside:
+    """What others replace: settings, keys of other systems. It is rotated once its fingerprint is another one.
+
+    ``tries``: how an old value is presented, by the name of the secret; of others a person attests that it is refused.
+    """
+
+    def __init__(
+        self, kind: str, database: Database, clock: Clock, inventory: SecretInventory, tries: Mapping[str, Try]
+    ) -> None:
+        self._kind = kind
+        self._database = database
+        self._clock = clock
+        self._inventory = inventory
+        self._tries = tries
+
+    async def rotate(self, context: Context, caller: Caller, name: str, old: str, overlap: timedelta) -> Rotated:
+        """Note that it was replaced. Raises ``conflict`` while it has the value that it always had."""
+        async with self._database.begin() as tx:
+            now, before = await self._inventory.history(tx, context.zone, self._called(name))
+            key = await self._inventory.key(tx, context.zone)
+        if not before:
+            raise Conflict("It has the value that it was first seen with: replace it, then say so.")
+        if old and fingerprint(key, old) not in before:
+            raise InvalidRequest("That is no value that it had before.")
+        return Rotated(before[0][:12], now[:12], self._clock.now() + overlap, old)
+
+    async def accepts(self, zone: str, name: str, old: str) -> tuple[bool | None, str]:
+        """Presented as its users do, where that can be."""
+        tried = self._tries.get(self._called(name))
+        taken = await tried(old) if tried is not None else None
+        return taken, "accepted" if taken else "refused"
+
+    def _called(self, name: str) -> str:
+        return name if self._kind == "declared" or name in ("tls-key", "database-password") else f"{self._kind}/{name}"

@@ -1,7 +1,8 @@
 """Rotations with proof: the old secret is presented once more and must be refused.
 
 How a kind is rotated and tried is given as a :class:`Rotator`; the proof is an evidence record, and a rotation without
-one is not green. Where old and new overlap the proof is due when the overlap is over, and who still has the old value
+one is not green. What is replaced outside of us is a rotation once its fingerprint is another one; where we cannot try
+the old value, a person attests that it is refused, which is kept and stays NO_DATA. Where old and new overlap the proof is due when the overlap is over, and who still has the old value
 presents it then.
 """
 
@@ -45,8 +46,8 @@ class Rotator(Protocol):
         """Replace it. ``old`` is the present value where the caller has it; one that is not it is refused."""
         ...
 
-    async def accepts(self, zone: str, name: str, old: str) -> tuple[bool, str]:
-        """Whether the old value is still taken, and what was answered to it."""
+    async def accepts(self, zone: str, name: str, old: str) -> tuple[bool | None, str]:
+        """Whether the old value is still taken (None: that cannot be tried from here), and what was answered to it."""
         ...
 
 
@@ -78,8 +79,10 @@ class Rotations:
         *,
         old: str = "",
         overlap: timedelta = timedelta(0),
+        statement: str = "",
     ) -> dict[str, Any]:
         """Rotate one, and prove at once that the old one is refused where that can be: the row, and what is told once.
+        ``statement``: who rotated says how he knows that it is refused, for what cannot be tried.
 
         Raises ``not_found``, ``invalid_request``, and what the rotator refuses.
         """
@@ -101,6 +104,8 @@ class Rotations:
                 until=rotated.overlap_until,
             )
         row = await self.prove(context, identifier, rotated.old or old)
+        if row["verdict"] == "NO_DATA" and statement:
+            row = await self._attest(context, row, statement)
         return {**row, "secret": dict(rotated.told or {})}
 
     async def prove(self, context: Context, identifier: str, old: str = "") -> dict[str, Any]:
@@ -115,6 +120,8 @@ class Rotations:
         if not old:
             return await self._settle(context, row, Verdict.NO_DATA, "")
         taken, told = await self._rotator(row["kind"]).accepts(context.zone, row["name"], old)
+        if taken is None:
+            return await self._settle(context, row, Verdict.NO_DATA, "")
         async with self._database.begin() as tx:
             stored = await self._records.probe(
                 tx,
@@ -129,6 +136,21 @@ class Rotations:
             )
         return await self._settle(context, row, Verdict.FAIL if taken else Verdict.PASS, stored.id)
 
+    async def _attest(self, context: Context, row: Mapping[str, Any], statement: str) -> dict[str, Any]:
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            stored = await self._records.attest(
+                tx,
+                context,
+                f"secret-rotation/{row['kind']}",
+                statement,
+                producer=Producer(name=context.actor.user, program="bailiwick", version=__version__),
+                since=row["rotated_at"],
+                until=now,
+                inputs={"rotation": row["id"], "replaced_by": row["new"]},
+            )
+        return await self._settle(context, row, Verdict.NO_DATA, stored.id)
+
     async def list(self, tx: Transaction, zone: str, limit: int = 100) -> list[dict[str, Any]]:
         """Newest first."""
         rows = await tx.all(
@@ -136,7 +158,7 @@ class Rotations:
         )
         return [dict(row) for row in rows]
 
-    async def _settle(self, context: Context, row: Row, verdict: Verdict, record: str) -> dict[str, Any]:
+    async def _settle(self, context: Context, row: Mapping[str, Any], verdict: Verdict, record: str) -> dict[str, Any]:
         async with self._database.begin() as tx:
             await tx.run(
                 "UPDATE secret_rotations SET verdict = :verdict, record = :record, proved_at = :now WHERE id = :id",

@@ -1,7 +1,8 @@
 """Secrets and test keys: what there is, by reference and fingerprint and never by value, and until when.
 
-What this installation keeps is found where it lies (signing keys, credentials, providers, sinks, applications, API
-keys, the key-encryption key, settings, the TLS key, the first password); what lies elsewhere is a document. A test or
+What this installation keeps is found where it lies (signing keys, credentials, providers, sinks, channels, applications,
+API keys, the key-encryption keys, settings and the passwords in them, the TLS key, the first password); what lies
+elsewhere is a document. A test or
 default key in production fails the gate from the first day, and so does what is past its date; a dated waiver alone
 lets it pass. What nobody said the class of is NO_DATA.
 """
@@ -30,6 +31,7 @@ from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.db import Row, Transaction
+from bailiwick.kernel.errors import NotFound
 from bailiwick.kernel.fields import Body, Line, Name
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict, worst
@@ -43,6 +45,7 @@ MAX_AGE: Mapping[str, timedelta] = {
     "credential": timedelta(days=180),
     "provider": timedelta(days=365),
     "sink": timedelta(days=365),
+    "channel": timedelta(days=365),
     "application": timedelta(days=180),
     "setting": timedelta(days=365),
     "first-password": timedelta(days=1),
@@ -155,16 +158,37 @@ def state_of(secret: Secret, now: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What this process knows beside the database: settings by name, files by kind, the KEK's ids and age."""
+    """What this process knows beside the database: settings by name, and files by kind. ``database_password``: that of
+    the database that we run ourselves."""
 
     settings: Mapping[str, str]
     tls_key: Path | None
     kek: Path
     first_password: Path
+    database_password: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecrets:
+    """A table of sealed secrets: what they are called, what a value is bound to by zone and id, and its columns."""
+
+    table: str
+    kind: str
+    aad: Callable[[str, str], bytes]
+    since: str
+    id: str = "id"
+
+
+SEALED = (
+    SealedSecrets("credentials", "credential", credential_aad, "rotated_at"),
+    SealedSecrets("identity_providers", "provider", provider_aad, "updated_at"),
+    SealedSecrets("siem_sinks", "sink", sink_aad, "updated_at"),
+)
 
 
 class SecretInventory:
-    """Finds the secrets of a zone and judges them. ``sealer()`` reads the keys as they are now."""
+    """Finds the secrets of a zone and judges them. ``sealer()`` reads the keys as they are now; ``sealed``: the tables
+    of other parts that hold some."""
 
     def __init__(
         self,
@@ -178,6 +202,7 @@ class SecretInventory:
         environment: str,
         sealer: Callable[[], Sealer],
         local: Local,
+        sealed: Sequence[SealedSecrets] = (),
     ) -> None:
         self._clock = clock
         self._recorder = recorder
@@ -188,6 +213,7 @@ class SecretInventory:
         self._environment = environment
         self._sealer = sealer
         self._local = local
+        self._tables = (*SEALED, *sealed)
 
     async def key(self, tx: Transaction, zone: str) -> bytes:
         """The key of a zone's fingerprints, made at first use."""
@@ -221,7 +247,34 @@ class SecretInventory:
                 kept = kind if kind in ("test", "default") else told.class_
                 told = replace(told, class_=kept, why=why, fingerprint=fingerprint(key, value))
             found[told.name] = told
+        for secret in found.values():
+            await self._seen(tx, zone, secret.name, secret.fingerprint)
         return [secret for _, secret in sorted(found.items())]
+
+    async def history(self, tx: Transaction, zone: str, name: str) -> tuple[str, Sequence[str]]:
+        """The fingerprint of a secret, and those that it had before, newest first. Raises ``not_found``."""
+        secret = next((each for each in await self.found(tx, zone) if each.name == name), None)
+        if secret is None or not secret.fingerprint:
+            raise NotFound(f"There is no secret {name} whose value can be seen.")
+        rows = await tx.all(
+            "SELECT fingerprint FROM secrets_seen WHERE zone = :zone AND name = :name AND fingerprint <> :print"
+            " ORDER BY first_seen_at DESC, fingerprint",
+            zone=zone,
+            name=name,
+            print=secret.fingerprint,
+        )
+        return secret.fingerprint, [row["fingerprint"] for row in rows]
+
+    async def _seen(self, tx: Transaction, zone: str, name: str, print_: str) -> None:
+        if print_:
+            await tx.run(
+                "INSERT INTO secrets_seen (zone, name, fingerprint, first_seen_at) VALUES (:zone, :name, :print, :now)"
+                " ON CONFLICT DO NOTHING",
+                zone=zone,
+                name=name,
+                print=print_,
+                now=self._clock.now(),
+            )
 
     async def check(self, tx: Transaction, context: Context, gate: str = "secrets") -> tuple[Verdict, list[Judged]]:
         """What the gate says; every waiver that lets something pass is noted as used by ``gate``."""
@@ -287,24 +340,22 @@ class SecretInventory:
 
     async def _sealed(self, tx: Transaction, zone: str, key: bytes, sealer: Sealer) -> list[Secret]:
         found: list[Secret] = []
-        for table, kind, aad, since in (
-            ("credentials", "credential", credential_aad, "rotated_at"),
-            ("identity_providers", "provider", provider_aad, "updated_at"),
-            ("siem_sinks", "sink", sink_aad, "updated_at"),
-        ):
+        for table in self._tables:
             rows = await tx.all(
-                f"SELECT id, name, sealed, {since} AS since FROM {table} WHERE zone = :zone AND sealed IS NOT NULL",  # noqa: S608
+                f"SELECT {table.id} AS id, name, sealed, {table.since} AS since FROM {table.table}"  # noqa: S608 - ours
+                " WHERE zone = :zone AND sealed IS NOT NULL",
                 zone=zone,
             )
             for row in rows:
-                values = _opened(sealer, row, aad(zone, row["id"]))
+                values = _opened(sealer, row, table.aad(zone, row["id"]))
                 if not values:
                     continue
                 judged = [class_of(value) for value in values]
                 bad = next((each for each in judged if each[0] in ("test", "default")), None)
                 kind_, why = bad or next((each for each in judged if each[0] == "live"), ("unknown", ""))
                 print_ = fingerprint(key, "\x00".join(sorted(values)))
-                found.append(_secret(f"{kind}/{row['name']}", kind, kind_, print_, row["since"], why=why))
+                name = f"{table.kind}/{row['name']}"
+                found.append(_secret(name, table.kind, kind_, print_, row["since"], why=why))
         return found
 
     async def _hashed(self, tx: Transaction, zone: str) -> list[Secret]:
@@ -327,44 +378,47 @@ class SecretInventory:
         ]  # fmt: skip
 
     def _here(self, key: bytes) -> list[Secret]:
-        """Files of this machine: the KEK, the TLS key, the first administrator's password."""
+        """Files of this machine: the KEKs, the TLS key, the passwords of the first administrator and of the database."""
         found = []
         local = self._local
         for name, path, kind in (("kek", local.kek, "kek"), ("first-password", local.first_password, "first-password"),
-                                 ("tls-key", local.tls_key, "setting")):  # fmt: skip
+                                 ("tls-key", local.tls_key, "setting"),
+                                 ("database-password", local.database_password, "setting")):  # fmt: skip
             try:
                 text, at = (path.read_text(), path.stat().st_mtime) if path is not None else ("", 0.0)
             except (OSError, UnicodeDecodeError):
                 continue
-            if text:
-                since = datetime.fromtimestamp(at, UTC)
-                found.append(_secret(name, kind, "live", fingerprint(key, text.strip()), since, owner="key-rotation"))
+            since = datetime.fromtimestamp(at, UTC)
+            for called, value in _parts(name, text):
+                found.append(_secret(called, kind, "live", fingerprint(key, value), since, owner="key-rotation"))
         return found
 
     async def _of_settings(self, tx: Transaction, zone: str, key: bytes) -> list[Secret]:
         found = []
         for name, value in self._local.settings.items():
-            print_ = fingerprint(key, value)
-            await tx.run(
-                "INSERT INTO secrets_seen (zone, name, fingerprint, first_seen_at) VALUES (:zone, :name, :print, :now)"
-                " ON CONFLICT DO NOTHING",
-                zone=zone,
-                name=name,
-                print=print_,
-                now=self._clock.now(),
-            )
+            print_, called = fingerprint(key, value), f"setting/{name}"
+            await self._seen(tx, zone, called, print_)
             since = await tx.value(
                 "SELECT first_seen_at FROM secrets_seen WHERE zone = :zone AND name = :name AND fingerprint = :print",
                 zone=zone,
-                name=name,
+                name=called,
                 print=print_,
             )
             kind, why = class_of(value)
             # set by whoever runs the installation, for it: live unless recognised
             found.append(
-                _secret(f"setting/{name}", "setting", "live" if kind == "unknown" else kind, print_, since, why=why)
+                _secret(called, "setting", "live" if kind == "unknown" else kind, print_, since, why=why)
             )
         return found
+
+
+def _parts(name: str, text: str) -> list[tuple[str, str]]:
+    """The secrets of a file: of the KEKs each line, of which the last is the active one; else the whole."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if name != "kek" or not lines:
+        return [(name, text.strip())] if text.strip() else []
+    older = [(f"kek/{line.split()[0]}", line) for line in lines[:-1]]
+    return [*older, (name, lines[-1])]
 
 
 def key_aad(zone: str) -> bytes:

@@ -26,12 +26,17 @@ Old = Annotated[SecretStr, Field(max_length=500, description="the old value, to 
 
 
 class RotationBody(Body):
-    """What is rotated. ``overlap_hours``: how long old and new are good together, where that can be."""
+    """What is rotated. ``overlap_hours``: how long old and new are good together, where that can be. The first four
+    kinds are rotated by this; others were replaced already, and ``statement`` says how it is known that the old one is
+    refused where we cannot present it."""
 
-    kind: Literal["application", "api-key", "signing-key", "kek"]
+    kind: Literal[
+        "application", "api-key", "signing-key", "kek", "setting", "credential", "provider", "sink", "channel", "declared"
+    ]
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", max_length=100)]
     old: Old = SecretStr("")
     overlap_hours: int = Field(0, ge=0, le=24 * 30)
+    statement: Line = ""
 
 
 class ProofBody(Body):
@@ -83,6 +88,7 @@ def routes(
             body.name,
             old=body.old.get_secret_value(),
             overlap=timedelta(hours=body.overlap_hours),
+            statement=body.statement,
         )
 
     @router.post("/rotations/{rotation_id}/prove", summary="Present the old one after the overlap")

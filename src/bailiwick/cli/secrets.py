@@ -117,12 +117,13 @@ def scan(
 @app.command()
 @command
 def rotate(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="application, api-key, signing-key or kek.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="application, api-key, signing-key, kek; setting, sink …")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which: its name or id; session or mandate; kek.")],
     old_file: Annotated[
         Path | None, typer.Option("--old-file", help="A file with the old value, to be refused.")
     ] = None,
     overlap_hours: Annotated[int, typer.Option("--overlap", min=0, max=720, help="Hours both are good.")] = 0,
+    statement: Annotated[str, typer.Option("--statement", help="How you know that the old one is refused.")] = "",
     zone: Zone = "default",
     data_dir: DataDir = None,
     json_: Json = False,
@@ -134,7 +135,7 @@ def rotate(
         old = old_file.read_text().strip() if old_file else ""
     except OSError as error:
         raise CommandFailed(USAGE, f"cannot read {old_file}: {error.strerror}") from None
-    body = {"kind": kind, "name": name, "old": old, "overlap_hours": overlap_hours}
+    body = {"kind": kind, "name": name, "old": old, "overlap_hours": overlap_hours, "statement": statement}
     done = ask_api(data_dir, zone, "POST", "/api/v1/secrets/rotations", body)
     if json_:
         print(as_json(done, indent=2))
@@ -168,7 +169,7 @@ def _at(data_dir: Path | None, zone: str, work: Any) -> int:
     from bailiwick.cli.waiver_desk import at_desk
 
     async def run(desk: Desk) -> int:
-        from bailiwick.app.assurance.secrets import local_of
+        from bailiwick.app.assurance.secrets import CHANNELS, local_of
         from bailiwick.assurance.secrets import SecretInventory
 
         house, base = desk.house, desk.house.base
@@ -182,6 +183,7 @@ def _at(data_dir: Path | None, zone: str, work: Any) -> int:
             environment=_environment(base.layout.settings_file),
             sealer=lambda: base.sealer,
             local=local_of(base.settings, base.layout),
+            sealed=[CHANNELS],
         )
         return int(await work(desk, inventory))
 

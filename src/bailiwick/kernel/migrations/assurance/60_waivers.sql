@@ -43,7 +43,7 @@ CREATE TABLE fingerprint_keys (
   zone text PRIMARY KEY REFERENCES zones,
   sealed bytea NOT NULL
 );
--- Secrets as they were first seen: how old one is, where nothing else tells.
+-- Secrets as they were first seen: how old one is, where nothing else tells, and that its value is another one now.
 CREATE TABLE secrets_seen (
   zone text NOT NULL REFERENCES zones,
   name text NOT NULL,
@@ -55,7 +55,8 @@ CREATE TABLE secrets_seen (
 CREATE TABLE secret_rotations (
   id text PRIMARY KEY,
   zone text NOT NULL REFERENCES zones,
-  kind text NOT NULL CHECK (kind IN ('application', 'api-key', 'signing-key', 'kek')),
+  kind text NOT NULL CHECK (kind IN ('application', 'api-key', 'signing-key', 'kek', 'setting', 'credential',
+    'provider', 'sink', 'channel', 'declared')),
   name text NOT NULL,
   old text NOT NULL,
   new text NOT NULL,
