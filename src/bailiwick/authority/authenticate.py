@@ -89,7 +89,16 @@ class Authenticator:
             zone, jti=claims.jti, client="", user=claims.sub, session=claims.sid, rev=claims.rev
         ):
             raise Unauthenticated(reason="session_ended")
-        return Caller(zone, claims.sub, user.role, claims.sid, user.must_change_password, claims.amr, claims.auth_time)
+        return Caller(
+            zone,
+            claims.sub,
+            user.role,
+            claims.sid,
+            user.must_change_password,
+            claims.amr,
+            claims.auth_time,
+            owns=user.owns,
+        )
 
     def caller(self, credential: str, zone: str) -> Caller:
         """The person behind a session token, or whose API key this is; raises as :meth:`session` does."""
@@ -110,7 +119,9 @@ class Authenticator:
         if user is None or not user.is_active:
             raise Unauthenticated(reason="account_disabled")
         self.keys_used[entry.id] = now
-        return Caller(zone, entry.username, user.role, "", False, key=entry.id, permissions=entry.permissions)
+        return Caller(
+            zone, entry.username, user.role, "", False, key=entry.id, permissions=entry.permissions, owns=user.owns
+        )
 
     def mandate(self, token: str, state: ZoneState) -> Presented:
         """The mandate of a token: signature, zone, expiry. Revocation is :meth:`require_live`'s."""

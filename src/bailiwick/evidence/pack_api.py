@@ -19,7 +19,7 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import Denied
 from bailiwick.kernel.fields import Body, IdPath, Line, after_id
 from bailiwick.kernel.http import Caller, Cursor, Limit, encode_cursor, require, zone_of
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission
 
 
 def _in_range(value: datetime) -> datetime:
@@ -67,7 +67,7 @@ def routes(
     @router.post("", status_code=202, summary="Have an evidence pack built")
     async def ask(request: Request, body: NewPack, caller: Packer) -> dict[str, Any]:
         """The pack is built behind the answer; GET it until its ``state`` is ``built``, then take its ``file``."""
-        if body.inputs and not allowed(caller.role, Permission.DECISIONS_READ):
+        if body.inputs and not caller.may(Permission.DECISIONS_READ):
             raise Denied("Decision inputs need the permission decisions:read.", permission="decisions:read")
         zone = zone_of(request)
         async with database.begin() as tx:

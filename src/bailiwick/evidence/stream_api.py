@@ -23,7 +23,7 @@ from bailiwick.evidence.tail import EventStream, Tails
 from bailiwick.kernel.errors import Denied, InvalidRequest, NotFound, Unavailable
 from bailiwick.kernel.fields import IdPath
 from bailiwick.kernel.http import Caller, zone_of
-from bailiwick.kernel.permissions import Permission, allowed
+from bailiwick.kernel.permissions import Permission
 
 _EXPORTS = 2
 _PAGE = 200
@@ -179,7 +179,7 @@ def stream_routes(reading: Reading, tails: Tails) -> APIRouter:
 
         async def still() -> None:
             now = await request.app.state.authenticate(request)
-            if not allowed(now.role, Permission.AUDIT_READ):
+            if not now.may(Permission.AUDIT_READ):
                 raise Denied(permission=str(Permission.AUDIT_READ))
 
         request.state.long_lived = True

@@ -9,9 +9,10 @@ from bailiwick.kernel.permissions import Role
 
 
 async def holders(tx: Transaction, zone: str, roles: Sequence[Role]) -> list[str]:
-    """The user names, in order, of active persons with one of ``roles``."""
+    """The user names, in order, of active persons with one of ``roles``, by themselves or by a group."""
     rows = await tx.all(
-        "SELECT username FROM users WHERE zone = :zone AND is_active AND role = ANY(:roles) ORDER BY username",
+        "SELECT username FROM users WHERE zone = :zone AND is_active"
+        " AND (role = ANY(:roles) OR owns && cast(:roles AS text[])) ORDER BY username",
         zone=zone,
         roles=[str(role) for role in roles],
     )

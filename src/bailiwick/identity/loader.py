@@ -16,6 +16,7 @@ class UserEntry:
     role: str
     is_active: bool
     must_change_password: bool
+    owns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,15 @@ class ApplicationEntry:
 async def load_users(tx: Transaction, zone: str, *usernames: str) -> dict[str, UserEntry]:
     """The users of ``zone`` by user name, or those named."""
     rows = await tx.all(
-        "SELECT username, role, is_active, must_change_password FROM users"
+        "SELECT username, role, owns, is_active, must_change_password FROM users"
         " WHERE zone = :zone AND (cast(:usernames AS text[]) IS NULL OR username = ANY(:usernames))",
         zone=zone,
         usernames=[*usernames] or None,
     )
     return {
-        row["username"]: UserEntry(row["username"], row["role"], row["is_active"], row["must_change_password"])
+        row["username"]: UserEntry(
+            row["username"], row["role"], row["is_active"], row["must_change_password"], frozenset(row["owns"])
+        )
         for row in rows
     }
 

@@ -8,7 +8,7 @@ TABLES = (
     ControlTable(
         "users",
         (
-            "id", "zone", "username", "email", "full_name", "role", "own_role", "external_id",
+            "id", "zone", "username", "email", "full_name", "role", "own_role", "owns", "external_id",
             "profile", "is_active",
             "mfa_enabled", "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at",
             "updated_at",

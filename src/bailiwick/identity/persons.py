@@ -62,9 +62,9 @@ class Persons:
     async def standing(self, tx: Transaction, zone: str, name: str) -> Standing | None:
         """The account by that name."""
         row = await tx.one(
-            "SELECT id, role, is_active FROM users WHERE zone = :zone AND username = :name", zone=zone, name=name
+            "SELECT id, role, owns, is_active FROM users WHERE zone = :zone AND username = :name", zone=zone, name=name
         )
-        return Standing(row["id"], row["role"], row["is_active"]) if row is not None else None
+        return Standing(row["id"], row["role"], row["is_active"], frozenset(row["owns"])) if row is not None else None
 
     async def related(
         self, tx: Transaction, zone: str, name: str, others: Sequence[str], since: datetime | None

@@ -29,13 +29,16 @@ MAX_SUBJECT = 500
 MAX_GROUPS = 2000
 
 # what SignIns.conclude reads of a user
-_USER = "SELECT id, username, email, full_name, role, own_role, is_active, mfa_enabled, must_change_password FROM users"
+_USER = (
+    "SELECT id, username, email, full_name, role, own_role, owns, is_active, mfa_enabled, must_change_password FROM users"
+)
 
 # The account of a known person, locked, if it is as the provider says and nobody else is at it. What is not so locks
 # nothing, since whoever changes it takes other locks first. Everywhere the account is locked before the identity.
 _AS_TOLD = """
 WITH known AS (
-  SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.is_active, u.mfa_enabled, u.must_change_password,
+  SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.owns, u.is_active, u.mfa_enabled,
+    u.must_change_password,
     EXISTS (SELECT 1 FROM factors f
       WHERE f.zone = u.zone AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factors,
     EXISTS (SELECT 1 FROM login_failures f

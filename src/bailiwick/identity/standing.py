@@ -1,8 +1,10 @@
-"""What role holds for a person: his own, or the highest that a group of his gives.
+"""What role holds for a person: his own, or the highest that a group of his gives; and the planes he owns beside it.
 
 ``users.role`` is always the one that holds, so that whoever reads it (sign-in, the workers' memory, approvals) needs
-no second look; ``users.own_role`` keeps the person's own where a group lifts it. :func:`settle_roles` keeps the two
-right after every change of a role, a group or a membership, in the same transaction.
+no second look; ``users.own_role`` keeps the person's own where a group lifts it. Owner roles add up: ``users.owns``
+has those that his own role or a group of his gives beside the one that holds, and he may what any of them may.
+:func:`settle_roles` keeps the three right after every change of a role, a group or a membership, in the same
+transaction.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Literal
 
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Conflict
-from bailiwick.kernel.permissions import gives_more
+from bailiwick.kernel.permissions import OWNER_ROLES, held
 
 NO_ROLE = "none"
 """Signed in, and everything denied: somebody whom a provider vouches for and nobody gave a role."""
@@ -46,18 +48,22 @@ is both, the operator's role holds."""
 
 _SETTLE = """
 WITH own AS (
-  SELECT id, zone, username, role AS before, coalesce(own_role, role) AS own FROM users
+  SELECT id, zone, username, role AS before, owns AS owned, coalesce(own_role, role) AS own FROM users
   WHERE zone = :zone AND username = ANY(:usernames) ORDER BY username FOR UPDATE
 ), wanted AS (
   SELECT own.*, (cast(:ranks AS text[]))[greatest(
     array_position(cast(:ranks AS text[]), own.own),
     (SELECT max(array_position(cast(:ranks AS text[]), g.role)) FROM group_members m JOIN groups g ON g.id = m.group_id
-     WHERE m.zone = own.zone AND m.username = own.username))] AS holds
+     WHERE m.zone = own.zone AND m.username = own.username))] AS holds,
+    ARRAY(SELECT own.own WHERE own.own = ANY(:planes) UNION SELECT g.role FROM group_members m
+     JOIN groups g ON g.id = m.group_id WHERE m.zone = own.zone AND m.username = own.username AND g.role = ANY(:planes)
+     ORDER BY 1) AS planes
   FROM own
 )
-UPDATE users u SET role = w.holds, own_role = nullif(w.own, w.holds)
-FROM wanted w WHERE u.id = w.id AND (u.role <> w.holds OR u.own_role IS DISTINCT FROM nullif(w.own, w.holds))
-RETURNING u.username, w.before, w.holds, u.is_active, u.is_active AND (u.password_hash IS NOT NULL OR EXISTS
+UPDATE users u SET role = w.holds, own_role = nullif(w.own, w.holds), owns = array_remove(w.planes, w.holds)
+FROM wanted w WHERE u.id = w.id AND (u.role <> w.holds OR u.own_role IS DISTINCT FROM nullif(w.own, w.holds)
+  OR u.owns <> array_remove(w.planes, w.holds))
+RETURNING u.username, w.before, w.holds, w.owned, u.owns, u.is_active, u.is_active AND (u.password_hash IS NOT NULL OR EXISTS
   (SELECT 1 FROM user_identities i WHERE i.zone = u.zone AND i.username = u.username)) AS can_sign_in
 """
 
@@ -70,22 +76,24 @@ _ADMINISTRATORS = (
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """The role that held for a person, and the one that holds now."""
+    """The role that held for a person and the planes he owned beside it, and those of now."""
 
     username: str
     before: str
     after: str
     is_active: bool
+    owned: frozenset[str] = frozenset()
+    owns: frozenset[str] = frozenset()
 
     @property
     def widens(self) -> bool:
         """Whether it gives something."""
-        return gives_more(self.before, self.after)
+        return not held(self.after, self.owns) <= held(self.before, self.owned)
 
     @property
     def narrows(self) -> bool:
         """Whether it takes something away from somebody who has it."""
-        return self.is_active and self.after != self.before
+        return self.is_active and (self.after != self.before or not self.owned <= self.owns)
 
 
 def highest(roles: Collection[str]) -> str:
@@ -118,8 +126,14 @@ async def settle_roles(tx: Transaction, zone: str, usernames: Collection[str]) -
     """
     if not usernames:
         return ()
-    rows = await tx.all(_SETTLE, zone=zone, usernames=sorted(usernames), ranks=[*RANKS])
-    changes = [RoleChange(row["username"], row["before"], row["holds"], row["is_active"]) for row in rows]
+    planes = [str(role) for role in OWNER_ROLES]
+    rows = await tx.all(_SETTLE, zone=zone, usernames=sorted(usernames), ranks=[*RANKS], planes=planes)
+    changes = [
+        RoleChange(
+            row["username"], row["before"], row["holds"], row["is_active"], frozenset(row["owned"]), frozenset(row["owns"])
+        )
+        for row in rows
+    ]
     if any(row["before"] == "admin" != row["holds"] and row["can_sign_in"] for row in rows):
         await require_an_administrator(tx, zone)
     return changes

@@ -35,7 +35,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
-from bailiwick.kernel.permissions import gives_more
+from bailiwick.kernel.permissions import held
 from bailiwick.kernel.settings import Settings
 
 INVITATION_LIFE = timedelta(hours=72)
@@ -59,7 +59,8 @@ class User:
     """One user as stored. ``role`` is the one that holds; ``own_role`` the one without what groups give.
 
     ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
-    ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him.
+    ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him. ``owns``: the
+    owner roles he has beside ``role``.
     """
 
     id: str
@@ -81,6 +82,7 @@ class User:
     version: int
     created_at: datetime
     updated_at: datetime
+    owns: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -91,6 +93,7 @@ class User:
             "full_name": self.full_name,
             "role": self.role,
             "own_role": self.own_role,
+            "owns": [*self.owns],
             "is_active": self.is_active,
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
@@ -142,7 +145,8 @@ Patch = Mapping[str, Any] | Callable[[User], Mapping[str, Any]]
 
 def narrows(before: User, after: Row) -> bool:
     """Whether a change takes something away that open sessions must lose at once."""
-    return before.is_active and (not after["is_active"] or after["role"] != before.role)
+    lost = after["role"] != before.role or not set(before.owns) <= set(after["owns"])
+    return before.is_active and (not after["is_active"] or lost)
 
 
 def above_viewer(role: str) -> bool:
@@ -152,7 +156,7 @@ def above_viewer(role: str) -> bool:
 
 def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
     """Refuse what gives more than there was. To put out anybody is always narrow."""
-    raised = gives_more(before.role, after["role"])
+    raised = not held(after["role"], after["owns"]) <= held(before.role, before.owns)
     opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
     if raised or (opened and above_viewer(before.role)):
         raise may_not_widen()
@@ -618,4 +622,5 @@ def user_of(row: Row) -> User:
         row["version"],
         row["created_at"],
         row["updated_at"],
+        tuple(row["owns"]),
     )

@@ -27,7 +27,7 @@ class Caller:
 
     ``name`` is the user name, ``session`` the id of the session the token belongs to. ``amr``: by what he proved
     himself (RFC 8176), last at ``auth_time`` (epoch seconds). A key has an id in ``key``, no session, and no more than
-    its ``permissions``.
+    its ``permissions``. ``owns``: the owner roles he has beside ``role``, by groups of his.
     """
 
     zone: str
@@ -39,10 +39,17 @@ class Caller:
     auth_time: int = 0
     key: str = ""
     permissions: frozenset[str] | None = None
+    owns: frozenset[str] = frozenset()
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Every role by which he may something."""
+        return self.owns | {self.role}
 
     def may(self, permission: Permission) -> bool:
-        """Whether his role holds the permission, and the key, if it is one, was given it."""
-        return allowed(self.role, permission) and (self.permissions is None or permission in self.permissions)
+        """Whether a role of his holds the permission, and the key, if it is one, was given it."""
+        holds = any(allowed(role, permission) for role in self.roles)
+        return holds and (self.permissions is None or permission in self.permissions)
 
 
 class Authenticate(Protocol):

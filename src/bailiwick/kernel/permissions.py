@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -227,6 +228,11 @@ def granted(role: str) -> frozenset[Permission]:
 def allowed(role: str, permission: Permission) -> bool:
     """Whether ``role`` holds ``permission``; an unknown role holds nothing."""
     return permission in granted(role)
+
+
+def held(role: str, owns: Iterable[str] = ()) -> frozenset[Permission]:
+    """What somebody of ``role`` may who owns planes beside it, each by its owner role."""
+    return granted(role).union(*(granted(each) for each in owns))
 
 
 def gives_more(before: str, after: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -65,11 +65,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who an account is now. ``id`` outlives its name."""
+    """Who an account is now. ``id`` outlives its name; ``owns``: the owner roles he has beside ``role``."""
 
     id: str
     role: str
     is_active: bool
+    owns: frozenset[str] = frozenset()
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Every role of his."""
+        return self.owns | {self.role}
 
 
 class People(Protocol):
@@ -313,7 +319,9 @@ class Quorum:
         """The same within the caller's transaction."""
         approval = await self._locked(tx, zone, identifier)
         permission = self._actions[approval.action].permission
-        if not allowed(role, permission):
+        standing = await self._people.standing(tx, zone, person) if self._people else None
+        roles = {role} | (standing.owns if standing else frozenset())
+        if not any(allowed(each, permission) for each in roles):
             raise Denied(f"This needs the permission {permission}.", permission=str(permission))
         if person.casefold() == approval.requested_by.casefold():
             raise Denied(reason="approval_own_request")
@@ -322,9 +330,8 @@ class Quorum:
         self._refuse_ended(approval)
         if any(vote.person.casefold() == person.casefold() for vote in approval.votes):
             raise Conflict("You have voted on this already.")
-        standing = await self._people.standing(tx, zone, person) if self._people else None
         if approves:
-            await self._refuse_unfit(tx, approval, person, role)
+            await self._refuse_unfit(tx, approval, person, roles)
         now = self._clock.now()
         await tx.run(
             "INSERT INTO approval_votes (approval, person, approves, comment, at, account, role)"
@@ -335,7 +342,7 @@ class Quorum:
             comment=comment,
             now=now,
             account=standing.id if standing else "",
-            role=role,
+            role=role if not approval.roles or role in approval.roles else min(roles & {*approval.roles}, default=role),
         )
         if not approves:
             await self._end(tx, identifier, "rejected", person, now)
@@ -343,11 +350,11 @@ class Quorum:
         await self._note(tx, "voted", approval, context)
         return approval
 
-    async def _refuse_unfit(self, tx: Transaction, approval: Approval, person: str, role: str) -> None:
+    async def _refuse_unfit(self, tx: Transaction, approval: Approval, person: str, roles: Set[str]) -> None:
         """Refuse who is not the other person that the request asks for."""
-        if approval.roles and role not in approval.roles:
+        if not _fits(roles, approval.roles, ""):
             raise Denied(f"This takes {' or '.join(approval.roles)}.", reason="approval_role")
-        if approval.other_role and role == approval.requester_role:
+        if approval.other_role and not _fits(roles, (), approval.requester_role):
             raise Denied("This takes somebody of another role than who asked.", reason="approval_role")
         if self._people is None:
             return
@@ -440,9 +447,7 @@ class Quorum:
             standing = await self._people.standing(tx, approval.zone, vote.person)
             if standing is None or standing.id != vote.account or not standing.is_active:
                 continue
-            if approval.roles and standing.role not in approval.roles:
-                continue
-            if approval.other_role and standing.role == approval.requester_role:
+            if not _fits(standing.roles, approval.roles, approval.requester_role if approval.other_role else ""):
                 continue
             if any([await self._people.related(tx, approval.zone, other, [vote.person], approval.since)
                     for other in taken]):  # fmt: skip
@@ -529,11 +534,14 @@ class Quorum:
         fit = []
         for name in names:
             standing = await self._people.standing(tx, zone, name)
-            if name in same or standing is None or (roles and standing.role not in roles):
-                continue
-            if not (not_role and standing.role == not_role):
+            if name not in same and standing is not None and _fits(standing.roles, roles, not_role):
                 fit.append(name)
         return fit
+
+
+def _fits(has: Set[str], wanted: Sequence[str], not_role: str) -> bool:
+    """Whether one of somebody's roles is wanted (nothing: any), and none of them is ``not_role``."""
+    return not_role not in has and (not wanted or not has.isdisjoint(wanted))
 
 
 def _approval(row: Row, votes: Sequence[Row], candidates: Sequence[str], now: datetime) -> Approval:

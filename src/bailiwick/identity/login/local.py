@@ -28,7 +28,7 @@ from bailiwick.kernel.errors import BailiwickError, InvalidRequest, Unauthentica
 from bailiwick.kernel.fields import USER_NAME_PATTERN, matches
 
 _SELECT_USER = """
-SELECT id, username, email, role, is_active, mfa_enabled, password_hash, must_change_password FROM users
+SELECT id, username, email, role, owns, is_active, mfa_enabled, password_hash, must_change_password FROM users
 WHERE zone = :zone AND username = :username
 """
 

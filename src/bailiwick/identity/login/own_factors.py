@@ -88,7 +88,7 @@ class OwnFactors:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             user = await tx.one(
-                "SELECT mfa_enabled, role FROM users WHERE zone = :zone AND username = :u FOR UPDATE",
+                "SELECT mfa_enabled, role, owns FROM users WHERE zone = :zone AND username = :u FOR UPDATE",
                 zone=context.zone,
                 u=username,
             )

@@ -62,7 +62,7 @@ Credential = Mapping[str, Any]
 AMR_ALONE = ("hwk", "user", "mfa")
 
 _USER = (
-    "SELECT id, username, email, full_name, role, is_active, mfa_enabled, must_change_password FROM users"
+    "SELECT id, username, email, full_name, role, owns, is_active, mfa_enabled, must_change_password FROM users"
     " WHERE zone = :zone AND username = :username FOR UPDATE"
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Literal
@@ -56,7 +56,7 @@ ENROLLABLE = ("webauthn", "totp")
 PENDING_PREFIX = "bwm_"
 REFRESH_PREFIX = "bwr_"
 
-_USER = "SELECT id, username, email, role, is_active, mfa_enabled, must_change_password FROM users"
+_USER = "SELECT id, username, email, role, owns, is_active, mfa_enabled, must_change_password FROM users"
 _PENDING = "SELECT * FROM pending_sign_ins WHERE token_hash = :hash AND zone = :zone"
 
 
@@ -117,12 +117,12 @@ class SignIns:
 
     def required(self, user: Row, context: Context) -> bool:
         """Whether the person must have a second factor, whatever he enrolled."""
-        return self._needs(user["mfa_enabled"], user["role"], context.network.ip)
+        return self._needs(user["mfa_enabled"], {user["role"], *user["owns"]}, context.network.ip)
 
-    def _needs(self, mfa_enabled: bool, role: str, ip: str) -> bool:
+    def _needs(self, mfa_enabled: bool, roles: Set[str], ip: str) -> bool:
         if mfa_enabled or outside(ip, self._settings.mfa_required_outside):
             return True
-        return not self._settings.dev and role in self._settings.mfa_roles
+        return not self._settings.dev and not roles.isdisjoint(self._settings.mfa_roles)
 
     async def open(
         self,
@@ -247,13 +247,13 @@ class SignIns:
             return
         async with self._database.begin() as tx:
             row = await tx.one(
-                "SELECT u.mfa_enabled, u.role, EXISTS (SELECT FROM factors f WHERE f.zone = u.zone"
+                "SELECT u.mfa_enabled, u.role, u.owns, EXISTS (SELECT FROM factors f WHERE f.zone = u.zone"
                 " AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factor FROM users u"
                 " WHERE u.zone = :zone AND u.username = :username",
                 zone=caller.zone,
                 username=caller.name,
             )
-        if row is None or row["has_factor"] or self._needs(row["mfa_enabled"], row["role"], ip):
+        if row is None or row["has_factor"] or self._needs(row["mfa_enabled"], {row["role"], *row["owns"]}, ip):
             raise _not_enough(by_factor=True)
 
     def _proven(self, caller: Caller, *, by_factor: bool) -> bool:

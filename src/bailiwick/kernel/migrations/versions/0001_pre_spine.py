@@ -88,6 +88,8 @@ CREATE TABLE users (
     'ops_owner', 'security_owner', 'finance_owner', 'product_owner', 'none')),
   own_role text CHECK (own_role IN ('admin', 'operator', 'auditor', 'viewer',
     'ops_owner', 'security_owner', 'finance_owner', 'product_owner', 'none')),
+  -- the planes he owns beside the role that holds, by his own role or by groups
+  owns text[] NOT NULL DEFAULT '{}',
   external_id text,
   profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
