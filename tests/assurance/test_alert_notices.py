@@ -219,7 +219,7 @@ def pager(incidents: Pager) -> Iterator[Web]:
 
 
 def chat_channel(more: str = "") -> str:
-    return channel("chat", "slack: {}, secret_name: hook, timeout_s: 2", more)
+    return channel("chat", "slack: {}, secret_name: hook, timeout: 2s", more)
 
 
 def pager_channel(pager: Web, more: str = "") -> str:
@@ -306,7 +306,7 @@ async def test_what_fails_is_tried_again_as_late_as_it_was_asked(alerting: Alert
 
 
 async def test_no_answer_in_time_is_tried_again(alerting: Alerting, chat: Web) -> None:
-    await alerting.stage.apply(channel("chat", "slack: {}, secret_name: hook, timeout_s: 0.2"))
+    await alerting.stage.apply(channel("chat", "slack: {}, secret_name: hook, timeout: 1s"))
     await keep(alerting, hook=chat.url + HOOK)
     chat.script = [Said(200, b"ok", hang_s=5)]
     await send(alerting, "channel:chat")

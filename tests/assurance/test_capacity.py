@@ -153,7 +153,8 @@ async def test_a_resource_that_cannot_be_read_is_an_error_and_somebody_is_told(
     metrics.database_connections_max.set(100)
     metrics.database_connections.set(20)
     broken = RESOURCE.replace("connections}", "broken}", 1).replace(
-        "use: {metric: {metric: bailiwick_database_connections}}", "use: {sql: 'SELECT 1/0 AS value WHERE :since < :until'}"
+        "use: {metric: {metric: bailiwick_database_connections}}",
+        "use: {sql: 'SELECT 1/0 AS value WHERE :since < :until'}",
     )
     await stage.apply(RESOURCE + "---" + broken)
     for _ in range(24 * 25):  # of what is read all the time somebody sees that it stops

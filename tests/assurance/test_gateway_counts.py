@@ -35,9 +35,7 @@ class Desk:
 
     def __init__(self, stage: Stage, tmp_path: Path) -> None:
         self.stage = stage
-        findings = Findings(
-            stage.database, stage.clock, stage.ids, stage.recorder, stage.heard, stage.heard
-        )
+        findings = Findings(stage.database, stage.clock, stage.ids, stage.recorder, stage.heard, stage.heard)
         self.reconciliations = Reconciliations(
             stage.database, stage.clock, stage.ids, stage.recorder, stage.books, stage.records, stage.heard, findings,
             Sources(stage.database, lambda: stage.people.sealer, nowhere), tmp_path / "scratch",
@@ -61,7 +59,7 @@ class Desk:
         await self.sql(
             "INSERT INTO siem_sinks (id, zone, name, kind, options, sealed, format, filter, redact, batch_size, linger_s,"
             " all_zones, enabled, created_at, updated_at) VALUES ('s1', 'default', 'splunk', 'webhook', '{}', '', 'native',"
-            " '{\"codes\": [], \"names\": [], \"outcomes\": [], \"exclude\": []}', '{}', 10, 1, false, true, :at, :at)",
+            ' \'{"codes": [], "names": [], "outcomes": [], "exclude": []}\', \'{}\', 10, 1, false, true, :at, :at)',
             at=DAY - timedelta(days=30),
         )
         await self.sql(

@@ -488,7 +488,9 @@ async def test_one_server_closes_and_opens_by_itself(desk: Desk) -> None:
     assert await desk.stage.people.value(standing) == [""]
     # what opened one server opens nothing else
     with pytest.raises(DBAPIError):
-        await desk.sql("UPDATE gateway_closures SET opened_at = closed_at, opened_by = :id WHERE server = ''", id=asked["id"])
+        await desk.sql(
+            "UPDATE gateway_closures SET opened_at = closed_at, opened_by = :id WHERE server = ''", id=asked["id"]
+        )
 
 
 @pytest.mark.parametrize(

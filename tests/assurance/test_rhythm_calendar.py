@@ -89,7 +89,7 @@ async def test_the_calendar_holds_every_date_and_is_the_same_when_asked_again(st
     long = "agenda: ['Größe, Zahl; und noch mehr davon, bis die Zeile länger ist als 75 Oktette, und noch länger']"
     await stage.apply(
         ceremony("daily", 'cron: "30 2 * * *"', "timezone: Europe/Berlin")
-        + ceremony("weekly", 'every: {weekday: monday, at: "14:00"}', f"{long}\nnotice_min: [60]")
+        + ceremony("weekly", 'every: {weekday: monday, at: "14:00"}', f"{long}\nnotice: [1h]")
     )
     token = await stage.people.signed_in("vera", "auditor")
     got = await stage.call("GET", "/api/v1/rhythm/calendar.ics?days=7", token=token)
@@ -114,9 +114,9 @@ async def test_the_calendar_holds_every_date_and_is_the_same_when_asked_again(st
 
 
 async def test_a_date_that_is_dropped_is_cancelled_for_whoever_has_it(stage: RhythmStage) -> None:
-    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice_min: [10080]"))
+    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice: [7d]"))
     await stage.live(0.5)
-    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "08:00"}', "notice_min: [10080]"))
+    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "08:00"}', "notice: [7d]"))
     await stage.live(0.5)
     body, _ = await stage.desk.calendar("default", 6)
     assert [(event["DTSTART"][9:11], event["STATUS"], event["SEQUENCE"]) for event in read(body)] == [

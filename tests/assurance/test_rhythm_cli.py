@@ -23,10 +23,10 @@ from people_fixtures import House
 
 GROUPS: dict[str, typer.Typer] = {"rhythm": rhythm, "checkpoint": checkpoint, "register": register}
 BOOK = (
-    ceremony("daily", 'cron: "0 9 * * *"', "automatic: [rhythm.actions]\ngrace_min: 4000").replace(
+    ceremony("daily", 'cron: "0 9 * * *"', "automatic: [rhythm.actions]\ngrace: 4000m").replace(
         "sections: [actions]", "sections: [figures, actions]"
     )
-    + ceremony("once", 'after_go_live: {days: [1], at: "09:00"}', "grace_min: 60")
+    + ceremony("once", 'after_go_live: {days: [1], at: "09:00"}', "grace: 1h")
     + document("Checkpoint", "T7", "title: a week after\nafter_days: 7\nrule: waivers\nowner: uptime")
     + document("RoadmapItem", "slo", "item: measure\ntrack: product\nowner: uptime\nacceptance: seen\ndue_days: 1")
 )

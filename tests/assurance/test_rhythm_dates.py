@@ -163,10 +163,10 @@ async def test_down_for_a_week_nothing_is_lost_and_nothing_doubled(stage: Rhythm
 
 
 async def test_a_changed_cadence_replaces_what_has_not_begun(stage: RhythmStage) -> None:
-    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice_min: [2880]"))
+    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice: [2d]"))
     await stage.live(2.5)
     assert [each.starts_at.isoformat() for each in await stage.all()] == ["2026-01-09T10:00:00+00:00"]
-    changed = ceremony("weekly", 'every: {weekday: friday, at: "08:00"}', "notice_min: [2880]")
+    changed = ceremony("weekly", 'every: {weekday: friday, at: "08:00"}', "notice: [2d]")
     await stage.apply(changed)
     await stage.live(0.5)
     assert [(each.starts_at.hour, each.state) for each in await stage.all()] == [(8, "scheduled"), (10, "cancelled")]
@@ -175,7 +175,7 @@ async def test_a_changed_cadence_replaces_what_has_not_begun(stage: RhythmStage)
 
 
 async def test_notices_go_to_the_roles_and_to_whoever_answers_once_each(stage: RhythmStage) -> None:
-    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice_min: [2880, 60]"))
+    await stage.apply(ceremony("weekly", 'every: {weekday: friday, at: "10:00"}', "notice: [2d, 1h]"))
     await stage.live(4.2, step_h=0.5)
     told = [(notice.to, notice.subject) for notice in stage.heard.notices]
     assert (

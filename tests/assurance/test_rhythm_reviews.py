@@ -130,9 +130,7 @@ async def test_a_pack_is_not_built_before_its_time_and_a_death_in_between_change
         return Automated(Verdict.PASS, "dies/1")
 
     stage.parts.update({"a.first": finding(n=1), "b.dies": dies})
-    await stage.apply(
-        full("[a.first, b.dies]").replace("automatic", "notice_min: [1200]\nautomatic".replace("\n", "\n  "))
-    )
+    await stage.apply(full("[a.first, b.dies]").replace("automatic", "notice: [20h]\nautomatic".replace("\n", "\n  ")))
     await stage.live(0.9, step_h=2)
     (occurrence,) = await stage.all()
     with pytest.raises(Conflict) as refused:
@@ -150,7 +148,7 @@ async def test_a_pack_is_not_built_before_its_time_and_a_death_in_between_change
 
 
 async def test_what_the_clock_does_alone_is_done_or_missed_and_told(stage: RhythmStage) -> None:
-    alone = ceremony("health", 'cron: "0 8 * * *"', "attended: false\nautomatic: [x.check]\ngrace_min: 120")
+    alone = ceremony("health", 'cron: "0 8 * * *"', "attended: false\nautomatic: [x.check]\ngrace: 2h")
     await stage.apply(alone)
     stage.parts["x.check"] = finding(Verdict.NO_DATA)
     await stage.live(1, step_h=1)
@@ -288,7 +286,7 @@ async def test_an_action_item_is_carried_over_and_overdue_twice_is_more_urgent(s
 
 
 async def test_a_meeting_that_is_not_held_is_overdue_and_missed_when_the_next_begins(stage: RhythmStage) -> None:
-    await stage.apply(weekly("grace_min: 600"))
+    await stage.apply(weekly("grace: 10h"))
     first = await meeting(stage)
     await stage.live(1)
     assert (await stage.all())[0].state == "overdue"
@@ -310,7 +308,7 @@ async def test_a_meeting_that_is_not_held_is_overdue_and_missed_when_the_next_be
 
 
 async def test_late_a_meeting_may_still_be_held(stage: RhythmStage) -> None:
-    await stage.apply(weekly("grace_min: 60"))
+    await stage.apply(weekly("grace: 1h"))
     identifier = await meeting(stage)
     await stage.live(0.5)
     assert (await stage.all())[0].state == "overdue"

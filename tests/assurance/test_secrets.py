@@ -446,7 +446,7 @@ async def test_the_database_is_asked_whether_it_still_takes_a_password(tmp_path:
             if (await reader.readexactly(length - 4))[:4] != struct.pack("!I", 80877103):
                 break
             writer.write(b"N")  # no TLS
-        told = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"app\"\0\0"
+        told = b'SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user "app"\0\0'
         writer.write(b"E" + struct.pack("!I", len(told) + 4) + told)
         await writer.drain()
         writer.close()

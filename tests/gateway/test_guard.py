@@ -44,7 +44,12 @@ class FakeFeed:
 
 
 def reference(
-    jti: str = "jti-1", *, client: str = "app-1", subject: str = "user-1", session: str = "s-1", exp: int = 2**31,
+    jti: str = "jti-1",
+    *,
+    client: str = "app-1",
+    subject: str = "user-1",
+    session: str = "s-1",
+    exp: int = 2**31,
     server: str = "pay",
 ) -> AuthorityRef:
     return AuthorityRef(jti, client, subject, session, "default", server, "key-1", 1, exp)

@@ -114,11 +114,15 @@ async def test_the_group_of_a_directory_or_provider_gives_its_plane(house: House
     root = await house.signed_in("root")
     group = {"name": "Treasury", "role": "finance_owner", "external_id": "cn=treasury,dc=corp,dc=net"}
     assert (await house.call("POST", "/api/v1/groups", group, token=root)).status == 201
-    arrival = Arrival("corp", "u-1", "joe", "joe@corp.net", "Joe", role="operator", groups=("cn=treasury,dc=corp,dc=net",))
+    arrival = Arrival(
+        "corp", "u-1", "joe", "joe@corp.net", "Joe", role="operator", groups=("cn=treasury,dc=corp,dc=net",)
+    )
     async with house.database.begin() as tx:
-        await provision(tx, Context("default"), arrival, house.clock.now(), house.ids, house.recorder)
+        await provision(tx, Context("default"), arrival, now=house.clock.now(), ids=house.ids, recorder=house.recorder)
     assert await owns(house, "joe") == ("operator", ["finance_owner"])
     async with house.database.begin() as tx:
         left = replace(arrival, groups=())
-        done = await provision(tx, Context("default"), left, house.clock.now(), house.ids, house.recorder)
+        done = await provision(
+            tx, Context("default"), left, now=house.clock.now(), ids=house.ids, recorder=house.recorder
+        )
     assert await owns(house, "joe") == ("operator", []) and done.revision is not None

@@ -175,9 +175,7 @@ class Capacities:
                     near.append(name)
         return {"resources": len(book.of(CAPACITY)), "failed": failed, "near": near}
 
-    async def _read(
-        self, zone: str, spec: CapacitySpec, data: Mapping[str, DataSourceSpec], now: datetime
-    ) -> Point:
+    async def _read(self, zone: str, spec: CapacitySpec, data: Mapping[str, DataSourceSpec], now: datetime) -> Point:
         """What is used now, and the limit. Raises NoFigure."""
         since, limit = now - timedelta(hours=1), spec.limit
         value = await self._inputs.read(zone, spec.use, data, since, now)
@@ -242,8 +240,7 @@ class Capacities:
         """Every resource with its forecast."""
         now, book = self._clock.now(), await self._books.current(tx, zone)
         return [
-            (name, spec, (await self.state(tx, zone, name, spec, now))[0])
-            for name, spec in book.of(CAPACITY).items()
+            (name, spec, (await self.state(tx, zone, name, spec, now))[0]) for name, spec in book.of(CAPACITY).items()
         ]
 
     async def one(self, tx: Transaction, zone: str, name: str) -> tuple[CapacitySpec, Forecast, list[Point]]:

@@ -2,8 +2,8 @@
 
 How a kind is rotated and tried is given as a :class:`Rotator`; the proof is an evidence record, and a rotation without
 one is not green. What is replaced outside of us is a rotation once its fingerprint is another one; where we cannot try
-the old value, a person attests that it is refused, which is kept and stays NO_DATA. Where old and new overlap the proof is due when the overlap is over, and who still has the old value
-presents it then.
+the old value, a person attests that it is refused, which is kept and stays NO_DATA. Where old and new overlap the
+proof is due when the overlap is over, and who still has the old value presents it then.
 """
 
 from __future__ import annotations

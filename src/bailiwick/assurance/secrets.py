@@ -1,10 +1,9 @@
 """Secrets and test keys: what there is, by reference and fingerprint and never by value, and until when.
 
-What this installation keeps is found where it lies (signing keys, credentials, providers, sinks, channels, applications,
-API keys, the key-encryption keys, settings and the passwords in them, the TLS key, the first password); what lies
-elsewhere is a document. A test or
-default key in production fails the gate from the first day, and so does what is past its date; a dated waiver alone
-lets it pass. What nobody said the class of is NO_DATA.
+What this installation keeps is found where it lies (signing keys, credentials, providers, sinks, channels,
+applications, API keys, the key-encryption keys, settings and the passwords in them, the TLS key, the first password);
+what lies elsewhere is a document. A test or default key in production fails the gate from the first day, and so does
+what is past its date; a dated waiver alone lets it pass. What nobody said the class of is NO_DATA.
 """
 
 from __future__ import annotations
@@ -378,7 +377,7 @@ class SecretInventory:
         ]  # fmt: skip
 
     def _here(self, key: bytes) -> list[Secret]:
-        """Files of this machine: the KEKs, the TLS key, the passwords of the first administrator and of the database."""
+        """Files of this machine: the KEKs, the TLS key, passwords of the first administrator and of the database."""
         found = []
         local = self._local
         for name, path, kind in (("kek", local.kek, "kek"), ("first-password", local.first_password, "first-password"),
@@ -406,9 +405,7 @@ class SecretInventory:
             )
             kind, why = class_of(value)
             # set by whoever runs the installation, for it: live unless recognised
-            found.append(
-                _secret(called, "setting", "live" if kind == "unknown" else kind, print_, since, why=why)
-            )
+            found.append(_secret(called, "setting", "live" if kind == "unknown" else kind, print_, since, why=why))
         return found
 
 

@@ -31,7 +31,16 @@ class RotationBody(Body):
     refused where we cannot present it."""
 
     kind: Literal[
-        "application", "api-key", "signing-key", "kek", "setting", "credential", "provider", "sink", "channel", "declared"
+        "application",
+        "api-key",
+        "signing-key",
+        "kek",
+        "setting",
+        "credential",
+        "provider",
+        "sink",
+        "channel",
+        "declared",
     ]
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", max_length=100)]
     old: Old = SecretStr("")

@@ -117,7 +117,9 @@ def scan(
 @app.command()
 @command
 def rotate(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="application, api-key, signing-key, kek; setting, sink …")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="application, api-key, signing-key, kek; setting, sink …")
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which: its name or id; session or mandate; kek.")],
     old_file: Annotated[
         Path | None, typer.Option("--old-file", help="A file with the old value, to be refused.")

@@ -177,16 +177,12 @@ async def _refuse_unlock(house: House, context: Context, name: str) -> int:
 
     overrides, _ = overrides_of(house, [UserUnlock(users_of(house.base))])
     try:
-        await overrides.refuse_alone(
-            context, context.actor.user, UserUnlock.name, {"username": name}, signed_in=False
-        )
+        await overrides.refuse_alone(context, context.actor.user, UserUnlock.name, {"username": name}, signed_in=False)
     except (Conflict, InvalidRequest) as error:
         told = "".join(f"\n  {word}: {value}" for word, value in error.extra.items())
-        raise CommandFailed(
-            FAILED,
-            f"{error.reason}: {error.detail}{told}\n"
-            f"The lock ends by itself; `bailiwick user reset-password {name}` ends it with the password that was guessed at.",
-        ) from None
+        away = f"bailiwick user reset-password {name}"
+        more = f"The lock ends by itself; `{away}` ends it with the password that was guessed at."
+        raise CommandFailed(FAILED, f"{error.reason}: {error.detail}{told}\n{more}") from None
 
 
 @app.command()

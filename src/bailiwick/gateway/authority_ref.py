@@ -26,7 +26,8 @@ class AuthorityRef:
 
     `jti` is the mandate's id, `client` the application's, `subject` the user's (empty when an application
     acts for itself), `session` the sign-in session's (empty when there is none), `zone` and `kid` those of the
-    mandate's signature, `server` what it reaches, `revision` the one its issuer had applied, `expires_at` the mandate's `exp` (RFC 7519 §4.1.4).
+    mandate's signature, `server` what it reaches, `revision` the one its issuer had applied, `expires_at` the mandate's
+    `exp` (RFC 7519 §4.1.4).
     """
 
     jti: str

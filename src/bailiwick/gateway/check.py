@@ -94,8 +94,8 @@ class Check:
     """The ASGI app behind Envoy's ext_authz.
 
     ``decider(zone)`` answers the zone's policy decider; ``observe(outcome, reason, seconds)`` feeds the metrics;
-    ``limit(application)`` raises ``rate_limited`` when an application has had its share. ``count(zone, hour, verdict)`` is
-    told of every verdict that is durable.
+    ``limit(application)`` raises ``rate_limited`` when an application has had its share. ``count(zone, hour, verdict)``
+    is told of every verdict that is durable.
     """
 
     def __init__(

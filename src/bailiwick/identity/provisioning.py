@@ -29,9 +29,9 @@ MAX_SUBJECT = 500
 MAX_GROUPS = 2000
 
 # what SignIns.conclude reads of a user
-_USER = (
-    "SELECT id, username, email, full_name, role, own_role, owns, is_active, mfa_enabled, must_change_password FROM users"
-)
+_USER = """
+SELECT id, username, email, full_name, role, own_role, owns, is_active, mfa_enabled, must_change_password FROM users
+"""
 
 # The account of a known person, locked, if it is as the provider says and nobody else is at it. What is not so locks
 # nothing, since whoever changes it takes other locks first. Everywhere the account is locked before the identity.

@@ -63,8 +63,9 @@ WITH own AS (
 UPDATE users u SET role = w.holds, own_role = nullif(w.own, w.holds), owns = array_remove(w.planes, w.holds)
 FROM wanted w WHERE u.id = w.id AND (u.role <> w.holds OR u.own_role IS DISTINCT FROM nullif(w.own, w.holds)
   OR u.owns <> array_remove(w.planes, w.holds))
-RETURNING u.username, w.before, w.holds, w.owned, u.owns, u.is_active, u.is_active AND (u.password_hash IS NOT NULL OR EXISTS
-  (SELECT 1 FROM user_identities i WHERE i.zone = u.zone AND i.username = u.username)) AS can_sign_in
+RETURNING u.username, w.before, w.holds, w.owned, u.owns, u.is_active,
+  u.is_active AND (u.password_hash IS NOT NULL OR EXISTS
+    (SELECT 1 FROM user_identities i WHERE i.zone = u.zone AND i.username = u.username)) AS can_sign_in
 """
 
 # who administers and has a way in: a password, or a provider that knows him
@@ -130,7 +131,12 @@ async def settle_roles(tx: Transaction, zone: str, usernames: Collection[str]) -
     rows = await tx.all(_SETTLE, zone=zone, usernames=sorted(usernames), ranks=[*RANKS], planes=planes)
     changes = [
         RoleChange(
-            row["username"], row["before"], row["holds"], row["is_active"], frozenset(row["owned"]), frozenset(row["owns"])
+            row["username"],
+            row["before"],
+            row["holds"],
+            row["is_active"],
+            frozenset(row["owned"]),
+            frozenset(row["owns"]),
         )
         for row in rows
     ]

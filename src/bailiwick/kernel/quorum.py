@@ -367,7 +367,8 @@ class Quorum:
 
     async def candidates(self, tx: Transaction, zone: str, action: str, by: str, terms: Terms) -> Sequence[str]:
         """Who could approve ``action`` now, if ``by`` asked for it under ``terms``."""
-        others = [name for name in await self._able(tx, zone, self._actions[action]) if name.casefold() != by.casefold()]
+        able = await self._able(tx, zone, self._actions[action])
+        others = [name for name in able if name.casefold() != by.casefold()]
         standing = await self._people.standing(tx, zone, by) if self._people and terms.other_role else None
         since = self._clock.now() - terms.window if terms.window else None
         return await self._fit(tx, zone, by, others, terms.roles, standing.role if standing else "", since)
@@ -527,7 +528,7 @@ class Quorum:
         self, tx: Transaction, zone: str, by: str, names: Sequence[str], roles: Sequence[str], not_role: str,
         since: datetime | None,
     ) -> Sequence[str]:  # fmt: skip
-        """Who of ``names`` is another person than ``by``, with one of ``roles`` (empty: any) that is not ``not_role``."""
+        """Who of ``names`` is another person than ``by``, with one of ``roles`` (empty: any) and not ``not_role``."""
         if self._people is None or not names:
             return names
         same = await self._people.related(tx, zone, by, names, since)

@@ -58,7 +58,9 @@ def build(house: House) -> Part:
     outside = {kind: ReplacedOutside(kind, base.database, base.clock, inventory, tries) for kind in OUTSIDE}
     rotators = {**house.rotators, **outside}
     rotations = Rotations(base.database, base.clock, base.ids, base.recorder, house.records, rotators)
-    unused = UnusedReview(base.database, base.clock, base.ids, base.recorder, users_of(base), house.notices, house.tasks)
+    unused = UnusedReview(
+        base.database, base.clock, base.ids, base.recorder, users_of(base), house.notices, house.tasks
+    )
 
     async def watch(due: datetime) -> dict[str, Any]:
         async with base.database.begin() as tx:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from bailiwick.assurance.book import Book, Kind
-from bailiwick.assurance.durations import Duration
+from bailiwick.assurance.durations import Duration, within
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
@@ -76,13 +76,14 @@ class ChannelSpec(Body):
     fallback: Name | None = None
     fallback_after: Annotated[int, Field(ge=1, le=20)] = 3
     give_up_after: Annotated[int, Field(ge=1, le=50)] = 8
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    timeout: Duration = "10s"
     storm: Storm = Field(default_factory=Storm)
 
     @model_validator(mode="after")
     def _one_way(self) -> ChannelSpec:
         if sum(each is not None for each in (self.email, self.slack, self.pagerduty)) != 1:
             raise ValueError("a channel is exactly one of email, slack and pagerduty")
+        within(self.timeout, "1s", "1m")
         if self.email is None and self.secret_name is None:
             raise ValueError("slack and pagerduty need the name of a secret")
         if self.email is not None and self.email.username and self.secret_name is None:

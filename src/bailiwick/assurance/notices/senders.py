@@ -21,6 +21,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from bailiwick.assurance.durations import span
 from bailiwick.assurance.notices.channels import ChannelSpec, Email
 from bailiwick.assurance.notices.notices import Action
 from bailiwick.evidence.siem.destination import Refused, Retry, Stop
@@ -65,13 +66,15 @@ def sender_of(spec: ChannelSpec, secret: str | None, reach: Reach, now: Callable
             raise Stop("the channel is not set up: it names no mail server")
         if spec.email.username and secret is None:
             raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
-        return MailSender(spec.email, secret or "", reach, spec.timeout_s)
+        return MailSender(spec.email, secret or "", reach, span(spec.timeout).total_seconds())
     if secret is None:
         raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
     if spec.slack is not None:
-        return SlackSender(secret, reach, now, spec.timeout_s, spec.slack.ca)
+        return SlackSender(secret, reach, now, span(spec.timeout).total_seconds(), spec.slack.ca)
     assert spec.pagerduty is not None
-    return PagerDutySender(spec.pagerduty.url, secret, reach, now, spec.timeout_s, spec.pagerduty.ca)
+    return PagerDutySender(
+        spec.pagerduty.url, secret, reach, now, span(spec.timeout).total_seconds(), spec.pagerduty.ca
+    )
 
 
 def _safe_url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: S608 - queries are put together of what stands here alone
 # both sides tell of every hour, also that there was nothing in it, so that hours nobody tells of differ
 _HOURS = """
         SELECT hour, outcome FROM generate_series(date_trunc('hour', cast(:since AS timestamptz), 'UTC'),
@@ -46,7 +47,8 @@ OWN: dict[str, str] = {
     "gateway-verdicts-owed": f"""
         SELECT s.name AS sink, h.hour, h.outcome, coalesce(sum(c.verdicts), 0) AS verdicts
         FROM (SELECT name FROM ({_SINKS}) told UNION ALL SELECT '(none)') s CROSS JOIN ({_HOURS}) h
-        LEFT JOIN gateway_counts c ON c.zone = :zone AND c.hour = h.hour AND c.outcome = h.outcome AND s.name <> '(none)'
+        LEFT JOIN gateway_counts c
+          ON c.zone = :zone AND c.hour = h.hour AND c.outcome = h.outcome AND s.name <> '(none)'
         GROUP BY 1, 2, 3""",
     "siem-verdicts": f"""
         SELECT s.name AS sink, h.hour, h.outcome, coalesce(e.verdicts, 0) AS verdicts

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from bailiwick.assurance.book import Book, Document
 from bailiwick.assurance.checkpoints.golive import newest_go_lives
+from bailiwick.assurance.durations import span
 from bailiwick.assurance.rhythm import occurrences as dates
 from bailiwick.assurance.rhythm.ceremonies import CEREMONY, Ceremony, in_force, occurrences
 from bailiwick.kernel.db import Transaction
@@ -53,13 +54,13 @@ def _entry(zone: str, name: str, ceremony: Ceremony, document: Document, start: 
     return CalendarEvent(
         _uid(zone, name, start),
         start,
-        start + timedelta(minutes=ceremony.duration_min),
+        start + span(ceremony.duration),
         ceremony.title,
         document.applied_at or start,
         "\n".join(told),
         sequence=document.version,
         category="ceremony" if ceremony.attended else "automatic",
-        alarm_min=ceremony.notice_min,
+        alarm_min=[int(span(each).total_seconds() // 60) for each in ceremony.notice],
     )
 
 

@@ -17,6 +17,7 @@ from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.durations import Duration, DurationOrZero, span, within
 from bailiwick.evidence.evidence_records import SUBJECT_PATTERN
 from bailiwick.kernel.fields import Body, Line, Name
 
@@ -72,8 +73,9 @@ class Ceremony(Body):
     """Something people or the clock do again and again. Exactly one of the three cadences is given.
 
     ``owner``: the activity of the RACI whose accountable person answers for it. ``roles``: in each of these somebody
-    must have been there. ``attended`` false: the clock does it alone, by its ``automatic`` parts. ``window_h``: how far
-    the figures look back. ``grace_min``: how long after its end it may still be held, and its minutes be signed.
+    must have been there. ``attended`` false: the clock does it alone, by its ``automatic`` parts. ``window``: how far
+    the figures look back. ``notice``: how long before its start people are told. ``grace``: how long after its end it
+    may still be held, and its minutes be signed.
     """
 
     title: Annotated[Line, Field(min_length=1)]
@@ -81,19 +83,17 @@ class Ceremony(Body):
     every: EveryWeeks | None = None
     after_go_live: AfterGoLive | None = None
     timezone: Annotated[str, StringConstraints(max_length=64)] = "UTC"
-    duration_min: Annotated[int, Field(ge=1, le=1440)] = 30
+    duration: Duration = "30m"
     owner: Annotated[Line, Field(min_length=1)]
     roles: Annotated[list[Name], Field(max_length=10)] = Field(default_factory=list)
     attended: bool = True
     agenda: Annotated[list[Line], Field(max_length=40)] = Field(default_factory=list)
     automatic: Annotated[list[PartName], Field(max_length=40)] = Field(default_factory=list)
     sections: Annotated[list[Section], Field(max_length=6)] = Field(default_factory=lambda: list(SECTIONS))
-    window_h: Annotated[int, Field(ge=1, le=9000)] = 168
-    notice_min: Annotated[list[Annotated[int, Field(ge=1, le=43_200)]], Field(max_length=5)] = Field(
-        default_factory=list
-    )
-    pack_lead_min: Annotated[int, Field(ge=0, le=10_080)] = 60
-    grace_min: Annotated[int, Field(ge=1, le=43_200)] = 1440
+    window: Duration = "7d"
+    notice: Annotated[list[Duration], Field(max_length=5)] = Field(default_factory=list)
+    pack_lead: DurationOrZero = "1h"
+    grace: Duration = "1d"
 
     @field_validator("cron")
     @classmethod
@@ -130,12 +130,17 @@ class Ceremony(Body):
             raise ValueError("that nobody attends has automatic parts")
         if len(set(self.automatic)) != len(self.automatic):
             raise ValueError("names an automatic part twice")
+        within(self.duration, "1m", "1d")
+        within(self.window, "1h", "375d")
+        within(self.pack_lead, "0s", "7d")
+        for length in (*self.notice, self.grace):
+            within(length, "1m", "30d")
         return self
 
     @property
     def lead(self) -> timedelta:
         """How long before its start the first thing about it is done."""
-        return timedelta(minutes=max([self.pack_lead_min, *self.notice_min]))
+        return max(span(each) for each in (self.pack_lead, *self.notice))
 
     @property
     def platform(self) -> str:
@@ -153,7 +158,7 @@ def _weaker(before: Ceremony | None, after: Ceremony | None) -> bool:
         or not set(before.roles) <= set(after.roles)
         or not set(before.automatic) <= set(after.automatic)
         or not set(before.sections) <= set(after.sections)
-        or after.grace_min > before.grace_min
+        or span(after.grace) > span(before.grace)
     )
 
 

@@ -7,7 +7,7 @@ and run again, by one process or two, it neither loses nor doubles anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from bailiwick.assurance.book import Book, Document
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.checkpoints.golive import GoLive, newest_go_lives
+from bailiwick.assurance.durations import span
 from bailiwick.assurance.ports import Alerts, Automatic, Notice, Notices, Owners, Raised
 from bailiwick.assurance.rhythm import automatic, packs
 from bailiwick.assurance.rhythm import occurrences as dates
@@ -155,7 +156,7 @@ class Clockwork:
                 "zone": zone,
                 "ceremony": name,
                 "starts_at": start,
-                "ends_at": start + timedelta(minutes=ceremony.duration_min),
+                "ends_at": start + span(ceremony.duration),
                 "made_by": made_by,
                 "now": now,
             }
@@ -191,7 +192,7 @@ class Clockwork:
 
     async def _notice(self, occurrence: Occurrence, ceremony: Ceremony, now: datetime) -> int:
         """Leave the newest notice that came due; one that was overtaken by another is not sent late."""
-        moments = [occurrence.starts_at - timedelta(minutes=each) for each in ceremony.notice_min]
+        moments = [occurrence.starts_at - span(each) for each in ceremony.notice]
         due = max((each for each in moments if each <= now), default=None)
         stale = occurrence.noticed is not None and due is not None and occurrence.noticed >= due
         if due is None or stale or now >= occurrence.starts_at or occurrence.state not in {"scheduled", "pack_built"}:
@@ -251,7 +252,7 @@ class Clockwork:
         return pack
 
     async def _run_parts(self, context: Context, occurrence: Occurrence, ceremony: Ceremony, cut_off: datetime) -> None:
-        since = cut_off - timedelta(hours=ceremony.window_h)
+        since = cut_off - span(ceremony.window)
         async with self._database.begin() as tx:
             there = {run.name for run in await automatic.runs_of(tx, occurrence.id)}
         for name in ceremony.automatic:
@@ -364,7 +365,7 @@ def standing(
 ) -> dates.State | None:
     """What an occurrence has to become by ``now``; None where it stays. ``next_start``: when the next one began."""
     if occurrence.held_at is not None:
-        late = occurrence.state == "held" and now >= occurrence.held_at + timedelta(minutes=ceremony.grace_min)
+        late = occurrence.state == "held" and now >= occurrence.held_at + span(ceremony.grace)
         return "overdue" if late else None
     if occurrence.state not in {"scheduled", "pack_built", "overdue"} or now < _too_late(occurrence, ceremony):
         return None
@@ -374,12 +375,12 @@ def standing(
 
 
 def _pack_due(occurrence: Occurrence, ceremony: Ceremony) -> datetime:
-    lead = ceremony.pack_lead_min if ceremony.attended else 0  # the clock looks when it is to look
-    return occurrence.starts_at - timedelta(minutes=lead)
+    # the clock looks when it is to look
+    return occurrence.starts_at - span(ceremony.pack_lead if ceremony.attended else "0s")
 
 
 def _too_late(occurrence: Occurrence, ceremony: Ceremony) -> datetime:
-    return occurrence.ends_at + timedelta(minutes=ceremony.grace_min)
+    return occurrence.ends_at + span(ceremony.grace)
 
 
 def _overdue_key(occurrence: Occurrence) -> str:
@@ -387,7 +388,7 @@ def _overdue_key(occurrence: Occurrence) -> str:
 
 
 def _notice_of(occurrence: Occurrence, ceremony: Ceremony, to: str, due: datetime) -> Notice:
-    lines = [f"{ceremony.title} begins {utc(occurrence.starts_at)} and takes {ceremony.duration_min} minutes."]
+    lines = [f"{ceremony.title} begins {utc(occurrence.starts_at)} and takes {ceremony.duration}."]
     if ceremony.roles:
         lines.append(f"Must be there: {', '.join(ceremony.roles)}.")
     lines += ["", *(f"- {line}" for line in ceremony.agenda)]

@@ -38,7 +38,14 @@ APPEND_ONLY: tuple[str, ...] = (
     "waiver_uses",
 )
 # these change, and the app never removes any: some are kept for ever, the runs as long as 90_retention.sql says
-KEPT: tuple[str, ...] = ("waivers", "overrides", "gateway_closures", "alert_evaluations", "stuck_runs", "gateway_counts")
+KEPT: tuple[str, ...] = (
+    "waivers",
+    "overrides",
+    "gateway_closures",
+    "alert_evaluations",
+    "stuck_runs",
+    "gateway_counts",
+)
 SCRIPTS = Path(__file__).parent.parent / "assurance"
 
 
