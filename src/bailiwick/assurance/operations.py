@@ -112,20 +112,28 @@ class Rotation(Body):
     reason: Annotated[Line, Field(min_length=1)]
 
 
-class PolicyRollback:
+class _Own:
+    """What the operations of this program share: one thing at a time, done here, and no way back unless one says so."""
+
+    external = False
+
+    def amount(self, arguments: Body) -> int:
+        return 1
+
+    async def undo(self, context: Context, arguments: Any, key: str) -> bool:
+        return False
+
+
+class PolicyRollback(_Own):
     """Back to the policy set before, also where that never proved itself."""
 
     name = "policy.rollback"
     title = "return to an earlier policy set"
     class_: Class = "widening"
-    external = False
     arguments = Nothing
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
-
-    def amount(self, arguments: Nothing) -> int:
-        return 1
 
     async def target(self, tx: Transaction, zone: str, arguments: Nothing) -> Target:
         row = await tx.one(
@@ -139,24 +147,17 @@ class PolicyRollback:
         change = await self._policies.rollback(context, within=claim)
         return {"active": change.activation.hash, "changed": change.changed}
 
-    async def undo(self, context: Context, arguments: Nothing, key: str) -> bool:
-        return False
 
-
-class KeyRotation:
+class KeyRotation(_Own):
     """A key of the zone replaced, and everything refused that the old one signed."""
 
     name = "keys.rotate-emergency"
     title = "replace a signing key at once"
     class_: Class = "narrowing"
-    external = False
     arguments = Rotation
 
     def __init__(self, rotation: EmergencyRotation) -> None:
         self._rotation = rotation
-
-    def amount(self, arguments: Rotation) -> int:
-        return 1
 
     async def target(self, tx: Transaction, zone: str, arguments: Rotation) -> Target:
         kid = await tx.value(
@@ -174,24 +175,17 @@ class KeyRotation:
         )
         return {name: done[name] for name in ("old_kid", "new_kid", "took_ms")}
 
-    async def undo(self, context: Context, arguments: Rotation, key: str) -> bool:
-        return False
 
-
-class UserUnlock:
+class UserUnlock(_Own):
     """The lock that failed sign-ins put on an account lifted."""
 
     name = "user.unlock"
     title = "lift the lock of an account"
     class_: Class = "widening"
-    external = False
     arguments = Unlock
 
     def __init__(self, users: Users) -> None:
         self._users = users
-
-    def amount(self, arguments: Unlock) -> int:
-        return 1
 
     async def target(self, tx: Transaction, zone: str, arguments: Unlock) -> Target:
         row = await tx.one(
@@ -208,23 +202,16 @@ class UserUnlock:
     async def perform(self, context: Context, arguments: Unlock, claim: Claim, key: str) -> Mapping[str, Any]:
         return await self._users.unlock(context, arguments.username, within=claim)
 
-    async def undo(self, context: Context, arguments: Unlock, key: str) -> bool:
-        return False
 
-
-class _GatewaySwitching:
+class _GatewaySwitching(_Own):
     """What closing and opening share."""
 
-    external = False
     arguments = Gate
 
     def __init__(self, database: Database, switch: GatewaySwitch, settle: Settle) -> None:
         self._database = database
         self._switch = switch
         self._settle = settle
-
-    def amount(self, arguments: Gate) -> int:
-        return 1
 
 
 class GatewayClose(_GatewaySwitching):
@@ -250,8 +237,7 @@ class GatewayClose(_GatewaySwitching):
         await self._settle.settle(revision, context)
         return {"closed": True}
 
-    async def undo(self, context: Context, arguments: Gate, key: str) -> bool:
-        return False  # would widen, which is nobody's to do alone, the clock's least
+    # to take it back would widen, which is nobody's to do alone, the clock's least
 
 
 class GatewayOpen(_GatewaySwitching):

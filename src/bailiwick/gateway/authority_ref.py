@@ -55,8 +55,9 @@ class AuthorityRef:
         if len(parts) != _FIELDS:
             raise AuthorityRefError("authority reference does not have nine fields")
         try:
-            names = [unquote(part, errors="strict") for part in parts[:_NAMES]]
-            ref = cls(*names, int(parts[_NAMES]), int(parts[_NAMES + 1]))  # type: ignore[arg-type]  # names are texts
+            names = (unquote(part, errors="strict") for part in parts[:_NAMES])
+            jti, client, subject, session, zone, server, kid = names
+            ref = cls(jti, client, subject, session, zone, server, kid, int(parts[_NAMES]), int(parts[_NAMES + 1]))
         except ValueError:
             raise AuthorityRefError("authority reference is malformed") from None
         if not ref.jti or ref.encode() != text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from croniter import croniter  # type: ignore[import-untyped]
 from pydantic import Field, StringConstraints, model_validator
@@ -33,16 +33,21 @@ Ports = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?$")]
 
 
 class _Check(Body):
-    """What all looks have in common. ``asks``: whether it can answer without measuring anything."""
+    """What all looks have in common. ``_always_measures``: it has no answer but a number; ``_measures_in``: always in
+    this unit."""
+
+    _always_measures: ClassVar[bool] = False
+    _measures_in: ClassVar[Unit | None] = None
 
     @property
     def asks(self) -> bool:
-        return True
+        """Whether it can answer without measuring anything."""
+        return not self._always_measures
 
     @property
     def unit_measured(self) -> Unit | None:
         """The unit of what it measures; None: whatever it is held against."""
-        return None
+        return getattr(self, "unit", Unit.NONE) or self._measures_in
 
 
 class HttpCheck(_Check):
@@ -83,20 +88,14 @@ class HttpCheck(_Check):
 class TlsCheck(_Check):
     """Makes a TLS handshake and measures the days until the certificate ends."""
 
+    _always_measures: ClassVar[bool] = True
+    _measures_in: ClassVar[Unit | None] = Unit.DAYS
     type: Literal["tls"]
     host: Host
     port: Port = 443
     names: Annotated[list[Host], Field(max_length=50)] = Field(default_factory=list)
     min_version: Literal["1.2", "1.3"] = "1.2"
     ca_file: File | None = None
-
-    @property
-    def asks(self) -> bool:
-        return False
-
-    @property
-    def unit_measured(self) -> Unit | None:
-        return Unit.DAYS
 
 
 class SqlCheck(_Check):
@@ -107,28 +106,17 @@ class SqlCheck(_Check):
     url_file: File | None = None
     unit: Unit = Unit.NONE
 
-    @property
-    def unit_measured(self) -> Unit | None:
-        return self.unit or None
-
 
 class PrometheusCheck(_Check):
     """An instant query at a Prometheus. Several series need ``reduce`` to be one number."""
 
+    _always_measures: ClassVar[bool] = True
     type: Literal["prometheus"]
     url: Url
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     reduce: Literal["only", "max", "min", "sum"] = "only"
     unit: Unit = Unit.NONE
     ca_file: File | None = None
-
-    @property
-    def asks(self) -> bool:
-        return False
-
-    @property
-    def unit_measured(self) -> Unit | None:
-        return self.unit or None
 
 
 class CommandCheck(_Check):
@@ -143,29 +131,20 @@ class CommandCheck(_Check):
     def asks(self) -> bool:
         return self.measure == "exit"
 
-    @property
-    def unit_measured(self) -> Unit | None:
-        return self.unit or None
-
 
 class FileAgeCheck(_Check):
     """The age of a file, of the newest where the last part of the path has ``*``."""
 
+    _always_measures: ClassVar[bool] = True
+    _measures_in: ClassVar[Unit | None] = Unit.SECONDS
     type: Literal["file_age"]
     path: File
-
-    @property
-    def asks(self) -> bool:
-        return False
-
-    @property
-    def unit_measured(self) -> Unit | None:
-        return Unit.SECONDS
 
 
 class DnsCheck(_Check):
     """Asks a name server; measures how many answers there are. ``answers`` must all be among them."""
 
+    _measures_in: ClassVar[Unit | None] = Unit.COUNT
     type: Literal["dns"]
     name: Host
     record: Literal["A", "AAAA", "CNAME", "TXT"] = "A"
@@ -173,14 +152,11 @@ class DnsCheck(_Check):
     port: Port = 53
     answers: Annotated[list[Line], Field(max_length=20)] = Field(default_factory=list)
 
-    @property
-    def unit_measured(self) -> Unit | None:
-        return Unit.COUNT
-
 
 class PortScanCheck(_Check):
     """Tries ports of a host: those ``open`` must be, the others of ``ports`` must not. Measures how many are wrong."""
 
+    _measures_in: ClassVar[Unit | None] = Unit.COUNT
     type: Literal["port_scan"]
     host: Host
     ports: Annotated[list[Ports], Field(min_length=1, max_length=50)]
@@ -203,14 +179,12 @@ class PortScanCheck(_Check):
             found.update(range(low, high + 1))
         return sorted(found)
 
-    @property
-    def unit_measured(self) -> Unit | None:
-        return Unit.COUNT
-
 
 class LogPhraseCheck(_Check):
     """How many lines of a log within the probe's window hold a phrase. ``log`` names one of our parts."""
 
+    _always_measures: ClassVar[bool] = True
+    _measures_in: ClassVar[Unit | None] = Unit.COUNT
     type: Literal["log_phrase"]
     phrase: Phrase
     log: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")] | None = None
@@ -221,14 +195,6 @@ class LogPhraseCheck(_Check):
         if (self.log is None) == (self.path is None):
             raise ValueError("say either log, one of our own, or path")
         return self
-
-    @property
-    def asks(self) -> bool:
-        return False
-
-    @property
-    def unit_measured(self) -> Unit | None:
-        return Unit.COUNT
 
 
 class JsonPathCheck(_Check):
@@ -248,10 +214,6 @@ class JsonPathCheck(_Check):
             raise ValueError("say either file or url")
         parse_path(self.path)
         return self
-
-    @property
-    def unit_measured(self) -> Unit | None:
-        return self.unit or None
 
 
 class InternalCheck(_Check):
