@@ -136,7 +136,7 @@ class Rotations:
             )
         return await self._settle(context, row, Verdict.FAIL if taken else Verdict.PASS, stored.id)
 
-    async def _attest(self, context: Context, row: Mapping[str, Any], statement: str) -> dict[str, Any]:
+    async def _attest(self, context: Context, row: dict[str, Any], statement: str) -> dict[str, Any]:
         now = self._clock.now()
         async with self._database.begin() as tx:
             stored = await self._records.attest(
@@ -158,7 +158,9 @@ class Rotations:
         )
         return [dict(row) for row in rows]
 
-    async def _settle(self, context: Context, row: Mapping[str, Any], verdict: Verdict, record: str) -> dict[str, Any]:
+    async def _settle(
+        self, context: Context, row: Row | dict[str, Any], verdict: Verdict, record: str
+    ) -> dict[str, Any]:
         async with self._database.begin() as tx:
             await tx.run(
                 "UPDATE secret_rotations SET verdict = :verdict, record = :record, proved_at = :now WHERE id = :id",
