@@ -330,7 +330,7 @@ class House:
         )
         async with self.database.begin() as tx:
             row = await tx.one(
-                "SELECT u.role, u.is_active, u.must_change_password, s.ended_at FROM users u"
+                "SELECT u.role, u.owns, u.is_active, u.must_change_password, s.ended_at FROM users u"
                 " JOIN sessions s ON s.zone = u.zone AND s.username = u.username"
                 " WHERE u.zone = :zone AND u.username = :username AND s.id = :id",
                 zone=zone,
@@ -342,7 +342,7 @@ class House:
         held = request.headers.get("x-test-permissions")
         return Caller(
             zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time,
-            permissions=frozenset(held.split()) if held is not None else None,
+            permissions=frozenset(held.split()) if held is not None else None, owns=frozenset(row["owns"]),
         )  # fmt: skip
 
     async def step_up(self, request: Request, caller: Caller) -> None:

@@ -38,6 +38,11 @@ apiVersion: bailiwick/v1
 kind: OverrideRule
 metadata: {name: other}
 spec: {operation: payout.other, other_role: true}
+---
+apiVersion: bailiwick/v1
+kind: OverrideRule
+metadata: {name: paid}
+spec: {operation: payout.paid, roles: [finance_owner]}
 """
 
 
@@ -84,7 +89,7 @@ class Desk:
         self.switch = GatewaySwitch(stage.clock, stage.ids, stage.recorder)
         settle = stage.people.authority
         operations: list[Operation] = [
-            self.force, self.other, UserUnlock(stage.people.users),
+            self.force, self.other, Force(stage, "payout.paid"), UserUnlock(stage.people.users),
             GatewayClose(stage.database, self.switch, settle), GatewayOpen(stage.database, self.switch, settle),
         ]  # fmt: skip
         self.overrides = Overrides(
@@ -467,6 +472,22 @@ async def test_nobody_unlocks_an_account_alone_and_it_is_told_how_two_do(desk: D
     assert await desk.stage.people.value("SELECT failures FROM login_failures WHERE username = 'olga'") == 10
     assert (await desk.refused()).count("override_required") == 2
     assert (await desk.refused())[-1] == "override_no_checker"
+
+
+async def test_who_owns_a_plane_by_a_group_agrees_as_its_owner(desk: Desk) -> None:
+    """An ops owner may agree to nothing, and finance is not his; a group of finance changes both, and its end again."""
+    await desk.stage.people.user("omar", "ops_owner")
+    status, said = await desk.say("jane", "", desk.wanted("payout.paid"))
+    assert (status, said["reason"]) == (422, "override_no_checker")
+    group = await desk.stage.people.groups.create(
+        desk.stage.context("lou"), "finance", role="finance_owner", members=["omar"]
+    )
+    asked = await desk.ask(operation="payout.paid")
+    assert asked["approval"]["candidates"] == ["omar"]
+    status, said = await desk.approve("omar", asked)
+    assert (status, said["approval"]["votes"][0]["role"]) == (200, "finance_owner"), said
+    await desk.stage.people.groups.delete(desk.stage.context("lou"), group.id)
+    assert (await desk.execute("jane", asked))[1]["reason"] == "approval_required"
 
 
 async def test_one_server_closes_and_opens_by_itself(desk: Desk) -> None:

@@ -21,6 +21,8 @@ INSERTS = {
     " VALUES (:id, 'default', 'm', :at, :at, 'PASS')",
     "sli_buckets": "INSERT INTO sli_buckets (zone, slo, definition, minute, good, total, counted_at)"
     " VALUES ('default', 's' || left(:id, 0), 'd', date_trunc('minute', cast(:at AS timestamptz), 'UTC'), 1, 1, :at)",
+    "gateway_counts": "INSERT INTO gateway_counts (zone, hour, outcome, run, verdicts)"
+    " VALUES ('default', :at, 'allow', 'w1-' || cast(:id AS text), 1)",
 }
 
 
@@ -41,15 +43,17 @@ async def counts(house: House) -> dict[str, Any]:
 async def test_runs_are_kept_for_90_days_and_what_levels_are_counted_from_for_400(house: House) -> None:
     await keep(house, DAY, 89 * DAY, 91 * DAY, 399 * DAY, 401 * DAY)
     gone = await forget_runs(house.database)
-    assert gone == {"probe_runs": 3, "alert_evaluations": 3, "stuck_runs": 3, "sli_buckets": 1}
-    assert await counts(house) == {"probe_runs": 2, "alert_evaluations": 2, "stuck_runs": 2, "sli_buckets": 4}
+    assert gone == {"probe_runs": 3, "alert_evaluations": 3, "stuck_runs": 3, "sli_buckets": 1, "gateway_counts": 1}
+    left = {"probe_runs": 2, "alert_evaluations": 2, "stuck_runs": 2, "sli_buckets": 4, "gateway_counts": 4}
+    assert await counts(house) == left
     assert set((await forget_runs(house.database)).values()) == {0}
 
 
 async def test_the_newest_run_stays_however_old_it_is(house: House) -> None:
     await keep(house, 200 * DAY, 300 * DAY)
     await forget_runs(house.database)
-    assert await counts(house) == {"probe_runs": 1, "alert_evaluations": 1, "stuck_runs": 1, "sli_buckets": 2}
+    left = {"probe_runs": 1, "alert_evaluations": 1, "stuck_runs": 1, "sli_buckets": 2, "gateway_counts": 2}
+    assert await counts(house) == left
 
 
 @pytest.mark.parametrize("table", [*INSERTS, "assurance_reports"])

@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bailiwick.app.guard import is_closed
+from bailiwick.assurance.gateway_switch import GatewaySwitch
 from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.keys import KeyStore, SigningKey
@@ -20,6 +23,7 @@ from bailiwick.authority.revocation import Kind, Revocation, Revocations, Revoke
 from bailiwick.authority.snapshot import SnapshotStore
 from bailiwick.authority.tokens import MANDATE_TYPE, Mandate, sign
 from bailiwick.evidence.events import Actor, Context, Event, Subject, decode
+from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.check import Answer, Check
 from bailiwick.identity.loader import ApplicationEntry
 from bailiwick.kernel.errors import BailiwickError
@@ -209,6 +213,52 @@ async def test_revocations_move_their_metric(world: World) -> None:
     assert b'bailiwick_revocations_total{kind="session"} 0.0' in metrics.collect_text()
     await world.revoke("session", "s-1")
     assert b'bailiwick_revocations_total{kind="session"} 1.0' in metrics.collect_text()
+
+
+# ---------------------------------------------------------------------- closures
+
+
+async def test_what_is_closed_is_refused_also_while_the_disk_is_busy_and_its_streams_are_not_let_live(
+    world: World,
+) -> None:
+    switch = GatewaySwitch(world.house.clock, world.house.ids, world.house.recorder)
+    token, zone = world.token(), world.store.current.zones["default"]
+    assert world.reason(token) == ""
+    world.disk.busy = True
+    answers = world.ask(token)
+    async with world.house.database.begin() as tx:
+        await switch.close(tx, world.context, "leak", "root", "pay")
+    await world.follow()
+    world.disk.sync()
+    assert [told(answer) for answer in answers] == ["server_closed"]
+    assert world.reason(token) == "server_closed"
+    assert world.disk.events[-1].server == "pay"
+    state = SimpleNamespace(store=world.store)
+    pay = AuthorityRef("j-1", world.client_id, "root", "s-1", "default", "pay", "k", 1, 2**31)
+    assert is_closed(state, pay) and not is_closed(state, replace(pay, server="docs"))
+    assert not zone.closed  # the others of the zone go on
+    async with world.house.database.begin() as tx:
+        await switch.close(tx, world.context, "leak", "root")
+    await world.follow()
+    assert world.reason(token) == "gateway_closed"
+    assert is_closed(state, replace(pay, server="docs"))
+
+
+async def test_every_verdict_that_is_durable_is_counted_by_its_hour(world: World) -> None:
+    counted: list[tuple[str, str, str]] = []
+    world.check._count = lambda *told: counted.append(told)
+    token = world.token()
+    assert (world.reason(token), world.reason("none")) == ("", "invalid_token")
+    hour = world.house.clock.now().strftime("%Y-%m-%dT%H")
+    assert counted == [("default", hour, "allow"), ("default", hour, "deny")]
+    # allowed, and refused after all when the disk was through: two events, and two counts
+    world.disk.busy = True
+    answers = world.ask(token)
+    await world.revoke("mandate", "j-1")
+    world.disk.sync()
+    assert told(answers[0]) == "token_revoked"
+    assert [outcome for _, _, outcome in counted[2:]] == ["allow", "deny"]
+    assert len(counted) == len(world.disk.events)
 
 
 # ---------------------------------------------------------------------- keys

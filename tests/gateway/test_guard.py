@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -302,7 +303,13 @@ class GuardedRig(Rig):
     def __init__(self, **more) -> None:
         super().__init__(**more)
         self.feed = FakeFeed()
-        self.guard = Guard(is_live=self.feed.is_live, now=time.time, monotonic=time.monotonic)
+        self.closed: set[str] = set()
+        self.guard = Guard(
+            is_live=self.feed.is_live,
+            is_closed=lambda ref: ref.server in self.closed,
+            now=time.time,
+            monotonic=time.monotonic,
+        )
         self.server = GuardServer(self.guard, self.config.guard_socket)
         self.lifetime_s = 600
         self.check.authority = lambda seen: reference(
@@ -356,6 +363,23 @@ def test_an_event_stream_is_cut(rig, what):
         other.until(b"tick")
     wait_for(lambda: rig.upstream.live == 0)
     wait_for(lambda: rig.guard.counts().live == 0)
+
+
+def test_the_streams_of_a_server_that_is_closed_are_cut_and_others_go_on(rig):
+    named = rig.check.authority
+    rig.check.authority = lambda seen: replace(named(seen), server=named(seen).jti.removeprefix("jti-"))
+    try:
+        with rig.stream("pay") as cut, rig.stream("docs", "sse") as other:
+            rig.closed.add("pay")
+            rig.changed()
+            in_time(cut.ended)
+            other.buffer = b""
+            other.until(b"tick")
+    finally:
+        rig.closed.clear()
+        rig.check.authority = named
+    wait_for(lambda: rig.guard.counts().live == 0)
+    assert rig.guard.counts().cut["closed"] == 1
 
 
 def test_a_websocket_is_cut(rig):
