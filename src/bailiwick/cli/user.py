@@ -15,7 +15,7 @@ from bailiwick.cli.options import DataDir, existing_layout, small_app
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bailiwick.app.assurance.house import House
+    from bailiwick.app.house import House
     from bailiwick.evidence.events import Context
     from bailiwick.identity.sessions import Sessions
     from bailiwick.identity.users import Users
