@@ -18,6 +18,7 @@ from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
 from bailiwick.evidence.siem.sinks import sink_aad
 from bailiwick.identity.factors.store import factor_aad
+from bailiwick.identity.login.id_tokens import pending_aad, session_aad
 from bailiwick.identity.providers import provider_aad
 from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel import feed
@@ -47,6 +48,10 @@ SEALED: tuple[SealedColumn, ...] = (
         "channel_secrets", ("zone", "name"), "sealed", lambda row: channel_secret_aad(row["zone"], row["name"])
     ),
     SealedColumn("factors", ("id",), "secret_sealed", lambda row: factor_aad(row["id"])),
+    SealedColumn("sessions", ("id",), "id_token_sealed", lambda row: session_aad(row["id"])),
+    SealedColumn(
+        "pending_sign_ins", ("token_hash",), "id_token_sealed", lambda row: pending_aad(bytes(row["token_hash"]))
+    ),
     SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
     SealedColumn("fingerprint_keys", ("zone",), "sealed", lambda row: fingerprint_aad(row["zone"])),
     SealedColumn("idempotency_keys", ("zone", "caller", "key"), "body", answer_aad),

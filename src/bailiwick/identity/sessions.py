@@ -63,9 +63,9 @@ oldest AS (
   UPDATE sessions SET ended_at = :now, end_reason = 'too many sessions' WHERE id IN (SELECT id FROM oldest) RETURNING id
 ), made AS (
   INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,
-    idle_until, expires_at, origin)
+    idle_until, expires_at, origin, id_token_sealed)
   VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now, :idle_until, :expires_at,
-    cast(:origin AS jsonb))
+    cast(:origin AS jsonb), :id_token)
 ), kept AS (
   INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
 )
@@ -87,19 +87,21 @@ async def open_session(
     refresh: bytes,
     most: int,
     origin: Mapping[str, str] | None = None,
+    id_token: bytes | None = None,
 ) -> Sequence[str]:
     """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
 
     With it the user has at most ``most``: answers the ids of his oldest ones, now ended, which the caller revokes.
     ``refresh`` is the digest of its refresh token; ``origin`` is what an identity provider calls the session: `issuer`,
-    `subject`, `sid`, `provider`. Failed sign-ins are forgotten: the person has proved himself. All of it is one
-    statement, as people sign in at the same hour.
+    `subject`, `sid`, `provider`, and ``id_token`` its ID token, sealed. Failed sign-ins are forgotten: the person has
+    proved himself. All of it is one statement, as people sign in at the same hour.
     """
     rows = await tx.all(
         _OPEN,
         refresh=refresh,
         others=most - 1,
         origin=json.dumps(dict(origin or {})),
+        id_token=id_token,
         amr=[*amr],
         idle_until=idle_until,
         id=identifier,
