@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from console_page import LOGIN, Page
+from console_page import HERE, LOGIN, Page
 from openid_provider import Browser, Provider, connect
 
 from bailiwick.identity.cookie_sessions import PLAIN_SESSION_COOKIE, REFRESH_COOKIE, SESSION_COOKIE, CookieSessions

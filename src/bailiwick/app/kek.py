@@ -24,6 +24,7 @@ from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.crypto import KekFile, Sealer
 from bailiwick.kernel.db import Database, Row
+from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.idempotency import answer_aad
 
 _BATCH = 500
@@ -77,7 +78,17 @@ class KekRotation:
         self._revocations = revocations
 
     async def rotate(self, context: Context) -> Rotation:
-        """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption."""
+        """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption.
+
+        Raises ``Conflict`` while another rotation runs, on whichever machine: of two at once, the one that ends first
+        would retire the key that the other has just wrapped everything under.
+        """
+        async with self._database.begin() as tx:  # which only holds the lock, until the rotation is over
+            if not await tx.value("SELECT pg_try_advisory_xact_lock(hashtext('bailiwick.kek'), 0)"):
+                raise Conflict("The key-encryption key is being rotated already; wait for that to end.")
+            return await self._rotate(context)
+
+    async def _rotate(self, context: Context) -> Rotation:
         kek = self._file.add()
         async with self._database.begin() as tx:
             revision = await feed.announce(tx, context.zone, "kek", kek)

@@ -138,6 +138,10 @@ async def end_sessions(
     return sorted(row["id"] for row in rows)
 
 
+# how many sessions end in one transaction, which holds their rows
+_BATCH = 200
+
+
 class Sessions:
     """Lists and ends sessions."""
 
@@ -205,6 +209,44 @@ class Sessions:
             reason = "signed out" if sign_out else "session ended"
             revision = await self._revocations.revoke(tx, context, "session", identifier, reason)
         await self._revocations.settle(revision, context)
+
+    async def end_all(self, context: Context, *, owner: str | None, but: str) -> int:
+        """End the live sessions of ``owner``, everybody's for None, all ``but`` one; answers how many.
+
+        Nothing they opened is accepted anywhere when this returns.
+        """
+        ended, revision = 0, None
+        while True:
+            async with self._database.begin() as tx:
+                now = self._clock.now()
+                rows = await tx.all(
+                    "UPDATE sessions SET ended_at = :now, end_reason = 'ended with others' WHERE id IN ("
+                    " SELECT id FROM sessions WHERE zone = :zone AND (cast(:owner AS text) IS NULL OR username = :owner)"
+                    " AND ended_at IS NULL AND expires_at > :now AND id <> :but ORDER BY id LIMIT :most FOR UPDATE)"
+                    " RETURNING id, username",
+                    zone=context.zone,
+                    owner=owner,
+                    now=now,
+                    but=but,
+                    most=_BATCH,
+                )
+                for row in rows:
+                    await self._recorder.record(
+                        tx,
+                        codes.AUTH_SESSION_ENDED,
+                        "success",
+                        context,
+                        subject=Subject(id=row["id"], type="session"),
+                        username=row["username"],
+                    )
+                for row in rows:
+                    revision = await self._revocations.revoke(tx, context, "session", row["id"], "sessions ended")
+            ended += len(rows)
+            if len(rows) < _BATCH:
+                break
+        if revision is not None:
+            await self._revocations.settle(revision, context)
+        return ended
 
 
 def printable(text: str, limit: int = 300) -> str:
