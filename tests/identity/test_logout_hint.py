@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from openid_provider import CLIENT, SUBJECT, Browser, Provider, connect
+from openid_provider import CLIENT, SUBJECT, Browser, Provider
 
 from bailiwick.app.kek import SEALED, KekRotation
 from bailiwick.identity.factors import totp

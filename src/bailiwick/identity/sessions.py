@@ -221,9 +221,9 @@ class Sessions:
                 now = self._clock.now()
                 rows = await tx.all(
                     "UPDATE sessions SET ended_at = :now, end_reason = 'ended with others' WHERE id IN ("
-                    " SELECT id FROM sessions WHERE zone = :zone AND (cast(:owner AS text) IS NULL OR username = :owner)"
-                    " AND ended_at IS NULL AND expires_at > :now AND id <> :but ORDER BY id LIMIT :most FOR UPDATE)"
-                    " RETURNING id, username",
+                    " SELECT id FROM sessions WHERE zone = :zone AND ended_at IS NULL AND expires_at > :now"
+                    " AND id <> :but AND (cast(:owner AS text) IS NULL OR username = :owner)"
+                    " ORDER BY id LIMIT :most FOR UPDATE) RETURNING id, username",
                     zone=context.zone,
                     owner=owner,
                     now=now,
