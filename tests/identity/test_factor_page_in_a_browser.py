@@ -38,7 +38,8 @@ async def login(house: House, provider: Provider) -> AsyncIterator[str]:
 
     def agreed(request: web.Request) -> web.Response:
         returned = provider.authorize(str(request.url))
-        return web.HTTPFound(f"{request.query['redirect_uri']}?{urlencode(returned)}")
+        back = f"{request.query['redirect_uri']}?{urlencode(returned)}"
+        return web.Response(status=302, headers={"Location": back})
 
     provider.pages["/authorize"] = agreed
     await connect(house, provider)
@@ -113,4 +114,4 @@ def _send(chromium: Browser, code: str) -> None:
 
 
 def _is_in(chromium: Browser) -> None:
-    assert "jane.doe" in chromium.until("location.pathname === '/api/v1/auth/me' && document.body.innerText")
+    assert "jane.doe" in chromium.until("location.pathname === '/api/v1/auth/me' && document.body?.innerText")
