@@ -88,7 +88,7 @@ def _walk(login: str, tmp_path: Path) -> None:
         _open(chromium, login, "One more step")
         chromium.click("#passkey")
         assert "No passkey was used" in chromium.until("document.getElementById('passkey-told').innerText")
-        assert not chromium.complaints
+        assert not _complaints(chromium)
 
         # without scripts by a code, after a wrong one
         chromium.do("Emulation.setScriptExecutionDisabled", value=True)
@@ -99,7 +99,12 @@ def _walk(login: str, tmp_path: Path) -> None:
         chromium.screenshot(tmp_path / "wrong.png")
         _send(chromium, codes[0])
         _is_in(chromium)
-        assert not [each for each in chromium.complaints if "401" not in each]
+        assert not [each for each in _complaints(chromium) if "401" not in each]
+
+
+def _complaints(chromium: Browser) -> list[str]:
+    """But for the icon that browsers look for beside an answer in JSON."""
+    return [each for each in chromium.complaints if "favicon.ico" not in each]
 
 
 def _open(chromium: Browser, login: str, title: str) -> None:

@@ -111,7 +111,7 @@ def _policy(onward: Onward) -> str:
     parts = urlsplit(onward.return_to)
     there = f" {parts.scheme}://{parts.netloc}" if parts.netloc else ""
     return (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'{there};"
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; form-action 'self'{there};"
         " base-uri 'none'; frame-ancestors 'none'"
     )
 
