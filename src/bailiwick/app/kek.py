@@ -6,6 +6,7 @@ confirmed is anything wrapped under it; only when nothing is wrapped under the o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,13 +90,15 @@ class KekRotation:
             return await self._rotate(context)
 
     async def _rotate(self, context: Context) -> Rotation:
-        kek = self._file.add()
+        # the file is flushed to disk, which takes as long as the disk is busy: a worker that stands still meanwhile
+        # confirms no revocation, and is taken for dead with every request in it
+        kek = await asyncio.to_thread(self._file.add)
         async with self._database.begin() as tx:
             revision = await feed.announce(tx, context.zone, "kek", kek)
         await self._revocations.settle(revision, context)
-        sealer = self._file.load()
+        sealer = await asyncio.to_thread(self._file.load)
         rewrapped = {column.table: await self._rewrap(column, sealer) for column in SEALED}
-        retired = tuple(kid for kid in self._file.ids() if kid != kek)
+        retired = tuple(kid for kid in await asyncio.to_thread(self._file.ids) if kid != kek)
         async with self._database.begin() as tx:
             await self._recorder.record(
                 tx,
@@ -107,7 +110,7 @@ class KekRotation:
                 rewrapped=sum(rewrapped.values()),
             )
         for kid in retired:
-            self._file.retire(kid)
+            await asyncio.to_thread(self._file.retire, kid)
         return Rotation(kek, rewrapped, retired)
 
     async def _rewrap(self, column: SealedColumn, sealer: Sealer) -> int:
