@@ -368,7 +368,7 @@ def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) 
             listed = next(value for value in mine.values() if isinstance(value, list))
             path = f"/api/v1/sessions/{listed[0]['id']}"
         elif path == "SESSIONS":
-            stack.login("walker", "long enough for all")
+            stack.login("walker", "another long enough one")
             path = "/api/v1/sessions?username=walker"
         elif path == "INVITATION":
             invited = {"username": "guest", "email": "guest@example.com", "role": "viewer"}
