@@ -138,6 +138,28 @@ async def end_sessions(
     return sorted(row["id"] for row in rows)
 
 
+async def tell_ended(
+    tx: Transaction, recorder: Recorder, revocations: Revoke, context: Context, rows: Sequence[Row], reason: str
+) -> int | None:
+    """Record that the sessions of ``rows`` (``id``, ``username``) ended, and revoke them, last in the transaction.
+
+    Answers the feed revision to settle, None for no rows.
+    """
+    for row in rows:
+        await recorder.record(
+            tx,
+            codes.AUTH_SESSION_ENDED,
+            "success",
+            context,
+            subject=Subject(id=row["id"], type="session"),
+            username=row["username"],
+        )
+    revision = None
+    for row in rows:
+        revision = await revocations.revoke(tx, context, "session", row["id"], reason)
+    return revision
+
+
 # how many sessions end in one transaction, which holds their rows
 _BATCH = 200
 
@@ -215,7 +237,8 @@ class Sessions:
 
         Nothing they opened is accepted anywhere when this returns.
         """
-        ended, revision = 0, None
+        ended = 0
+        revision: int | None = None
         while True:
             async with self._database.begin() as tx:
                 now = self._clock.now()
@@ -230,17 +253,8 @@ class Sessions:
                     but=but,
                     most=_BATCH,
                 )
-                for row in rows:
-                    await self._recorder.record(
-                        tx,
-                        codes.AUTH_SESSION_ENDED,
-                        "success",
-                        context,
-                        subject=Subject(id=row["id"], type="session"),
-                        username=row["username"],
-                    )
-                for row in rows:
-                    revision = await self._revocations.revoke(tx, context, "session", row["id"], "sessions ended")
+                last = await tell_ended(tx, self._recorder, self._revocations, context, rows, "sessions ended")
+            revision = last if last is not None else revision
             ended += len(rows)
             if len(rows) < _BATCH:
                 break
