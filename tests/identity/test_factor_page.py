@@ -322,7 +322,7 @@ async def test_guessing_ends_it(jane: Person) -> None:
 
 async def test_failures_are_counted_by_network_as_everywhere(jane: Person) -> None:
     await jane.enrol_app()
-    jane.house.app.state.throttle = jane.house.throttle(2)
+    jane.house.sign_in_throttle = jane.house.throttle(2)
     await jane.come()
     answers = [await jane.send({"code": "000000"}) for _ in range(3)]
     assert [answer.status for answer in answers] == [401, 401, 429]

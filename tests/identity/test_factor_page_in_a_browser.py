@@ -44,7 +44,7 @@ async def login(house: House, provider: Provider) -> AsyncIterator[str]:
     provider.pages["/authorize"] = agreed
     await connect(house, provider)
     house.sign_ins._settings = house.settings.model_copy(update={"dev": False, "mfa_roles": ("operator",)})
-    server = uvicorn.Server(uvicorn.Config(house.app, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(house.lanes, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         assert not serving.done()

@@ -100,8 +100,8 @@ def routes(users: ScimUsers, groups: ScimGroups, issuer: Callable[[str], str]) -
         return issuer(zone_of(request)) + PREFIX
 
     _discovery_routes(router, base)
-    _resource_routes(router, "/Users", users, base, "`active: false` ends everything he has open before it answers.")
-    _resource_routes(router, "/Groups", groups, base, "A member more or less costs the same in a group of any size.")
+    _resource_routes(router, "user", users, base, "`active: false` ends everything he has open before it answers.")
+    _resource_routes(router, "group", groups, base, "A member more or less costs the same in a group of any size.")
     return router
 
 
@@ -120,7 +120,6 @@ class Change(Protocol):
 class Resources(Protocol):
     """Reads and changes the resources of one kind."""
 
-    noun: str
     related_as: str
 
     @property
@@ -160,9 +159,9 @@ def _discovery_routes(router: APIRouter, base: Base) -> None:
         return _one(schemas(base(request)), name)
 
 
-def _resource_routes(router: APIRouter, path: str, kind: Resources, base: Base, patched: str) -> None:
+def _resource_routes(router: APIRouter, noun: str, kind: Resources, base: Base, patched: str) -> None:
     """The routes of one kind of resource; ``patched`` says what changing one does."""
-    noun = kind.noun
+    path = f"/{noun.title()}s"
 
     async def changed(request: Request, caller: Caller, change: Change, identifier: str) -> Response:
         context, body, guard = context_of(request, caller), await _body(request), version_guard(request)

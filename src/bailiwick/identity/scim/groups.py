@@ -41,7 +41,6 @@ _TABLE = Table("groups", "g", GROUP_URN, COLUMNS, "g.name", _MEMBERS, "members",
 class ScimGroups:
     """Reads and changes groups for a SCIM client. ``widen`` says whether he may give more than there was."""
 
-    noun = "group"
     related_as = _TABLE.related_as
 
     def __init__(self, database: Database, groups: Groups) -> None:

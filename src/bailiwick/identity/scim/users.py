@@ -56,7 +56,6 @@ _TABLE = Table("users", "u", USER_URN, COLUMNS, "u.username", _GROUPS, "groups",
 class ScimUsers:
     """Reads and changes users for a SCIM client. ``widen`` says whether he may give more than there was."""
 
-    noun = "user"
     related_as = _TABLE.related_as
 
     def __init__(self, database: Database, users: Users, imports: Imports) -> None:
