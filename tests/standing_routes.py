@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bailiwick.identity.api import routes as identity_routes
 from bailiwick.identity.groups_api import routes as group_routes
+from bailiwick.identity.login.factor_page_api import routes as factor_page_routes
 from bailiwick.identity.login.oidc_api import routes as oidc_routes
 from bailiwick.identity.login.saml_api import routes as saml_routes
 from bailiwick.identity.providers_api import routes as provider_routes
@@ -46,6 +47,7 @@ def routers() -> list[APIRouter]:
         provider_routes(at("providers"), at("testers")),
         oidc_routes(at("oidc"), cookies),
         saml_routes(at("saml"), cookies),
+        factor_page_routes(at("sign_ins"), at("passkeys"), cookies),
         identity_routes(
             at("login"),
             at("ldap_login"),

@@ -3,53 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import pytest
+from console_page import HERE, LOGIN, Page
 from openid_provider import Browser, Provider, connect
 
 from bailiwick.identity.cookie_sessions import PLAIN_SESSION_COOKIE, REFRESH_COOKIE, SESSION_COOKIE, CookieSessions
 from bailiwick.identity.factors import totp
-from people_fixtures import PASSWORD, Answer, House
-
-HERE = "https://bailiwick.example.com"
-WANTED = {"x-bailiwick-session": "cookie", "origin": HERE, "sec-fetch-site": "same-origin"}
-LOGIN = "/api/v1/auth/login/local"
-
-
-class Page:
-    """A page of ours in a browser: it keeps cookies and knows the session's token against forgery."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.cookies: dict[str, str] = {}
-        self.csrf = ""
-
-    def take(self, answer: Answer) -> Answer:
-        for told in answer.cookies:
-            name, _, value = told.split(";")[0].partition("=")
-            self.cookies.pop(name, None)
-            if value:
-                self.cookies[name] = value
-        if answer.body and answer.status == 200:
-            self.csrf = answer.json().get("csrf_token", self.csrf)
-        return answer
-
-    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """A request as the page sends it; ``headers`` replace its own, an empty one leaves one out."""
-        sent = {
-            "cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
-            "origin": HERE,
-            "sec-fetch-site": "same-origin",
-            "x-csrf-token": self.csrf,
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        }
-        sent = {name: value for name, value in sent.items() if value}
-        return self.take(await self.house.call(method, path, body, headers=sent))
-
-    async def sign_in(self, username: str = "root", **headers: str) -> Answer:
-        body = {"username": username, "password": PASSWORD}
-        return await self.call("POST", LOGIN, body, x_bailiwick_session="cookie", **headers)
+from people_fixtures import PASSWORD, House
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 import pytest
@@ -155,7 +156,16 @@ async def test_in_and_out(stage: Stage, browser: aiohttp.ClientSession) -> None:
     # signing out of one session leads to the provider's page, which ends the other by the back channel
     answer = await stage.house.call("POST", "/api/v1/auth/oidc/logout", token=told["access_token"])
     end = answer.json()["end_session_url"]
-    assert end.startswith(f"{stage.issuer}/session/end?client_id=bailiwick")
+    assert end.startswith(f"{stage.issuer}/session/end?client_id=bailiwick&id_token_hint=")
+    # the provider reads the hint: one that is not its own, or of another client, it refuses
+    hint = dict(parse_qsl(urlsplit(end).query))["id_token_hint"]
+    for complaint, wrong in {
+        "could not decode id_token_hint": end.replace(hint, "nonsense"),
+        "could not validate id_token_hint": end.replace(hint, hint[:-4] + ("AAAA" if hint[-4:] != "AAAA" else "BBBB")),
+        "client_id does not match": end.replace("client_id=bailiwick", "client_id=public"),
+    }.items():
+        status, _, text = await page(browser, wrong)
+        assert status == 400 and complaint in text, text
     assert not await alive(stage, told["access_token"]) and await alive(stage, again["access_token"])
     status, _, text = await page(browser, end)
     xsrf, action = re.search(r'name="xsrf" value="([^"]+)"', text), re.search(r'action="([^"]+)"', text)

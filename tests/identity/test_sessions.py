@@ -52,6 +52,48 @@ async def test_an_administrator_sees_and_ends_everybodys(house: House) -> None:
     assert [event.name for event in await house.events()] == ["auth.session.ended"] * 2
 
 
+async def test_all_of_one_s_own_end_but_the_one_that_asks(house: House) -> None:
+    mine, *others = [await house.signed_in("jane", "viewer") for _ in range(3)]
+    john = await house.signed_in("john", "operator")
+    ended = await house.call("DELETE", "/api/v1/sessions", token=mine)
+    assert (ended.status, ended.json()) == (200, {"sessions_ended": 2})
+    assert {(await house.call("GET", "/api/v1/auth/me", token=token)).status for token in others} == {401}
+    for token in (mine, john):
+        assert (await house.call("GET", "/api/v1/auth/me", token=token)).status == 200
+    assert {key for kind, key in await house.feed() if kind == "revocation"} == {
+        f"session/{session_of(token)}" for token in others
+    }
+    assert house.authority.settled == [2], "once, when all are written"
+    assert [event.name for event in await house.events()] == ["auth.session.ended"] * 2
+    assert (await house.call("DELETE", "/api/v1/sessions", token=mine)).json() == {"sessions_ended": 0}
+
+
+async def test_an_administrator_ends_another_s_or_everybody_s(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bailiwick.identity.sessions._BATCH", 2)
+    root, jane = await house.signed_in("root"), [await house.signed_in("jane", "viewer") for _ in range(3)]
+    john = await house.signed_in("john", "operator")
+    for query in ("?username=root", "?everybody=true"):
+        refused = await house.call("DELETE", f"/api/v1/sessions{query}", token=john)
+        assert (refused.status, refused.json()["reason"]) == (403, "permission_denied")
+    both = await house.call("DELETE", "/api/v1/sessions?everybody=true&username=jane", token=root)
+    assert (both.status, both.json()["reason"]) == (400, "invalid_request")
+    assert (await house.call("DELETE", "/api/v1/sessions?username=jane", token=root)).json() == {"sessions_ended": 3}
+    assert {(await house.call("GET", "/api/v1/auth/me", token=token)).status for token in jane} == {401}
+    assert (await house.call("DELETE", "/api/v1/sessions?everybody=true", token=root)).json() == {"sessions_ended": 1}
+    assert (await house.call("GET", "/api/v1/auth/me", token=john)).status == 401
+    assert (await house.call("GET", "/api/v1/auth/me", token=root)).status == 200
+
+
+async def test_ending_another_s_takes_who_proved_himself_just_now(house: House) -> None:
+    root = await house.signed_in("root")
+    async with house.database.begin() as tx:
+        await tx.run("UPDATE users SET mfa_enabled = true WHERE username = 'root'")
+    for query in ("?username=jane", "?everybody=true"):
+        refused = await house.call("DELETE", f"/api/v1/sessions{query}", token=root)
+        assert (refused.status, refused.json()["reason"]) == (401, "insufficient_user_authentication")
+    assert (await house.call("DELETE", "/api/v1/sessions", token=root)).status == 200
+
+
 async def test_the_list_is_read_page_by_page_newest_first(house: House) -> None:
     tokens = [await house.signed_in("jane", "viewer") for _ in range(5)]
     first = (await house.call("GET", "/api/v1/sessions?limit=3", token=tokens[0])).json()

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from soft_key import SoftKey
 
 from bailiwick.identity import api
-from bailiwick.identity.login import oidc_api, saml_api
+from bailiwick.identity.login import factor_page_api, oidc_api, saml_api
 from people_fixtures import PASSWORD, Answer, House
 
 ROOT = "/api/v1/auth/"
@@ -68,6 +69,13 @@ NO_SESSION = {
     "POST invitations/accept": "sets a password, by which one then signs in",
     "POST refresh": "goes on with a session that is open, as it was proven",
 }
+# Pages and files, which the document does not have.
+PAGES = {
+    "GET saml/submit.js": "a file",
+    "GET second-factor/{name}": "a file",
+    "GET second-factor": "shows what a waiting sign-in owes",
+    "POST second-factor": "a second factor, by the cookie of a first one (test_factor_page.py)",
+}
 # Routes for somebody who is signed in already; the document says that they take a credential.
 SIGNED_IN = "a bearer token"
 
@@ -86,6 +94,21 @@ def operations() -> dict[str, dict[str, Any]]:
     }
 
 
+def pages() -> set[str]:
+    nobody = cast(Any, None)
+    routers = (
+        api.routes(*[nobody] * api.routes.__code__.co_argcount), oidc_api.routes(nobody, nobody),
+        saml_api.routes(nobody, nobody), factor_page_api.routes(nobody, nobody, nobody),
+    )  # fmt: skip
+    return {
+        f"{method} {route.path.removeprefix(ROOT)}"
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and not route.include_in_schema
+        for method in route.methods
+    }
+
+
 OPERATIONS = operations()
 OPEN = sorted(name for name, operation in OPERATIONS.items() if not operation.get("security"))
 
@@ -98,6 +121,10 @@ def test_every_open_route_is_declared(operation: str) -> None:
 
 def test_nothing_is_declared_that_is_not_there() -> None:
     assert FIRST.keys() | BY_PROVIDERS.keys() | SECOND.keys() | NO_SESSION.keys() == set(OPEN)
+
+
+def test_every_page_is_declared() -> None:
+    assert pages() == PAGES.keys()
 
 
 @pytest.mark.parametrize(("file", "test"), sorted(set(BY_PROVIDERS.values())))

@@ -101,3 +101,25 @@ def test_an_api_key_works_as_bearer_and_header_and_ends_at_once(stack: Stack) ->
     assert stack.admin("DELETE", f"/api/v1/api-keys/{made['id']}").status == 204
     assert {call("GET", servers, token=key).status for _ in range(10)} == {401}, "a worker still takes it"
     assert call("GET", servers, token=key[:-1] + ("0" if key[-1] != "0" else "1")).reason == "invalid_token"
+
+
+def test_an_api_key_has_a_limit_of_its_own_over_all_workers_and_tells_when_it_was_used(stack: Stack) -> None:
+    servers = f"{stack.api}/api/v1/servers"
+    body = {"name": "limited", "permissions": ["servers:read"], "rate_limit": 3}
+    limited, other = (stack.admin("POST", "/api/v1/api-keys", {**body, "rate_limit": n}).json for n in (3, None))
+    assert limited["rate_limit"] == 3 and limited["last_used_at"] is None
+    answers = [call("GET", servers, token=limited["api_key"]) for _ in range(8)]
+    assert [got.status for got in answers[:3]] == [200] * 3
+    refused = answers[-1]
+    assert (refused.status, refused.reason) == (429, "rate_limited") and int(refused.headers["retry-after"]) >= 1
+    assert "3" in answers[0].headers["ratelimit-policy"]
+    # the person behind it, and another key of hers, go on
+    assert call("GET", servers, token=other["api_key"]).status == 200
+    assert stack.admin("GET", "/api/v1/servers").status == 200
+    deadline = time.monotonic() + 30
+    while True:
+        listed = {key["id"]: key for key in stack.admin("GET", "/api/v1/api-keys").json["items"]}
+        if listed[limited["id"]]["last_used_at"] and listed[other["id"]]["last_used_at"]:
+            break
+        assert time.monotonic() < deadline, listed
+        time.sleep(0.2)

@@ -303,6 +303,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
             {},
         ),
         "DELETE /api/v1/sessions/{identifier}": ("SESSION", None, {}),
+        "DELETE /api/v1/sessions": ("SESSIONS", None, {}),
         "DELETE /api/v1/users/{username}/mfa": ("/api/v1/users/walker/mfa", None, {}),
         "POST /api/v1/users/{username}/invitation": ("/api/v1/users/walker/invitation", None, {}),
         "PUT /api/v1/reports/access/{username}": ("/api/v1/reports/access/walker", {"verdict": "keep"}, {}),
@@ -367,6 +368,9 @@ def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) 
             mine = call("GET", f"{stack.api}/api/v1/sessions?username=walker", token=stack.token).json
             listed = next(value for value in mine.values() if isinstance(value, list))
             path = f"/api/v1/sessions/{listed[0]['id']}"
+        elif path == "SESSIONS":
+            stack.login("walker", "another long enough one")
+            path = "/api/v1/sessions?username=walker"
         elif path == "INVITATION":
             invited = {"username": "guest", "email": "guest@example.com", "role": "viewer"}
             made = stack.admin("POST", "/api/v1/users", invited).json

@@ -6,6 +6,7 @@ confirmed is anything wrapped under it; only when nothing is wrapped under the o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +19,13 @@ from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import key_aad
 from bailiwick.evidence.siem.sinks import sink_aad
 from bailiwick.identity.factors.store import factor_aad
+from bailiwick.identity.login.id_tokens import pending_aad, session_aad
 from bailiwick.identity.providers import provider_aad
 from bailiwick.inventory.credentials import credential_aad
 from bailiwick.kernel import feed
 from bailiwick.kernel.crypto import KekFile, Sealer
 from bailiwick.kernel.db import Database, Row
+from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.idempotency import answer_aad
 
 _BATCH = 500
@@ -47,6 +50,10 @@ SEALED: tuple[SealedColumn, ...] = (
         "channel_secrets", ("zone", "name"), "sealed", lambda row: channel_secret_aad(row["zone"], row["name"])
     ),
     SealedColumn("factors", ("id",), "secret_sealed", lambda row: factor_aad(row["id"])),
+    SealedColumn("sessions", ("id",), "id_token_sealed", lambda row: session_aad(row["id"])),
+    SealedColumn(
+        "pending_sign_ins", ("token_hash",), "id_token_sealed", lambda row: pending_aad(bytes(row["token_hash"]))
+    ),
     SealedColumn("decision_inputs", ("zone", "digest"), "sealed", lambda row: input_aad(row["zone"], row["digest"])),
     SealedColumn("fingerprint_keys", ("zone",), "sealed", lambda row: fingerprint_aad(row["zone"])),
     SealedColumn("idempotency_keys", ("zone", "caller", "key"), "body", answer_aad),
@@ -72,14 +79,26 @@ class KekRotation:
         self._revocations = revocations
 
     async def rotate(self, context: Context) -> Rotation:
-        """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption."""
-        kek = self._file.add()
+        """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption.
+
+        Raises ``Conflict`` while another rotation runs, on whichever machine: of two at once, the one that ends first
+        would retire the key that the other has just wrapped everything under.
+        """
+        async with self._database.begin() as tx:  # which only holds the lock, until the rotation is over
+            if not await tx.value("SELECT pg_try_advisory_xact_lock(hashtext('bailiwick.kek'), 0)"):
+                raise Conflict("The key-encryption key is being rotated already; wait for that to end.")
+            return await self._rotate(context)
+
+    async def _rotate(self, context: Context) -> Rotation:
+        # the file is flushed to disk, which takes as long as the disk is busy: a worker that stands still meanwhile
+        # confirms no revocation, and is taken for dead with every request in it
+        kek = await asyncio.to_thread(self._file.add)
         async with self._database.begin() as tx:
             revision = await feed.announce(tx, context.zone, "kek", kek)
         await self._revocations.settle(revision, context)
-        sealer = self._file.load()
+        sealer = await asyncio.to_thread(self._file.load)
         rewrapped = {column.table: await self._rewrap(column, sealer) for column in SEALED}
-        retired = tuple(kid for kid in self._file.ids() if kid != kek)
+        retired = tuple(kid for kid in await asyncio.to_thread(self._file.ids) if kid != kek)
         async with self._database.begin() as tx:
             await self._recorder.record(
                 tx,
@@ -91,7 +110,7 @@ class KekRotation:
                 rewrapped=sum(rewrapped.values()),
             )
         for kid in retired:
-            self._file.retire(kid)
+            await asyncio.to_thread(self._file.retire, kid)
         return Rotation(kek, rewrapped, retired)
 
     async def _rewrap(self, column: SealedColumn, sealer: Sealer) -> int:

@@ -24,6 +24,7 @@ import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
 import bailiwick.identity.groups_api as groups_api
+import bailiwick.identity.login.factor_page_api as factor_page_api
 import bailiwick.identity.login.oidc_api as oidc_api
 import bailiwick.identity.login.saml_api as saml_api
 import bailiwick.identity.providers_api as providers_api
@@ -223,6 +224,7 @@ def compose(
     app.include_router(providers_api.routes(rooms.providers, rooms.testers))
     app.include_router(saml_api.routes(rooms.saml, rooms.cookies))
     app.include_router(oidc_api.routes(rooms.oidc, rooms.cookies))
+    app.include_router(factor_page_api.routes(rooms.sign_ins, rooms.passkeys, rooms.cookies))
     app.include_router(groups_api.routes(rooms.groups))
     app.include_router(reports_api.routes(rooms.reports))
     app.include_router(scim_api.routes(rooms.scim_users, rooms.scim_groups, base.settings.zone_issuer))

@@ -187,6 +187,11 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
                 " AND (s.ended_at < :before OR s.expires_at < :before)",
                 before=now - timedelta(days=1),
             )
+            id_tokens = await tx.run(
+                "UPDATE sessions SET id_token_sealed = NULL WHERE id_token_sealed IS NOT NULL"
+                " AND (expires_at < :now OR idle_until < :now)",
+                now=now,
+            )
             exports = await tx.run("DELETE FROM audit_exports WHERE at < :before", before=now - timedelta(days=30))
             workers = await tx.run("DELETE FROM workers WHERE seen_at < :before", before=now - timedelta(days=1))
         return {
@@ -202,6 +207,7 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
             "oidc_sign_ins": begun,
             "saml_requests": saml,
             "refresh_tokens": refreshes,
+            "id_tokens": id_tokens,
             "audit_exports": exports,
         }
 

@@ -22,7 +22,7 @@ from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.standing import RoleName
 from bailiwick.identity.users import NewUser, User, Users
 from bailiwick.kernel.answers import never_store, page, version_guard
-from bailiwick.kernel.errors import InvalidRequest
+from bailiwick.kernel.errors import Denied, InvalidRequest
 from bailiwick.kernel.fields import (
     Body,
     Email,
@@ -225,7 +225,7 @@ def routes(
     _continuing_routes(router, sign_ins, cookies)
     _factor_routes(router, sign_ins)
     passkeys_api.add_routes(router, passkeys, sign_ins, cookies)
-    _session_routes(router, sessions)
+    _session_routes(router, sessions, sign_ins)
     _api_key_routes(router, api_keys)
     _user_routes(router, users)
     _application_routes(router, applications)
@@ -288,7 +288,13 @@ def _auth_routes(
 
 
 def _directory_routes(router: APIRouter, login: LdapLogin, cookies: CookieSessions) -> None:
-    @router.post("/auth/login/ldap", tags=["auth"], summary="Sign in by a directory", responses=_NOT_LET_IN)
+    @router.post(
+        "/auth/login/ldap",
+        tags=["auth"],
+        summary="Sign in by a directory",
+        responses=_NOT_LET_IN,
+        dependencies=COUNTED,
+    )
     async def sign_in(request: Request, response: Response, body: DirectoryLoginBody) -> dict[str, Any]:
         """Who comes first becomes a user, with the role of his groups; without a mapped group nothing is allowed."""
         never_store(response)
@@ -388,7 +394,7 @@ def _factor_routes(router: APIRouter, sign_ins: SignIns) -> None:
         await sign_ins.own_factors.remove_factor(context_of(request, caller), identifier)
 
 
-def _session_routes(router: APIRouter, sessions: Sessions) -> None:
+def _session_routes(router: APIRouter, sessions: Sessions, sign_ins: SignIns) -> None:
     @router.get("/sessions", tags=["sessions"], summary="List one's sessions; administrators see everybody's")
     async def list_sessions(
         request: Request,
@@ -406,6 +412,25 @@ def _session_routes(router: APIRouter, sessions: Sessions) -> None:
     async def end_session(request: Request, caller: SelfCaller, identifier: IdPath) -> None:
         owner = None if caller.may(Permission.USERS_WRITE) else caller.name
         await sessions.end(context_of(request, caller), identifier, owner=owner)
+
+    @router.delete(
+        "/sessions", tags=["sessions"], summary="End all of one's other sessions, or another's, or everybody's"
+    )
+    async def end_sessions(
+        request: Request,
+        caller: SelfCaller,
+        username: Annotated[UserName | None, Query(description="This user's, for administrators")] = None,
+        everybody: Annotated[bool, Query(description="Those of the whole zone, for administrators")] = False,
+    ) -> dict[str, int]:
+        """The session that asks goes on; `POST /api/v1/auth/logout` ends it."""
+        if everybody and username is not None:
+            raise InvalidRequest("Name a user or everybody.")
+        owner = None if everybody else username or caller.name
+        if owner != caller.name:
+            if not caller.may(Permission.USERS_WRITE):
+                raise Denied(permission=str(Permission.USERS_WRITE))
+            await sign_ins.require_privileged(caller, request.state.ip)
+        return {"sessions_ended": await sessions.end_all(context_of(request, caller), owner=owner, but=caller.session)}
 
 
 def _api_key_routes(router: APIRouter, keys: ApiKeys) -> None:

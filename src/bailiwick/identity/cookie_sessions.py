@@ -114,9 +114,10 @@ class CookieSessions:
         held = self._held(request.scope) if self.by_cookie(request) else None
         seed = held[1] if held is not None else self._ids.secret(24)
         zone = request.scope["state"]["zone"]
-        self._write(response, _name(self._session, zone), f"{signed_in.token}~{seed}", "Lax", "/")
+        self._write(response, in_zone(self._session, zone), f"{signed_in.token}~{seed}", "Lax", "/")
         if signed_in.refresh_token:
-            self._write(response, _name(self._refresh, zone), signed_in.refresh_token, "Strict", _refresh_path(zone))
+            path = own_path(zone, _REFRESH_PATH)
+            self._write(response, in_zone(self._refresh, zone), signed_in.refresh_token, "Strict", path)
         told = {
             name: value
             for name, value in signed_in.document().items()
@@ -126,10 +127,11 @@ class CookieSessions:
 
     def finish(self, request: Request, finished: Finished) -> Response:
         """The answer to a sign-in that a provider sent the browser back from: tokens, or cookies and onwards."""
-        if not finished.as_cookie:
-            answer: Response = JSONResponse({**finished.outcome.document(), "return_to": finished.return_to or None})
-        elif finished.return_to:
-            answer = RedirectResponse(finished.return_to, 303)
+        onward = finished.onward
+        if not onward.as_cookie:
+            answer: Response = JSONResponse({**finished.outcome.document(), "return_to": onward.return_to or None})
+        elif onward.return_to:
+            answer = RedirectResponse(onward.return_to, 303)
             self.give(request, answer, finished.outcome)
         else:
             cookies = Response()
@@ -147,7 +149,7 @@ class CookieSessions:
     def refresh_token(self, request: Request) -> str | None:
         """The refresh token of the cookie, used by a page of ours; None without one. Raises as the cookie's caller."""
         zone = request.scope["state"]["zone"]
-        token = cookie_of(request.scope, _name(self._refresh, zone))
+        token = cookie_of(request.scope, in_zone(self._refresh, zone))
         if token is not None:
             self.require_own_page(request.scope)
             request.state.by_cookie = True
@@ -157,12 +159,12 @@ class CookieSessions:
         """Have the browser forget the session, if it came by a cookie."""
         if self.by_cookie(request):
             zone = request.scope["state"]["zone"]
-            self._write(response, _name(self._session, zone), "", "Lax", "/")
-            self._write(response, _name(self._refresh, zone), "", "Strict", _refresh_path(zone))
+            self._write(response, in_zone(self._session, zone), "", "Lax", "/")
+            self._write(response, in_zone(self._refresh, zone), "", "Strict", own_path(zone, _REFRESH_PATH))
 
     def _held(self, scope: Scope) -> tuple[str, str] | None:
         """The token and the seed of the session cookie."""
-        value = cookie_of(scope, _name(self._session, scope["state"]["zone"]))
+        value = cookie_of(scope, in_zone(self._session, scope["state"]["zone"]))
         if value is None:
             return None
         match = _HELD.fullmatch(value)
@@ -181,13 +183,14 @@ def _csrf(scope: Scope, seed: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _name(name: str, zone: str) -> str:
+def in_zone(name: str, zone: str) -> str:
     """Each zone has cookies of its own, as all of them share one host."""
     return name if zone == "default" else f"{name}-{zone}"
 
 
-def _refresh_path(zone: str) -> str:
-    return _REFRESH_PATH if zone == "default" else f"/z/{zone}{_REFRESH_PATH}"
+def own_path(zone: str, path: str) -> str:
+    """A path of the API as browsers ask for it in ``zone``."""
+    return path if zone == "default" else f"/z/{zone}{path}"
 
 
 def _header(scope: Scope, wanted: bytes) -> str:

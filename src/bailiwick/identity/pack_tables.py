@@ -51,6 +51,7 @@ TABLES = (
             "idle_until", "expires_at", "ended_at", "end_reason", "origin",
         ),
         ("created_at", "id"),
+        withheld=("id_token_sealed",),
     ),
     ControlTable(
         "provider_logouts",

@@ -153,7 +153,11 @@ def _second_factor_routes(router: APIRouter, passkeys: Passkeys, cookies: Cookie
         return {"publicKey": await passkeys.challenge(context_of(request, None), token)}
 
     @router.post(
-        "/auth/mfa/webauthn/verify", tags=["auth"], summary="Finish a sign-in by a passkey", responses=_REFUSED
+        "/auth/mfa/webauthn/verify",
+        tags=["auth"],
+        summary="Finish a sign-in by a passkey",
+        responses=_REFUSED,
+        dependencies=COUNTED,
     )
     async def answer(request: Request, response: Response, body: AnsweredKeyBody) -> dict[str, Any]:
         never_store(response)

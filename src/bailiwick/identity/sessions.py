@@ -63,9 +63,9 @@ oldest AS (
   UPDATE sessions SET ended_at = :now, end_reason = 'too many sessions' WHERE id IN (SELECT id FROM oldest) RETURNING id
 ), made AS (
   INSERT INTO sessions (id, zone, username, method, ip, user_agent, amr, auth_time, created_at, last_seen_at,
-    idle_until, expires_at, origin)
+    idle_until, expires_at, origin, id_token_sealed)
   VALUES (:id, :zone, :username, :method, :ip, :user_agent, :amr, :now, :now, :now, :idle_until, :expires_at,
-    cast(:origin AS jsonb))
+    cast(:origin AS jsonb), :id_token)
 ), kept AS (
   INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
 )
@@ -87,19 +87,21 @@ async def open_session(
     refresh: bytes,
     most: int,
     origin: Mapping[str, str] | None = None,
+    id_token: bytes | None = None,
 ) -> Sequence[str]:
     """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
 
     With it the user has at most ``most``: answers the ids of his oldest ones, now ended, which the caller revokes.
     ``refresh`` is the digest of its refresh token; ``origin`` is what an identity provider calls the session: `issuer`,
-    `subject`, `sid`, `provider`. Failed sign-ins are forgotten: the person has proved himself. All of it is one
-    statement, as people sign in at the same hour.
+    `subject`, `sid`, `provider`, and ``id_token`` its ID token, sealed. Failed sign-ins are forgotten: the person has
+    proved himself. All of it is one statement, as people sign in at the same hour.
     """
     rows = await tx.all(
         _OPEN,
         refresh=refresh,
         others=most - 1,
         origin=json.dumps(dict(origin or {})),
+        id_token=id_token,
         amr=[*amr],
         idle_until=idle_until,
         id=identifier,
@@ -134,6 +136,32 @@ async def end_sessions(
         but=but,
     )
     return sorted(row["id"] for row in rows)
+
+
+async def tell_ended(
+    tx: Transaction, recorder: Recorder, revocations: Revoke, context: Context, rows: Sequence[Row], reason: str
+) -> int | None:
+    """Record that the sessions of ``rows`` (``id``, ``username``) ended, and revoke them, last in the transaction.
+
+    Answers the feed revision to settle, None for no rows.
+    """
+    for row in rows:
+        await recorder.record(
+            tx,
+            codes.AUTH_SESSION_ENDED,
+            "success",
+            context,
+            subject=Subject(id=row["id"], type="session"),
+            username=row["username"],
+        )
+    revision = None
+    for row in rows:
+        revision = await revocations.revoke(tx, context, "session", row["id"], reason)
+    return revision
+
+
+# how many sessions end in one transaction, which holds their rows
+_BATCH = 200
 
 
 class Sessions:
@@ -203,6 +231,36 @@ class Sessions:
             reason = "signed out" if sign_out else "session ended"
             revision = await self._revocations.revoke(tx, context, "session", identifier, reason)
         await self._revocations.settle(revision, context)
+
+    async def end_all(self, context: Context, *, owner: str | None, but: str) -> int:
+        """End the live sessions of ``owner``, everybody's for None, all ``but`` one; answers how many.
+
+        Nothing they opened is accepted anywhere when this returns.
+        """
+        ended = 0
+        revision: int | None = None
+        while True:
+            async with self._database.begin() as tx:
+                now = self._clock.now()
+                rows = await tx.all(
+                    "UPDATE sessions SET ended_at = :now, end_reason = 'ended with others' WHERE id IN ("
+                    " SELECT id FROM sessions WHERE zone = :zone AND ended_at IS NULL AND expires_at > :now"
+                    " AND id <> :but AND (cast(:owner AS text) IS NULL OR username = :owner)"
+                    " ORDER BY id LIMIT :most FOR UPDATE) RETURNING id, username",
+                    zone=context.zone,
+                    owner=owner,
+                    now=now,
+                    but=but,
+                    most=_BATCH,
+                )
+                last = await tell_ended(tx, self._recorder, self._revocations, context, rows, "sessions ended")
+            revision = last if last is not None else revision
+            ended += len(rows)
+            if len(rows) < _BATCH:
+                break
+        if revision is not None:
+            await self._revocations.settle(revision, context)
+        return ended
 
 
 def printable(text: str, limit: int = 300) -> str:

@@ -6,13 +6,14 @@ found or made, and :meth:`SignIns.conclude` decides what it leads to. What comes
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.login.outcomes import NOTHING_PROVIDED, Provided
 from bailiwick.identity.login.sign_ins import FactorDue, Method, SignedIn, SignIns
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.provisioning import Arrival, provision
@@ -75,11 +76,11 @@ class Admissions:
         arrival: Arrival,
         amr: Sequence[str],
         *,
-        origin: Mapping[str, str] | None = None,
+        provided: Provided = NOTHING_PROVIDED,
         before: Before = _nothing,
         after: After = _nothing_more,
     ) -> SignedIn:
-        """Open a session for ``arrival``. ``amr`` and ``origin`` are :meth:`SignIns.conclude`'s.
+        """Open a session for ``arrival``. ``amr`` and ``provided`` are :meth:`SignIns.conclude`'s.
 
         Raises ``Denied`` (``not_provisioned``, ``account_not_linked``), ``Unauthenticated`` (``account_disabled``,
         ``mfa_required``, ``mfa_enrolment_required``), and what ``before`` and ``after`` raise.
@@ -98,7 +99,7 @@ class Admissions:
                     link_by_id=by.link_by_id,
                 )
                 await after(tx, found.user)
-                outcome = await self._sign_ins.conclude(tx, context, found.user, by.method, amr, origin)
+                outcome = await self._sign_ins.conclude(tx, context, found.user, by.method, amr, provided)
         except BailiwickError as error:
             if error.status < 500:
                 await self.refused(context, by.method, by.provider, error.reason, username=arrival.username)
@@ -108,6 +109,10 @@ class Admissions:
         if isinstance(outcome, FactorDue):
             raise outcome.error()
         return outcome
+
+    async def id_token(self, zone: str, session_id: str) -> str:
+        """The ID token that a provider gave with the session; empty without one, or when the session is over."""
+        return await self._sign_ins.id_token(zone, session_id)
 
     async def refused(
         self, context: Context, method: Method, provider: str, reason: str, *, username: str = "", cause: str = ""

@@ -30,7 +30,7 @@ from bailiwick.identity.login.oidc_tokens import (
     verify_logout_token,
 )
 from bailiwick.identity.login.oidc_walk import redirect_uri
-from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.outcomes import Finished, Onward, Provided, SignedIn
 from bailiwick.identity.login.provider_logout import Named, ProviderLogouts
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.providers import Provider, Providers, find, options_of
@@ -158,7 +158,8 @@ class OidcLogin:
         options: OidcOptions = options_of(provider)
         try:
             client = await self._client(provider)
-            self._check_answer(options, await client.metadata(), returned)
+            metadata = await client.metadata()
+            self._check_answer(options, metadata, returned)
             tokens = await client.exchange(
                 returned.code, _derived("pkce", secret), redirect_uri(self._settings, context.zone, provider.name)
             )
@@ -169,8 +170,11 @@ class OidcLogin:
                 raise ProviderFault("the claim that names the person is missing or not a name")
         except ProviderFault as fault:
             raise await self._refused(context, provider, fault) from None
-        outcome = await self._admit(context, provider, options, person, float(claims["iat"]))
-        return Finished(outcome, begun["return_to"], begun["as_cookie"])
+        onward = Onward(begun["return_to"], begun["as_cookie"])
+        # kept only where the provider can be told to sign somebody out
+        hint = tokens.id_token if metadata.end_session_endpoint else ""
+        outcome = await self._admit(context, provider, person, float(claims["iat"]), hint, onward)
+        return Finished(outcome, onward)
 
     async def _take(self, context: Context, name: str | None, state: str, secret: str) -> tuple[Provider, Row]:
         """Use up the sign-in, and answer its provider as it is now."""
@@ -213,9 +217,10 @@ class OidcLogin:
         return {**told, **claims}  # what is signed counts before what is not
 
     async def _admit(
-        self, context: Context, provider: Provider, options: OidcOptions, person: Claimed, issued: float
+        self, context: Context, provider: Provider, person: Claimed, issued: float, id_token: str, onward: Onward
     ) -> SignedIn:
         """Find or make the account, and conclude."""
+        options: OidcOptions = options_of(provider)
         arrival = Arrival(
             options.vouches_as(provider.name), person.subject, person.username, person.email, person.full_name,
             person.role, person.groups,
@@ -234,14 +239,16 @@ class OidcLogin:
             await self._logouts.require_none(tx, context.zone, "oidc", options.issuer, person.subject, person.sid, at)
 
         by = Admitted(provider.name, "oidc", options.create_users, options.link_by_external_id)
-        return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=still_meant)
+        provided = Provided(origin, id_token, onward)
+        return await self._admissions.admit(context, by, arrival, person.amr, provided=provided, before=still_meant)
 
     # ------------------------------------------------------------------ out again
 
     async def sign_out(self, context: Context, username: str, session_id: str) -> str | None:
         """End the session everywhere; the address at which the person signs out of the provider too, if there is one.
 
-        OpenID Connect RP-Initiated Logout 1.0 §2. The session is over even where the provider is away.
+        OpenID Connect RP-Initiated Logout 1.0 §2: it says by the session's ID token who signs out, or where none is
+        kept (``id_tokens.py``) by the client alone. The session is over even where the provider is away.
         """
         async with self._database.begin() as tx:
             origin = await tx.value(
@@ -250,6 +257,8 @@ class OidcLogin:
                 id=session_id,
                 username=username,
             )
+        # which goes with the session
+        id_token = await self._admissions.id_token(context.zone, session_id) if origin else ""
         await self._sessions.end(context, session_id, owner=username, sign_out=True)
         if not origin:
             return None
@@ -262,6 +271,8 @@ class OidcLogin:
         if not metadata.end_session_endpoint or options.issuer != origin["issuer"]:
             return None
         query = {"client_id": options.client_id}
+        if id_token:
+            query["id_token_hint"] = id_token
         if options.after_logout:
             query["post_logout_redirect_uri"] = options.after_logout
         return with_query(metadata.end_session_endpoint, query)

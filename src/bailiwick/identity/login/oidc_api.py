@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.cookie_sessions import CookieSessions, Wanted
+from bailiwick.identity.login.factor_page import SENT_ON_TO_THE_PAGE, FactorPage
+from bailiwick.identity.login.forms import fields_of
 from bailiwick.identity.login.oidc import SIGN_IN_LIFE, Begun, OidcLogin, Returned, cookie_name
 from bailiwick.identity.login.oidc_tokens import MAX_TOKEN_BYTES
-from bailiwick.identity.login.outcomes import Finished
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.cookies import cookie_header, cookie_of
-from bailiwick.kernel.errors import InvalidRequest
+from bailiwick.kernel.errors import InvalidRequest, Unauthenticated
 from bailiwick.kernel.fields import Name, NamePath
 from bailiwick.kernel.http import Caller, signed_in
 
@@ -26,6 +26,7 @@ _NOT_LET_IN: dict[int | str, dict[str, Any]] = {
     401: {"description": "The provider's answer does not hold, or a second factor is due"},
     503: {"description": "The provider does not answer"},
 }
+_COME_BACK = {**_NOT_LET_IN, **SENT_ON_TO_THE_PAGE}
 _SENT_ON: dict[int | str, dict[str, Any]] = {
     302: {"description": "To the provider; with `Accept: application/json` the address is answered instead"},
     503: {"description": "The provider does not answer"},
@@ -56,7 +57,7 @@ Answered = Annotated[str | None, Query(max_length=8192)]
 def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
     """The routes over their service."""
     router = APIRouter(prefix="/api/v1/auth/oidc", tags=["auth"])
-    cookies = _Cookies(sessions)
+    cookies, page = _Cookies(sessions), FactorPage(sessions)
 
     async def begin(request: Request, name: str | None, return_to: str, session: Wanted) -> Response:
         begun = await login.begin(context_of(request, None), name, return_to, as_cookie=session == "cookie")
@@ -72,13 +73,13 @@ def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
     async def come_back(request: Request, name: str | None) -> Response:
         returned = _returned(request)
         secret = cookies.of(request, returned.state)
-        finished = await login.finish(context_of(request, None), name, returned, secret)
-        return conclude(request, finished, returned.state)
-
-    def conclude(request: Request, finished: Finished, state: str) -> Response:
-        """What a browser or a caller gets in the end: the tokens, and where it wanted to go."""
-        answer = sessions.finish(request, finished)
-        cookies.forget(answer, state)
+        try:
+            # what a browser or a caller gets in the end: the tokens, and where it wanted to go
+            finished = await login.finish(context_of(request, None), name, returned, secret)
+            answer = sessions.finish(request, finished)
+        except Unauthenticated as refused:
+            answer = page.instead_of(request, refused)
+        cookies.forget(answer, returned.state)
         return answer
 
     @router.get(
@@ -95,7 +96,7 @@ def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
     ) -> Response:
         return await begin(request, provider, return_to, session)
 
-    @router.get("/callback", summary="Where a provider sends the browser back to", responses=_NOT_LET_IN)
+    @router.get("/callback", summary="Where a provider sends the browser back to", responses=_COME_BACK)
     async def come_back_shared(
         request: Request, state: Answered = None, code: Answered = None, error: Answered = None, iss: Answered = None
     ) -> Response:
@@ -115,7 +116,7 @@ def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
     ) -> Response:
         return await begin(request, name, return_to, session)
 
-    @router.get("/{name}/callback", summary="Where this provider sends the browser back to", responses=_NOT_LET_IN)
+    @router.get("/{name}/callback", summary="Where this provider sends the browser back to", responses=_COME_BACK)
     async def come_back_here(
         request: Request,
         name: NamePath,
@@ -124,7 +125,10 @@ def routes(login: OidcLogin, sessions: CookieSessions) -> APIRouter:
         error: Answered = None,
         iss: Answered = None,
     ) -> Response:
-        """The answer holds the tokens, like that of any other sign-in."""
+        """The answer holds the tokens, like that of any other sign-in.
+
+        Where a second factor is due, a browser is sent on to the page that takes it.
+        """
         return await come_back(request, name)
 
     @router.post("/{name}/backchannel-logout", summary="A provider tells that somebody signed out", openapi_extra=_FORM)
@@ -178,16 +182,7 @@ def _returned(request: Request) -> Returned:
 
 
 async def _logout_token(request: Request) -> str:
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        raise InvalidRequest("Send application/x-www-form-urlencoded.")
-    body = await request.body()
-    if len(body) > _MAX_FORM_BYTES:
-        raise InvalidRequest("The form is too large.")
-    try:
-        form = parse_qsl(body.decode("ascii"), max_num_fields=10, errors="strict")
-    except ValueError:
-        raise InvalidRequest("The form cannot be read.") from None
-    tokens = [value for name, value in form if name == "logout_token"]
-    if len(tokens) != 1:
+    form = await fields_of(request, most_bytes=_MAX_FORM_BYTES)
+    if "logout_token" not in form:
         raise InvalidRequest("Send one logout_token.")
-    return tokens[0]
+    return form["logout_token"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -43,12 +44,45 @@ class SignedIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Onward:
+    """Where a browser goes on to once it is signed in (a path here or a page), and whether its session is a cookie."""
+
+    return_to: str = ""
+    as_cookie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """What comes along with a provider's word for somebody.
+
+    ``origin`` is what it calls the person and the stay; the session keeps it, so that the provider can end it, and
+    lasts no longer than its ``until`` (RFC 3339). ``id_token`` is the one that the provider gave.
+    """
+
+    origin: Mapping[str, str] = field(default_factory=dict)
+    id_token: str = field(default="", repr=False)
+    onward: Onward = Onward()
+
+
+NOTHING_PROVIDED = Provided()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """A sign-in by a provider that ended well, where the browser goes on to, and whether the session is a cookie."""
+    """A sign-in by a browser that ended well, and how it goes on."""
 
     outcome: SignedIn
-    return_to: str
-    as_cookie: bool = False
+    onward: Onward
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A sign-in that owes its second factor, as the person is shown it; see :class:`FactorDue`."""
+
+    username: str
+    methods: tuple[str, ...]
+    enrol: bool
+    onward: Onward
 
 
 @dataclass(frozen=True, slots=True)

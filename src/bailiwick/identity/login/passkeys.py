@@ -126,11 +126,7 @@ class Passkeys:
             if isinstance(told, _Refusal):
                 await self._sign_ins.fail(tx, context, username, pending["method"], token, told.reason)
             else:
-                await self._sign_ins.settle_pending(tx, token)
-                amr = [*pending["amr"], "hwk", "mfa"]
-                outcome = await self._sign_ins.open(
-                    tx, context, user, pending["method"], amr, told, origin=pending["origin"]
-                )
+                outcome = await self._sign_ins.go_on(tx, context, pending, user, ("hwk", "mfa"), told)
         return _opened(outcome, told)
 
     # ------------------------------------------------------------------ the second factor
@@ -150,9 +146,7 @@ class Passkeys:
             if isinstance(used, _Refusal):
                 await self._count(tx, context, used, pending["method"], token)
             else:
-                await self._sign_ins.settle_pending(tx, token)
-                amr = [*dict.fromkeys([*pending["amr"], *used])]
-                outcome = await self._sign_ins.open(tx, context, user, pending["method"], amr, origin=pending["origin"])
+                outcome = await self._sign_ins.go_on(tx, context, pending, user, used)
         return _opened(outcome, used)
 
     async def step_up_challenge(self, context: Context) -> dict[str, Any]:

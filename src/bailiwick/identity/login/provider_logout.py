@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.ports import Revoke
-from bailiwick.identity.sessions import printable
+from bailiwick.identity.sessions import printable, tell_ended
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Unauthenticated
@@ -113,16 +112,5 @@ class ProviderLogouts:
         rows = await tx.all(_LIVE, **whose)
         await tx.run(_FORGET, **whose)
         await tx.run(_END, now=now, ids=[row["id"] for row in rows])
-        revision = None
-        for row in rows:
-            await self._recorder.record(
-                tx,
-                codes.AUTH_SESSION_ENDED,
-                "success",
-                context,
-                subject=Subject(id=row["id"], type="session"),
-                username=row["username"],
-            )
-        for row in rows:
-            revision = await self._revocations.revoke(tx, context, "session", row["id"], "signed out by provider")
-        return len(rows), revision
+        told = (self._recorder, self._revocations, context, rows, "signed out by provider")
+        return len(rows), await tell_ended(tx, *told)

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.login.admission import Admissions, Admitted
 from bailiwick.identity.login.oidc_options import may_return_to
-from bailiwick.identity.login.outcomes import Finished, SignedIn
+from bailiwick.identity.login.outcomes import Finished, Onward, Provided, SignedIn
 from bailiwick.identity.login.provider_logout import Named, ProviderLogouts
 from bailiwick.identity.login.saml_options import SamlOptions, Vouched, load_key, vouched
 from bailiwick.identity.ports import Revoke
@@ -141,29 +141,29 @@ class SamlLogin:
         loaded = await self._load(context.zone, name)
         try:
             data = from_base64(message)
-            request_id, return_to, as_cookie = await self._answered(context, loaded, data, relay_state, secret)
+            request_id, onward = await self._answered(context, loaded, data, relay_state, secret)
             assertion = await asyncio.to_thread(consume, data, self._expected(loaded, request_id))
             person = vouched(loaded.options, assertion, loaded.ours.entity_id)
         except Refused as refused:
             raise await self._refused(context, name, refused) from None
         try:
-            return Finished(await self._admit(context, loaded, person, assertion), return_to, as_cookie)
+            return Finished(await self._admit(context, loaded, person, assertion, onward), onward)
         except Refused as refused:
             raise await self._refused(context, name, refused) from None
 
     async def _answered(
         self, context: Context, loaded: Loaded, data: bytes, relay_state: str, secret: str
-    ) -> tuple[str | None, str, bool]:
+    ) -> tuple[str | None, Onward]:
         """The request that a response says it answers, now used up; None where it answers none and may."""
         request_id = await asyncio.to_thread(in_response_to, data)
         if request_id is None:
             if not loaded.options.idp_initiated:
                 raise Refused("saml_unsolicited", "Nobody asked for the response, and the settings do not allow that.")
-            return None, "", False
+            return None, Onward()
         row = await self._take(context, loaded, request_id, "sign-in", relay_state, secret)
         if row is None:
             raise Refused("saml_unsolicited", "The response answers no request that this browser made.")
-        return request_id, row["return_to"], row["as_cookie"]
+        return request_id, Onward(row["return_to"], row["as_cookie"])
 
     def _expected(self, loaded: Loaded, request_id: str | None) -> Expected:
         now = self._clock.now()
@@ -181,7 +181,9 @@ class SamlLogin:
             loaded.options.require_encryption,
         )
 
-    async def _admit(self, context: Context, loaded: Loaded, person: Vouched, assertion: Assertion) -> SignedIn:
+    async def _admit(
+        self, context: Context, loaded: Loaded, person: Vouched, assertion: Assertion, onward: Onward
+    ) -> SignedIn:
         """Take the assertion, once; find or make the account, known by (entityID, NameID) alone; and conclude."""
         arrival = Arrival(
             loaded.known_as, person.subject, person.username, person.email, person.full_name, person.role,
@@ -208,7 +210,8 @@ class SamlLogin:
 
         options = loaded.options
         by = Admitted(loaded.provider.name, "saml", options.create_users, options.link_by_external_id)
-        return await self._admissions.admit(context, by, arrival, person.amr, origin=origin, before=take)
+        provided = Provided(origin, onward=onward)
+        return await self._admissions.admit(context, by, arrival, person.amr, provided=provided, before=take)
 
     # ------------------------------------------------------------------ out, by us
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from html import escape
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.cookie_sessions import CookieSessions, Wanted
+from bailiwick.identity.login.factor_page import SENT_ON_TO_THE_PAGE, FactorPage
+from bailiwick.identity.login.forms import fields_of
 from bailiwick.identity.login.saml import REQUEST_LIFE, SamlLogin, Sent, cookie_name
 from bailiwick.identity.saml.refusals import Refused
 from bailiwick.identity.saml.request import from_base64, read_query
 from bailiwick.identity.saml.xml import MAX_MESSAGE
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.cookies import cookie_header, cookie_of
-from bailiwick.kernel.errors import BailiwickError, InvalidRequest
+from bailiwick.kernel.errors import InvalidRequest, Unauthenticated
 from bailiwick.kernel.fields import NamePath
 from bailiwick.kernel.http import Caller, signed_in
 
 _MAX_FORM_BYTES = MAX_MESSAGE * 2
+_LONGEST = {"RelayState": 1000}
 _SUBMIT = "document.getElementById('saml').submit();\n"
 _NOT_LET_IN: dict[int | str, dict[str, Any]] = {
     401: {"description": "What the provider says does not hold, or a second factor is due"},
@@ -50,6 +53,7 @@ SessionAs = Annotated[Wanted, Query(description="Whether the session is put into
 def routes(login: SamlLogin, sessions: CookieSessions) -> APIRouter:
     """The routes over their service."""
     router = APIRouter(prefix="/api/v1/auth/saml", tags=["auth"])
+    page = FactorPage(sessions)
 
     @router.get("/submit.js", include_in_schema=False)
     async def submit() -> Response:
@@ -73,18 +77,25 @@ def routes(login: SamlLogin, sessions: CookieSessions) -> APIRouter:
     @router.post(
         "/{name}/acs",
         summary="Where the provider's response comes to",
-        responses=_NOT_LET_IN,
+        responses={**_NOT_LET_IN, **SENT_ON_TO_THE_PAGE},
         openapi_extra=_form("SAMLResponse"),
     )
     async def consume(request: Request, name: NamePath) -> Response:
-        """The answer holds the tokens, like that of any other sign-in."""
-        form = await _fields(request)
+        """The answer holds the tokens, like that of any other sign-in.
+
+        Where a second factor is due, a browser is sent on to the page that takes it.
+        """
+        form = await fields_of(request, most_bytes=_MAX_FORM_BYTES, longest=_LONGEST)
         if "SAMLResponse" not in form:
             raise InvalidRequest("Send one SAMLResponse.")
         relay_state = form.get("RelayState", "")
         secret = cookie_of(request.scope, f"__Host-{cookie_name(relay_state)}") or ""
-        finished = await login.finish(context_of(request, None), name, form["SAMLResponse"], relay_state, secret)
-        answer = sessions.finish(request, finished)
+        context = context_of(request, None)
+        try:
+            finished = await login.finish(context, name, form["SAMLResponse"], relay_state, secret)
+            answer = sessions.finish(request, finished)
+        except Unauthenticated as refused:
+            answer = page.instead_of(request, refused)
         _set_cookie(answer, relay_state, "", 0)
         return answer
 
@@ -108,7 +119,7 @@ def routes(login: SamlLogin, sessions: CookieSessions) -> APIRouter:
     @router.post("/{name}/slo", summary="The provider's logout messages, by POST", openapi_extra=_form())
     async def logout_by_post(request: Request, name: NamePath) -> Response:
         """Nothing of the sessions is accepted any more once this has answered."""
-        form = await _fields(request)
+        form = await fields_of(request, most_bytes=_MAX_FORM_BYTES, longest=_LONGEST)
         messages = [form[parameter] for parameter in ("SAMLRequest", "SAMLResponse") if parameter in form]
         if len(messages) != 1:
             raise InvalidRequest("Send one SAMLRequest or one SAMLResponse.")
@@ -168,22 +179,3 @@ def _set_cookie(answer: Response, relay_state: str, value: str, life_s: int) -> 
     """
     told = cookie_header(f"__Host-{cookie_name(relay_state)}", value, life_s=life_s, secure=True, same_site="None")
     answer.headers.append("set-cookie", told)
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    """The fields of a form, each at most once."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        raise InvalidRequest("Send application/x-www-form-urlencoded.")
-    body = await request.body()
-    if len(body) > _MAX_FORM_BYTES:
-        raise BailiwickError(f"The form is at most {_MAX_FORM_BYTES} bytes.", reason="payload_too_large")
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict")
-    except ValueError:
-        raise InvalidRequest("The form cannot be read.") from None
-    form: dict[str, str] = {}
-    for name, value in pairs:
-        if name in form or "\x00" in value or (name == "RelayState" and len(value) > 1000):
-            raise InvalidRequest("A field stands twice, or its value is too long.")
-        form[name] = value
-    return form

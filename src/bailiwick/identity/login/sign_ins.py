@@ -24,8 +24,19 @@ from bailiwick.identity.factors.store import (
     use_recovery_code,
     use_totp,
 )
+from bailiwick.identity.login import id_tokens
 from bailiwick.identity.login.lockout import count_failure, locked_until
-from bailiwick.identity.login.outcomes import PENDING_LIFE, Enrolment, FactorDue, SignedIn, acting
+from bailiwick.identity.login.outcomes import (
+    NOTHING_PROVIDED,
+    PENDING_LIFE,
+    Enrolment,
+    FactorDue,
+    Onward,
+    Provided,
+    SignedIn,
+    Waiting,
+    acting,
+)
 from bailiwick.identity.login.own_factors import OwnFactors
 from bailiwick.identity.login.rotation import Rotations
 from bailiwick.identity.ports import Revoke, SessionTokens
@@ -101,19 +112,16 @@ class SignIns:
         user: Row,
         method: Method,
         amr: Sequence[str],
-        origin: Mapping[str, str] | None = None,
+        provided: Provided = NOTHING_PROVIDED,
     ) -> SignedIn | FactorDue:
         """What a proven first factor leads to. The caller holds the user's row, which has :data:`_USER`'s columns, and
         raises :meth:`FactorDue.error` after it committed.
-
-        ``origin`` is what the provider that vouches calls the person and the stay; the session keeps it, so that the
-        provider can end it, and lasts no longer than its ``until`` (RFC 3339).
         """
         # who read the user may have seen that he has none, which spares nearly everybody a look
         factors = await list_factors(tx, context.zone, user["username"]) if user.get("has_factors", True) else []
         if "mfa" not in amr and (factors or self.required(user, context)):
-            return await self._owe(tx, context, user, method, amr, factors, origin)
-        return await self.open(tx, context, user, method, amr, origin=origin)
+            return await self._owe(tx, context, user, method, amr, factors, provided)
+        return await self._open(tx, context, user, method, amr, provided)
 
     def required(self, user: Row, context: Context) -> bool:
         """Whether the person must have a second factor, whatever he enrolled."""
@@ -124,19 +132,19 @@ class SignIns:
             return True
         return not self._settings.dev and not roles.isdisjoint(self._settings.mfa_roles)
 
-    async def open(
+    async def _open(
         self,
         tx: Transaction,
         context: Context,
         user: Row,
         method: Method,
         amr: Sequence[str],
+        provided: Provided,
         recovery_codes: Sequence[str] = (),
-        origin: Mapping[str, str] | None = None,
     ) -> SignedIn:
         """Open a session for the locked ``user``: its row, its event, its tokens."""
         username, now = user["username"], self._clock.now()
-        session_id, expires_at = self._ids(), _ends_at(now, self._life, origin)
+        session_id, expires_at = self._ids(), _ends_at(now, self._life, provided.origin)
         refresh = REFRESH_PREFIX + self._ids.secret(32)
         over = await open_session(
             tx,
@@ -148,7 +156,8 @@ class SignIns:
             now=now,
             idle_until=min(now + self._idle, expires_at),
             expires_at=expires_at,
-            origin=origin,
+            origin=provided.origin,
+            id_token=id_tokens.sealed(self._sealer, provided.id_token, id_tokens.session_aad(session_id)),
             refresh=_digest(refresh),
             most=self._settings.max_sessions,
         )
@@ -197,10 +206,7 @@ class SignIns:
             used = await self._use(tx, context, user["username"], code)
             outcome: SignedIn | None = None
             if used is not None:
-                await self.settle_pending(tx, token)
-                outcome = await self.open(
-                    tx, context, user, pending["method"], [*pending["amr"], used, "mfa"], origin=pending["origin"]
-                )
+                outcome = await self.go_on(tx, context, pending, user, (used, "mfa"))
             else:
                 await self.fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
@@ -220,9 +226,7 @@ class SignIns:
             outcome: SignedIn | None = None
             told = await self.own_factors.confirm(tx, context, user["username"], code)
             if told is not None:
-                await self.settle_pending(tx, token)
-                amr = [*pending["amr"], "otp", "mfa"]
-                outcome = await self.open(tx, context, user, pending["method"], amr, told, origin=pending["origin"])
+                outcome = await self.go_on(tx, context, pending, user, ("otp", "mfa"), told)
             else:
                 await self.fail(tx, context, user["username"], pending["method"], token)
         if outcome is None:
@@ -399,15 +403,19 @@ class SignIns:
         method: Method,
         amr: Sequence[str],
         factors: Sequence[Factor],
-        origin: Mapping[str, str] | None,
+        provided: Provided,
     ) -> FactorDue:
         token, now = PENDING_PREFIX + self._ids.secret(32), self._clock.now()
+        digest = _digest(token)
         await tx.run(
-            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, origin, created_at,"
-            " expires_at) VALUES (:hash, :zone, :username, :method, :amr, :enrolling, cast(:origin AS jsonb), :now,"
-            " :until)",
-            origin=json.dumps(dict(origin or {})),
-            hash=_digest(token),
+            "INSERT INTO pending_sign_ins (token_hash, zone, username, method, amr, enrolling, origin, id_token_sealed,"
+            " return_to, as_cookie, created_at, expires_at) VALUES (:hash, :zone, :username, :method, :amr, :enrolling,"
+            " cast(:origin AS jsonb), :id_token, :return_to, :as_cookie, :now, :until)",
+            origin=json.dumps(dict(provided.origin)),
+            id_token=id_tokens.sealed(self._sealer, provided.id_token, id_tokens.pending_aad(digest)),
+            return_to=provided.onward.return_to,
+            as_cookie=provided.onward.as_cookie,
+            hash=digest,
             zone=context.zone,
             username=user["username"],
             method=method,
@@ -418,11 +426,17 @@ class SignIns:
         )
         return FactorDue(token, methods_of(factors) if factors else ENROLLABLE, not factors)
 
-    async def pending(self, tx: Transaction, context: Context, token: str, *, enrolling: bool) -> tuple[Row, Row]:
-        """The sign-in that waits under ``token``, and its user as he is now, both locked."""
+    async def pending(
+        self, tx: Transaction, context: Context, token: str, *, enrolling: bool | None = None
+    ) -> tuple[Row, Row]:
+        """The sign-in that waits under ``token``, and its user as he is now, both locked.
+
+        ``enrolling`` says whether it must owe the enrolment of a factor or one that is there; None takes either.
+        """
         await require_active(tx, context.zone)
         row = await tx.one(f"{_PENDING} FOR UPDATE", hash=_digest(token), zone=context.zone)
-        if row is None or row["enrolling"] != enrolling or row["attempts"] >= MAX_ATTEMPTS:
+        other = row is not None and enrolling is not None and row["enrolling"] != enrolling
+        if row is None or other or row["attempts"] >= MAX_ATTEMPTS:
             raise Unauthenticated("The sign-in is unknown or used up; start again.", reason="invalid_token")
         if row["expires_at"] <= self._clock.now():
             raise Unauthenticated("The sign-in took too long; start again.", reason="token_expired")
@@ -433,14 +447,42 @@ class SignIns:
         )
         if user is None or not user["is_active"]:
             raise Unauthenticated(reason="account_disabled")
-        if enrolling and await list_factors(tx, context.zone, row["username"]):
+        if row["enrolling"] and await list_factors(tx, context.zone, row["username"]):
             # somebody enrolled meanwhile: who holds only the password must not add a factor of his own
             raise Unauthenticated("A factor was enrolled meanwhile; start again.", reason="invalid_token")
         return row, user
 
-    async def settle_pending(self, tx: Transaction, token: str) -> None:
-        """A waiting sign-in is over."""
-        await tx.run("DELETE FROM pending_sign_ins WHERE token_hash = :hash", hash=_digest(token))
+    async def waiting(self, context: Context, token: str) -> Waiting:
+        """What the sign-in under ``token`` owes; raises as :meth:`answer` does for one that is none any more."""
+        async with self._database.begin() as tx:
+            row, user = await self.pending(tx, context, token)
+            factors = await list_factors(tx, context.zone, user["username"])
+        methods = ENROLLABLE if row["enrolling"] else methods_of(factors)
+        return Waiting(user["username"], methods, row["enrolling"], Onward(row["return_to"], row["as_cookie"]))
+
+    async def go_on(
+        self,
+        tx: Transaction,
+        context: Context,
+        pending: Row,
+        user: Row,
+        used: Sequence[str],
+        recovery_codes: Sequence[str] = (),
+    ) -> SignedIn:
+        """Open the session of a waiting sign-in (:meth:`pending`) whose person proved himself by ``used`` as well."""
+        await tx.run("DELETE FROM pending_sign_ins WHERE token_hash = :hash", hash=pending["token_hash"])
+        aad = id_tokens.pending_aad(bytes(pending["token_hash"]))
+        provided = Provided(pending["origin"], id_tokens.opened(self._sealer, pending["id_token_sealed"], aad))
+        amr = [*dict.fromkeys([*pending["amr"], *used])]
+        return await self._open(tx, context, user, pending["method"], amr, provided, recovery_codes)
+
+    async def id_token(self, zone: str, session_id: str) -> str:
+        """The ID token that a provider gave with the session; empty without one, or when the session is over."""
+        async with self._database.begin() as tx:
+            kept = await tx.value(
+                "SELECT id_token_sealed FROM sessions WHERE zone = :zone AND id = :id", zone=zone, id=session_id
+            )
+        return id_tokens.opened(self._sealer, kept, id_tokens.session_aad(session_id))
 
     async def _use(self, tx: Transaction, context: Context, username: str, code: str) -> str | None:
         """The RFC 8176 name of the factor that ``code`` proves, None when it proves none."""
@@ -499,12 +541,12 @@ def _not_enough(*, by_factor: bool) -> Unauthenticated:
     return Unauthenticated(reason="insufficient_user_authentication", headers={"WWW-Authenticate": challenge})
 
 
-def _ends_at(now: datetime, life: timedelta, origin: Mapping[str, str] | None) -> datetime:
+def _ends_at(now: datetime, life: timedelta, origin: Mapping[str, str]) -> datetime:
     """When a session that begins now ends: not after the provider's own (SAML's SessionNotOnOrAfter).
 
     Raises ``Unauthenticated`` (``session_ended``) when that is over already, a second factor having taken too long.
     """
-    until = (origin or {}).get("until")
+    until = origin.get("until")
     ends_at = now + life if until is None else min(now + life, datetime.fromisoformat(until))
     if ends_at <= now:
         raise Unauthenticated("The provider's session is over; sign in again.", reason="session_ended")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from bailiwick.evidence.events import Context
 from bailiwick.evidence.requests import context_of
 from bailiwick.identity.scim.errors import ScimError, error_document
 from bailiwick.identity.scim.groups import ScimGroups
@@ -22,6 +23,7 @@ from bailiwick.identity.scim.schemas import (
     schemas,
 )
 from bailiwick.identity.scim.users import ScimUsers
+from bailiwick.inventory.zones import VersionGuard
 from bailiwick.kernel.answers import version_guard
 from bailiwick.kernel.errors import BailiwickError, NotFound
 from bailiwick.kernel.fields import IdPath
@@ -98,12 +100,41 @@ def routes(users: ScimUsers, groups: ScimGroups, issuer: Callable[[str], str]) -
         return issuer(zone_of(request)) + PREFIX
 
     _discovery_routes(router, base)
-    _user_routes(router, users, base)
-    _group_routes(router, groups, base)
+    _resource_routes(router, "user", users, base, "`active: false` ends everything he has open before it answers.")
+    _resource_routes(router, "group", groups, base, "A member more or less costs the same in a group of any size.")
     return router
 
 
 Base = Callable[[Request], str]
+Document = Mapping[str, Any]
+
+
+class Change(Protocol):
+    """Changes one resource as ``body`` says."""
+
+    async def __call__(
+        self, context: Context, identifier: str, body: Document, guard: VersionGuard, /, *, widen: bool
+    ) -> None: ...
+
+
+class Resources(Protocol):
+    """Reads and changes the resources of one kind."""
+
+    related_as: str
+
+    @property
+    def replace(self) -> Change: ...
+
+    @property
+    def patch(self) -> Change: ...
+
+    async def create(self, context: Context, body: Document, base: str, *, widen: bool) -> dict[str, Any]: ...
+
+    async def get(self, zone: str, identifier: str, base: str, *, whole: bool = True) -> dict[str, Any]: ...
+
+    async def list(self, zone: str, query: Query, base: str) -> tuple[Sequence[dict[str, Any]], int]: ...
+
+    async def delete(self, context: Context, identifier: str, guard: VersionGuard) -> None: ...
 
 
 def _discovery_routes(router: APIRouter, base: Base) -> None:
@@ -128,77 +159,48 @@ def _discovery_routes(router: APIRouter, base: Base) -> None:
         return _one(schemas(base(request)), name)
 
 
-def _user_routes(router: APIRouter, users: ScimUsers, base: Base) -> None:
-    @router.get("/Users", summary="Find users", openapi_extra=_QUERY)
-    async def list_users(request: Request, caller: Client) -> Response:
-        query = Query.of(request.query_params)
-        return _page(query, *await users.list(zone_of(request), query, base(request)))
+def _resource_routes(router: APIRouter, noun: str, kind: Resources, base: Base, patched: str) -> None:
+    """The routes of one kind of resource; ``patched`` says what changing one does."""
+    path = f"/{noun.title()}s"
 
-    @router.post("/Users", status_code=201, summary="Create a user", openapi_extra=_BODY)
-    async def create_user(request: Request, caller: Client) -> Response:
-        made = await users.create(
-            context_of(request, caller), await _body(request), base(request), widen=_may_widen(caller)
-        )
-        return _resource(request, made, 201)
-
-    @router.get("/Users/{identifier}", summary="Show a user")
-    async def get_user(request: Request, caller: Client, identifier: IdPath) -> Response:
-        return _resource(request, await users.get(zone_of(request), identifier, base(request)))
-
-    @router.put("/Users/{identifier}", summary="Replace a user", openapi_extra=_BODY)
-    async def replace_user(request: Request, caller: Client, identifier: IdPath) -> Response:
+    async def changed(request: Request, caller: Caller, change: Change, identifier: str) -> Response:
         context, body, guard = context_of(request, caller), await _body(request), version_guard(request)
-        changed = await users.replace(context, identifier, body, base(request), guard, widen=_may_widen(caller))
-        return _resource(request, changed)
+        await change(context, identifier, body, guard, widen=_may_widen(caller))
+        return await shown(request, identifier)
 
-    @router.patch("/Users/{identifier}", summary="Change a user", openapi_extra=_BODY)
-    async def patch_user(request: Request, caller: Client, identifier: IdPath) -> Response:
-        """`active: false` ends everything he has open, everywhere, before this is answered."""
-        context, body, guard = context_of(request, caller), await _body(request), version_guard(request)
-        changed = await users.patch(context, identifier, body, base(request), guard, widen=_may_widen(caller))
-        return _resource(request, changed)
+    async def shown(request: Request, identifier: str) -> Response:
+        whole = Shown.of(request.query_params).shows(kind.related_as)
+        return _resource(request, await kind.get(zone_of(request), identifier, base(request), whole=whole))
 
-    @router.delete("/Users/{identifier}", status_code=204, summary="Delete a user")
-    async def delete_user(request: Request, caller: Client, identifier: IdPath) -> Response:
-        await users.delete(context_of(request, caller), identifier, version_guard(request))
-        return Response(status_code=204)
-
-
-def _group_routes(router: APIRouter, groups: ScimGroups, base: Base) -> None:
-    @router.get("/Groups", summary="Find groups", openapi_extra=_QUERY)
-    async def list_groups(request: Request, caller: Client) -> Response:
+    @router.get(path, name=f"list_{noun}s", summary=f"Find {noun}s", openapi_extra=_QUERY)
+    async def find(request: Request, caller: Client) -> Response:
         query = Query.of(request.query_params)
-        found, total = await groups.list(zone_of(request), query, base(request))
+        found, total = await kind.list(zone_of(request), query, base(request))
         return _page(query, [*found], total)
 
-    @router.post("/Groups", status_code=201, summary="Create a group", openapi_extra=_BODY)
-    async def create_group(request: Request, caller: Client) -> Response:
-        made = await groups.create(
-            context_of(request, caller), await _body(request), base(request), widen=_may_widen(caller)
-        )
+    @router.post(path, name=f"create_{noun}", status_code=201, summary=f"Create a {noun}", openapi_extra=_BODY)
+    async def create(request: Request, caller: Client) -> Response:
+        context, body = context_of(request, caller), await _body(request)
+        made = await kind.create(context, body, base(request), widen=_may_widen(caller))
         return _resource(request, made, 201)
 
-    @router.get("/Groups/{identifier}", summary="Show a group")
-    async def get_group(request: Request, caller: Client, identifier: IdPath) -> Response:
-        members = Shown.of(request.query_params).shows("members")
-        return _resource(request, await groups.get(zone_of(request), identifier, base(request), members=members))
+    one = f"{path}/{{identifier}}"
 
-    @router.put("/Groups/{identifier}", summary="Replace a group", openapi_extra=_BODY)
-    async def replace_group(request: Request, caller: Client, identifier: IdPath) -> Response:
-        context, body, guard = context_of(request, caller), await _body(request), version_guard(request)
-        changed = await groups.replace(context, identifier, body, base(request), guard, widen=_may_widen(caller))
-        return _resource(request, changed)
+    @router.get(one, name=f"get_{noun}", summary=f"Show a {noun}")
+    async def get(request: Request, caller: Client, identifier: IdPath) -> Response:
+        return await shown(request, identifier)
 
-    @router.patch("/Groups/{identifier}", summary="Change a group", openapi_extra=_BODY)
-    async def patch_group(request: Request, caller: Client, identifier: IdPath) -> Response:
-        context, body, guard = context_of(request, caller), await _body(request), version_guard(request)
-        await groups.patch(context, identifier, body, guard, widen=_may_widen(caller))
-        members = Shown.of(request.query_params).shows("members")
-        return _resource(request, await groups.get(zone_of(request), identifier, base(request), members=members))
+    @router.put(one, name=f"replace_{noun}", summary=f"Replace a {noun}", openapi_extra=_BODY)
+    async def replace(request: Request, caller: Client, identifier: IdPath) -> Response:
+        return await changed(request, caller, kind.replace, identifier)
 
-    @router.delete("/Groups/{identifier}", status_code=204, summary="Delete a group")
-    async def delete_group(request: Request, caller: Client, identifier: IdPath) -> Response:
-        await groups.delete(context_of(request, caller), identifier, version_guard(request))
+    @router.patch(one, name=f"patch_{noun}", summary=f"Change a {noun}", description=patched, openapi_extra=_BODY)
+    async def patch(request: Request, caller: Client, identifier: IdPath) -> Response:
+        return await changed(request, caller, kind.patch, identifier)
+
+    @router.delete(one, name=f"delete_{noun}", status_code=204, summary=f"Delete a {noun}")
+    async def delete(request: Request, caller: Client, identifier: IdPath) -> Response:
+        await kind.delete(context_of(request, caller), identifier, version_guard(request))
         return Response(status_code=204)
 
 

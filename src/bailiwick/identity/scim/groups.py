@@ -11,9 +11,8 @@ from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.patch import member_ids, patched_group, steps
 from bailiwick.identity.scim.queries import Query, meta
 from bailiwick.identity.scim.schemas import GROUP_URN
-from bailiwick.identity.scim.sql import Column, condition, find, order
-from bailiwick.identity.scim.users import line
-from bailiwick.identity.scim.values import part
+from bailiwick.identity.scim.sql import Column, Table
+from bailiwick.identity.scim.values import line, part
 from bailiwick.inventory.zones import VersionGuard
 from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.errors import NotFound
@@ -32,19 +31,17 @@ COLUMNS: Mapping[str, Column] = {
     "meta.created": Column("g.created_at", "time"),
     "meta.lastmodified": Column("g.updated_at", "time"),
 }
-_NONE = "cast(NULL AS json)"
-_URNS = frozenset((GROUP_URN.lower(),))
 _MEMBERS = (
     "(SELECT json_agg(json_build_object('value', u.id, 'display', u.username) ORDER BY u.username)"
     " FROM group_members m JOIN users u ON u.zone = m.zone AND u.username = m.username WHERE m.group_id = g.id)"
 )
-
-
-_SELECT = "SELECT g.*, {} AS in_group FROM groups g WHERE g.zone = :zone AND g.id = :id"
+_TABLE = Table("groups", "g", GROUP_URN, COLUMNS, "g.name", _MEMBERS, "members", "There is no such group.")
 
 
 class ScimGroups:
     """Reads and changes groups for a SCIM client. ``widen`` says whether he may give more than there was."""
+
+    related_as = _TABLE.related_as
 
     def __init__(self, database: Database, groups: Groups) -> None:
         self._database = database
@@ -64,8 +61,8 @@ class ScimGroups:
         return await self.get(context.zone, group.id, base)
 
     async def replace(
-        self, context: Context, identifier: str, body: Mapping[str, Any], base: str, guard: VersionGuard, *, widen: bool
-    ) -> dict[str, Any]:
+        self, context: Context, identifier: str, body: Mapping[str, Any], guard: VersionGuard, *, widen: bool
+    ) -> None:
         """PUT: the members are those named."""
         named = await self._named(context.zone, member_ids(part(body, "members") or []), strict=True)
         patch = {
@@ -75,7 +72,6 @@ class ScimGroups:
         only = Members(only=frozenset(named.values()))
         await self._require(context.zone, identifier)
         await self._groups.change(context, identifier, patch, only, guard, source="scim", widen=widen)
-        return await self.get(context.zone, identifier, base)
 
     async def patch(
         self, context: Context, identifier: str, body: Mapping[str, Any], guard: VersionGuard, *, widen: bool
@@ -96,40 +92,22 @@ class ScimGroups:
         await self._require(context.zone, identifier)
         await self._groups.delete(context, identifier, guard)
 
-    async def get(self, zone: str, identifier: str, base: str, *, members: bool = True) -> dict[str, Any]:
-        """One group; raises ``NotFound``."""
+    async def get(self, zone: str, identifier: str, base: str, *, whole: bool = True) -> dict[str, Any]:
+        """One group, with its members if ``whole``; raises ``NotFound``."""
         async with self._database.begin() as tx:
-            row = await tx.one(
-                _SELECT.format(_MEMBERS if members else _NONE),
-                zone=zone,
-                id=identifier,
-            )
-        if row is None:
-            raise NotFound("There is no such group.")
-        return _document(row, base)
+            return _document(await _TABLE.get(tx, zone, identifier, whole=whole), base)
 
     async def list(self, zone: str, query: Query, base: str) -> tuple[Sequence[dict[str, Any]], int]:
         """One page of the groups the query asks for, and how many there are."""
-        where, values = condition(query.filter, COLUMNS, _URNS) if query.filter else ("true", {})
-        by = order(query.sort_by, COLUMNS, _URNS) if query.sort_by else "g.name"
-        more = f"{_MEMBERS if query.shows('members') else _NONE} AS in_group"
         async with self._database.begin() as tx:
-            rows, total = await find(
-                tx,
-                "groups g",
-                more,
-                f"g.zone = :zone AND {where}",
-                f"{by} {'DESC' if query.descending else 'ASC'} NULLS LAST, g.id",
-                {**values, "zone": zone},
-                (query.start - 1, query.count),
-            )
+            rows, total = await _TABLE.find(tx, zone, query)
         return [_document(row, base) for row in rows], total
 
     async def _require(self, zone: str, identifier: str) -> None:
         """Refuse an id that is none: our own routes take names too."""
         async with self._database.begin() as tx:
             if not await tx.value("SELECT 1 FROM groups WHERE zone = :zone AND id = :id", zone=zone, id=identifier):
-                raise NotFound("There is no such group.")
+                raise NotFound(_TABLE.missing)
 
     async def _members(self, zone: str, wanted: Members) -> Members:
         """The same change, of user names."""
@@ -161,7 +139,7 @@ def _name(value: Any) -> str:
 
 
 def _document(row: Row, base: str) -> dict[str, Any]:
-    members = [{**each, "type": "User", "$ref": f"{base}/Users/{each['value']}"} for each in row["in_group"] or []]
+    members = [{**each, "type": "User", "$ref": f"{base}/Users/{each['value']}"} for each in row["related"] or []]
     return {
         "schemas": [GROUP_URN],
         "id": row["id"],

@@ -11,7 +11,9 @@ from sqlalchemy import text
 
 from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.filters import Attribute, Both, Comparison, Filter, Not, Of, Value
+from bailiwick.identity.scim.queries import Query
 from bailiwick.kernel.db import Row, Transaction
+from bailiwick.kernel.errors import NotFound
 
 Type = Literal["exact", "text", "boolean", "time"]
 _ORDERS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -51,23 +53,56 @@ def condition(found: Filter, columns: Mapping[str, Column], urns: frozenset[str]
     return _build(statement, found, ""), statement.values
 
 
-async def find(
-    tx: Transaction, table: str, more: str, where: str, by: str, values: Mapping[str, Any], page: tuple[int, int]
-) -> tuple[Sequence[Row], int]:
-    """One page of the rows of ``table`` (with an alias), and how many there are.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where the resources of a kind stand: the table ``name``, which the expressions of ``columns`` call ``alias``.
 
-    ``more`` is a further column, ``where`` and ``by`` are this module's, ``page`` is how many are skipped and shown.
+    ``related`` is a subquery of what belongs to a row, read as ``related`` and shown as the attribute ``related_as``;
+    ``by`` sorts where a client says nothing; ``missing`` tells that there is no such row.
     """
-    skipped, shown = page
-    alias = table.split()[-1]
-    # none of it is a client's: his values are bound. Not by the transaction's own methods, which keep every text
-    counted = text(f"SELECT count(*) FROM {table} WHERE {where}")  # noqa: S608
-    total = int((await tx.connection.execute(counted, dict(values))).scalar_one())
-    if not shown or skipped >= total:
-        return (), total
-    paged = text(f"SELECT {alias}.*, {more} FROM {table} WHERE {where} ORDER BY {by} OFFSET :skipped LIMIT :shown")  # noqa: S608
-    found = await tx.connection.execute(paged, {**values, "skipped": skipped, "shown": shown})
-    return found.mappings().all(), total
+
+    name: str
+    alias: str
+    urn: str
+    columns: Mapping[str, Column]
+    by: str
+    related: str
+    related_as: str
+    missing: str
+
+    async def get(self, tx: Transaction, zone: str, identifier: str, *, whole: bool = True) -> Row:
+        """One row, without what is related unless ``whole``; raises ``NotFound``."""
+        row = await tx.one(
+            f"SELECT {self._read(whole=whole)} FROM {self.name} {self.alias}"  # noqa: S608 - all of it is ours
+            f" WHERE {self.alias}.zone = :zone AND {self.alias}.id = :id",
+            zone=zone,
+            id=identifier,
+        )
+        if row is None:
+            raise NotFound(self.missing)
+        return row
+
+    async def find(self, tx: Transaction, zone: str, query: Query) -> tuple[Sequence[Row], int]:
+        """One page of the rows that ``query`` asks for, and how many there are."""
+        urns = frozenset((self.urn.lower(),))
+        where, given = condition(query.filter, self.columns, urns) if query.filter else ("true", {})
+        by = order(query.sort_by, self.columns, urns) if query.sort_by else self.by
+        rows, values = f"{self.name} {self.alias} WHERE {self.alias}.zone = :zone AND {where}", {**given, "zone": zone}
+        # none of it is a client's: his values are bound. Not by the transaction's own methods, which keep every text
+        counted = text(f"SELECT count(*) FROM {rows}")  # noqa: S608
+        total = int((await tx.connection.execute(counted, values)).scalar_one())
+        skipped = query.start - 1
+        if not query.count or skipped >= total:
+            return (), total
+        read, way = self._read(whole=query.shows(self.related_as)), "DESC" if query.descending else "ASC"
+        paged = text(
+            f"SELECT {read} FROM {rows} ORDER BY {by} {way} NULLS LAST, {self.alias}.id OFFSET :skipped LIMIT :shown"  # noqa: S608
+        )
+        found = await tx.connection.execute(paged, {**values, "skipped": skipped, "shown": query.count})
+        return found.mappings().all(), total
+
+    def _read(self, *, whole: bool) -> str:
+        return f"{self.alias}.*, {self.related if whole else 'cast(NULL AS json)'} AS related"
 
 
 def order(attribute: Attribute, columns: Mapping[str, Column], urns: frozenset[str]) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bailiwick.evidence.events import Context
@@ -12,8 +11,8 @@ from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.patch import patched_user, steps
 from bailiwick.identity.scim.queries import Query, meta
 from bailiwick.identity.scim.schemas import USER_URN
-from bailiwick.identity.scim.sql import Column, condition, find, order
-from bailiwick.identity.scim.values import part
+from bailiwick.identity.scim.sql import Column, Table
+from bailiwick.identity.scim.values import line, part
 from bailiwick.identity.standing import NO_ROLE, RANKS, highest
 from bailiwick.identity.users import NewUser, User, Users, user_of
 from bailiwick.inventory.zones import VersionGuard
@@ -47,18 +46,17 @@ COLUMNS: Mapping[str, Column] = {
     "meta.created": Column("u.created_at", "time"),
     "meta.lastmodified": Column("u.updated_at", "time"),
 }
-_NONE = "cast(NULL AS json)"
-_URNS = frozenset((USER_URN.lower(),))
 _GROUPS = (
     "(SELECT json_agg(json_build_object('value', g.id, 'display', g.name) ORDER BY g.name) FROM group_members m"
     " JOIN groups g ON g.id = m.group_id WHERE m.zone = u.zone AND m.username = u.username)"
 )
-_SELECT = f"SELECT u.*, {_GROUPS} AS in_groups FROM users u WHERE u.zone = :zone AND u.id = :id"  # noqa: S608
-_LINE = re.compile(r"[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]*")
+_TABLE = Table("users", "u", USER_URN, COLUMNS, "u.username", _GROUPS, "groups", "There is no such user.")
 
 
 class ScimUsers:
     """Reads and changes users for a SCIM client. ``widen`` says whether he may give more than there was."""
+
+    related_as = _TABLE.related_as
 
     def __init__(self, database: Database, users: Users, imports: Imports) -> None:
         self._database = database
@@ -86,18 +84,20 @@ class ScimUsers:
         return _document(user, [], base)
 
     async def replace(
-        self, context: Context, identifier: str, body: Mapping[str, Any], base: str, guard: VersionGuard, *, widen: bool
-    ) -> dict[str, Any]:
+        self, context: Context, identifier: str, body: Mapping[str, Any], guard: VersionGuard, *, widen: bool
+    ) -> None:
         """PUT: what is not named is emptied, but for the state and the role, which only a named one changes."""
         username = await self._username(context.zone, identifier)
         _require_same_name(_username(body), username)
         await self._users.change(context, username, _wanted(body, fill=True), guard, widen=widen)
-        return await self.get(context.zone, identifier, base)
 
     async def patch(
-        self, context: Context, identifier: str, body: Mapping[str, Any], base: str, guard: VersionGuard, *, widen: bool
-    ) -> dict[str, Any]:
-        """PATCH: the steps are taken from the user as he is while he is locked."""
+        self, context: Context, identifier: str, body: Mapping[str, Any], guard: VersionGuard, *, widen: bool
+    ) -> None:
+        """PATCH: the steps are taken from the user as he is while he is locked.
+
+        ``active: false`` ends everything he has open, everywhere, before this returns.
+        """
         username = await self._username(context.zone, identifier)
         todo = steps(body, USER_URN)
 
@@ -107,39 +107,20 @@ class ScimUsers:
             return _wanted(after, fill=False)
 
         await self._users.change(context, username, patched, guard, widen=widen)
-        return await self.get(context.zone, identifier, base)
 
     async def delete(self, context: Context, identifier: str, guard: VersionGuard) -> None:
         """Delete the user with all he has."""
         await self._users.delete(context, await self._username(context.zone, identifier), guard)
 
-    async def get(self, zone: str, identifier: str, base: str) -> dict[str, Any]:
-        """One user; raises ``NotFound``."""
+    async def get(self, zone: str, identifier: str, base: str, *, whole: bool = True) -> dict[str, Any]:
+        """One user, with his groups if ``whole``; raises ``NotFound``."""
         async with self._database.begin() as tx:
-            row = await tx.one(
-                _SELECT,
-                zone=zone,
-                id=identifier,
-            )
-        if row is None:
-            raise NotFound("There is no such user.")
-        return _row_document(row, base)
+            return _row_document(await _TABLE.get(tx, zone, identifier, whole=whole), base)
 
-    async def list(self, zone: str, query: Query, base: str) -> tuple[list[dict[str, Any]], int]:
+    async def list(self, zone: str, query: Query, base: str) -> tuple[Sequence[dict[str, Any]], int]:
         """One page of the users the query asks for, and how many there are."""
-        where, values = condition(query.filter, COLUMNS, _URNS) if query.filter else ("true", {})
-        by = order(query.sort_by, COLUMNS, _URNS) if query.sort_by else "u.username"
-        more = f"{_GROUPS if query.shows('groups') else _NONE} AS in_groups"
         async with self._database.begin() as tx:
-            rows, total = await find(
-                tx,
-                "users u",
-                more,
-                f"u.zone = :zone AND {where}",
-                f"{by} {'DESC' if query.descending else 'ASC'} NULLS LAST, u.id",
-                {**values, "zone": zone},
-                (query.start - 1, query.count),
-            )
+            rows, total = await _TABLE.find(tx, zone, query)
         return [_row_document(row, base) for row in rows], total
 
     async def _username(self, zone: str, identifier: str) -> str:
@@ -148,7 +129,7 @@ class ScimUsers:
                 "SELECT username FROM users WHERE zone = :zone AND id = :id", zone=zone, id=identifier
             )
         if username is None:
-            raise NotFound("There is no such user.")
+            raise NotFound(_TABLE.missing)
         return str(username)
 
 
@@ -180,7 +161,7 @@ def _document(user: User, groups: list[dict[str, Any]], base: str) -> dict[str, 
 
 
 def _row_document(row: Row, base: str) -> dict[str, Any]:
-    return _document(user_of(row), row["in_groups"] or [], base)
+    return _document(user_of(row), row["related"] or [], base)
 
 
 def _wanted(body: Mapping[str, Any], *, fill: bool) -> dict[str, Any]:
@@ -220,15 +201,6 @@ def _username(body: Mapping[str, Any]) -> str:
 def _require_same_name(wanted: str, username: str) -> None:
     if wanted.casefold() != username.casefold():
         raise ScimError("mutability", "userName never changes: the evidence of what he did stands under it.")
-
-
-def line(value: Any, what: str) -> str:
-    """A line of text, empty for none; raises ``ScimError``."""
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > 200 or not _LINE.fullmatch(value):
-        raise ScimError("invalidValue", f"{what} is a line of at most 200 characters.")
-    return value
 
 
 def _email(emails: Any) -> str:

@@ -1,12 +1,15 @@
-"""Whether a value in memory satisfies a filter: for PATCH, which picks among the values of an attribute."""
+"""Values in memory: whether one satisfies a filter, for PATCH, and what is a line of text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.filters import Both, Comparison, Filter, Not
+
+_LINE = re.compile(r"[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]*")
 
 
 def satisfies(value: Mapping[str, Any], found: Filter) -> bool:
@@ -68,3 +71,12 @@ def _compare(have: Any, found: Comparison) -> bool:
         case "lt":
             return have < wanted
     return have <= wanted
+
+
+def line(value: Any, what: str) -> str:
+    """A line of text, empty for none; raises ``ScimError``."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 200 or not _LINE.fullmatch(value):
+        raise ScimError("invalidValue", f"{what} is a line of at most 200 characters.")
+    return value

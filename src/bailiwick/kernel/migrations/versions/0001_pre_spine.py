@@ -332,6 +332,22 @@ CREATE INDEX ON provider_logouts (expires_at);
 ALTER TABLE sessions ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
 ALTER TABLE pending_sign_ins ADD COLUMN origin jsonb NOT NULL DEFAULT '{}';
 CREATE INDEX ON sessions (zone, (origin->>'issuer'), (origin->>'subject')) WHERE ended_at IS NULL AND origin <> '{}';
+-- The ID token that an OpenID provider gave, sealed: the hint by which the person signs out there. It ends with the
+-- session, whatever ends that.
+ALTER TABLE sessions ADD COLUMN id_token_sealed bytea CHECK (octet_length(id_token_sealed) <= 5000);
+ALTER TABLE sessions ADD CHECK (ended_at IS NULL OR id_token_sealed IS NULL);
+CREATE INDEX ON sessions (expires_at) WHERE id_token_sealed IS NOT NULL;
+CREATE FUNCTION id_token_ends() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.id_token_sealed = NULL;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER id_token_ends BEFORE UPDATE OF ended_at ON sessions
+  FOR EACH ROW WHEN (NEW.ended_at IS NOT NULL) EXECUTE FUNCTION id_token_ends();
+-- What a sign-in that waits for its second factor keeps of the first: that token, and where its browser goes on to.
+ALTER TABLE pending_sign_ins ADD COLUMN id_token_sealed bytea CHECK (octet_length(id_token_sealed) <= 5000);
+ALTER TABLE pending_sign_ins ADD COLUMN return_to text NOT NULL DEFAULT '';
+ALTER TABLE pending_sign_ins ADD COLUMN as_cookie boolean NOT NULL DEFAULT false;
 """
 
 SAML = """
