@@ -157,6 +157,7 @@ class _Worker:
             await background.cancel()
             if rooms is not None:
                 await rooms.oidc_clients.close()
+                rooms.passwords.close()
             await spool.close()
             await register.leave()
             await base.database.close()
