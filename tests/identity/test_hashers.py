@@ -35,7 +35,7 @@ class Watched(Hashers):
 
 @pytest.fixture
 async def hashers() -> AsyncIterator[Watched]:
-    made = Watched(QUICK, patience_s=60)
+    made = Watched(QUICK, most=2, patience_s=60)
     yield made
     made.close()
     for process in getattr(made, "started", []):
@@ -57,6 +57,12 @@ async def test_no_more_are_started_than_allowed(hashers: Watched) -> None:
     right = await asyncio.gather(*(hashers.matches(each, f"password {n}") for n, each in enumerate(stored)))
     assert right == [True] * 12
     assert len(set(hashers.pids())) == 2
+
+
+@pytest.mark.parametrize(("cores", "most"), [(1, 1), (2, 1), (3, 2), (64, 2)])
+def test_a_processor_is_left_to_others(cores: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert module.at_once() == most
 
 
 async def test_they_stand_behind_everybody_and_know_nothing_of_ours(hashers: Watched) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,14 +50,19 @@ class Cost:
     lanes: int
 
 
+def at_once() -> int:
+    """How many hash at once: two, but never on all the processors we may use, so that one is free for decisions."""
+    return max(1, min(2, len(os.sched_getaffinity(0)) - 1))
+
+
 class Hashers:
-    """At most ``most`` processes, each started when it is needed."""
+    """At most ``most`` processes (:func:`at_once`), each started when it is needed."""
 
     def __init__(
         self,
         cost: Cost,
         *,
-        most: int = 2,
+        most: int | None = None,
         idle_s: int = IDLE_S,
         patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = monotonic,
@@ -65,7 +71,7 @@ class Hashers:
         self._idle_s = idle_s
         self._patience_s = patience_s
         self._clock = clock
-        self._slots = asyncio.Semaphore(most)
+        self._slots = asyncio.Semaphore(most or at_once())
         self._free: list[_Process] = []
         self._impatient_until = 0.0
 
