@@ -62,9 +62,10 @@ class Sequencer:
     """Runs in the work role.
 
     ``spool_root``: directory of all sources of this machine. ``direct_url``: the database past any pooler, for LISTEN.
-    ``signer`` signs heads, which ``head_files`` keeps. ``input_days``: how long decision inputs live. A round costs what
-    hundreds of events in it do, and every commit wakes us: rounds that find something begin ``gather_s`` apart at least,
-    so that a stream goes together; what comes alone does not wait.
+    ``signer`` signs heads, which ``head_files`` keeps. ``input_days``: how long decision inputs live.
+
+    A round costs what hundreds of events in it do, and every commit wakes us: rounds that find something begin
+    ``gather_s`` apart at least, so that a stream goes together. What comes alone does not wait.
     ``fault`` is called with the name of every step; the tests die there.
     """
 

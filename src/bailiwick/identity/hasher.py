@@ -52,7 +52,7 @@ def main() -> None:
 def _stand_behind() -> None:
     """Give way at once to every other process that wakes up, on the processor it wakes up on.
 
-    A nice value would not do: the scheduler lets a process of whatever weight finish its slice of 2 to 3 ms.
+    A nice value would not do: it changes how much a process gets, not that it finishes its slice first.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

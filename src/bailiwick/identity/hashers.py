@@ -17,20 +17,20 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from types import ModuleType
 from typing import Any
 
-import _cffi_backend
 import argon2
 
 import bailiwick
 from bailiwick.kernel.errors import Unavailable
 
 _BOOTSTRAP = "import sys;sys.path[:0]=sys.argv[6:];from bailiwick.identity.hasher import main;main()"
-# nothing of ours. What argon2 filled stays with the process for its next job: to fetch it from the system anew takes a
-# tenth of the time, and in large pages the whole takes a fifth less
+# nothing of ours. What argon2 filled stays with the process for its next job: to fetch it from the system anew takes
+# half as long again as the hash
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
@@ -167,6 +167,8 @@ class _Process:
 def _roots() -> list[str]:
     """Where the process finds what it imports, since it reads no site configuration."""
     modules: tuple[ModuleType, ...] = (bailiwick, argon2)
-    files = [Path(each.__file__).resolve().parent.parent for each in modules if each.__file__]
-    files.append(Path(_cffi_backend.__file__).resolve().parent)
-    return list(dict.fromkeys(map(str, files)))
+    found = [Path(each.__file__).resolve().parent.parent for each in modules if each.__file__]
+    bindings = find_spec("_cffi_backend")  # argon2's; a module of its own, wherever it is installed
+    if bindings is not None and bindings.origin:
+        found.append(Path(bindings.origin).resolve().parent)
+    return list(dict.fromkeys(map(str, found)))
