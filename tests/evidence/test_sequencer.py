@@ -464,18 +464,19 @@ async def test_a_zone_in_which_nothing_happens_gets_a_head_every_hour(world: Wor
 async def test_what_comes_as_a_stream_goes_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sequencer = world.sequencer(gather_s=0.05)
     rounds: list[float] = []
-    loop = asyncio.get_running_loop()
+    loop, enough = asyncio.get_running_loop(), asyncio.Event()
 
     async def step() -> bool:
         rounds.append(loop.time())
         sequencer.wake()  # somebody commits meanwhile
+        if len(rounds) == 8:
+            enough.set()
+            await asyncio.Event().wait()
         return len(rounds) < 5
 
     monkeypatch.setattr(sequencer, "step", step)
     running = asyncio.create_task(sequencer.run())
-    async with asyncio.timeout(20):
-        while len(rounds) < 8:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(enough.wait(), 20)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     apart = [later - earlier for earlier, later in pairwise(rounds)]
