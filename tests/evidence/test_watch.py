@@ -22,6 +22,7 @@ _CONFTEST = """
 _HEAD = """
     from bailiwick.evidence import codes
     from bailiwick.evidence.events import Context, Recorder, encode
+    from bailiwick.identity.hashers import Cost
     from bailiwick.identity.passwords import Passwords
     from bailiwick.kernel import outbox
     from bailiwick.kernel.clock import FakeClock
@@ -75,7 +76,7 @@ _LEAK = """
     @pytest.mark.parametrize("name", [{names}])
     def test_it(name):
         async def lets_out():
-            await Passwords(passes=1, memory_kib=64).hash("planted horse battery")
+            await Passwords(cost=Cost(memory_kib=64, passes=1, lanes=1)).hash("planted horse battery")
             await outbox.put(Nowhere(), "default", encode(event(username=name)))
         asyncio.run(lets_out())
 """

@@ -41,6 +41,7 @@ from bailiwick.identity.bootstrap import create_first_administrator
 from bailiwick.identity.breached import BreachList
 from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
+from bailiwick.identity.hashers import Hashers
 from bailiwick.identity.imports import Imports
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
@@ -50,7 +51,7 @@ from bailiwick.identity.login.oidc_client import ProviderClients
 from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.sign_ins import SignIns
-from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.passwords import COST, Passwords, VerifiedSecrets
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.reports import Reports
 from bailiwick.identity.scim.groups import ScimGroups
@@ -91,6 +92,7 @@ class Rooms:
     login: LocalLogin
     sign_ins: SignIns
     passkeys: Passkeys
+    passwords: Passwords
     users: Users
     sessions: Sessions
     applications: Applications
@@ -153,7 +155,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         count=_revocation_counter(base),
     )
     breached = settings.breached_passwords
-    passwords = Passwords(BreachList(breached) if breached is not None else None)
+    passwords = Passwords(BreachList(breached) if breached is not None else None, hashing=Hashers(COST))
     applications = Applications(
         database, clock, ids, recorder, passwords, VerifiedSecrets(passwords, os.urandom(32)), revocations
     )
@@ -238,6 +240,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,
         passkeys=Passkeys(database, clock, ids, recorder, settings, sign_ins),
+        passwords=passwords,
         providers=providers,
         testers=testers_of(directories, oidc_clients, providers, settings, reach_of(resolver), clock),
         directories=directories,

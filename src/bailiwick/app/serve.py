@@ -164,6 +164,7 @@ class _Worker:
             await background.cancel()
             if rooms is not None:
                 await rooms.oidc_clients.close()
+                rooms.passwords.close()
             await spool.close()
             if keeper is not None:
                 await keeper.close()

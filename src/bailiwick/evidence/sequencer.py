@@ -63,6 +63,9 @@ class Sequencer:
 
     ``spool_root``: directory of all sources of this machine. ``direct_url``: the database past any pooler, for LISTEN.
     ``signer`` signs heads, which ``head_files`` keeps. ``input_days``: how long decision inputs live.
+
+    A round costs what hundreds of events in it do, and every commit wakes us: rounds that find something begin
+    ``gather_s`` apart at least, so that a stream goes together. What comes alone does not wait.
     ``fault`` is called with the name of every step; the tests die there.
     """
 
@@ -77,6 +80,7 @@ class Sequencer:
         *,
         input_days: int = 30,
         poll_s: float = 0.025,
+        gather_s: float = 0.1,
         head_interval_s: float = 0.5,
         batch_events: int = 8000,
         fault: Callable[[str], None] = lambda step: None,
@@ -88,6 +92,7 @@ class Sequencer:
         self._clock = clock
         self._input_days = input_days
         self._poll_s = poll_s
+        self._gather_s = gather_s
         self._batch_events = batch_events
         self._fault = fault
         self._readers: dict[str, SourceReader] = {}
@@ -116,13 +121,17 @@ class Sequencer:
         """Work until cancelled. A database that is away is tried again with back-off; nothing is lost meanwhile."""
         listener = asyncio.create_task(self._listen())
         pause = 0.1
+        loop = asyncio.get_running_loop()
         try:
             while True:
+                began = loop.time()
                 try:
-                    await self.step()
+                    moved = await self.step()
                     pause = 0.1
                     if not self._more:
                         await self._sleep(self._poll_s)
+                        if moved:
+                            await asyncio.sleep(max(0.0, began + self._gather_s - loop.time()))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is named, and tried again
                     await self._stalled(error)
                     await asyncio.sleep(pause)

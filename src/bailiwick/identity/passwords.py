@@ -1,4 +1,4 @@
-"""Passwords and secrets: argon2id in threads of its own, so that sign-ins cannot starve checks.
+"""Passwords and secrets: argon2id apart from the event loop, so that sign-ins cannot starve checks.
 
 Parameters are OWASP's for argon2id: 19 MiB, two passes, one lane.
 """
@@ -10,22 +10,37 @@ import hashlib
 import hmac
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
-
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
-from argon2.low_level import Type
+from typing import Protocol, TypeVar
 
 from bailiwick.identity.breached import BreachList
+from bailiwick.identity.hasher import make_hasher, matches
+from bailiwick.identity.hashers import Cost
 from bailiwick.kernel.errors import InvalidRequest, Unavailable
 
 T = TypeVar("T")
 
 MIN_LENGTH = 12
 MAX_LENGTH = 256
+COST = Cost(memory_kib=19 * 1024, passes=2, lanes=1)
+
+
+class Hashing(Protocol):
+    """Where hashes are made: in processes (``hashers.py``)."""
+
+    async def hash(self, password: str) -> str:
+        """The argon2id hash."""
+        ...
+
+    async def matches(self, stored: str, password: str) -> bool:
+        """Whether ``password`` is the one hashed as ``stored``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,10 @@ def check_password(password: str, *, username: str, email: str) -> None:
 
 
 class Passwords:
-    """Hashes and verifies, at most ``threads`` at once and ``waiting`` more in line."""
+    """Hashes and verifies, at most ``threads`` at once and ``waiting`` more in line.
+
+    ``hashing`` is where, which must hash by ``cost``; without it in threads of this process.
+    """
 
     def __init__(
         self,
@@ -53,12 +71,12 @@ class Passwords:
         *,
         threads: int = 2,
         waiting: int = 64,
-        memory_kib: int = 19 * 1024,
-        passes: int = 2,
-        lanes: int = 1,
+        cost: Cost = COST,
+        hashing: Hashing | None = None,
     ) -> None:
         self._breached = breached
-        self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes, type=Type.ID)
+        self._hasher = make_hasher(cost.memory_kib, cost.passes, cost.lanes)
+        self._hashing = hashing
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._room = threads + waiting
         self._pending = 0
@@ -70,39 +88,43 @@ class Passwords:
         and ``Unavailable`` where the list of breached ones cannot be read."""
         check_password(password, username=username, email=email)
         breached = self._breached
-        if breached is not None and await self._run(lambda: breached.holds(_normal(password))):
+        if breached is not None and await self._in_thread(lambda: breached.holds(_normal(password))):
             raise InvalidRequest(reason="password_breached")
 
     async def hash(self, password: str) -> str:
         """The argon2id hash; raises ``Unavailable`` (``not_ready``) when the line is full."""
-        return await self._run(lambda: self._hasher.hash(_normal(password)))
+        normal, hashing = _normal(password), self._hashing
+        if hashing is not None:
+            return await self._in_line(lambda: hashing.hash(normal))
+        return await self._in_thread(lambda: self._hasher.hash(normal))
 
     async def verify(self, stored: str | None, password: str) -> Verified:
         """Whether ``password`` is the one hashed as ``stored``; None takes the same time and is never right.
 
         Raises ``Unavailable`` (``not_ready``) when the line is full.
         """
-        right = await self._run(lambda: self._matches(stored or self._nobody, _normal(password)))
+        normal, known, hashing = _normal(password), stored or self._nobody, self._hashing
+        if hashing is not None:
+            right = await self._in_line(lambda: hashing.matches(known, normal))
+        else:
+            right = await self._in_thread(lambda: matches(self._hasher, known, normal))
         ok = right and stored is not None
         return Verified(ok, ok and self._hasher.check_needs_rehash(stored or ""))
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, and the processes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._hashing is not None:
+            self._hashing.close()
 
-    def _matches(self, stored: str, password: str) -> bool:
-        try:
-            return self._hasher.verify(stored, password)
-        except VerifyMismatchError:
-            return False
-        except (VerificationError, InvalidHashError):
-            return False
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._in_line(lambda: asyncio.get_running_loop().run_in_executor(self._pool, work))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _in_line(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._pending >= self._room:
             raise Unavailable("Too many passwords are being checked; try again.", headers={"Retry-After": "1"})
         self._pending += 1
-        job = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        job = asyncio.ensure_future(work())
         job.add_done_callback(self._done)
         return await job
 

@@ -32,6 +32,15 @@ SELECT id, username, email, role, owns, is_active, mfa_enabled, password_hash, m
 WHERE zone = :zone AND username = :username
 """
 
+# what a password is checked against, in one look that holds nothing and writes nothing: a lock on the zone would make
+# it a transaction that waits for the disk
+_LOOK = """
+SELECT z.state, u.password_hash, f.locked_until FROM zones z
+LEFT JOIN users u ON u.zone = z.name AND u.username = :username
+LEFT JOIN login_failures f ON f.zone = z.name AND f.username = :username
+WHERE z.name = :zone
+"""
+
 log = structlog.get_logger(__name__)
 
 
@@ -76,16 +85,13 @@ class LocalLogin:
         passwords are being checked.
         """
         known = matches(USER_NAME_PATTERN, username)
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            user = await _user(tx, context.zone, username) if known else None
-            locked = await locked_until(tx, context.zone, username, self._clock.now()) if known else None
+        stored, locked = await self._look(context.zone, username if known else None)
         if locked is not None:
             await self._refuse(context, username, _Refusal("account_locked", locked))
-        stored = user["password_hash"] if user is not None else None
         verified = await self._passwords.verify(stored, password)
         fresh_hash = await self._passwords.hash(password) if verified.outdated else None
         async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
             outcome = await self._conclude(tx, context, username, stored, verified, fresh_hash, known=known)
         if isinstance(outcome, _Refusal):
             raise self._refused(context, username, outcome)
@@ -125,6 +131,17 @@ class LocalLogin:
         """Drop failures that no longer count, for the scheduled job; answers how many."""
         async with self._database.begin() as tx:
             return await tx.run("DELETE FROM login_failures WHERE last_at < :before", before=self._clock.now() - LOCK)
+
+    async def _look(self, zone: str, username: str | None) -> tuple[str | None, datetime | None]:
+        """The hash to check against, and until when the name is locked. Raises what :func:`require_active` does."""
+        async with self._database.begin() as tx:
+            row = await tx.one(_LOOK, zone=zone, username=username)
+            if row is None or row["state"] != "active":
+                await require_active(tx, zone)
+        if row is None or username is None:
+            return None, None
+        until = row["locked_until"]
+        return row["password_hash"], until if until is not None and until > self._clock.now() else None
 
     async def _conclude(
         self,
