@@ -8,7 +8,7 @@ not run, did not end, or failed raises one of its own. Each is cleared when the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -150,11 +150,11 @@ class DeadMan:
             if not await tx.value("SELECT pg_try_advisory_xact_lock(:lock)", lock=_LOCK):
                 return None
             now = self._clock.now()
-            known = await known_jobs(tx)
+            known, newest = await known_jobs(tx), await _newest(tx)
             found = {
                 each.definition.name: quiet
                 for each in known
-                if (quiet := silence(each, await _newest(tx, each.definition.name), now)) is not None
+                if (quiet := silence(each, newest.get(each.definition.name, ()), now)) is not None
             }
             if not known and now - self._began > timedelta(minutes=2):
                 found[SCHEDULER] = Silence(self._began, "no process ever said what should run", unwritten=True)
@@ -234,10 +234,19 @@ def _raised(key: str, severity: Severity, summary: str, job: str) -> Raised:
     return Raised(key, "JobSilent", severity, summary[:500], OWNER, RUNBOOK, labels={"job": job})
 
 
-async def _newest(tx: Transaction, job: str) -> list[Occurred]:
-    rows = await tx.all(
-        "SELECT due_at, state, started_at, coalesce(detail ->> 'error', '') AS error FROM job_occurrences"
-        " WHERE job = :job AND scheduled ORDER BY due_at DESC LIMIT 10",
-        job=job,
-    )
-    return [Occurred(row["due_at"], row["state"], row["started_at"], row["error"]) for row in rows]
+async def _newest(tx: Transaction) -> Mapping[str, Sequence[Occurred]]:
+    """The newest scheduled occurrences of every job that is known, newest first."""
+    found: dict[str, list[Occurred]] = {}
+    for row in await tx.all(_NEWEST):
+        found.setdefault(row["job"], []).append(
+            Occurred(row["due_at"], row["state"], row["started_at"], row["error"])
+        )
+    return found
+
+
+_NEWEST = """
+SELECT d.job, o.due_at, o.state, o.started_at, o.error FROM job_definitions d CROSS JOIN LATERAL (
+  SELECT due_at, state, started_at, coalesce(detail ->> 'error', '') AS error FROM job_occurrences
+  WHERE job = d.job AND scheduled ORDER BY due_at DESC LIMIT 10) AS o
+ORDER BY d.job, o.due_at DESC
+"""
