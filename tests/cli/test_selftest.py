@@ -15,7 +15,7 @@ from bailiwick.app.selftest.mutations import MUTATIONS
 
 def selftest(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bailiwick", "selftest", "mutate", *words],
+        [sys.executable, "-m", "bailiwick.cli.main", "selftest", "mutate", *words],
         capture_output=True, text=True, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
 

@@ -90,31 +90,34 @@ def silence(known: KnownJob, occurred: Sequence[Occurred], now: datetime) -> Sil
 
 
 def tally(known: KnownJob | None, occurred: Sequence[Row], since: datetime, until: datetime) -> Run:
-    """How often a job was due in (``since``, ``until``], started in time, and ended green.
+    """How often a job was due in (``since``, ``until``], started in time, and ended green, as it stood at ``until``:
+    what ended later had not ended, so that the answer is the same whenever it is asked for.
 
-    An instant that nobody wrote down was due all the same; one that did not end and still may begin, within its grace
-    at ``until``, counts neither way. A row is green where it succeeded, and found PASS if it
-    found a verdict at all.
+    An instant that nobody wrote down was due all the same. One that had not ended and might still have begun in time,
+    ``until`` being within its grace, counts neither way: it is not late yet. A row is green where it succeeded, and
+    found PASS if it found a verdict at all.
     """
-    written = {row["due_at"] for row in occurred if row["scheduled"]}
-    expected: set[datetime] = set()
-    grace = timedelta(hours=1)
+    grace, expected = timedelta(hours=1), set[datetime]()
     if known is not None:
         grace = known.definition.grace
         expected = set(known.definition.due_between(max(since, known.expected_from), until, _MOST_INSTANTS))
+    due = expected | {row["due_at"] for row in occurred if row["scheduled"]}
     on_time = green = 0
+    ended: set[datetime] = set()
     last: datetime | None = None
     for row in occurred:
-        if row["state"] not in {"succeeded", "failed"} or row["finished_at"] is None:
+        if row["finished_at"] is None or row["finished_at"] > until:
+            continue
+        ended.add(row["due_at"])
+        if row["state"] not in {"succeeded", "failed"}:
             continue
         last = max(last or row["finished_at"], row["finished_at"])
-        if not row["scheduled"]:
-            continue
-        on_time += row["started_at"] is not None and row["started_at"] - row["due_at"] <= grace
-        green += row["state"] == "succeeded" and row["verdict"] in (None, Verdict.PASS)
-    ended = {row["due_at"] for row in occurred if row["finished_at"] is not None}
-    undecided = {each for each in (written | expected) - ended if known is not None and each + grace > until}
-    return Run(len((written | expected) - undecided), on_time, green, last)
+        if row["scheduled"]:
+            on_time += row["started_at"] is not None and row["started_at"] - row["due_at"] <= grace
+            green += row["state"] == "succeeded" and row["verdict"] in (None, Verdict.PASS)
+    # exactly at its end the grace is not over (kernel/jobs.py)
+    undecided = {each for each in due - ended if known is not None and each + grace >= until}
+    return Run(len(due - undecided), on_time, green, last)
 
 
 _MOST_INSTANTS = 100_000
