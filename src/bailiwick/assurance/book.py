@@ -79,12 +79,14 @@ class Book:
     zone: str
     revision: int
     documents: Mapping[tuple[str, str], Document] = field(default_factory=dict)
+    _read: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, kind: Kind[S]) -> dict[str, S]:
-        """The specs of one kind by name, in the order of their names."""
-        return {
-            name: kind.read(document.spec) for (of, name), document in sorted(self.documents.items()) if of == kind.name
-        }
+        """The specs of one kind by name, in the order of their names. They are read once, and nobody changes them."""
+        if kind.name not in self._read:
+            named = [(name, each) for (of, name), each in sorted(self.documents.items()) if of == kind.name]
+            self._read[kind.name] = {name: kind.read(each.spec) for name, each in named}
+        return dict(self._read[kind.name])
 
     @property
     def sha256(self) -> str:

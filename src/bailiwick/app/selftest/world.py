@@ -188,9 +188,11 @@ class World:
 
 
 def coarse(job: JobDefinition) -> JobDefinition:
-    """The same job, no more often than life has steps. A cron text stands."""
+    """The same job, no more often than life has steps. A cron text stands, unless it means every hour."""
     if isinstance(job.schedule, str):
-        return replace(job, grace=max(job.grace, STEP))
+        minute, hour, *days = job.schedule.split()
+        each = f"{minute} {'0,12' if hour == '*' else hour} {' '.join(days)}"
+        return replace(job, schedule=each, grace=max(job.grace, STEP))
     return replace(job, schedule=max(job.schedule, STEP), grace=timedelta(hours=1))
 
 
