@@ -59,7 +59,9 @@ def counted(occurred: Sequence[Any], until: datetime, job: KnownJob | None = Non
         (DUE + HOUR + GRACE + INSTANT, 2),
     ],
 )
-@pytest.mark.parametrize("written", [[], [row(state="due", begun=None)]], ids=["nobody wrote it down", "nobody took it"])
+@pytest.mark.parametrize(
+    "written", [[], [row(state="due", begun=None)]], ids=["nobody wrote it down", "nobody took it"]
+)
 def test_what_never_ran_counts_once_its_grace_is_over(written: list[Any], until: datetime, due: int) -> None:
     assert counted(written, until) == (due, 0, 0)
 

@@ -73,7 +73,9 @@ def test_what_people_did_stands_in_the_registers(lived: Lived) -> None:
 
 
 # those of the day of the override are in test_life_faults.py
-@pytest.mark.parametrize("mutation", [each for each in MUTATIONS if each.chapter != FORCING], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "mutation", [each for each in MUTATIONS if each.chapter != FORCING], ids=lambda each: each.name
+)
 def test_each_fault_turns_red_what_it_has_to(lived: Lived, mutation: Mutation) -> None:
     outcome = lived.outcome(mutation)
     assert not outcome.survived, outcome.document()

@@ -16,7 +16,9 @@ def lived() -> Iterator[Lived]:
         yield lived
 
 
-@pytest.mark.parametrize("mutation", [each for each in MUTATIONS if each.chapter == FORCING], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "mutation", [each for each in MUTATIONS if each.chapter == FORCING], ids=lambda each: each.name
+)
 def test_each_fault_turns_red_what_it_has_to(lived: Lived, mutation: Mutation) -> None:
     outcome = lived.outcome(mutation)
     assert not outcome.survived, outcome.document()

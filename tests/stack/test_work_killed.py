@@ -49,7 +49,10 @@ class Workers:
             shutil.copy(kek, layout.secrets / "kek")
         with (self.home / f"{machine}.log").open("ab") as log:
             self.processes[machine] = subprocess.Popen(
-                [*CLI, "work"], stdout=log, stderr=log, env=self.environment | {"BAILIWICK_DATA_DIR": str(layout.data_dir)}
+                [*CLI, "work"],
+                stdout=log,
+                stderr=log,
+                env=self.environment | {"BAILIWICK_DATA_DIR": str(layout.data_dir)},
             )
 
     def kill(self, machine: str) -> int:

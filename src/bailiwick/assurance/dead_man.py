@@ -241,9 +241,7 @@ async def _newest(tx: Transaction) -> Mapping[str, Sequence[Occurred]]:
     """The newest scheduled occurrences of every job that is known, newest first."""
     found: dict[str, list[Occurred]] = {}
     for row in await tx.all(_NEWEST):
-        found.setdefault(row["job"], []).append(
-            Occurred(row["due_at"], row["state"], row["started_at"], row["error"])
-        )
+        found.setdefault(row["job"], []).append(Occurred(row["due_at"], row["state"], row["started_at"], row["error"]))
     return found
 
 

@@ -166,8 +166,8 @@ class ReportRegister:
     async def sign(self, context: Context, identifier: str, *, by: str, sha256: str) -> Made:
         """Put a name to a report, by the digest the signer read.
 
-        Raises ``own_report`` (403) for who produced it by whatever account, ``report_changed`` (409) for another digest or a report that
-        does not come out the same again.
+        Raises ``own_report`` (403) for who produced it, by whatever account; ``report_changed`` (409) for another
+        digest or a report that does not come out the same again.
         """
         zone = context.zone
         async with self._database.begin() as tx:
