@@ -76,14 +76,16 @@ async def make_platform(world: World) -> None:
     await world.alerting.secrets.put(world.by("ada"), "chat-webhook", ground.listener.url, by="ada")
 
 
-async def waive(world: World, *, days: float, scope: str, approvers: tuple[str, ...] = ("ben", "selma")) -> str:
-    """olga asks for a HIGH waiver, and those approve it; its id."""
+async def waive(
+    world: World, *, days: float, scope: str, by: str = "olga", approvers: tuple[str, ...] = ("ben", "selma")
+) -> str:
+    """Somebody asks for a HIGH waiver, and those approve it; its id."""
     asked = NewWaiver(
         "secret-rotation", scope, "the provider rotates its key next week", "HIGH", "the key is watched",
         "key-rotation", "rotate with the provider", world.clock.now() + timedelta(days=days),
     )  # fmt: skip
-    drafted = await world.waivers.draft(world.by("olga"), asked, by="olga")
-    await world.waivers.submit(world.by("olga"), drafted.id, by="olga")
+    drafted = await world.waivers.draft(world.by(by), asked, by=by)
+    await world.waivers.submit(world.by(by), drafted.id, by=by)
     for name in approvers:
         with world.trying(f"waiver approved by {name}"):
             await world.waivers.decide(world.by(name), drafted.id, person=name, role=PEOPLE[name], approves=True)

@@ -146,12 +146,12 @@ async def _by_a_key(world: World) -> None:
         await world.overrides.propose(world.by("ada"), who, ASK)
 
 
-def waiver(scope: str, *, days: float = 7, approvers: tuple[str, ...] = ("ben", "selma")) -> Act:
+def waiver(scope: str, *, days: float = 7, by: str = "olga", approvers: tuple[str, ...] = ("ben", "selma")) -> Act:
     """The first thing of the chapter in which a waiver is asked for, in another way."""
 
     async def act(world: World) -> None:
         with world.trying("asking for the waiver"):
-            await life.waive(world, days=days, scope=scope, approvers=approvers)
+            await life.waive(world, days=days, scope=scope, by=by, approvers=approvers)
 
     return act
 
@@ -208,19 +208,20 @@ def unread(why: str) -> tuple[Red, ...]:
     )
 
 
-def found(kind: str, key: str) -> tuple[Red, Red]:
+def found(kind: str, key: str, severity: str) -> tuple[Red, Red]:
     """A finding of the reconciliation, and its alert."""
     return (
         Red(f"finding payouts {kind} open", f'"{key}"'),
-        Red(f"alert reconciliation/payouts P2 firing recon/payouts/{kind}/*/2026-01-16", key),
+        Red(f"alert reconciliation/payouts {severity} firing recon/payouts/{kind}/*/2026-01-16", key),
     )
 
 
 def silenced(channel: str, why: str) -> tuple[Red, ...]:
     """Nothing arrives by a channel, and that is an alert."""
     return (
-        Red("notice undelivered dead", f"{channel}: {why}"),
-        Red(f"alert notices/dead P1 firing notices/dead/{channel}", f"the channel {channel} do not arrive"),
+        Red("notice undelivered dead", why),
+        Red("event notice.dead"),
+        Red(f"alert notices/dead P1 firing notices/dead/{channel}", why),
     )
 
 
@@ -298,20 +299,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         lose_statement,
     ),
     Mutation(
-        "credential-lost", "the sealed credential is gone", FORCING, unread("credential"),
+        "credential-lost", "the sealed credential is gone", FORCING, unread("there is no credential core"),
         rows("DELETE FROM credentials"),
     ),
     Mutation(
-        "payouts-lost", "the payouts may not be read any more", FORCING, unread("permission denied"),
+        "payouts-lost", "the payouts may not be read any more", FORCING, unread("InsufficientPrivilege"),
         on_platform("REVOKE SELECT ON pay.payouts FROM pay_reader"),
     ),
     Mutation(
-        "row-missing", "the bank knows a payment less", FORCING, found("missing", "p0115"),
+        "row-missing", "the bank knows a payment less", FORCING, found("missing", "p011500", "P2"),
         on_platform("DELETE FROM pay.statement WHERE ref = (SELECT max(ref) FROM pay.statement WHERE ref LIKE 'p%')"),
     ),
     Mutation(
-        "row-in-excess", "the bank knows a payment more", FORCING, found("excess", "ghost"),
-        on_platform("INSERT INTO pay.statement VALUES ('ghost', 1)"),
+        "row-in-excess", "the bank knows a payment more", FORCING, found("excess", "zz-ghost", "P1"),
+        on_platform("INSERT INTO pay.statement VALUES ('zz-ghost', 1)"),
     ),
     Mutation(
         "unknown-state", "a payout is in a state nobody declared", FORCING,
@@ -332,8 +333,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "requests-fail", "every request fails", FORCING,
         (
-            Red("alert SloBurn P1 firing slo/errors/burn/1h", "errors"),
-            Red("alert SloBurn P1 firing slo/errors/burn/6h", "errors"),
+            Red("alert SloBurn P1 firing slo/errors/burn/6h", "100.0 times as fast"),
+            Red("alert SloBurn P2 firing slo/errors/burn/1d", "errors burns its error budget"),
+            Red("alert SloBurn P3 firing slo/errors/burn/3d", "errors burns its error budget"),
         ),
         fail_requests,
     ),
@@ -349,28 +351,28 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "job-stopped", "the detector of stuck work is kept from running", FORCING,
         (
-            Red(f"silent stuck:payouts@{ZONE}", "nobody took it"),
-            Red(f"alert JobSilent P2 firing job/stuck:payouts@{ZONE}", "nobody took it"),
+            Red(f"silent stuck:payouts@{ZONE}", "it could not start in time"),
+            Red(f"alert JobSilent P2 firing job/stuck:payouts@{ZONE}", "it could not start in time"),
         ),
         stop_job(f"stuck:payouts@{ZONE}"),
     ),
     Mutation(
-        "chat-muted", "the chat refuses everything", FORCING, silenced("chat", "no_service"), mute_chat,
+        "chat-muted", "the chat refuses everything", FORCING, silenced("chat", "404 no_service"), mute_chat,
     ),
-    Mutation("mail-muted", "the mail server refuses everything", FORCING, silenced("mail", "550"), mute_mail),
+    Mutation("mail-muted", "the mail server refuses everything", FORCING, silenced("mail", "550 no"), mute_mail),
     Mutation(
         "telling-dead", "nobody dispatches alerts", FORCING,
         (
             Red("job watch-alerts failed", "LoopStuck"),
             Red("alert JobSilent P2 firing job/watch-alerts", "are due for more than"),
         ),
-        breaking("telling"),
+        breaking("telling"), last=DRILL,
     ),
     Mutation(
         "owner-leaves", "the owner of operations is disabled", FORCING,
         (
-            Red("event owners.checked", ""),
-            Red("alert owners-check P2 firing owners/check", "ops_owner"),
+            Red("alert owners-check P2 firing owners/check", "nobody holds ops_owner"),
+            Red("task open owners/vacant/role:ops_owner//", "Nobody holds ops_owner"),
         ),
         rows("UPDATE users SET is_active = false WHERE username = 'opal'"),
     ),
@@ -378,21 +380,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "operators-leave", "nobody is left to be on call", FORCING,
         (
             Red("alert on-call/nobody P1 firing on-call/nobody/primary", "Nobody is on call as primary"),
-            Red("alert owners-check P2 firing owners/check", "operator"),
+            Red("alert owners-check P2 firing owners/check", "nobody holds operator"),
+            Red("escalation to primary nobody"),
         ),
         rows("UPDATE users SET is_active = false WHERE role = 'operator'"),
     ),
     # --- the drill
     Mutation(
         "drill-unheard", "the channel is mute while an alarm is tried", DRILL,
-        (Red("drill JobSilent missed", "delivered to nobody"), *silenced("chat", "no_service")), mute_chat,
+        (Red("drill JobSilent missed", "delivered to nobody"), *silenced("chat", "404 no_service")), mute_chat,
     ),
     # --- checkpoints and what they stand on
     Mutation(
         "runs-deleted", "runs of a reconciliation are deleted", FOURTEEN,
         (
-            Red("checkpoint T14 v1 FAIL", f"reconciliation:payouts@{ZONE}"),
-            Red("alert checkpoint.not-passed P1 firing checkpoint/T14", "FAIL"),
+            Red("checkpoint T14 v1 FAIL", f"reconciliation:payouts:delta@{ZONE}"),
+            Red("alert checkpoint.not-passed P1 firing checkpoint/T14", "FAIL (reconciliation:payouts:delta"),
         ),
         rows("DELETE FROM job_occurrences WHERE job LIKE 'reconciliation:%' AND due_at > '2026-01-15'"),
     ),
@@ -441,8 +444,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # --- waivers
     Mutation(
         "waiver-own-approval", "who asked for a waiver approves it", LAPSE,
-        (Red("refused waiver approved by olga: approval_own_request"),),
-        waiver("own", approvers=("olga", "selma")), never=("waiver own approved",),
+        (Red("refused waiver approved by ada: approval_own_request"),),
+        waiver("own", by="ada", approvers=("ada", "selma")), never=("waiver own approved",),
     ),
     Mutation(
         "waiver-too-long", "a HIGH waiver of nine days is asked for", LAPSE,
