@@ -23,8 +23,14 @@ WORDS = {
 # where a word of these is sent all the same, and why it sets nothing by itself
 SENT = {
     ("POST", "/api/v1/registers/{register}/{name}", "state"): "takes an evidence record (test_prose_sets_no_state)",
+    ("POST", "/api/v1/overrides/{override_id}/review", "verdict"): "another person's vote, with step-up: one of two",
+    ("POST", "/api/v1/tasks/{task_id}/done", "outcome"): "what came of it, beside the state; nothing reads it",
 }
-IN_BOOK: dict[tuple[str, str], str] = {}
+IN_BOOK = {
+    ("Machine", "state"): "the column in which a source tells it",
+    ("Probe", "status"): "the HTTP status that is expected",
+    ("SLO", "resolved"): "OpenSLO's alertWhenResolved, a yes or no",
+}
 
 
 def models_of(annotation: Any) -> Iterator[type[BaseModel]]:

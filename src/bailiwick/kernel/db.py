@@ -88,7 +88,8 @@ class Database:
             async with self.engine.begin() as connection:
                 if self._role:
                     # a login of our own has this search path by ALTER ROLE; SET ROLE does not apply it
-                    await connection.execute(_ACT_AS, {"role": self._role})
+                    await connection.execute(text(f"SET LOCAL ROLE {self._role}"))
+                    await connection.execute(text("SET LOCAL search_path = bailiwick"))
                 yield Transaction(connection)
         except BailiwickError:
             raise
@@ -103,9 +104,6 @@ class Database:
         """Give the connections back."""
         await self.engine.dispose()
 
-
-# SET LOCAL ROLE and SET LOCAL search_path in one round trip
-_ACT_AS = text("SELECT set_config('role', :role, true), set_config('search_path', 'bailiwick', true)")
 
 _statements: dict[str, TextClause] = {}
 
