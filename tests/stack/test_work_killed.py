@@ -44,6 +44,9 @@ class Workers:
     def start(self, machine: str) -> None:
         layout = self.layout(machine)
         layout.create()
+        (layout.run / "work").mkdir(mode=0o700, exist_ok=True)  # as the supervisor does
+        for left in (layout.run / "work").iterdir():
+            left.unlink()
         kek = self.layout("one").secrets / "kek"
         if machine != "one":
             shutil.copy(kek, layout.secrets / "kek")

@@ -159,6 +159,7 @@ def _loaded(text: str) -> Iterator[tuple[int, Any]]:
     try:
         while loader.check_node():
             node = loader.get_node()
+            assert node is not None  # as check_node said
             yield node.start_mark.line + 1, loader.construct_document(node)
     finally:
         loader.dispose()
