@@ -10,15 +10,16 @@ from lived import Lived, living
 from bailiwick.app.selftest.mutations import FORCING, MUTATIONS, Mutation
 
 
+FAULTS = [each for each in MUTATIONS if each.chapter == FORCING]
+
+
 @pytest.fixture(scope="module")
 def lived() -> Iterator[Lived]:
-    with living(until=FORCING) as lived:
+    with living(until=max(each.until for each in FAULTS)) as lived:
         yield lived
 
 
-@pytest.mark.parametrize(
-    "mutation", [each for each in MUTATIONS if each.chapter == FORCING], ids=lambda each: each.name
-)
+@pytest.mark.parametrize("mutation", FAULTS, ids=lambda each: each.name)
 def test_each_fault_turns_red_what_it_has_to(lived: Lived, mutation: Mutation) -> None:
     outcome = lived.outcome(mutation)
     assert not outcome.survived, outcome.document()

@@ -44,9 +44,7 @@ class Workers:
     def start(self, machine: str) -> None:
         layout = self.layout(machine)
         layout.create()
-        (layout.run / "work").mkdir(mode=0o700, exist_ok=True)  # as the supervisor does
-        for left in (layout.run / "work").iterdir():
-            left.unlink()
+        layout.slot("work").create()  # as the supervisor does
         kek = self.layout("one").secrets / "kek"
         if machine != "one":
             shutil.copy(kek, layout.secrets / "kek")
