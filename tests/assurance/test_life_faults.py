@@ -9,7 +9,6 @@ from lived import Lived, living
 
 from bailiwick.app.selftest.mutations import FORCING, MUTATIONS, Mutation
 
-
 FAULTS = [each for each in MUTATIONS if each.chapter == FORCING]
 
 

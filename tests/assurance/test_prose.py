@@ -50,7 +50,7 @@ def room(house: House, tmp_path: Path) -> Assurance:
 
 def bodies(room: Assurance) -> Iterator[tuple[str, str, type[BaseModel]]]:
     for part in room.parts:
-        for router in part.routers:
+        for router in part.routers():
             for route in router.routes:
                 assert isinstance(route, APIRoute)
                 for parameter in route.dependant.body_params:
