@@ -364,7 +364,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "telling-dead", "nobody dispatches alerts", FORCING,
         (
             Red("job watch-alerts failed", "LoopStuck"),
-            Red("alert JobSilent P2 firing job/watch-alerts", "are due for more than"),
+            Red("silent watch-alerts", "are due for more than"),
+            # it was called out, and in the drill somebody answered all that were
+            Red("alert JobSilent P2 acknowledged job/watch-alerts", "are due for more than"),
         ),
         breaking("telling"), last=DRILL,
     ),
