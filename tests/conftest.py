@@ -20,6 +20,7 @@ VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
 _LONGEST = (
     "test_cli_events.py",
     "test_life.py",
+    "test_life_faults.py",
     "test_demo.py",
     "test_soak.py",
     "test_api_document.py",

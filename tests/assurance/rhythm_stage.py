@@ -35,6 +35,7 @@ from bailiwick.assurance.rhythm.desk import RhythmDesk
 from bailiwick.assurance.rhythm.minutes import Minutes, Said
 from bailiwick.assurance.rhythm.occurrences import Occurrence
 from bailiwick.evidence.evidence_records import Producer
+from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -100,7 +101,7 @@ class RhythmStage(Stage):
             Facts(known, known, known, known, known), PRODUCER,
         )  # fmt: skip
         self.clockwork = self.another_clockwork()
-        self.minutes = Minutes(*shared, self.recorder, heard, self.actions, heard)
+        self.minutes = Minutes(*shared, self.recorder, heard, self.actions, heard, Persons())
         self.desk = RhythmDesk(*shared, self.books)
         self.registers = Registers(*shared, self.recorder, self.records)
         self.serve(

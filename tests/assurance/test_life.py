@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-import structlog
+from lived import Lived, living
 
-from bailiwick.app.selftest.ground import Ground, ground
-from bailiwick.app.selftest.life import CHAPTERS, tell
-from bailiwick.app.selftest.mutations import MUTATIONS, Mutation
-from bailiwick.app.selftest.run import mutate_on
-from bailiwick.app.selftest.seen import Seen
-
-
-class Lived:
-    """The healthy life, told once, on a ground that can be gone back to."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, under: Ground, told: list[Seen]) -> None:
-        self.loop, self.under, self.told = loop, under, told
-
-    def turned(self, mutation: Mutation) -> list[str]:
-        (outcome,) = self.loop.run_until_complete(mutate_on(self.under, self.told, [mutation]))
-        assert outcome.survived is not bool(outcome.turned)
-        return list(outcome.turned)
-
-    def lines(self, chapter: str, *kinds: str) -> list[str]:
-        """What there was to see at the end of a chapter, of these kinds."""
-        number = [each.name for each in CHAPTERS].index(chapter)
-        return sorted(line for line in self.told[number].lines if line.split()[0] in kinds)
+from bailiwick.app.selftest.mutations import CONTROL, FORCING, MUTATIONS, Mutation
+from bailiwick.app.selftest.run import judge
+from bailiwick.app.selftest.seen import Red, Seen, Sight
 
 
 @pytest.fixture(scope="module")
 def lived() -> Iterator[Lived]:
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    loop = asyncio.new_event_loop()
-    standing = ground()
-    under = loop.run_until_complete(standing.__aenter__())
-    try:
-        yield Lived(loop, under, loop.run_until_complete(tell(under)))
-    finally:
-        loop.run_until_complete(standing.__aexit__(None, None, None))
-        loop.close()
-        structlog.configure(**before)
+    with living() as lived:
+        yield lived
 
 
 def test_a_week_after_going_live_an_open_waiver_fails_until_it_is_closed(lived: Lived) -> None:
@@ -99,15 +72,50 @@ def test_what_people_did_stands_in_the_registers(lived: Lived) -> None:
     ]
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: each.name)
-def test_no_fault_goes_unnoticed(lived: Lived, mutation: Mutation) -> None:
-    assert lived.turned(mutation)
+# those of the day of the override are in test_life_faults.py
+@pytest.mark.parametrize(
+    "mutation", [each for each in MUTATIONS if each.chapter != FORCING], ids=lambda each: each.name
+)
+def test_each_fault_turns_red_what_it_has_to(lived: Lived, mutation: Mutation) -> None:
+    outcome = lived.outcome(mutation)
+    assert not outcome.survived, outcome.document()
 
 
 def test_a_fault_that_changes_nothing_is_a_survivor(lived: Lived) -> None:
-    assert lived.turned(Mutation("nothing", "nothing is broken", 4)) == []
+    outcome = lived.outcome(CONTROL)
+    assert outcome.survived and outcome.turned == [] and outcome.red == []
+    assert outcome.missing == ["alert JobSilent P1 firing scheduler"]
 
 
-def test_there_are_thirty_faults_and_each_has_a_name_of_its_own() -> None:
+def test_a_fault_whose_red_is_another_one_is_a_survivor(lived: Lived) -> None:
+    (fault,) = [each for each in MUTATIONS if each.name == "waiver-too-long"]
+    (refused,) = fault.red
+    seen = lived.seen(fault)
+    healthy = lived.told[fault.until]
+    assert not judge(fault, seen, healthy).survived
+    wrong: dict[str, dict[str, object]] = {
+        "nothing is declared": {"red": ()},
+        "for another reason": {"red": (replace(refused, line="refused asking for the waiver: conflict"),)},
+        "one of two is missing": {"red": (refused, Red("alert SloBurn P1 firing slo/errors/burn/1h"))},
+        # there all the same without the fault, and so no sign of it
+        "red in the healthy life too": {"red": (Red("ceremony ops-health overdue"),)},
+        "is there and is not red": {"red": (Red("waiver bank-key approved"),)},
+        "was done all the same": {"never": ("waiver bank-key approved",)},
+    }
+    for why, change in wrong.items():
+        outcome = judge(replace(fault, **change), seen, healthy)
+        assert outcome.survived, why
+
+
+def test_what_is_red_once_more_often_is_no_sign_of_a_fault() -> None:
+    red = Sight("stuck payouts FAIL", True, "1 critical")
+    once, twice = Seen(Counter({red: 1})), Seen(Counter({red: 2}))
+    assert twice.turned(once) == ["+ stuck payouts FAIL"]
+    assert twice.red(Red("stuck payouts FAIL", "critical"), once) is None
+    assert twice.red(Red("stuck payouts FAIL", "critical"), Seen(Counter())) == red
+
+
+def test_there_are_thirty_faults_and_each_says_what_has_to_turn_red() -> None:
     assert len(MUTATIONS) >= 30
     assert len({each.name for each in MUTATIONS}) == len(MUTATIONS)
+    assert all(each.red for each in MUTATIONS)

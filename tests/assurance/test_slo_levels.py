@@ -382,6 +382,14 @@ async def test_somebody_else_signs_what_he_read(plant: Plant) -> None:
         with pytest.raises(BailiwickError) as refused:
             await register.sign(context, made.id, by=by, sha256=digest)
         assert refused.value.reason == reason
+    await plant.stage.people.user("jane", "operator")
+    await plant.stage.people.user("janet", "auditor")
+    async with plant.stage.database.begin() as tx:
+        await tx.run("UPDATE users SET email = 'jane+second@example.com' WHERE username = 'janet'")
+    for by in ("JANE", "janet"):  # the same person by another account
+        with pytest.raises(BailiwickError) as refused:
+            await register.sign(context, made.id, by=by, sha256=made.sha256)
+        assert refused.value.reason == "own_report"
     signed = await register.sign(context, made.id, by="joe", sha256=made.sha256)
     assert [each.signed_by for each in signed.signatures] == ["joe"]
     assert await register.sign(context, made.id, by="joe", sha256=made.sha256) == signed

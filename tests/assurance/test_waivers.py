@@ -349,3 +349,40 @@ def test_the_register_answers_as_gates_expect(house: House) -> None:
     )
     assert port is not None
     assert NewWaiver().valid_until is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE waivers SET valid_until = valid_until + interval '300 days'",
+        "UPDATE waivers SET scope = 'server/shop'",
+        "UPDATE waivers SET risk = 'LOW'",
+        "UPDATE waivers SET approval = NULL",
+        "UPDATE approvals SET ended = 'withdrawn'",
+        "UPDATE approvals SET payload_sha256 = repeat('0', 64)",
+    ],
+)
+async def test_one_that_is_not_what_was_approved_covers_nothing_and_is_told(desk: Desk, change: str) -> None:
+    identifier = await desk.active("HIGH")
+    assert (await desk.watch.run(desk.stage.clock.now()))["altered"] == 0
+    async with desk.stage.people.owner.begin() as tx:
+        await tx.run("SET LOCAL search_path = bailiwick")
+        await tx.run("SET LOCAL session_replication_role = replica")
+        await tx.run(change)
+    for scope in ("server/pay", "server/shop"):
+        assert await desk.covering(scope=scope) is None
+    with pytest.raises(BailiwickError) as refused:
+        async with desk.stage.database.begin() as tx:
+            await desk.register.used(tx, desk.stage.context(), identifier, "gate")
+    assert refused.value.reason == "waiver_inactive"
+    assert (await desk.watch.run(desk.stage.clock.now()))["altered"] == 1
+    told = desk.stage.heard.open_alerts[f"waiver/{identifier}/altered"]
+    assert (told.rule, str(told.severity)) == ("WaiverAltered", "P0")
+
+
+async def test_where_another_waiver_is_sound_it_covers(desk: Desk) -> None:
+    altered, sound = await desk.active(), await desk.active()
+    async with desk.stage.people.owner.begin() as tx:
+        await tx.run("UPDATE bailiwick.waivers SET valid_until = valid_until + interval '1 day' WHERE id = :id",
+                     id=altered)  # fmt: skip
+    assert await desk.covering() == sound

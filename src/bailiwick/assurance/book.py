@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -79,12 +79,14 @@ class Book:
     zone: str
     revision: int
     documents: Mapping[tuple[str, str], Document] = field(default_factory=dict)
+    _read: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, kind: Kind[S]) -> dict[str, S]:
-        """The specs of one kind by name, in the order of their names."""
-        return {
-            name: kind.read(document.spec) for (of, name), document in sorted(self.documents.items()) if of == kind.name
-        }
+        """The specs of one kind by name, in the order of their names. They are read once, and nobody changes them."""
+        if kind.name not in self._read:
+            named = [(name, each) for (of, name), each in sorted(self.documents.items()) if of == kind.name]
+            self._read[kind.name] = {name: kind.read(each.spec) for name, each in named}
+        return dict(self._read[kind.name])
 
     @property
     def sha256(self) -> str:
@@ -134,15 +136,14 @@ def read_directory(directory: Path) -> list[Document]:
 def read_text(text: str, where: str) -> list[Document]:
     """The documents of one YAML text. Raises :class:`BadBook`."""
     try:
-        nodes = list(yaml.compose_all(text, Loader=_Loader))
-        loaded = list(yaml.load_all(text, Loader=_Loader))
+        loaded = list(_loaded(text))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise BadBook([f"{where}: {' '.join(str(error).split())}"]) from None
     documents, problems = [], []
-    for node, value in zip(nodes, loaded, strict=True):
+    for line, value in loaded:
         if value is None:
             continue
-        place = f"{where}:{node.start_mark.line + 1}"
+        place = f"{where}:{line}"
         try:
             documents.append(_document(value, place))
         except ValueError as error:
@@ -150,6 +151,18 @@ def read_text(text: str, where: str) -> list[Document]:
     if problems:
         raise BadBook(problems)
     return documents
+
+
+def _loaded(text: str) -> Iterator[tuple[int, Any]]:
+    """The values of a YAML text, each with the line that it begins in."""
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None  # as check_node said
+            yield node.start_mark.line + 1, loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def read_values(values: Sequence[Any], where: str = "documents") -> list[Document]:

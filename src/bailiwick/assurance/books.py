@@ -109,16 +109,25 @@ class Books:
         self._recorder = recorder
         self._quorum = quorum
         self.kinds: dict[str, Kind[Any]] = {}
+        self._known: dict[str, tuple[_Standing, Book]] = {}
         for kind in kinds:
             if self.kinds.setdefault(kind.name, kind) is not kind:
                 raise ValueError(f"two kinds are called {kind.name!r}")
         quorum.register(APPLY)
 
     async def current(self, tx: Transaction, zone: str) -> Book:
-        """What is in force."""
+        """What is in force. It is read anew where any row of it is another than when it was read last."""
+        standing = await _standing(tx, zone)
+        known = self._known.get(zone)
+        if known is not None and known[0] == standing:
+            return known[1]
         rows = await tx.all(f"{_SELECT} WHERE zone = :zone AND in_force ORDER BY kind, name", zone=zone)
         documents = [self._document(row) for row in rows if row["kind"] in self.kinds]
-        return Book(zone, await _revision(tx, zone), {document.key: document for document in documents})
+        after = await _standing(tx, zone)
+        book = Book(zone, after[0], {document.key: document for document in documents})
+        if after == standing:  # nobody applied another between the two
+            self._known[zone] = standing, book
+        return book
 
     async def read(self, tx: Transaction, zone: str, kind: Kind[S], name: str) -> S | None:
         """One document of the book in force; None where there is none."""
@@ -300,10 +309,20 @@ class Books:
 _SELECT = "SELECT kind, name, version, spec, applied_at, applied_by FROM assurance_documents"
 
 
-async def _revision(tx: Transaction, zone: str) -> int:
-    return int(
-        await tx.value("SELECT coalesce(max(revision), 0) FROM assurance_documents WHERE zone = :zone", zone=zone)
+_Standing = tuple[int, int, int]
+"""A revision, how many documents are in force, and the sum of the transactions that wrote their rows: with the same
+three nothing was written since, not even past us or in a transaction that was rolled back."""
+
+
+async def _standing(tx: Transaction, zone: str) -> _Standing:
+    row = await tx.one(
+        "SELECT coalesce(max(revision), 0) AS revision, count(*) FILTER (WHERE in_force) AS documents,"
+        " coalesce(sum(CAST(CAST(xmin AS text) AS bigint)) FILTER (WHERE in_force), 0) AS written"
+        " FROM assurance_documents WHERE zone = :zone",
+        zone=zone,
     )
+    assert row is not None
+    return row["revision"], row["documents"], int(row["written"])
 
 
 __all__ = ["APPLY", "FEED", "BadBook", "Books", "Difference", "Plan", "plan"]

@@ -8,7 +8,7 @@ not run, did not end, or failed raises one of its own. Each is cleared when the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -90,31 +90,34 @@ def silence(known: KnownJob, occurred: Sequence[Occurred], now: datetime) -> Sil
 
 
 def tally(known: KnownJob | None, occurred: Sequence[Row], since: datetime, until: datetime) -> Run:
-    """How often a job was due in (``since``, ``until``], started in time, and ended green.
+    """How often a job was due in (``since``, ``until``], started in time, and ended green, as it stood at ``until``:
+    what ended later had not ended, so that the answer is the same whenever it is asked for.
 
-    An instant that nobody wrote down was due all the same; one that did not end and still may begin, within its grace
-    at ``until``, counts neither way. A row is green where it succeeded, and found PASS if it
-    found a verdict at all.
+    An instant that nobody wrote down was due all the same. One that had not ended and might still have begun in time,
+    ``until`` being within its grace, counts neither way: it is not late yet. A row is green where it succeeded, and
+    found PASS if it found a verdict at all.
     """
-    written = {row["due_at"] for row in occurred if row["scheduled"]}
-    expected: set[datetime] = set()
-    grace = timedelta(hours=1)
+    grace, expected = timedelta(hours=1), set[datetime]()
     if known is not None:
         grace = known.definition.grace
         expected = set(known.definition.due_between(max(since, known.expected_from), until, _MOST_INSTANTS))
+    due = expected | {row["due_at"] for row in occurred if row["scheduled"]}
     on_time = green = 0
+    ended: set[datetime] = set()
     last: datetime | None = None
     for row in occurred:
-        if row["state"] not in {"succeeded", "failed"} or row["finished_at"] is None:
+        if row["finished_at"] is None or row["finished_at"] > until:
+            continue
+        ended.add(row["due_at"])
+        if row["state"] not in {"succeeded", "failed"}:
             continue
         last = max(last or row["finished_at"], row["finished_at"])
-        if not row["scheduled"]:
-            continue
-        on_time += row["started_at"] is not None and row["started_at"] - row["due_at"] <= grace
-        green += row["state"] == "succeeded" and row["verdict"] in (None, Verdict.PASS)
-    ended = {row["due_at"] for row in occurred if row["finished_at"] is not None}
-    undecided = {each for each in (written | expected) - ended if known is not None and each + grace > until}
-    return Run(len((written | expected) - undecided), on_time, green, last)
+        if row["scheduled"]:
+            on_time += row["started_at"] is not None and row["started_at"] - row["due_at"] <= grace
+            green += row["state"] == "succeeded" and row["verdict"] in (None, Verdict.PASS)
+    # exactly at its end the grace is not over (kernel/jobs.py)
+    undecided = {each for each in due - ended if known is not None and each + grace >= until}
+    return Run(len(due - undecided), on_time, green, last)
 
 
 _MOST_INSTANTS = 100_000
@@ -150,11 +153,11 @@ class DeadMan:
             if not await tx.value("SELECT pg_try_advisory_xact_lock(:lock)", lock=_LOCK):
                 return None
             now = self._clock.now()
-            known = await known_jobs(tx)
+            known, newest = await known_jobs(tx), await _newest(tx)
             found = {
                 each.definition.name: quiet
                 for each in known
-                if (quiet := silence(each, await _newest(tx, each.definition.name), now)) is not None
+                if (quiet := silence(each, newest.get(each.definition.name, ()), now)) is not None
             }
             if not known and now - self._began > timedelta(minutes=2):
                 found[SCHEDULER] = Silence(self._began, "no process ever said what should run", unwritten=True)
@@ -234,10 +237,17 @@ def _raised(key: str, severity: Severity, summary: str, job: str) -> Raised:
     return Raised(key, "JobSilent", severity, summary[:500], OWNER, RUNBOOK, labels={"job": job})
 
 
-async def _newest(tx: Transaction, job: str) -> list[Occurred]:
-    rows = await tx.all(
-        "SELECT due_at, state, started_at, coalesce(detail ->> 'error', '') AS error FROM job_occurrences"
-        " WHERE job = :job AND scheduled ORDER BY due_at DESC LIMIT 10",
-        job=job,
-    )
-    return [Occurred(row["due_at"], row["state"], row["started_at"], row["error"]) for row in rows]
+async def _newest(tx: Transaction) -> Mapping[str, Sequence[Occurred]]:
+    """The newest scheduled occurrences of every job that is known, newest first."""
+    found: dict[str, list[Occurred]] = {}
+    for row in await tx.all(_NEWEST):
+        found.setdefault(row["job"], []).append(Occurred(row["due_at"], row["state"], row["started_at"], row["error"]))
+    return found
+
+
+_NEWEST = """
+SELECT d.job, o.due_at, o.state, o.started_at, o.error FROM job_definitions d CROSS JOIN LATERAL (
+  SELECT due_at, state, started_at, coalesce(detail ->> 'error', '') AS error FROM job_occurrences
+  WHERE job = d.job AND scheduled ORDER BY due_at DESC LIMIT 10) AS o
+ORDER BY d.job, o.due_at DESC
+"""

@@ -17,12 +17,14 @@ from typing import Any
 from bailiwick.assurance.book import canonical
 from bailiwick.assurance.report import html, markdown
 from bailiwick.assurance.report.model import Format, Report, moment
+from bailiwick.assurance.signers import produced
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.quorum import People
 from bailiwick.kernel.verdicts import Verdict
 
 SIGNED_BY_MACHINE = "bailiwick"
@@ -81,12 +83,19 @@ class ReportRegister:
     """Keeps the reports of all zones."""
 
     def __init__(
-        self, database: Database, clock: Clock, ids: Ids, recorder: Recorder, kinds: Sequence[ReportKind]
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        recorder: Recorder,
+        kinds: Sequence[ReportKind],
+        people: People,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ids = ids
         self._recorder = recorder
+        self._people = people
         self.kinds = {kind.name: kind for kind in kinds}
 
     async def produce(self, context: Context, kind: str, since: datetime, until: datetime, *, by: str) -> Made:
@@ -157,13 +166,13 @@ class ReportRegister:
     async def sign(self, context: Context, identifier: str, *, by: str, sha256: str) -> Made:
         """Put a name to a report, by the digest the signer read.
 
-        Raises ``own_report`` (403) for who produced it, ``report_changed`` (409) for another digest or a report that
-        does not come out the same again.
+        Raises ``own_report`` (403) for who produced it, by whatever account; ``report_changed`` (409) for another
+        digest or a report that does not come out the same again.
         """
         zone = context.zone
         async with self._database.begin() as tx:
             made = await self.get(tx, zone, identifier)
-            if made.produced_by == by:
+            if await produced(self._people, tx, zone, by, [made.produced_by]):
                 raise Denied(reason="own_report")
             if sha256 != made.sha256 or await self.again(tx, zone, made) != made.sha256:
                 raise Conflict(reason="report_changed", sha256=made.sha256)

@@ -27,7 +27,7 @@ from bailiwick.kernel.fields import Body, Line, Name
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.permissions import Permission
-from bailiwick.kernel.quorum import Action, Approval, Quorum, Terms
+from bailiwick.kernel.quorum import Action, Approval, Quorum, Terms, payload_hash
 
 Risk = Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"]
 RISKS: tuple[str, ...] = get_args(Risk)
@@ -360,20 +360,34 @@ class WaiverRegister:
         """The id of the waiver of ``control`` for ``scope`` that is active at ``at``; None without one."""
         if control in NEVER or not waivable(await self._books.current(tx, zone), control):
             return None
-        found: str | None = await tx.value(
+        rows = await tx.all(
             "SELECT id FROM waivers WHERE zone = :zone AND control = :control AND scope = :scope"
-            " AND state = 'approved' AND valid_from <= :at AND valid_until > :at ORDER BY valid_until DESC, id LIMIT 1",
+            " AND state = 'approved' AND valid_from <= :at AND valid_until > :at ORDER BY valid_until DESC, id",
             zone=zone,
             control=control,
             scope=scope,
             at=at,
         )
-        return found
+        for row in rows:
+            if not await self.altered(tx, await self.get(tx, zone, row["id"])):
+                return str(row["id"])
+        return None
+
+    async def altered(self, tx: Transaction, waiver: Waiver) -> bool:
+        """Whether an approved waiver is another one than was approved: somebody changed its row. It covers nothing."""
+        approved = await tx.value(
+            "SELECT payload_sha256 FROM approvals WHERE id = :id AND zone = :zone AND action = :action"
+            " AND ended = 'executed'",
+            id=waiver.approval,
+            zone=waiver.zone,
+            action=APPROVE.name,
+        )
+        return bool(payload_hash(APPROVE.name, waiver.zone, _payload(waiver)) != approved)
 
     async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:
         """Note that ``gate`` let something pass because of it. Raises ``waiver_inactive``, ``not_found``."""
         found = await self.get(tx, context.zone, waiver)
-        if found.state != "active":
+        if found.state != "active" or await self.altered(tx, found):
             raise Conflict(reason="waiver_inactive", state=found.state)
         await tx.run(
             "INSERT INTO waiver_uses (waiver, gate, at) VALUES (:waiver, :gate, :now)",

@@ -1,7 +1,8 @@
 """What the clock does about waivers, and the burn-down report.
 
 Nothing here ends a waiver: that its time is over is read off its dates. This tells of it: the event of each end, once;
-the heads-up before it; an alert until it is renewed or its control is shown to hold again; and those nobody ever used.
+the heads-up before it; an alert until it is renewed or its control is shown to hold again; those nobody ever used; and
+those that are not what was approved any more, which nobody can have changed by way of us.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class WaiverWatch:
         """Look at all waivers once; what was told."""
         settled = await self._register.settle_votes()
         now = self._clock.now()
-        told = {"settled": settled, "expired": 0, "heads_up": 0, "past_due": 0, "cleared": 0}
+        told = {"settled": settled, "expired": 0, "heads_up": 0, "past_due": 0, "cleared": 0, "altered": 0}
         async with self._database.begin() as tx:
             rows = await tx.all("SELECT zone, id FROM waivers WHERE state IN ('approved', 'renewed') ORDER BY id")
             for row in rows:
@@ -122,6 +123,11 @@ class WaiverWatch:
                 context = Context(waiver.zone)
                 told["expired"] += await self._note_end(tx, context, waiver, now)
                 told["heads_up"] += await self._heads_up(tx, waiver, now)
+                if await self._register.altered(tx, waiver):
+                    await self._alerts.fire(tx, context, _altered(waiver))
+                    told["altered"] += 1
+                else:
+                    await self._alerts.clear(tx, context, _altered(waiver).key)
                 if waiver.past_due:
                     await self._alerts.fire(tx, context, _overdue(waiver))
                     told["past_due"] += 1
@@ -177,6 +183,19 @@ def _overdue(waiver: Waiver) -> Raised:
         runbook=RUNBOOK,
         labels={"control": waiver.control, "risk": waiver.risk},
         annotations={"plan": waiver.plan[:500]},
+    )
+
+
+def _altered(waiver: Waiver) -> Raised:
+    return Raised(
+        key=f"waiver/{waiver.id}/altered",
+        rule="WaiverAltered",
+        severity=Severity.P0,
+        summary=f"The waiver of {waiver.control} for {waiver.scope} is not what was approved: its row was changed",
+        owner=waiver.owner,
+        runbook=RUNBOOK,
+        labels={"control": waiver.control, "risk": waiver.risk},
+        annotations={"description": "It covers nothing. Compare it with its approval, and revoke it."},
     )
 
 

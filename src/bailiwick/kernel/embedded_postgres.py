@@ -82,7 +82,7 @@ _SETTINGS = {
 
 _THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "wal_level": "minimal",
                        "max_wal_senders": "0", "autovacuum": "off", "shared_buffers": "32MB",
-                       "log_checkpoints": "off"}  # fmt: skip
+                       "log_checkpoints": "off", "scram_iterations": "1"}  # fmt: skip
 
 
 class PostgresState(StrEnum):
@@ -343,7 +343,7 @@ class EmbeddedPostgres:
                 "--builtin-locale=C.UTF-8",
                 "--locale=C",
                 "--data-checksums",
-                "--sync-method=syncfs" if self._durable else "--no-sync",
+                *(["--sync-method=syncfs"] if self._durable else ["--no-sync", "--set=scram_iterations=1"]),
             ]
             command = Command(argv, self._environment(), cwd=Path("/"), run_as=user)
             code, output = await run_to_end(command, input_fd=readable)

@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -241,10 +241,12 @@ class Jobs:
             for group in unwritten:
                 names = [name for name in self._groups[group] if name in jobs]
                 await _write_known(tx, group, [jobs[name] for name in names], now)
+            came_due: list[_Due] = []
             for row in await tx.all(_STANDING, names=list(jobs)):
                 definition = jobs[row["name"]]
-                await self._write_due(tx, definition, row["last_due"] or definition.since or self._since, now)
+                came_due += _came_due(definition, row["last_due"] or definition.since or self._since, now)
                 self._note_age(row, now)
+            await self._write_due(tx, came_due, now)
             await self._close(tx, now)
             if now - self._pruned_at > _PRUNE_EVERY:
                 await tx.run(_PRUNE, before=now - KEPT, long_before=now - 4 * KEPT)
@@ -252,22 +254,19 @@ class Jobs:
         self._unwritten -= unwritten
         return True
 
-    async def _write_due(self, tx: Transaction, definition: JobDefinition, after: datetime, now: datetime) -> None:
-        due = definition.due_between(after, now, CATCH_UP + 1)
-        skipped = len(due) > CATCH_UP
-        for number, moment in enumerate(due[-CATCH_UP:]):
-            missed = now - moment > definition.grace
-            inserted = await tx.run(
-                "INSERT INTO job_occurrences (job, due_at, state, finished_at, detail)"
-                " VALUES (:job, :due_at, :state, :finished_at, cast(:detail AS jsonb)) ON CONFLICT DO NOTHING",
-                job=definition.name,
-                due_at=moment,
-                state="missed" if missed else "due",
-                finished_at=now if missed else None,
-                detail=json.dumps({"earlier_occurrences_not_listed": True} if skipped and number == 0 else {}),
-            )
-            if missed and inserted:
-                self._count(definition.name, "missed")
+    async def _write_due(self, tx: Transaction, came_due: Sequence[_Due], now: datetime) -> None:
+        if not came_due:
+            return
+        for row in await tx.all(
+            _DUE,
+            jobs=[each.job for each in came_due],
+            dues=[each.due_at for each in came_due],
+            missed=[each.missed for each in came_due],
+            details=[each.detail for each in came_due],
+            now=now,
+        ):
+            if row["state"] == "missed":
+                self._count(row["job"], "missed")
 
     async def _close(self, tx: Transaction, now: datetime) -> None:
         jobs = list(self._jobs.values())
@@ -404,25 +403,46 @@ async def _elsewhere(due: datetime) -> None:
     raise RuntimeError("only the process that schedules a job can run it")
 
 
-async def _write_known(tx: Transaction, group: str, definitions: Iterable[JobDefinition], now: datetime) -> None:
-    names = []
-    for each in definitions:
-        names.append(each.name)
-        await tx.run(
-            _KNOW,
-            job=each.name,
-            grp=group,
-            schedule=each.schedule if isinstance(each.schedule, str) else f"{each.schedule.total_seconds():.0f}s",
-            grace_s=each.grace.total_seconds(),
-            timeout_s=each.timeout_s,
-            since=each.since,
-            now=now,
-        )
+async def _write_known(tx: Transaction, group: str, definitions: Sequence[JobDefinition], now: datetime) -> None:
+    names = [each.name for each in definitions]
+    await tx.run(
+        _KNOW,
+        grp=group,
+        jobs=names,
+        schedules=[
+            each.schedule if isinstance(each.schedule, str) else f"{each.schedule.total_seconds():.0f}s"
+            for each in definitions
+        ],
+        graces=[each.grace.total_seconds() for each in definitions],
+        timeouts=[each.timeout_s for each in definitions],
+        sinces=[each.since for each in definitions],
+        now=now,
+    )
     await tx.run("DELETE FROM job_definitions WHERE grp = :grp AND job <> ALL (:names)", grp=group, names=names)
 
 
 def _read_schedule(text: str) -> timedelta | str:
     return timedelta(seconds=int(text[:-1])) if text.endswith("s") and text[:-1].isdigit() else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A row to be written. ``detail`` is JSON."""
+
+    job: str
+    due_at: datetime
+    missed: bool
+    detail: str
+
+
+def _came_due(definition: JobDefinition, after: datetime, now: datetime) -> list[_Due]:
+    """What came due later than ``after``; the first of too many says that there were more."""
+    due = definition.due_between(after, now, CATCH_UP + 1)
+    skipped = json.dumps({"earlier_occurrences_not_listed": True} if len(due) > CATCH_UP else {})
+    return [
+        _Due(definition.name, moment, now - moment > definition.grace, "{}" if number else skipped)
+        for number, moment in enumerate(due[-CATCH_UP:])
+    ]
 
 
 @dataclass(slots=True)
@@ -446,9 +466,22 @@ SELECT names.name,
 FROM unnest(cast(:names AS text[])) AS names (name)
 """
 
+_DUE = """
+INSERT INTO job_occurrences (job, due_at, state, finished_at, detail)
+SELECT job, due_at, CASE WHEN missed THEN 'missed' ELSE 'due' END,
+       CASE WHEN missed THEN cast(:now AS timestamptz) END, cast(detail AS jsonb)
+FROM unnest(cast(:jobs AS text[]), cast(:dues AS timestamptz[]), cast(:missed AS boolean[]), cast(:details AS text[]))
+  AS came (job, due_at, missed, detail)
+ON CONFLICT DO NOTHING
+RETURNING job, state
+"""
+
 _KNOW = """
 INSERT INTO job_definitions (job, grp, schedule, grace_s, timeout_s, since, known_at)
-VALUES (:job, :grp, :schedule, :grace_s, :timeout_s, :since, :now)
+SELECT job, :grp, schedule, grace_s, timeout_s, since, :now
+FROM unnest(cast(:jobs AS text[]), cast(:schedules AS text[]), cast(:graces AS double precision[]),
+            cast(:timeouts AS double precision[]), cast(:sinces AS timestamptz[]))
+  AS known (job, schedule, grace_s, timeout_s, since)
 ON CONFLICT (job) DO UPDATE SET
   grp = excluded.grp, schedule = excluded.schedule, grace_s = excluded.grace_s, timeout_s = excluded.timeout_s,
   since = excluded.since,

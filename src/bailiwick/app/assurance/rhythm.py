@@ -26,6 +26,7 @@ from bailiwick.assurance.rhythm.desk import RhythmDesk
 from bailiwick.assurance.rhythm.minutes import Minutes
 from bailiwick.assurance.rhythm.occurrences import OCCURRENCE
 from bailiwick.evidence.evidence_records import Producer
+from bailiwick.identity.persons import Persons
 from bailiwick.kernel.jobs import JobDefinition
 
 KINDS: tuple[Kind[Any], ...] = (CEREMONY, CHECKPOINT, RISK, ROADMAP_ITEM, REVIEWED_DOCUMENT)
@@ -77,7 +78,7 @@ def services(house: House) -> Services:
     return Services(
         RhythmDesk(*shared, house.books),
         clockwork,
-        Minutes(*shared, base.recorder, house.owners, actions, house.alerts),
+        Minutes(*shared, base.recorder, house.owners, actions, house.alerts, Persons()),
         actions,
         checkpoints,
         go_lives,

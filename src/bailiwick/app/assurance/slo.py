@@ -26,6 +26,7 @@ from bailiwick.assurance.slo.sources import Sources
 from bailiwick.assurance.support import Support
 from bailiwick.evidence.events import Actor, Context, Recorder
 from bailiwick.evidence.siem.outgoing import Reach
+from bailiwick.identity.persons import Persons
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
@@ -73,7 +74,7 @@ def services(
         Levels(database, clock, recorder, books, sources, alerts, waivers, metrics),
         capacities,
         kpis,
-        ReportRegister(database, clock, ids, recorder, kinds),
+        ReportRegister(database, clock, ids, recorder, kinds, Persons()),
         Support(database, clock, ids, recorder),
     )
 

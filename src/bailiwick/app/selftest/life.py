@@ -76,14 +76,16 @@ async def make_platform(world: World) -> None:
     await world.alerting.secrets.put(world.by("ada"), "chat-webhook", ground.listener.url, by="ada")
 
 
-async def waive(world: World, *, days: float, scope: str, approvers: tuple[str, ...] = ("ben", "selma")) -> str:
-    """olga asks for a HIGH waiver, and those approve it; its id."""
+async def waive(
+    world: World, *, days: float, scope: str, by: str = "olga", approvers: tuple[str, ...] = ("ben", "selma")
+) -> str:
+    """Somebody asks for a HIGH waiver, and those approve it; its id."""
     asked = NewWaiver(
         "secret-rotation", scope, "the provider rotates its key next week", "HIGH", "the key is watched",
         "key-rotation", "rotate with the provider", world.clock.now() + timedelta(days=days),
     )  # fmt: skip
-    drafted = await world.waivers.draft(world.by("olga"), asked, by="olga")
-    await world.waivers.submit(world.by("olga"), drafted.id, by="olga")
+    drafted = await world.waivers.draft(world.by(by), asked, by=by)
+    await world.waivers.submit(world.by(by), drafted.id, by=by)
     for name in approvers:
         with world.trying(f"waiver approved by {name}"):
             await world.waivers.decide(world.by(name), drafted.id, person=name, role=PEOPLE[name], approves=True)
@@ -217,9 +219,11 @@ async def _seven(world: World) -> None:
     await world.live(days=2)
 
 
-async def _closing(world: World) -> None:
+async def closing(world: World, exit_code: int = 0) -> None:
+    """olga closes the waiver with a probe that ended so; then a payout stands still."""
     with world.trying("closing the waiver"):
-        await world.waivers.close(world.by("olga"), await waiver_of(world, "bank-key"), (await proof(world)).id)
+        shown = await proof(world, exit_code=exit_code)
+        await world.waivers.close(world.by("olga"), await waiver_of(world, "bank-key"), shown.id)
     with world.trying("judging T7 again"):
         await world.rhythm.checkpoints.evaluate(world.by("opal"), "T7", by="opal")
     await sign_reports(world)
@@ -284,7 +288,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter("going live", 2, _go_live),
     Chapter("a waiver lapses and requests fail", 5, _lapse),
     Chapter("T+7", 7, _seven),
-    Chapter("a payout is stuck", 10, _closing),
+    Chapter("a payout is stuck", 10, closing),
     Chapter("it is forced, and the bank disagrees", 11, _forcing),
     Chapter("a drill", 12, _drilling),
     Chapter("T+14", 14, _fourteen),
@@ -309,18 +313,21 @@ async def at_end_of(ground: Ground, chapter: int) -> AsyncIterator[World]:
         await world.close()
 
 
-async def tell(ground: Ground, *, keep: bool = True) -> list[Seen]:
-    """The whole life; what was to be seen at the end of each chapter. ``keep``: for lives that begin there."""
+async def tell(
+    ground: Ground, *, until: int = len(CHAPTERS) - 1, heard: Callable[[Chapter], None] = lambda chapter: None
+) -> list[Seen]:
+    """The life, to the end of the chapter ``until``; what was to be seen at the end of each. Lives can begin at each.
+    ``heard`` is told of each chapter when it is over."""
     await ground.begin()
     told: list[Seen] = []
     refused: list[str] = []
-    for number, chapter in enumerate(CHAPTERS):
+    for number, chapter in enumerate(CHAPTERS[: until + 1]):
         async with at_end_of(ground, number - 1) as world:
             world.refused = refused
             await chapter.tell(world)
             told.append(await look(world))
-        if keep:
-            await ground.keep(str(number))
+        await ground.keep(str(number))
+        heard(chapter)
     return told
 
 

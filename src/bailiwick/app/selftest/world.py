@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from bailiwick.app.archive import build_archive
 from bailiwick.app.assurance import GROUP, build_assurance
@@ -38,6 +39,22 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 PRODUCER = Producer(host="selftest", name="bailiwick", program="bailiwick selftest", version="0")
 
 
+class _Settings(Settings):
+    """Settings of a life: the environment, which is that of an installation, says nothing here."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the life itself says."""
+        return (init_settings,)
+
+
 class World:
     """The room, its jobs, and the loops that tell people, over one database at one instant."""
 
@@ -48,7 +65,7 @@ class World:
         self.database = Database(ground.url, pool_size=6)
         self.owner = Database(ground.url, pool_size=2, role=None)
         self.recorder = Recorder(self.clock, self.ids)
-        settings = Settings(  # type: ignore[call-arg]  # the rest is as by default
+        settings = _Settings(  # type: ignore[call-arg]  # the rest is as by default
             kek_file=None,
             data_dir=ground.layout.data_dir,
             public_url="https://bailiwick.example.com",
@@ -78,7 +95,7 @@ class World:
         self.jobs = Jobs(self.database, self.clock, metrics, [])
         self.refused: list[str] = []
         self.failing = 0  # of ten requests
-        self.stopped: set[str] = set()  # jobs that nobody schedules any more
+        self._revision = -1  # of the book that the jobs are of
         self.broken: set[str] = set()  # parts of a step that are left out
 
     @property
@@ -108,11 +125,7 @@ class World:
 
     async def step(self) -> None:
         """What the work role and the serve workers do at one moment."""
-        async with self.database.begin() as tx:
-            book = await self.house.books.current(tx, ZONE)
-        fixed = [job for part in self.room.parts for job in part.jobs]
-        asked = [job for part in self.room.parts for job in part.scheduled(ZONE, book)]
-        self.jobs.replace(GROUP, [coarse(job) for job in [*fixed, *asked] if job.name not in self.stopped])
+        await self._schedule()
         await self.platform_goes_on()
         await self.tell()  # an installation does so every second, and so long before any job of the next step
         if "scheduler" not in self.broken:
@@ -120,6 +133,18 @@ class World:
         if "dead man" not in self.broken:
             await self.dead_man.look()
         await self.tell()
+
+    async def _schedule(self) -> None:
+        """Have the jobs that the book asks for; anew only where it has changed."""
+        async with self.database.begin() as tx:
+            revision = await tx.value("SELECT max(revision) FROM assurance_documents WHERE zone = :zone", zone=ZONE)
+            if revision == self._revision:
+                return
+            book = await self.house.books.current(tx, ZONE)
+        fixed = [job for part in self.room.parts for job in part.jobs]
+        asked = [job for part in self.room.parts for job in part.scheduled(ZONE, book)]
+        self.jobs.replace(GROUP, [coarse(job) for job in [*fixed, *asked]])
+        self._revision = revision
 
     async def tell(self) -> None:
         """What the loop of alerts and notices does."""
@@ -163,9 +188,11 @@ class World:
 
 
 def coarse(job: JobDefinition) -> JobDefinition:
-    """The same job, no more often than life has steps. A cron text stands."""
+    """The same job, no more often than life has steps. A cron text stands, unless it means every hour."""
     if isinstance(job.schedule, str):
-        return replace(job, grace=max(job.grace, STEP))
+        minute, hour, *days = job.schedule.split()
+        each = f"{minute} {'0,12' if hour == '*' else hour} {' '.join(days)}"
+        return replace(job, schedule=each, grace=max(job.grace, STEP))
     return replace(job, schedule=max(job.schedule, STEP), grace=timedelta(hours=1))
 
 

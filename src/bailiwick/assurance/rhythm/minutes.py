@@ -18,12 +18,14 @@ from bailiwick.assurance.rhythm import packs
 from bailiwick.assurance.rhythm.actions import Actions, Wanted, living, require_complete
 from bailiwick.assurance.rhythm.ceremonies import CEREMONY, Ceremony
 from bailiwick.assurance.rhythm.occurrences import OCCURRENCE, Occurrence, utc
+from bailiwick.assurance.signers import produced
 from bailiwick.assurance.windows import require_over
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, Denied, InvalidRequest, NotFound
+from bailiwick.kernel.quorum import People
 from bailiwick.kernel.severity import Severity
 
 
@@ -99,7 +101,14 @@ class Minutes:
     """Takes minutes, holds and signs."""
 
     def __init__(
-        self, database: Database, clock: Clock, recorder: Recorder, owners: Owners, actions: Actions, alerts: Alerts
+        self,
+        database: Database,
+        clock: Clock,
+        recorder: Recorder,
+        owners: Owners,
+        actions: Actions,
+        alerts: Alerts,
+        people: People,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -107,6 +116,7 @@ class Minutes:
         self._owners = owners
         self._actions = actions
         self._alerts = alerts
+        self._people = people
 
     async def write(self, context: Context, identifier: str, said: Said, *, by: str) -> Written:
         """Keep minutes as the next version.
@@ -166,7 +176,8 @@ class Minutes:
     async def sign(self, context: Context, identifier: str, *, by: str) -> Signature:
         """Sign minutes and pack as they are.
 
-        Raises ``signer_produced`` for who built the pack or wrote any version of the minutes, ``illegal_transition``.
+        Raises ``signer_produced`` for who built the pack or wrote any version of the minutes, by whatever account;
+        ``illegal_transition``.
         """
         now = self._clock.now()
         async with self._database.begin() as tx:
@@ -176,8 +187,8 @@ class Minutes:
                 raise Conflict("What was not held is not signed.", reason="illegal_transition", state=occurrence.state)
             pack = await packs.load(tx, identifier)
             written = await newest(tx, identifier)
-            producers = {pack.built_by.casefold(), *(await _writers(tx, identifier))}
-            if by.casefold() in producers:
+            producers = [pack.built_by, *(await _writers(tx, identifier))]
+            if await produced(self._people, tx, context.zone, by, producers):
                 raise Denied(reason="signer_produced")
             await tx.run(
                 "INSERT INTO rhythm_signatures (occurrence, minutes, minutes_sha256, pack_sha256, signed_by, signed_at)"
@@ -300,9 +311,9 @@ async def signature(tx: Transaction, occurrence: str) -> Signature | None:
     return Signature(**row) if row is not None else None
 
 
-async def _writers(tx: Transaction, occurrence: str) -> set[str]:
+async def _writers(tx: Transaction, occurrence: str) -> list[str]:
     rows = await tx.all("SELECT DISTINCT written_by FROM rhythm_minutes WHERE occurrence = :id", id=occurrence)
-    return {row["written_by"].casefold() for row in rows}
+    return [row["written_by"] for row in rows]
 
 
 _MINUTES = (
