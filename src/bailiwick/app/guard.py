@@ -22,6 +22,7 @@ from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.guard import CutReason, EndedAuthority, Guard, GuardServer
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.feed import Change
+from bailiwick.kernel.modes import Switch, thrown
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.settings import Settings
 
@@ -70,6 +71,8 @@ def is_live(state: WorkerState, ref: AuthorityRef) -> bool:
     """Whether everything a stream stands on still stands, by this process's memory."""
     zone = state.store.current.zones.get(ref.zone)
     if zone is None or zone.archived or state.stale() is not None or ref.kid not in zone.keys:
+        return False
+    if zone.closed or thrown(zone.off, Switch.SERVER):
         return False
     application = zone.applications.get(ref.client)
     if application is None or not application.is_active:

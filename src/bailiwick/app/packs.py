@@ -226,7 +226,8 @@ def _versions(server: str) -> dict[str, Any]:
 
 
 def _scripts() -> list[Path]:
-    return sorted([*_MIGRATIONS.glob("versions/[0-9]*.py"), *_MIGRATIONS.glob("assurance/*.sql")])
+    patterns = ("versions/[0-9]*.py", "assurance/*.sql", "handover/*.sql")
+    return sorted(path for pattern in patterns for path in _MIGRATIONS.glob(pattern))
 
 
 def _sha256(path: Path) -> str:

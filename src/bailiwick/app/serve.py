@@ -39,6 +39,7 @@ from bailiwick.app.rooms import Rooms, build
 from bailiwick.app.running import Background
 from bailiwick.app.servers import Listener, serve_until
 from bailiwick.app.settled import Settled
+from bailiwick.app.switched import Switched
 from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
@@ -274,12 +275,15 @@ def compose(
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
-        Idempotency(
-            Settled(RefreshLane(app, rooms.sign_ins), rooms.revocations.applied),
-            base.database,
-            base.clock,
-            sealer,
-            _authenticate(rooms),
+        Switched(
+            Idempotency(
+                Settled(RefreshLane(app, rooms.sign_ins), rooms.revocations.applied),
+                base.database,
+                base.clock,
+                sealer,
+                _authenticate(rooms),
+            ),
+            _off(state),
         ),
         {("POST", _EVALUATE): cast(ASGIApp, evaluate)},
         ids=base.ids,
@@ -291,6 +295,14 @@ def compose(
         on_request=_access_writer(access_log),
         limits=limits,
     )
+
+
+def _off(state: WorkerState) -> Callable[[str], frozenset[str]]:
+    def off(zone: str) -> frozenset[str]:
+        known = state.store.current.zones.get(zone)
+        return known.off if known is not None else frozenset()
+
+    return off
 
 
 def _authenticate(rooms: Rooms) -> Any:

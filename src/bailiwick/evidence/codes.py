@@ -258,6 +258,8 @@ KPI_BUILT = EventType("BW7707", "kpi.built")
 # 80xx handover: backups, restores, drills
 
 # 82xx handover: incidents, containment, kill switches
+SWITCH_THROWN = EventType("BW8251", "switch.thrown")
+SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
 
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)

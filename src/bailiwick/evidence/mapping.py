@@ -282,6 +282,8 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.KPI_BUILT: _entity("Create", "creation"),
     # --- 80xx handover: backups, restores, drills
     # --- 82xx handover: incidents, containment, kill switches
+    codes.SWITCH_THROWN: _entity("Deactivate", "change", HIGH),
+    codes.SWITCH_LIFTED: _entity("Activate", "change", MEDIUM),
 }
 
 

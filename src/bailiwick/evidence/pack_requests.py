@@ -27,6 +27,7 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound, Unavailable
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.jobs import make_due
+from bailiwick.kernel.modes import frozen_zones
 
 JOB = "build-evidence-packs"
 KEPT = timedelta(days=7)
@@ -214,7 +215,8 @@ class PackRequests:
         async with self._database.begin() as tx:
             rows = await tx.all(
                 "UPDATE evidence_packs SET state = 'expired' WHERE state = 'built' AND expires_at < :now"
-                " AND host = :host RETURNING id",
+                " AND host = :host AND zone <> ALL(:frozen) RETURNING id",
+                frozen=[*await frozen_zones(tx)],
                 now=self._clock.now(),
                 host=self._host,
             )

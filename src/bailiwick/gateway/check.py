@@ -32,6 +32,7 @@ from bailiwick.inventory.loader import ServerEntry
 from bailiwick.inventory.operations import Operation
 from bailiwick.kernel.errors import BailiwickError, Denied, NotFound, Unauthenticated, Unavailable
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, refuse_thrown
 from bailiwick.kernel.problems import problem_bytes
 from bailiwick.policy.decisions import Decider, Decision
 
@@ -160,8 +161,10 @@ class Check:
                     assert presented is not None
                     case.seen, case.state = self._store.revocations_seen, self._store.current.zones.get(case.zone)
                     self._authenticator.require_live(presented.mandate, self._store.current.zone(case.zone))
-                    if case.state is not None and case.state.closed:
-                        raise Unavailable(reason="gateway_closed")
+                    if case.state is not None and case.server is not None:
+                        if case.state.closed:
+                            raise Unavailable(reason="gateway_closed")
+                        refuse_thrown(case.state.off, Switch.SERVER, target=case.server.name)
             except BailiwickError as error:
                 case.error = error
                 self._record(case)
@@ -209,6 +212,7 @@ class Check:
         assert server is not None and state is not None
         if state.closed:
             raise Unavailable(reason="gateway_closed")
+        refuse_thrown(state.off, Switch.SERVER, target=server.name)
         if not request.token:
             raise Unauthenticated(reason="authentication_required")
         self._authenticator.require_fresh()

@@ -12,7 +12,7 @@ depends_on = None
 # what has happened stays: the app may add to these tables and read them
 APPEND_ONLY: tuple[str, ...] = ()
 # these change, and the app never removes any
-KEPT: tuple[str, ...] = ()
+KEPT: tuple[str, ...] = ("switches",)
 
 
 def upgrade() -> None:
