@@ -58,7 +58,7 @@ KERNEL_TABLES = (
         "evidence_packs",
         (
             "id", "zone", "selection", "requested_by", "requested_at", "state", "attempts", "host", "events", "bytes",
-            "sha256", "error", "finished_at", "expires_at",
+            "sha256", "error", "finished_at", "expires_at", "kept",
         ),
         ("id",),
         withheld=("context",),

@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 
 # what has happened stays: the app may add to these tables and read them
-APPEND_ONLY: tuple[str, ...] = ()
+APPEND_ONLY: tuple[str, ...] = ("incident_entries", "incident_alerts", "incident_judgements", "runbook_steps")
 # these change, and the app never removes any
-KEPT: tuple[str, ...] = ("switches",)
+KEPT: tuple[str, ...] = ("switches", "incidents", "incident_actions", "runbook_runs", "incident_drills")
 
 
 def upgrade() -> None:
