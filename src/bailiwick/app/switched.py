@@ -35,7 +35,7 @@ ALWAYS = _any(
     r"POST /api/v1/secrets/rotations(/[^/]+/prove)?",
     r"POST /api/v1/policies/rollback",
     # what an incident is worked by, and how what was switched off is switched on again
-    r"\w+ /api/v1/incidents(/.*)?",
+    r"\w+ /api/v1/(incidents|runbooks)(/.*)?",
     r"\w+ /api/v1/alerts(/.*)?",
     r"\w+ /api/v1/overrides(/.*)?",
     r"POST /api/v1/approvals/[^/]+/(approve|reject|withdraw)",

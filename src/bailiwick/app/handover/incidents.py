@@ -7,10 +7,11 @@ from datetime import timedelta
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
 from bailiwick.authority.rfc8693 import Principal, granted_scopes, policy_input
-from bailiwick.handover.incidents import api, status_api
+from bailiwick.handover.incidents import api, runbooks_api, status_api
 from bailiwick.handover.incidents.documents import KINDS, Expected
 from bailiwick.handover.incidents.records import MACHINE
 from bailiwick.handover.incidents.recovery import Recovery
+from bailiwick.handover.incidents.runbooks import Runbooks
 from bailiwick.handover.incidents.service import Incidents, Ports
 from bailiwick.handover.incidents.watch import IncidentWatch
 from bailiwick.identity.loader import load_applications, load_users
@@ -24,6 +25,7 @@ def build(house: House) -> Part:
     """Built after the overrides, by which containment is done."""
     base = house.base
     assert house.overrides is not None, "the overrides are built before"
+    recovery = Recovery(base.clock, house.books, house.verdicts, Known())
     incidents = Incidents(
         base.database,
         base.clock,
@@ -33,15 +35,22 @@ def build(house: House) -> Part:
         house.records,
         house.overrides,
         pack_requests(base),
-        Recovery(base.clock, house.books, house.verdicts, Known()),
+        recovery,
         Ports(house.alerts, house.notices, house.tasks, house.on_call),
         mandates_live=timedelta(seconds=base.settings.mandate_ttl_s),
+    )
+    runbooks = Runbooks(
+        base.database, base.clock, base.ids, base.recorder, house.books, house.records, incidents, recovery
     )
     watch = IncidentWatch(
         base.database, base.clock, base.recorder, house.books, incidents, house.verdicts, house.alerts
     )
     return Part(
-        routers=[api.routes(base.database, base.clock, incidents), status_api.routes(base.database, base.clock)],
+        routers=[
+            api.routes(base.database, base.clock, incidents),
+            runbooks_api.routes(base.database, runbooks),
+            status_api.routes(base.database, base.clock),
+        ],
         jobs=[JobDefinition("watch-incidents", timedelta(seconds=30), watch.run, grace=timedelta(minutes=10))],
         machines=[MACHINE],
     )

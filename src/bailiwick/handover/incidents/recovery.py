@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from bailiwick.assurance.books import Books
@@ -84,14 +84,18 @@ class Recovery:
 
     async def probe(self, tx: Transaction, incident: Incident, probe: str) -> tuple[Verdict, str]:
         """What a probe of the zone, else of the installation, found since it was contained."""
+        return await self.newest(tx, incident.zone, probe, incident.measured_from)
+
+    async def newest(self, tx: Transaction, zone: str, probe: str, since: datetime) -> tuple[Verdict, str]:
+        """What a probe of the zone, else of the installation, found since a moment."""
         now = self._clock.now()
-        found = await self._verdicts.newest(tx, incident.zone, probe, now)
-        if found is None and incident.zone != INSTALLATION_ZONE:
+        found = await self._verdicts.newest(tx, zone, probe, now)
+        if found is None and zone != INSTALLATION_ZONE:
             found = await self._verdicts.newest(tx, INSTALLATION_ZONE, probe, now)
         if found is None:
             return Verdict.NO_DATA, f"{probe}: never measured"
-        if found.at < incident.measured_from:
-            return Verdict.STALE, f"{probe}: {found.verdict} before it was contained"
+        if found.at < since:
+            return Verdict.STALE, f"{probe}: {found.verdict} before it counts"
         value = "" if found.value is None else f" {found.value:g}"
         return found.verdict, f"{probe}: {found.verdict}{value} at {found.at.isoformat(timespec='seconds')}"
 

@@ -165,7 +165,10 @@ class Incidents:
         incident = await find(tx, zone, identifier)
         who = f"commander {incident.commander or 'nobody'}, scribe {incident.scribe or 'nobody'}"
         await self._note(tx, codes.INCIDENT_OPENED, context, incident, "opened", f"{incident.title} ({who})")
-        alert = await self._ports.alerts.fire(tx, context, _raised(incident, opening.owner))
+        if opening.alerts:
+            alert = opening.alerts[0]  # somebody is called already
+        else:
+            alert = await self._ports.alerts.fire(tx, context, _raised(incident, opening.owner))
         await put(tx, incident.id, alert=alert)
         await self.link(tx, incident, opening.alerts)
         return await find(tx, zone, identifier), True
@@ -279,10 +282,12 @@ class Incidents:
     async def preview(
         self, context: Context, identifier: str, action: str, given: Mapping[str, str], why: str = "preview"
     ) -> Preview:
-        """What an action would hit now. Raises ``invalid_request``, ``not_found``, ``conflict``."""
+        """What an action would hit now; of no incident where it is only looked at. Raises ``invalid_request``,
+        ``not_found``, ``conflict``."""
         found, arguments = arguments_of(action, given, why)
         async with self._database.begin() as tx:
-            await self._unclosed(tx, context, identifier)
+            if identifier:
+                await self._unclosed(tx, context, identifier)
             operation = self._overrides.operations(await self._books.current(tx, context.zone)).get(found.operation)
             if operation is None:
                 raise Conflict(f"{found.operation} is done by the API's workers, and this is none.")
