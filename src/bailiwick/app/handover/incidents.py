@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
 from bailiwick.authority.rfc8693 import Principal, granted_scopes, policy_input
-from bailiwick.handover.incidents import api, runbooks_api, status_api
+from bailiwick.handover.incidents import api, drills_api, runbooks_api, status_api
 from bailiwick.handover.incidents.documents import KINDS, Expected
+from bailiwick.handover.incidents.drills import IncidentDrills
 from bailiwick.handover.incidents.records import MACHINE
 from bailiwick.handover.incidents.recovery import Recovery
 from bailiwick.handover.incidents.runbooks import Runbooks
@@ -42,16 +43,23 @@ def build(house: House) -> Part:
     runbooks = Runbooks(
         base.database, base.clock, base.ids, base.recorder, house.books, house.records, incidents, recovery
     )
+    drills = IncidentDrills(base.database, base.clock, base.ids, base.recorder, house.books, house.alerts)
     watch = IncidentWatch(
         base.database, base.clock, base.recorder, house.books, incidents, house.verdicts, house.alerts
     )
+
+    async def look(due: datetime) -> dict[str, int]:
+        found = await watch.run(due)
+        return {**found, "drills_ended": await drills.follow()}
+
     return Part(
         routers=[
+            drills_api.routes(base.database, drills),
             api.routes(base.database, base.clock, incidents),
             runbooks_api.routes(base.database, runbooks),
             status_api.routes(base.database, base.clock),
         ],
-        jobs=[JobDefinition("watch-incidents", timedelta(seconds=30), watch.run, grace=timedelta(minutes=10))],
+        jobs=[JobDefinition("watch-incidents", timedelta(seconds=30), look, grace=timedelta(minutes=10))],
         machines=[MACHINE],
     )
 
