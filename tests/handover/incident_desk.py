@@ -67,7 +67,7 @@ class Desk:
             operations=[
                 SwitchThrow(stage.database, switches, settle), SwitchLift(stage.database, switches, settle),
                 GatewayClose(stage.database, gateway, settle), GatewayOpen(stage.database, gateway, settle),
-                RevokeAuthority(stage.database, settle),  # type: ignore[arg-type]
+                RevokeAuthority(stage.database, settle),
             ],
         )  # fmt: skip
         self.found: dict[str, Found] = {}
@@ -94,7 +94,13 @@ class Desk:
 
     async def open(self) -> Desk:
         await self.stage.books.ship(self.stage.context("bailiwick"), read_text(SHIPPED, "shipped"))
-        people = (("jane", "admin"), ("kim", "admin"), ("olga", "operator"), ("viv", "viewer"), ("fay", "finance_owner"))
+        people = (
+            ("jane", "admin"),
+            ("kim", "admin"),
+            ("olga", "operator"),
+            ("viv", "viewer"),
+            ("fay", "finance_owner"),
+        )
         for name, role in people:
             await self.stage.people.user(name, role)
         await self.stage.people.server("pay")
@@ -133,14 +139,14 @@ class Desk:
         return await self.watch.run(self.stage.clock.now())
 
     async def ongoing(self) -> list[Any]:
-        return (await self.say("jane", "GET", "/incidents?state=ongoing"))[1]["incidents"]
+        return list((await self.say("jane", "GET", "/incidents?state=ongoing"))[1]["incidents"])
 
-    async def contain(self, name: str, action: str, who: str = "jane", **arguments: str) -> tuple[int, Any]:
+    async def contain(self, incident: str, action: str, who: str = "jane", **arguments: str) -> tuple[int, Any]:
         body = {"action": action, "arguments": arguments}
-        status, seen = await self.say(who, "POST", f"/incidents/{name}/preview", body)
+        status, seen = await self.say(who, "POST", f"/incidents/{incident}/preview", body)
         assert status == 200, seen
         return await self.say(
-            who, "POST", f"/incidents/{name}/contain", {**body, "why": "drill", "sha256": seen["sha256"]}
+            who, "POST", f"/incidents/{incident}/contain", {**body, "why": "drill", "sha256": seen["sha256"]}
         )
 
     async def all_green(self) -> None:
@@ -152,7 +158,9 @@ class Desk:
         async with self.stage.database.begin() as tx:
             await tx.run("DELETE FROM workers")
             await tx.run(
-                "INSERT INTO workers (id, host, slot, revision, seen_at) VALUES ('w', 'h', 's', 1000000, :now)", now=now
+                "INSERT INTO workers (id, host, slot, pid, revision, started_at, seen_at)"
+                " VALUES ('w', 'h', 's', 1, 1000000, :now, :now)",
+                now=now,
             )
 
     async def packed(self, name: str) -> None:
@@ -173,7 +181,7 @@ class Desk:
                 tx, self.stage.context(), check, b"looked", exit_code=exit_code, since=now, until=now,
                 producer=Producer(name="root", program="test", version="1"),
             )  # fmt: skip
-        return stored.id
+        return str(stored.id)
 
 
 def kinds() -> list[Any]:

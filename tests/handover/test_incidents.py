@@ -80,7 +80,9 @@ async def test_only_who_may_sees_and_works(desk: Desk) -> None:
     assert (await desk.say("fay", "GET", "/incidents"))[1]["incidents"] == []
     assert (await desk.say("olga", "GET", f"/incidents/{name}"))[0] == 200  # who opened it
     assert (await desk.say("viv", "POST", "/incidents", {"title": "x"}))[0] == 403
-    assert (await desk.say("olga", "PATCH", f"/incidents/{name}", {"class": "operations"}))[1]["reason"] == "severity_held"
+    assert (await desk.say("olga", "PATCH", f"/incidents/{name}", {"class": "operations"}))[1][
+        "reason"
+    ] == "severity_held"
     told = [event.details["told"] for event in await desk.stage.people.events() if event.name.startswith("incident.")]
     assert told and set(told) == {""}
 
@@ -103,9 +105,7 @@ async def test_people_who_wait_for_news_are_minded(desk: Desk) -> None:
     standing = await desk.stage.people.value("SELECT count(*) FROM alerts WHERE rule = 'IncidentUpdateOverdue'")
     assert standing == 1
     await desk.say("olga", "POST", f"/incidents/{name}/updates", {"told": "still"})
-    assert await desk.stage.people.value(
-        "SELECT state FROM alerts WHERE rule = 'IncidentUpdateOverdue'"
-    ) == "resolved"
+    assert await desk.stage.people.value("SELECT state FROM alerts WHERE rule = 'IncidentUpdateOverdue'") == "resolved"
 
 
 async def test_the_page_says_no_more_than_was_said_in_public(desk: Desk) -> None:
@@ -207,7 +207,7 @@ async def test_what_was_measured_before_it_was_contained_does_not_count(desk: De
     desk.stage.clock.advance(5)
     await desk.contain(name, "freeze")
     await desk.packed(name)
-    status, said = await recovers(desk, name)
+    said = (await recovers(desk, name))[1]
     assert said["reason"] == "recovery_unproven" and "before it counts" in str(said["conditions"])
 
 
@@ -283,7 +283,9 @@ async def test_it_closes_when_reviewed_and_every_action_is_verified_by_another(d
     assert (await desk.say("kim", "POST", verify, {"record": record}))[0] == 200
     status, said = await desk.say("olga", "POST", f"/incidents/{name}/close")
     assert (status, said["state"]) == (200, "closed"), said
-    assert (await desk.say("olga", "POST", f"/incidents/{name}/updates", {"told": "x"}))[1]["reason"] == "incident_closed"
+    assert (await desk.say("olga", "POST", f"/incidents/{name}/updates", {"told": "x"}))[1][
+        "reason"
+    ] == "incident_closed"
     _, told = await desk.say("jane", "GET", "/incidents/metrics")
     assert told["P1"]["opened"] == 1 and told["P1"]["recover_s"] is not None and told["P0"]["detect_s"] is None
 

@@ -74,6 +74,10 @@ READ_ONLY = {
     "rhythm calendar": "dates, no events",
     "checkpoint list": "results, no events",
     "checkpoint show": "results, no events",
+    "incident list": "what goes on, no events",
+    "incident metrics": "computed from incidents, no events",
+    "incident actions": "knows it by itself",
+    "switch list": "what is switched off, no events",
     "register list": "how items stand, no events",
     "register show": "how an item stands, no events",
 }
@@ -113,6 +117,15 @@ THROUGH_OTHERS = {
     "override reject": "calls the API",
     "override execute": "calls the API",
     "override review": "calls the API",
+    **{
+        f"incident {name}": "calls the API; tests/handover prove its events"
+        for name in (
+            "show", "open", "ack", "tell", "change", "preview", "contain", "contained", "preserve", "judge", "recover",
+            "review", "action-done", "action-verify", "close", "drill", "drills", "runbooks", "runbook", "step",
+        )
+    },
+    "switch throw": "calls the API",
+    "switch lift": "calls the API",
     "notices retry": "needs a notice that did not arrive; tests/assurance prove its event",
     "notices test": "needs a channel; tests/assurance prove its event",
     "prepare": "what `up` begins with; leaves its events",

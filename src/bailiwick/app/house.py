@@ -86,8 +86,8 @@ class House:
     books: Books
     records: EvidenceRecords
     operations: Sequence[Operation] = ()  # what overrides can do with services of other rooms
-    overrides: Overrides | None = None  # once that part is built
     rotators: Mapping[str, Rotator] = field(default_factory=dict)  # how secrets are rotated, by kind
+    overrides: Overrides | None = None  # once that part is built
     automatic: dict[str, Automatic] = field(default_factory=dict)  # parts of ceremonies, by name
     belongings: list[Belongings] = field(default_factory=list)  # what `owners check` asks
     on_sealer: list[Callable[[Sealer], None]] = field(default_factory=list)

@@ -94,7 +94,9 @@ def show(identifier: Id, zone: Zone = "default", data_dir: DataDir = None, json_
 def open_incident(
     title: Annotated[str, typer.Argument(metavar="TITLE", help="What is wrong, in a line.")],
     severity: Annotated[str, typer.Option("--severity", help="P0, P1, P2 or P3.")] = "P2",
-    class_: Annotated[str, typer.Option("--class", help="security, availability, evidence, operations.")] = "operations",
+    class_: Annotated[
+        str, typer.Option("--class", help="security, availability, evidence, operations.")
+    ] = "operations",
     trigger: Annotated[str, typer.Option("--trigger", help="An IncidentTrigger that says the rest.")] = "",
     public: Annotated[str, typer.Option("--public", help="What the status page says.")] = "",
     zone: Zone = "default",

@@ -20,9 +20,7 @@ app = small_app()
 Zone = Annotated[str, typer.Option("--zone", help="The zone that is meant.")]
 Name = Annotated[
     str,
-    typer.Argument(
-        metavar="SWITCH", help="mint, exchange, approve, activate, provision, server, freeze or read-only."
-    ),
+    typer.Argument(metavar="SWITCH", help="mint, exchange, approve, activate, provision, server, freeze or read-only."),
 ]
 Server = Annotated[str, typer.Option("--server", help="Of `server`: one by its name.")]
 Why = Annotated[str, typer.Option("--why", help="Why.")]

@@ -78,10 +78,11 @@ class PackRequests:
         self._directory = directory
         self._host = host
 
-    async def ask(
-        self, tx: Transaction, context: Context, selection: Selection, *, kept: bool = False
-    ) -> PackRequest:
-        """Have the pack of ``selection`` built; ``kept``: it does not end by itself after a week. Raises ``invalid_request``, and ``conflict`` when too many wait."""
+    async def ask(self, tx: Transaction, context: Context, selection: Selection, *, kept: bool = False) -> PackRequest:
+        """Have the pack of ``selection`` built; ``kept``: it does not end by itself after a week.
+
+        Raises ``invalid_request``, and ``conflict`` when too many wait.
+        """
         selection.checked()
         zone, now, identifier = context.zone, self._clock.now(), self._ids()
         await tx.run("SELECT pg_advisory_xact_lock(hashtext('evidence packs'), hashtext(:zone))", zone=zone)

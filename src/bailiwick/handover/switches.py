@@ -146,9 +146,7 @@ class Switches:
         self, tx: Transaction, kind: codes.EventType, context: Context, wanted: Throw, override: str
     ) -> None:
         subject = Subject(id=key_of(wanted.switch, wanted.target), type="switch")
-        await self._recorder.record(
-            tx, kind, "success", context, subject=subject, reason=wanted.why, override=override
-        )
+        await self._recorder.record(tx, kind, "success", context, subject=subject, reason=wanted.why, override=override)
 
 
 class SwitchThrow:

@@ -4,9 +4,9 @@ A *kill switch* takes one capability away (:class:`Switch`): minting, exchanging
 or reaching servers (all, or one by name). *Freeze* stops changes and what destroys; *read-only* every change. Sign-in,
 health and revocation are no capability here, so nothing switches them off.
 
-Rows of ``switches`` are the record. Workers keep the standing ones of every zone in memory (feed kind :data:`FEED`), for
-the hot path and the front; what changes something asks within its own transaction (:func:`require_on`), after which
-nobody can throw a switch that it did not see.
+Rows of ``switches`` are the record. Workers keep the standing ones of every zone in memory (feed kind :data:`FEED`),
+for the hot path and the front; what changes something asks within its own transaction (:func:`require_on`), after
+which nobody can throw a switch that it did not see.
 """
 
 from __future__ import annotations

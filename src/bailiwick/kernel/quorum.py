@@ -36,8 +36,8 @@ _MOST_PAYLOAD = 16_384
 @dataclass(frozen=True, slots=True)
 class Action:
     """Something that takes more than one person. ``needed``: approvals beside the person who asks; ``life``: how long
-    a request may wait. Who approves must hold ``permission``. ``always(payload)``: it may be approved where approving is
-    switched off, since it is how that is lifted."""
+    a request may wait. Who approves must hold ``permission``. ``always(payload)``: it may be approved where approving
+    is switched off, since it is how that is lifted."""
 
     name: str
     permission: Permission

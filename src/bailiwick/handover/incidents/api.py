@@ -205,7 +205,9 @@ def _work(router: APIRouter, database: Database, incidents: Incidents) -> None:
         return (await incidents.preview(context, incident_id, body.action, body.arguments)).document()
 
     @router.post("/{incident_id}/contain", summary="Do an action of containment, as previewed")
-    async def contain(request: Request, incident_id: Identifier, body: ContainBody, caller: Container) -> dict[str, Any]:
+    async def contain(
+        request: Request, incident_id: Identifier, body: ContainBody, caller: Container
+    ) -> dict[str, Any]:
         """One person, who has just proved himself; another reviews it within a day."""
         await _require_readable(database, request, incident_id, caller)
         incident, done = await incidents.contain(

@@ -1,4 +1,4 @@
-"""What containment adds to the operations of the overrides: all of it narrows, so one person may, reviewed within a day."""
+"""What containment adds to the operations of the overrides: it narrows, so one person may, reviewed within a day."""
 
 from __future__ import annotations
 

@@ -170,4 +170,3 @@ def refuse_unmet(conditions: Sequence[Condition]) -> None:
     """Refuse where not all are PASS. Raises ``recovery_unproven``."""
     if not overall(conditions).green:
         raise BailiwickError(reason="recovery_unproven", conditions=[each.document() for each in conditions])
-

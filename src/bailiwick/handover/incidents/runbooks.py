@@ -146,7 +146,7 @@ class Runbooks:
     async def get(self, tx: Transaction, zone: str, identifier: str, *, lock: bool = False) -> Run:
         """One run. Raises :class:`NotFound`."""
         row = await tx.one(
-            f"SELECT * FROM runbook_runs WHERE zone = :zone AND id = :id {'FOR UPDATE' if lock else ''}",
+            f"SELECT * FROM runbook_runs WHERE zone = :zone AND id = :id {'FOR UPDATE' if lock else ''}",  # noqa: S608
             zone=zone,
             id=identifier,
         )
@@ -184,7 +184,9 @@ class Runbooks:
             run = await self._going(tx, context, identifier)
             return await self._end(tx, context, run, "abandoned")
 
-    async def step(self, context: Context, caller: Caller, identifier: str, number: int, given: Given) -> tuple[Run, Result]:
+    async def step(
+        self, context: Context, caller: Caller, identifier: str, number: int, given: Given
+    ) -> tuple[Run, Result]:
         """Do the next step; of what is measured and not as it should be nothing is written, and it is done again.
 
         Raises ``runbook_order`` for another step than the next, ``approval_changed``, and what its action refuses.

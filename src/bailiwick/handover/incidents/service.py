@@ -377,7 +377,9 @@ class Incidents:
             return incident
         await put(tx, incident.id, preserved_at=row["finished_at"])
         told = f"evidence pack {incident.pack}, sha256 {row['sha256']}"
-        await self._note(tx, codes.INCIDENT_PRESERVED, context, incident, "preserved", told, ref=f"pack/{incident.pack}")
+        await self._note(
+            tx, codes.INCIDENT_PRESERVED, context, incident, "preserved", told, ref=f"pack/{incident.pack}"
+        )
         return await find(tx, incident.zone, incident.id)
 
     # --- recovering

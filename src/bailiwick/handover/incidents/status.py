@@ -14,7 +14,13 @@ from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.severity import Severity
 
 PAST = timedelta(days=14)
-_STATES = {"open": "being looked at", "contained": "contained", "recovered": "over", "reviewed": "over", "closed": "over"}
+_STATES = {
+    "open": "being looked at",
+    "contained": "contained",
+    "recovered": "over",
+    "reviewed": "over",
+    "closed": "over",
+}
 
 
 async def standing(tx: Transaction, zone: str, now: datetime) -> dict[str, Any]:

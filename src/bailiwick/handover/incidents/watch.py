@@ -126,7 +126,7 @@ class IncidentWatch:
         )
         by_trigger: dict[str, list[Row]] = {}
         for row in rows:
-            name = matching(triggers, row, self._clock.now())
+            name = matching(triggers, dict(row), self._clock.now())
             if name is not None:
                 by_trigger.setdefault(name, []).append(row)
         return [
