@@ -455,7 +455,7 @@ async def test_the_command_builds_a_pack(world: World, layout: Layout, tmp_path:
     assert "1 events of zone default" in await cli(world, "--request", request, "-o", str(out))
     assert (await verdict(world, out)).events == 1
     before = out.read_bytes()
-    assert "no_incident_register" in await cli(world, "--incident", "INC-7", "-o", str(out), code=2)
+    assert "no such incident" in await cli(world, "--incident", "INC-7", "-o", str(out), code=3)
     await cli(world, "--request", world.ids(), "-o", str(out), code=3)
     assert out.read_bytes() == before, "what was there stays until another is whole"
 

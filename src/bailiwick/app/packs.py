@@ -25,6 +25,7 @@ from bailiwick.evidence.pack import Outcome, Pack, PackBuilder, Section
 from bailiwick.evidence.pack_control import ControlTable, control_section
 from bailiwick.evidence.pack_requests import JOB, PackRequests
 from bailiwick.evidence.pack_sections import evidence_sections
+from bailiwick.handover.incidents.packs import selector
 from bailiwick.handover.pack_tables import TABLES as HANDOVER_TABLES
 from bailiwick.identity.pack_tables import TABLES as IDENTITY_TABLES
 from bailiwick.inventory.pack_tables import TABLES as INVENTORY_TABLES
@@ -154,6 +155,7 @@ def pack_builder(
         signer,
         __version__,
         head_files=HeadFiles(layout.heads),
+        incidents=selector(clock),
         cold=ColdEvents(database, stores.local, stores.remote, stores.cache),
     )
     for section in (

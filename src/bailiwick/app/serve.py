@@ -47,6 +47,7 @@ from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
+from bailiwick.handover.incidents.packs import selector
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.refresh_lane import RefreshLane
@@ -229,7 +230,7 @@ def compose(
         )
     )
     app.include_router(evidence_records_api.routes(base.database, rooms.evidence_records, base.recorder, base.clock))
-    app.include_router(pack_api.routes(base.database, rooms.packs, base.recorder))
+    app.include_router(pack_api.routes(base.database, rooms.packs, base.recorder, selector(base.clock)))
     app.include_router(
         evidence_api.routes(
             base.database,

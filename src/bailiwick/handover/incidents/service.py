@@ -19,10 +19,10 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords
-from bailiwick.evidence.pack import Selection, Window
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.handover.incidents.containment import Look, Preview, arguments_of, preview
 from bailiwick.handover.incidents.documents import TRIGGER, Class, Trigger, cadence
+from bailiwick.handover.incidents.packs import selection
 from bailiwick.handover.incidents.records import (
     MACHINE,
     REVIEWED_WITHIN,
@@ -44,7 +44,6 @@ from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.severity import Severity
 
 RUNBOOK = "docs/how-to/incidents.md"
-_BEFORE = timedelta(hours=1)  # how long before its begin what led to it is preserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,17 +357,12 @@ class Incidents:
             state = await tx.value("SELECT state FROM evidence_packs WHERE id = :id", id=incident.pack)
             if state is not None and state != "failed":
                 return await self.note_preserved(tx, context, incident)
-            asked = await self._packs.ask(tx, context, await self.selection(tx, incident), kept=True)
+            asked = await self._packs.ask(tx, context, selection(incident, self._clock), kept=True)
             await put(tx, incident.id, pack=asked.id)
             await self._note(
                 tx, codes.INCIDENT_PRESERVING, context, incident, "preserving", f"evidence pack {asked.id}"
             )
             return await find(tx, context.zone, incident.id)
-
-    async def selection(self, tx: Transaction, incident: Incident) -> Selection:
-        """What a pack of it is of."""
-        window = Window(incident.began_at - _BEFORE, self._clock.now() + timedelta(seconds=1))
-        return Selection(incident.zone, (), (window,), f"{incident.name} {incident.title}"[:200], True)
 
     async def note_preserved(self, tx: Transaction, context: Context, incident: Incident) -> Incident:
         """Take in that its pack is built, if it is."""
