@@ -56,7 +56,7 @@ async def test_the_seeds_names_and_times_count(desk: Desk) -> None:
     assert {each["trigger"] for each in await desk.ongoing()} == {"audit-tamper", "dead-letter-growth"}
 
 
-@pytest.mark.parametrize(("severity", "waits"), [("P0", 0), ("P1", 0), ("P2", 3600), ("P3", 4 * 3600)])
+@pytest.mark.parametrize(("severity", "waits"), [("P0", 0), ("P1", 300), ("P2", 3600), ("P3", 4 * 3600)])
 async def test_every_severity_opens_when_its_time_is_over(desk: Desk, severity: str, waits: int) -> None:
     await desk.fires("SomethingElse", Severity(severity))
     if waits:

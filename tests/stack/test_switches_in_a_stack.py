@@ -59,16 +59,17 @@ def test_each_switch_stops_what_it_names_everywhere_before_the_answer(stack: Sta
     revoked = stack.admin("POST", "/api/v1/revocations", {"user": "nobody-of-that-name"})
     assert revoked.reason == "not_found"
     opened = stack.admin("POST", "/api/v1/incidents", {"title": "drill", "severity": "P2"})
-    assert (opened.status, opened.json["name"]) == (201, "INC-1"), opened
+    assert opened.status == 201, opened
+    name = opened.json["name"]
     lift = {"operation": "switch.lift", "arguments": {"switch": "read-only", "why": "over"}, "reason": "over",
-            "ticket": "INC-1", "risk": "HIGH"}  # fmt: skip
+            "ticket": name, "risk": "HIGH"}  # fmt: skip
     alone = stack.admin("POST", "/api/v1/overrides", lift)
     assert alone.reason == "override_no_checker", alone  # it says whom to invite, and nothing is lifted
     assert stack.admin("PATCH", "/api/v1/servers/crm", {"description": "x"}).reason == "read_only"
 
     # everybody may see that something is wrong, and no more; the page has no script
     status = call("GET", f"{stack.api}/status.json").json
-    assert (status["status"], status["incidents"][0]["name"]) == ("degraded", "INC-1")
+    assert status["status"] in ("degraded", "down") and name in {each["name"] for each in status["incidents"]}
     assert "drill" not in str(status)
     page = call("GET", f"{stack.api}/status")
     assert page.status == 200 and "script" not in page.headers["content-security-policy"]

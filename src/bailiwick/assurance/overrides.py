@@ -346,7 +346,7 @@ class Overrides:
         identifier, said = self._ids(), arguments.model_dump(mode="json")
 
         async def claim(tx: Transaction) -> None:
-            if operation.class_ != "narrowing":
+            if operation.class_ != "narrowing" and operation.name not in LIFTING:
                 await require_on(tx, context.zone, Switch.FREEZE, Switch.READ_ONLY)
             target = await operation.target(tx, context.zone, arguments)
             payload = payload_of(identifier, ask.operation, said, target, self._environment, ask)
