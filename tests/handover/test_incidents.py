@@ -66,6 +66,15 @@ async def test_every_severity_opens_when_its_time_is_over(desk: Desk, severity: 
     assert (await desk.ongoing())[0]["severity"] == severity
 
 
+async def test_different_alerts_of_a_severity_are_different_incidents(desk: Desk) -> None:
+    await desk.fires("OneThing")
+    await desk.fires("AnotherThing")
+    await desk.look()
+    assert {each["title"] for each in await desk.ongoing()} == {
+        "An alert of P0 stands: OneThing", "An alert of P0 stands: AnotherThing",
+    }  # fmt: skip
+
+
 async def test_what_comes_of_incidents_opens_none(desk: Desk) -> None:
     await desk.opened()
     assert (await desk.look())["opened"] == 0

@@ -90,10 +90,10 @@ class IncidentDrills:
             if await self._open(tx, context.zone, trigger):
                 raise Conflict("A drill of this trigger goes on.")
             if await tx.value(
-                "SELECT EXISTS (SELECT FROM incidents WHERE zone = :zone AND key = :key"
+                "SELECT EXISTS (SELECT FROM incidents WHERE zone = :zone AND trigger = :trigger"
                 " AND state IN ('open', 'contained'))",
                 zone=context.zone,
-                key=f"trigger/{trigger}",
+                trigger=trigger,
             ):
                 raise Conflict("An incident of this trigger goes on: the drill would prove nothing.")
             identifier = self._ids()

@@ -124,20 +124,25 @@ class IncidentWatch:
             zone=zone,
             own=[*OWN_ALERTS],
         )
-        by_trigger: dict[str, list[Row]] = {}
+        by_trigger: dict[tuple[str, str], list[Row]] = {}
         for row in rows:
             name = matching(triggers, dict(row), self._clock.now())
             if name is not None:
-                by_trigger.setdefault(name, []).append(row)
-        return [
-            Opening.of(
+                # what is only of a severity has nothing else in common with others of it
+                rule = "" if triggers[name].alerts else row["rule"]
+                by_trigger.setdefault((name, rule), []).append(row)
+        found = []
+        for (name, rule), alerts in by_trigger.items():
+            opening = Opening.of(
                 name,
                 triggers[name],
                 began_at=min(row["began_at"] for row in alerts),
                 alerts=[row["id"] for row in alerts],
             )
-            for name, alerts in by_trigger.items()
-        ]
+            if rule:
+                opening = replace(opening, key=f"{opening.key}/{rule}", title=f"{opening.title}: {rule}"[:200])
+            found.append(opening)
+        return found
 
     async def _by_events(self, tx: Transaction, zone: str, name: str, trigger: Trigger) -> list[Opening]:
         """Events since the trigger last opened an incident, and not older than the look goes back."""
