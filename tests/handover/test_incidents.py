@@ -144,6 +144,8 @@ async def test_containment_lists_what_it_hits_and_is_done_as_read(desk: Desk) ->
     status, done = await desk.contain(name, "fail-closed")
     assert (status, done["override"]["state"], done["incident"]["state"]) == (200, "review_due", "contained"), done
     assert done["override"]["ticket"] == name
+    left = {event.name for event in await desk.stage.people.events()}
+    assert {"incident.contained", "gateway.closed"} <= left
     assert await desk.stage.people.value("SELECT count(*) FROM gateway_closures WHERE opened_at IS NULL") == 1
     await desk.look()
     _, shown = await desk.say("jane", "GET", f"/incidents/{name}")
@@ -292,6 +294,11 @@ async def test_it_closes_when_reviewed_and_every_action_is_verified_by_another(d
     assert (await desk.say("kim", "POST", verify, {"record": record}))[0] == 200
     status, said = await desk.say("olga", "POST", f"/incidents/{name}/close")
     assert (status, said["state"]) == (200, "closed"), said
+    names = [event.name for event in await desk.stage.people.events() if event.name.startswith("incident.")]
+    assert names == [
+        "incident.opened", "incident.preserving", "incident.preserved", "incident.judged", "incident.recovered",
+        "incident.reviewed", "incident.changed", "incident.changed", "incident.closed",
+    ]  # fmt: skip
     assert (await desk.say("olga", "POST", f"/incidents/{name}/updates", {"told": "x"}))[1][
         "reason"
     ] == "incident_closed"
