@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from stage import Stage
 
 import bailiwick.assurance
 from bailiwick.app.assurance.retention import forget_runs
+from bailiwick.app.guard import is_live
 from bailiwick.app.switched import ALWAYS, switches_against
 from bailiwick.assurance.book import read_text
 from bailiwick.assurance.gateway_switch import GatewaySwitch
@@ -19,6 +21,8 @@ from bailiwick.assurance.operations import GatewayClose, GatewayOpen, UserUnlock
 from bailiwick.assurance.override_rules import KINDS
 from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.overrides_api import routes as override_routes
+from bailiwick.authority.revocation import RevokedSet
+from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.handover.switches import LEFT_ON, LeftOn, Switches, SwitchLift, SwitchThrow, severity_left
 from bailiwick.handover.switches_api import routes
 from bailiwick.identity.users import NewUser
@@ -271,3 +275,19 @@ def test_paths_are_refused_by_what_they_do() -> None:
     assert Switch.FREEZE in switches_against("POST", "/api/v1/policies/authz/activate")
     assert Switch.FREEZE not in switches_against("POST", "/api/v1/applications/bot/secret")
     assert not ALWAYS("POST", "/api/v1/incidentsX")
+
+
+def test_live_streams_end_with_the_gateway_and_with_all_servers_but_not_with_one() -> None:
+    zone = SimpleNamespace(
+        archived=False, closed=False, off=frozenset(), keys={"k": 1}, users={},
+        applications={"a": SimpleNamespace(is_active=True)},
+    )  # fmt: skip
+    store = SimpleNamespace(current=SimpleNamespace(zones={"default": zone}), revoked=RevokedSet())
+    state: Any = SimpleNamespace(store=store, stale=lambda: None)
+    stream = AuthorityRef("jti", "a", "", "", "default", "k", 1, 2**31)
+    assert is_live(state, stream)
+    for off, lives in ((["server/pay"], True), (["mint", "freeze"], True), (["server"], False)):
+        zone.off = frozenset(off)
+        assert is_live(state, stream) is lives, off
+    zone.off, zone.closed = frozenset(), True
+    assert not is_live(state, stream)

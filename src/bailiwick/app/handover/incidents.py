@@ -53,7 +53,7 @@ def build(house: House) -> Part:
         return {**found, "drills_ended": await drills.follow()}
 
     return Part(
-        routers=[
+        routers=lambda: [
             drills_api.routes(base.database, drills),
             api.routes(base.database, base.clock, incidents),
             runbooks_api.routes(base.database, runbooks),

@@ -26,7 +26,7 @@ def build(house: House) -> Part:
     ]
     left_on = LeftOn(base.database, base.clock, house.alerts)
     return Part(
-        routers=[routes(base.database, switches)],
+        routers=lambda: [routes(base.database, switches)],
         jobs=[JobDefinition("watch-switches", timedelta(minutes=1), left_on.run, grace=timedelta(minutes=10))],
     )
 
