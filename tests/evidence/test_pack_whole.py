@@ -122,7 +122,7 @@ async def test_no_secret_is_in_a_pack(world: World, layout: Layout, tmp_path: Pa
     assert [user["username"] for user in users] == ["jane"] and "password_hash" not in users[0]
     assert json.loads(files["configuration/settings.json"])["settings"]["metrics_token"] == "(set)"
     assert b"started" in files["logs/w1.log.txt"] and b"[redacted]" in files["logs/w1.log.txt"]
-    assert json.loads(files["configuration/migrations.json"])["applied"].startswith("0003")
+    assert json.loads(files["configuration/migrations.json"])["applied"].startswith("0004")
     assert json.loads(files["control/snapshot.json"])["lsn"]
     sections = {each["name"] for each in json.loads(files["manifest.json"])["sections"]}
     assert sections == {"configuration", "control", "dead-letters", "events", "heads", "inputs", "log", "logs", "policy",
@@ -455,7 +455,7 @@ async def test_the_command_builds_a_pack(world: World, layout: Layout, tmp_path:
     assert "1 events of zone default" in await cli(world, "--request", request, "-o", str(out))
     assert (await verdict(world, out)).events == 1
     before = out.read_bytes()
-    assert "no_incident_register" in await cli(world, "--incident", "INC-7", "-o", str(out), code=2)
+    assert "no such incident" in await cli(world, "--incident", "INC-7", "-o", str(out), code=3)
     await cli(world, "--request", world.ids(), "-o", str(out), code=3)
     assert out.read_bytes() == before, "what was there stays until another is whole"
 

@@ -78,7 +78,16 @@ def test_evidence_is_recorded_packed_and_checked(tmp_path: Path) -> None:
         assert made.returncode == 0, made.stdout + made.stderr
         assert int(str(checked(stack, out, keys)["events"])) >= 1
         refused = stack.cli("evidence", "pack", "--incident", "INC-1", "-o", str(out))
-        assert refused.returncode == 2 and "no_incident_register" in refused.stderr
+        assert refused.returncode == 3 and "no such incident" in refused.stderr
+        opened = stack.admin("POST", "/api/v1/incidents", {"title": "a drill", "severity": "P3"})
+        assert (opened.status, opened.json["name"]) == (201, "INC-1"), opened
+        preserving = stack.admin("POST", "/api/v1/incidents/INC-1/preserve")
+        taken(stack, preserving.json["pack"], tmp_path / "incident.zip")
+        assert int(str(checked(stack, tmp_path / "incident.zip", keys)["events"])) > 5
+        with zipfile.ZipFile(tmp_path / "incident.zip") as whole:
+            assert "control/incidents.jsonl" in whole.namelist() or any("incidents" in n for n in whole.namelist())
+        preserved = stack.admin("POST", "/api/v1/incidents/INC-1/preserve").json
+        assert preserved["preserved_at"], preserved
 
         secrets = [UPSTREAM_KEY, token, stack.token, (stack.data_dir / "secrets" / "kek").read_text().split()[1]]
         secrets += [agent["client_secret"] for agent in stack.agents.values()]

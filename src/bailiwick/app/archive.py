@@ -28,6 +28,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.modes import frozen_zones
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.settings import Settings
@@ -93,13 +94,23 @@ def archive_jobs(base: Foundations, archive: Archive, signer: HeadSigner) -> lis
         base.metrics.archive_bytes.inc(done.stored)
         return done.to_json()
 
+    async def frozen() -> dict[str, Any]:
+        """What a job answers that destroys nothing because a zone is frozen; empty where none is."""
+        async with base.database.begin() as tx:
+            zones = await frozen_zones(tx)
+        return {"frozen_zones": sorted(zones)} if zones else {}
+
     async def drop(due: datetime) -> dict[str, Any]:
+        if told := await frozen():
+            return told
         done = await hot.drop_due()
         if done["kept"]:
             raise RuntimeError("; ".join(f"{window}: {why}" for window, why in done["kept"].items()))
         return done
 
     async def expire(due: datetime) -> dict[str, Any]:
+        if told := await frozen():
+            return told
         return dict(await expire_local(base.database, stores, archive.cold, base.clock))
 
     async def end(due: datetime) -> dict[str, Any]:

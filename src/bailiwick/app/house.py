@@ -13,6 +13,7 @@ from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.operations import Operation
+from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.ports import (
     Alerts,
     Automatic,
@@ -86,6 +87,7 @@ class House:
     records: EvidenceRecords
     operations: Sequence[Operation] = ()  # what overrides can do with services of other rooms
     rotators: Mapping[str, Rotator] = field(default_factory=dict)  # how secrets are rotated, by kind
+    overrides: Overrides | None = None  # once that part is built
     automatic: dict[str, Automatic] = field(default_factory=dict)  # parts of ceremonies, by name
     belongings: list[Belongings] = field(default_factory=list)  # what `owners check` asks
     on_sealer: list[Callable[[Sealer], None]] = field(default_factory=list)

@@ -25,6 +25,8 @@ from bailiwick.evidence.pack import Outcome, Pack, PackBuilder, Section
 from bailiwick.evidence.pack_control import ControlTable, control_section
 from bailiwick.evidence.pack_requests import JOB, PackRequests
 from bailiwick.evidence.pack_sections import evidence_sections
+from bailiwick.handover.incidents.packs import selector
+from bailiwick.handover.pack_tables import TABLES as HANDOVER_TABLES
 from bailiwick.identity.pack_tables import TABLES as IDENTITY_TABLES
 from bailiwick.inventory.pack_tables import TABLES as INVENTORY_TABLES
 from bailiwick.kernel.clock import Clock
@@ -57,7 +59,7 @@ KERNEL_TABLES = (
         "evidence_packs",
         (
             "id", "zone", "selection", "requested_by", "requested_at", "state", "attempts", "host", "events", "bytes",
-            "sha256", "error", "finished_at", "expires_at",
+            "sha256", "error", "finished_at", "expires_at", "kept",
         ),
         ("id",),
         withheld=("context",),
@@ -95,7 +97,14 @@ KERNEL_TABLES = (
     ),
     ControlTable("siem_repeats", ("id", "sink", "zone", "first_seq", "end_seq", "times", "at"), ("id",)),
 )  # fmt: skip
-CONTROL_TABLES = (*INVENTORY_TABLES, *IDENTITY_TABLES, *AUTHORITY_TABLES, *KERNEL_TABLES, *ASSURANCE_TABLES)
+CONTROL_TABLES = (
+    *INVENTORY_TABLES,
+    *IDENTITY_TABLES,
+    *AUTHORITY_TABLES,
+    *KERNEL_TABLES,
+    *ASSURANCE_TABLES,
+    *HANDOVER_TABLES,
+)
 ELSEWHERE: Mapping[str, str] = {
     "server_hosts": "the bindings of servers say it",
     "policy_versions": "policy/",
@@ -146,6 +155,7 @@ def pack_builder(
         signer,
         __version__,
         head_files=HeadFiles(layout.heads),
+        incidents=selector(clock),
         cold=ColdEvents(database, stores.local, stores.remote, stores.cache),
     )
     for section in (
@@ -218,7 +228,8 @@ def _versions(server: str) -> dict[str, Any]:
 
 
 def _scripts() -> list[Path]:
-    return sorted([*_MIGRATIONS.glob("versions/[0-9]*.py"), *_MIGRATIONS.glob("assurance/*.sql")])
+    patterns = ("versions/[0-9]*.py", "assurance/*.sql", "handover/*.sql")
+    return sorted(path for pattern in patterns for path in _MIGRATIONS.glob(pattern))
 
 
 def _sha256(path: Path) -> str:

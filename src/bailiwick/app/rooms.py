@@ -35,6 +35,7 @@ from bailiwick.evidence.siem.operations import Operations
 from bailiwick.evidence.siem.sinks import Sinks
 from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
+from bailiwick.handover.incidents.operations import LastKnownGood, RevokeAuthority
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.bootstrap import create_first_administrator
@@ -207,7 +208,13 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         surroundings=surroundings_of(state),
         on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
     )
-    operations: list[Operation] = [PolicyRollback(policies), KeyRotation(rotation), UserUnlock(users)]
+    operations: list[Operation] = [
+        PolicyRollback(policies),
+        KeyRotation(rotation),
+        UserUnlock(users),
+        LastKnownGood(policies),
+        RevokeAuthority(database, revocations),
+    ]
 
     api_keys = ApiKeys(database, clock, ids, recorder, revocations)
     file = kek_file(settings, base.layout)

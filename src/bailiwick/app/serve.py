@@ -40,6 +40,7 @@ from bailiwick.app.rooms import Rooms, build
 from bailiwick.app.running import Background
 from bailiwick.app.servers import Listener, serve_until
 from bailiwick.app.settled import Settled
+from bailiwick.app.switched import Switched
 from bailiwick.app.worker_state import CurrentSealer, WorkerState
 from bailiwick.authority.workers import WorkerRegister
 from bailiwick.evidence.access_log import AccessLog, AccessRow
@@ -48,6 +49,7 @@ from bailiwick.evidence.spool import Spool
 from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
 from bailiwick.gateway.verdict_counts import CountKeeper, VerdictCounts
+from bailiwick.handover.incidents.packs import selector
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.refresh_lane import RefreshLane
@@ -239,7 +241,7 @@ def compose(
         )
     )
     app.include_router(evidence_records_api.routes(base.database, rooms.evidence_records, base.recorder, base.clock))
-    app.include_router(pack_api.routes(base.database, rooms.packs, base.recorder))
+    app.include_router(pack_api.routes(base.database, rooms.packs, base.recorder, selector(base.clock)))
     app.include_router(
         evidence_api.routes(
             base.database,
@@ -285,12 +287,15 @@ def compose(
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     return Front(
-        Idempotency(
-            Settled(RefreshLane(app, rooms.sign_ins), rooms.revocations.applied),
-            base.database,
-            base.clock,
-            sealer,
-            _authenticate(rooms),
+        Switched(
+            Idempotency(
+                Settled(RefreshLane(app, rooms.sign_ins), rooms.revocations.applied),
+                base.database,
+                base.clock,
+                sealer,
+                _authenticate(rooms),
+            ),
+            _off(state),
         ),
         {("POST", _EVALUATE): cast(ASGIApp, evaluate)},
         ids=base.ids,
@@ -302,6 +307,14 @@ def compose(
         on_request=_access_writer(access_log),
         limits=limits,
     )
+
+
+def _off(state: WorkerState) -> Callable[[str], frozenset[str]]:
+    def off(zone: str) -> frozenset[str]:
+        known = state.store.current.zones.get(zone)
+        return known.off if known is not None else frozenset()
+
+    return off
 
 
 def _authenticate(rooms: Rooms) -> Any:

@@ -42,6 +42,7 @@ from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.modes import frozen_zones
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings, parse_witness
@@ -167,6 +168,8 @@ def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
     async def purge(due: datetime) -> dict[str, int]:
         now = base.clock.now()
         async with base.database.begin() as tx:
+            if frozen := await frozen_zones(tx):
+                return {"frozen_zones": len(frozen)}
             keys = await tx.run(
                 "DELETE FROM idempotency_keys WHERE created_at < :before", before=now - timedelta(hours=24)
             )

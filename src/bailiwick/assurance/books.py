@@ -22,6 +22,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict
 from bailiwick.kernel.fields import Body
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum
 
@@ -193,6 +194,7 @@ class Books:
                 raise Conflict("The plan is not the one you saw: plan again.", reason="plan_changed")
             if not planned.differences:
                 return planned
+            await require_on(tx, zone, Switch.FREEZE, Switch.READ_ONLY)
             if planned.two_persons:
                 held = await self._held(tx, context, planned, by, signed_in)
                 if held is not None:

@@ -30,12 +30,21 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, Denied, InvalidRequest, NotFound
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Quorum, Terms, payload_hash
 from bailiwick.kernel.severity import Severity
 
-DO = Action("override.do", Permission.OVERRIDES_APPROVE, life=LONGEST)
-REVIEW = Action("override.review", Permission.OVERRIDES_APPROVE, life=REVIEW_WITHIN)
+LIFTING = frozenset(["switch.lift", "gateway.open"])
+"""How what was switched off is switched on again; so nothing that is switched off keeps one from it."""
+
+DO = Action(
+    "override.do",
+    Permission.OVERRIDES_APPROVE,
+    life=LONGEST,
+    always=lambda payload: payload.get("operation") in LIFTING,
+)
+REVIEW = Action("override.review", Permission.OVERRIDES_APPROVE, life=REVIEW_WITHIN, always=lambda payload: True)
 RUNBOOK = "docs/how-to/overrides.md"
 PATH = "/api/v1/overrides"
 
@@ -55,6 +64,7 @@ _TRIED = frozenset(
         "override_stale",
         "override_done",
         "override_required",
+        "switch_takes_two",
         "permission_denied",
     ]
 )
@@ -263,6 +273,8 @@ class Overrides:
             fresh = await self._rows.locked(tx, context.zone, override.id)
             if fresh.stored != "requested":
                 raise Conflict(reason="override_done", state=fresh.stored)
+            if operation.class_ != "narrowing" and operation.name not in LIFTING:
+                await require_on(tx, context.zone, Switch.FREEZE, Switch.READ_ONLY)
             target = await operation.target(tx, context.zone, arguments)
             if (target.id, target.version) != (fresh.target, fresh.target_version):
                 raise Stale(target.version)
@@ -362,6 +374,10 @@ class Overrides:
         refuse_not_a_person(caller, context)
         async with self._database.begin() as tx:
             operation = self._operation(await self._books.current(tx, context.zone), ask.operation)
+        if operation.name == "switch.lift":
+            two = Denied(reason="switch_takes_two")
+            await self._tried(context, ask.operation, "", two)
+            raise two
         if operation.class_ in ("finance", "destroying") or operation.external:
             error = Denied("What destroys, and finance, takes two persons before it is done.")
             await self._tried(context, ask.operation, "", error)
@@ -370,6 +386,8 @@ class Overrides:
         identifier, said = self._ids(), arguments.model_dump(mode="json")
 
         async def claim(tx: Transaction) -> None:
+            if operation.class_ != "narrowing" and operation.name not in LIFTING:
+                await require_on(tx, context.zone, Switch.FREEZE, Switch.READ_ONLY)
             target = await operation.target(tx, context.zone, arguments)
             payload = payload_of(identifier, ask.operation, said, target, self._environment, ask)
             approval = await self._quorum.request(
@@ -422,15 +440,17 @@ class Overrides:
         async with self._database.begin() as tx:
             fresh = await self._rows.locked(tx, context.zone, override.id)
             MACHINE.require(fresh.state, "disputed")
-            operation = self._operation(await self._books.current(tx, context.zone), override.operation)
+            # a process that has not the operation cannot undo it, and what was done is told all the same
+            operation = self.operations(await self._books.current(tx, context.zone)).get(override.operation)
             await self._rows.set(tx, override.id, "disputed", reviewed_by=by, why=why)
             await self._record(tx, codes.BREAK_GLASS_REVIEWED, context, fresh, verdict="disputed")
             await self._alerts.fire(tx, context, _glass(fresh, Severity.P1, f"is {why}"))
         undo = "failed"
         try:
-            undo = (
-                "done" if await operation.undo(context, _read(operation, override.arguments), override.id) else "none"
+            undone = operation is not None and await operation.undo(
+                context, _read(operation, override.arguments), override.id
             )
+            undo = "done" if undone else "none"
         finally:
             async with self._database.begin() as tx:
                 await tx.run("UPDATE overrides SET undo = :undo WHERE id = :id", undo=undo, id=override.id)

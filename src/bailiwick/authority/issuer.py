@@ -32,6 +32,7 @@ from bailiwick.inventory.loader import ServerEntry
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.errors import BailiwickError, Denied, Unauthenticated
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, refuse_thrown
 from bailiwick.policy.decisions import Decider
 
 
@@ -149,7 +150,9 @@ class Issuer:
         token = sign(key, MANDATE_TYPE, mandate)
         await self._record(state.name, encode(event))
         # what the mandate stands on may have ended while the disk was busy
-        self._authenticator.require_live(mandate, self._store.current.zone(state.name))
+        now = self._store.current.zone(state.name)
+        self._authenticator.require_live(mandate, now)
+        _refuse_off(now, request)
         self._observe("issued", "")
         return mandate, token
 
@@ -176,6 +179,7 @@ class Issuer:
         return sign(state.session_key, SESSION_TYPE, claims)
 
     def _decide(self, state: ZoneState, application: ApplicationEntry, request: TokenRequest) -> Mandate:
+        _refuse_off(state, request)
         server = self._target(state, request.target)
         ceiling = self._ceiling(state, application, server, request)
         check_scopes(request.scopes, ceiling.scopes, server.scopes)
@@ -254,6 +258,12 @@ class Issuer:
             session=narrowed.session,
             actors=narrowed.actors,
         )
+
+
+def _refuse_off(state: ZoneState, request: TokenRequest) -> None:
+    refuse_thrown(state.off, Switch.MINT)
+    if request.grant_type == TOKEN_EXCHANGE:
+        refuse_thrown(state.off, Switch.EXCHANGE)
 
 
 def _acting(context: Context, application: ApplicationEntry, user: str, session: str) -> Context:

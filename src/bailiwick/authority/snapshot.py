@@ -19,6 +19,7 @@ from bailiwick.authority.revocation import RevokedSet, load_revocations
 from bailiwick.identity.api_keys import ApiKeyEntry, load_api_keys
 from bailiwick.identity.loader import ApplicationEntry, UserEntry, load_applications, load_users
 from bailiwick.inventory.loader import ServerEntry, load_servers
+from bailiwick.kernel import modes
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
@@ -32,7 +33,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ZoneState:
-    """One zone's part of the snapshot. Applications stand under their id, everything else under its name."""
+    """One zone's part of the snapshot. Applications stand under their id, everything else under its name.
+
+    ``closed``: its gateway lets nothing through; ``off``: the switches thrown in it (``kernel/modes.py``).
+    """
 
     name: str
     issuer: str
@@ -47,6 +51,7 @@ class ZoneState:
     mandate_key: SigningKey
     session_key: SigningKey
     closed: bool = False
+    off: frozenset[str] = frozenset()
 
     def audience(self, server: str) -> str:
         """The resource URI (RFC 8707) of a server, which is the ``aud`` of its mandates."""
@@ -129,6 +134,9 @@ class SnapshotStore:
                 case "server":
                     fresh = await load_servers(tx, self._sealer, zone, key, audience=self._settings.audience)
                     zones[zone] = replace(zones[zone], servers=_merged(zones[zone].servers, fresh, key))
+                case modes.FEED:
+                    closed, off = await _closed(tx, zone), await modes.standing(tx, zone)
+                    zones[zone] = replace(zones[zone], closed=closed, off=off)
                 case "credential":
                     servers = await load_servers(tx, self._sealer, zone, audience=self._settings.audience)
                     zones[zone] = replace(zones[zone], servers=MappingProxyType(dict(servers)))
@@ -169,10 +177,8 @@ class SnapshotStore:
             issuer=self._settings.zone_issuer(zone),
             resources=self._settings.audience(zone, ""),
             archived=state != "active",
-            closed=await tx.value(
-                "SELECT EXISTS (SELECT FROM gateway_closures WHERE zone = :zone AND server = '' AND opened_at IS NULL)",
-                zone=zone,
-            ),
+            closed=await _closed(tx, zone),
+            off=await modes.standing(tx, zone),
             servers=MappingProxyType(
                 dict(await load_servers(tx, self._sealer, zone, audience=self._settings.audience))
             ),
@@ -184,6 +190,15 @@ class SnapshotStore:
             mandate_key=await self._keys.load_signing(tx, zone, "mandate"),
             session_key=await self._keys.load_signing(tx, zone, "session"),
         )
+
+
+async def _closed(tx: Transaction, zone: str) -> bool:
+    return bool(
+        await tx.value(
+            "SELECT EXISTS (SELECT FROM gateway_closures WHERE zone = :zone AND server = '' AND opened_at IS NULL)",
+            zone=zone,
+        )
+    )
 
 
 def _merged(entries: Mapping[str, T], fresh: Mapping[str, T], *keys: str) -> Mapping[str, T]:

@@ -58,6 +58,8 @@ COMMANDS: dict[str, Entry] = {
     "waiver": Entry("bailiwick.cli.waiver:app", "Ask for, decide and end dated exceptions to controls."),
     "secrets": Entry("bailiwick.cli.secrets:app", "Know every secret by its fingerprint; the gate, scans, rotations."),
     "override": Entry("bailiwick.cli.override:app", "Ask for, agree to, do and review exact operations."),
+    "incident": Entry("bailiwick.cli.incident:app", "Open, contain, preserve, recover, review incidents; drill."),
+    "switch": Entry("bailiwick.cli.switch:app", "Switch capabilities off, freeze, make read-only; ask to lift."),
     "selftest": Entry("bailiwick.cli.selftest:app", "Live a simulated month with faults; is each noticed?"),
     "witness": Entry("bailiwick.cli.witness:app", "Cosign the checkpoints of logs that another party keeps."),
     "prepare": Entry("bailiwick.cli.roles:prepare_app", "Bring the database up to date.", hidden=True),

@@ -255,6 +255,29 @@ SUPPORT_CASE_OPENED = EventType("BW7705", "support.case.opened")
 SUPPORT_CASE_DONE = EventType("BW7706", "support.case.done")
 KPI_BUILT = EventType("BW7707", "kpi.built")
 
+# 80xx handover: backups, restores, drills
+
+# 82xx handover: incidents, containment, kill switches
+INCIDENT_OPENED = EventType("BW8201", "incident.opened")
+INCIDENT_ACKNOWLEDGED = EventType("BW8202", "incident.acknowledged")
+INCIDENT_CHANGED = EventType("BW8203", "incident.changed")
+INCIDENT_TOLD = EventType("BW8204", "incident.told")
+INCIDENT_UPDATE_OVERDUE = EventType("BW8205", "incident.update.overdue")
+INCIDENT_CONTAINED = EventType("BW8206", "incident.contained")
+INCIDENT_PRESERVING = EventType("BW8207", "incident.preserving")
+INCIDENT_PRESERVED = EventType("BW8208", "incident.preserved")
+INCIDENT_JUDGED = EventType("BW8209", "incident.judged")
+INCIDENT_RECOVERED = EventType("BW8210", "incident.recovered")
+INCIDENT_REVIEWED = EventType("BW8211", "incident.reviewed")
+INCIDENT_CLOSED = EventType("BW8212", "incident.closed")
+RUNBOOK_STARTED = EventType("BW8221", "runbook.started")
+RUNBOOK_STEP_DONE = EventType("BW8222", "runbook.step.done")
+RUNBOOK_ENDED = EventType("BW8223", "runbook.ended")
+INCIDENT_DRILL_STARTED = EventType("BW8231", "incident.drill.started")
+INCIDENT_DRILL_ENDED = EventType("BW8232", "incident.drill.ended")
+SWITCH_THROWN = EventType("BW8251", "switch.thrown")
+SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
+
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }

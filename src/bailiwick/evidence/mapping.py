@@ -280,6 +280,27 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.SUPPORT_CASE_OPENED: _entity("Create", "creation"),
     codes.SUPPORT_CASE_DONE: _entity("Update", "change"),
     codes.KPI_BUILT: _entity("Create", "creation"),
+    # --- 80xx handover: backups, restores, drills
+    # --- 82xx handover: incidents, containment, kill switches
+    codes.INCIDENT_OPENED: _finding("Create", HIGH),
+    codes.INCIDENT_ACKNOWLEDGED: _finding("Update", LOW),
+    codes.INCIDENT_CHANGED: _finding("Update", LOW),
+    codes.INCIDENT_TOLD: _finding("Update", LOW),
+    codes.INCIDENT_UPDATE_OVERDUE: _finding("Update", MEDIUM),
+    codes.INCIDENT_CONTAINED: _finding("Update", MEDIUM),
+    codes.INCIDENT_PRESERVING: _finding("Update", LOW),
+    codes.INCIDENT_PRESERVED: _finding("Update", LOW),
+    codes.INCIDENT_JUDGED: _finding("Update", LOW),
+    codes.INCIDENT_RECOVERED: _finding("Update", LOW),
+    codes.INCIDENT_REVIEWED: _finding("Update", LOW),
+    codes.INCIDENT_CLOSED: _finding("Close", LOW),
+    codes.RUNBOOK_STARTED: _entity("Create", "creation"),
+    codes.RUNBOOK_STEP_DONE: _entity("Update", "change"),
+    codes.RUNBOOK_ENDED: _entity("Update", "change"),
+    codes.INCIDENT_DRILL_STARTED: _entity("Create", "creation", LOW),
+    codes.INCIDENT_DRILL_ENDED: _entity("Update", "change"),
+    codes.SWITCH_THROWN: _entity("Deactivate", "change", HIGH),
+    codes.SWITCH_LIFTED: _entity("Activate", "change", MEDIUM),
 }
 
 

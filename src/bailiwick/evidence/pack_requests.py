@@ -27,6 +27,7 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound, Unavailable
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.jobs import make_due
+from bailiwick.kernel.modes import frozen_zones
 
 JOB = "build-evidence-packs"
 KEPT = timedelta(days=7)
@@ -77,8 +78,11 @@ class PackRequests:
         self._directory = directory
         self._host = host
 
-    async def ask(self, tx: Transaction, context: Context, selection: Selection) -> PackRequest:
-        """Have the pack of ``selection`` built. Raises ``invalid_request``, and ``conflict`` when too many wait."""
+    async def ask(self, tx: Transaction, context: Context, selection: Selection, *, kept: bool = False) -> PackRequest:
+        """Have the pack of ``selection`` built; ``kept``: it does not end by itself after a week.
+
+        Raises ``invalid_request``, and ``conflict`` when too many wait.
+        """
         selection.checked()
         zone, now, identifier = context.zone, self._clock.now(), self._ids()
         await tx.run("SELECT pg_advisory_xact_lock(hashtext('evidence packs'), hashtext(:zone))", zone=zone)
@@ -88,8 +92,9 @@ class PackRequests:
         if waiting >= MOST_WAITING:
             raise Conflict(f"{waiting} packs of this zone wait to be built; ask again when some are.")
         await tx.run(
-            "INSERT INTO evidence_packs (id, zone, selection, context, requested_by, requested_at)"
-            " VALUES (:id, :zone, cast(:selection AS jsonb), cast(:context AS jsonb), :by, :now)",
+            "INSERT INTO evidence_packs (id, zone, selection, context, requested_by, requested_at, kept)"
+            " VALUES (:id, :zone, cast(:selection AS jsonb), cast(:context AS jsonb), :by, :now, :kept)",
+            kept=kept,
             id=identifier,
             zone=zone,
             selection=json.dumps(selection.to_json()),
@@ -186,7 +191,8 @@ class PackRequests:
         async with self._database.begin() as tx:
             await tx.run(
                 "UPDATE evidence_packs SET state = 'built', sha256 = :sha256, bytes = :bytes, events = :events,"
-                " finished_at = :now, expires_at = :expires_at WHERE id = :id",
+                " finished_at = :now,"
+                " expires_at = CASE WHEN kept THEN NULL ELSE :expires_at END WHERE id = :id",
                 id=request.id,
                 sha256=built.sha256,
                 bytes=built.bytes,
@@ -214,7 +220,8 @@ class PackRequests:
         async with self._database.begin() as tx:
             rows = await tx.all(
                 "UPDATE evidence_packs SET state = 'expired' WHERE state = 'built' AND expires_at < :now"
-                " AND host = :host RETURNING id",
+                " AND host = :host AND zone <> ALL(:frozen) RETURNING id",
+                frozen=[*await frozen_zones(tx)],
                 now=self._clock.now(),
                 host=self._host,
             )

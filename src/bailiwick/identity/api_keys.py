@@ -24,6 +24,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import Permission, allowed
 
 PREFIX = "bwk_"
@@ -120,6 +121,7 @@ class ApiKeys:
         _check(role, permissions, life)
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
+            await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             username = context.actor.user
             live = await tx.value(
                 "SELECT count(*) FROM api_keys WHERE zone = :zone AND username = :u AND ended_at IS NULL"

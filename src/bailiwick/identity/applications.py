@@ -26,6 +26,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, Denied, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import GRANTS, Role
 from bailiwick.kernel.rfc7396 import merge
 
@@ -205,6 +206,7 @@ class Applications:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
+            await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             await require_servers(tx, context.zone, granted)
             row = await tx.one(
                 "INSERT INTO applications (id, zone, name, description, role, grants, rate_limit, owner, secret_hash,"
@@ -263,6 +265,7 @@ class Applications:
             if not changed:
                 return current
             if changed != ["is_active"] or after["is_active"]:  # anybody who may write may switch off
+                await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
                 _require_role(by_role, current.role)
                 _require_role(by_role, after["role"])
             if (

@@ -24,6 +24,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 
 Kind = Literal["group", "team"]
 
@@ -126,6 +127,7 @@ class Groups:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await self._begin(tx, context)
+            await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             await _require_users(tx, context.zone, [owner] if owner else [])
             row = await tx.one(
                 "INSERT INTO groups (id, zone, name, description, kind, role, owner, external_id, source, created_at,"
@@ -173,6 +175,8 @@ class Groups:
             await self._begin(tx, context)
             row = await _locked(tx, context.zone, identifier)
             guard(row["version"])
+            if members.only is not None or members.add or patch:  # taking somebody out ends authority
+                await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             changed = [member for member in CHANGEABLE if member in patch and patch[member] != row[member]]
             if "owner" in changed and patch["owner"]:
                 await _require_users(tx, context.zone, [patch["owner"]])

@@ -18,6 +18,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.together import Together
 
 _INSERT = """
@@ -75,6 +76,7 @@ class Imports:
         zone, news = batch[0].context.zone, [asked.new for asked in batch]
         async with self._database.begin() as tx:
             await require_active(tx, zone)
+            await require_on(tx, zone, Switch.PROVISION, Switch.READ_ONLY)
             rows = await tx.all(
                 _INSERT,
                 zone=zone,

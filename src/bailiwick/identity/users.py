@@ -35,6 +35,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import held
 from bailiwick.kernel.settings import Settings
 
@@ -211,6 +212,7 @@ class Users:
         now = self._clock.now()
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
+            await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             row = await tx.one(
                 "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
                 " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
@@ -376,6 +378,8 @@ class Users:
             changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
             if not changed:
                 return before
+            if changed != ["is_active"] or wanted["is_active"]:  # disabling ends authority, which nothing stops
+                await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
             if not widen:

@@ -93,6 +93,20 @@ REASONS: dict[str, Reason] = {
     "window_open": Reason(409, "The window of the report is not over yet."),
     "own_report": Reason(403, "Whoever produced a report does not sign it."),
     "report_changed": Reason(409, "What you would sign is not what the report says; read it again."),
+    # --- handover: backups, restores, drills
+    # --- handover: incidents, containment, kill switches
+    "switched_off": Reason(503, "An operator switched this off in the zone; `switch` names what."),
+    "changes_frozen": Reason(503, "Changes of the zone are frozen by an operator, and nothing is destroyed."),
+    "read_only": Reason(503, "The zone is read-only: nothing but revoking, incidents and health changes anything."),
+    "switch_takes_two": Reason(403, "What widens takes two persons, also in an emergency."),
+    "incident_closed": Reason(409, "The incident is closed; what comes now is another one."),
+    "preserve_first": Reason(409, "The evidence of the incident is not preserved yet; that comes before recovery."),
+    "recovery_unproven": Reason(409, "Not every condition of recovery is measured PASS; `conditions` says which."),
+    "severity_held": Reason(409, "The severity stands until its exit condition is met; `because` says which."),
+    "actions_unverified": Reason(409, "Actions of the review are not verified yet; `actions` names them."),
+    "review_missing": Reason(409, "The incident is reviewed before it is closed."),
+    "runbook_order": Reason(409, "The step before is not done; runbooks go contain, preserve, diagnose, recover on."),
+    "not_a_sandbox": Reason(422, "Drills are held in a zone that a DrillZone document of its book calls a sandbox."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import Permission, Role, allowed
 
 State = Literal["open", "approved", "executed", "rejected", "withdrawn", "expired"]
@@ -35,12 +36,14 @@ _MOST_PAYLOAD = 16_384
 @dataclass(frozen=True, slots=True)
 class Action:
     """Something that takes more than one person. ``needed``: approvals beside the person who asks; ``life``: how long
-    a request may wait. Who approves must hold ``permission``."""
+    a request may wait. Who approves must hold ``permission``. ``always(payload)``: it may be approved where approving
+    is switched off, since it is how that is lifted."""
 
     name: str
     permission: Permission
     needed: int = 1
     life: timedelta = timedelta(hours=24)
+    always: Callable[[Mapping[str, Any]], bool] = field(default=lambda payload: False, compare=False)
 
     def __post_init__(self) -> None:
         if self.needed < 1:
@@ -330,6 +333,8 @@ class Quorum:
         self._refuse_ended(approval)
         if any(vote.person.casefold() == person.casefold() for vote in approval.votes):
             raise Conflict("You have voted on this already.")
+        if approves and not self._actions[approval.action].always(approval.payload):
+            await require_on(tx, zone, Switch.APPROVE, Switch.READ_ONLY)
         if approves:
             await self._refuse_unfit(tx, approval, person, roles)
         now = self._clock.now()

@@ -23,6 +23,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound, Unavailable
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import Permission
 from bailiwick.policy import sets
 from bailiwick.policy.admission import Admission, AdmissionReport
@@ -101,6 +102,11 @@ class _Plan:
     versions: Sequence[PolicyVersion]
     kind: ActivationKind
     target: Activation | None = None
+
+    @property
+    def contains(self) -> bool:
+        """Whether it returns to what has proven itself, which is never switched off."""
+        return self.kind == "rollback" and self.target is not None and self.target.known_good_at is not None
 
 
 class Policies:
@@ -316,6 +322,8 @@ class Policies:
             now_active = await sets.read_active(tx, context.zone)
             if (now_active.id if now_active else None) != (active.id if active else None):
                 return None
+            if not chosen.contains:
+                await require_on(tx, context.zone, Switch.ACTIVATE, Switch.FREEZE, Switch.READ_ONLY)
             if within is not None:
                 await within(tx)
             activation, revision = await self._make_active(tx, context, active, chosen, hash, found, pairs)

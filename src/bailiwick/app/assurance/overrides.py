@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import kek_file
 from bailiwick.app.house import House, Part
+from bailiwick.app.settling import settler
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.external_operations import Externals
 from bailiwick.assurance.gateway_switch import GatewaySwitch
@@ -17,7 +17,6 @@ from bailiwick.assurance.override_rules import KINDS
 from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.overrides_api import routes, unlock_route
 from bailiwick.assurance.overrides_watch import OverrideWatch
-from bailiwick.authority.revocation import Revocations
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.jobs import JobDefinition
 
@@ -26,6 +25,7 @@ def build(house: House) -> Part:
     """What needs services of other rooms is in ``house.operations``."""
     base = house.base
     overrides, switch = overrides_of(house, house.operations)
+    house.overrides = overrides
     watch = OverrideWatch(base.database, base.clock, base.recorder, overrides, house.alerts, house.tasks)
     return Part(
         routers=lambda: [routes(base.database, house.books, overrides, switch), unlock_route(overrides)],
@@ -38,16 +38,7 @@ def overrides_of(house: House, operations: Sequence[Operation]) -> tuple[Overrid
     """The service, which can do ``operations`` and what is the gateway's; and the gateway's switch."""
     base = house.base
     settings = base.settings
-    settle = Revocations(
-        base.database,
-        base.clock,
-        base.recorder,
-        longest_mandate=timedelta(seconds=settings.mandate_ttl_s),
-        longest_session=timedelta(seconds=settings.session_ttl_s),
-        freshness_limit_s=settings.freshness_limit_s,
-        fence_after_s=settings.fence_after_s,
-        fence=Fence(base.layout.control_socket),
-    )
+    settle = settler(base)
     switch = GatewaySwitch(base.clock, base.ids, base.recorder)
     reach = reach_of(Resolver(base.database, base.clock, base.recorder, settings))
     # read anew each time, since it may have been rotated

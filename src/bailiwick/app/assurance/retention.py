@@ -9,6 +9,7 @@ from bailiwick.app.house import House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.modes import frozen_zones
 
 KINDS: tuple[Kind[Any], ...] = ()
 
@@ -16,6 +17,8 @@ KINDS: tuple[Kind[Any], ...] = ()
 async def forget_runs(database: Database) -> dict[str, int]:
     """Remove what is past its life (``90_retention.sql``); how many rows of each table went."""
     async with database.begin() as tx:
+        if frozen := await frozen_zones(tx):
+            return {"frozen_zones": len(frozen)}
         rows = await tx.all("SELECT what, gone FROM bailiwick.forget_runs()")
     return {row["what"]: int(row["gone"]) for row in rows}
 

@@ -32,6 +32,7 @@ from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict
+from bailiwick.kernel.modes import Switch, frozen_zones, require_on
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum
 
@@ -238,6 +239,7 @@ class Endings:
         context = Context(approval.zone, Actor(user=by))
         async with self._database.begin() as tx:
             await lock_zone(tx, approval.zone)
+            await require_on(tx, approval.zone, Switch.FREEZE, Switch.READ_ONLY)
             ending = await self._ending(tx, approval.zone, before)
             await self._quorum.execute(tx, context, approval.zone, approval.id, PURGE.name, ending.payload(), by)
             positions = [row for row in ending.manifests if row["events"]]
@@ -287,6 +289,9 @@ class Endings:
             zone, window = row["zone"], Window(row["window_start"])
             async with self._database.begin() as tx:
                 await lock_zone(tx, zone)
+                if zone in await frozen_zones(tx):
+                    log.warning("purged window kept while the zone is frozen", zone=zone, window=str(window))
+                    continue
                 if any(hold.covers(window) for hold in await holds_on(tx, zone)):
                     log.warning("purged window kept by a later hold", zone=zone, window=str(window))
                     continue

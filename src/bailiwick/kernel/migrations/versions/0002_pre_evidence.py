@@ -195,7 +195,8 @@ CREATE TABLE evidence_packs (
   sha256 text,
   error text NOT NULL DEFAULT '',
   finished_at timestamptz,
-  expires_at timestamptz
+  expires_at timestamptz,
+  kept boolean NOT NULL DEFAULT false -- it does not end by itself
 );
 CREATE INDEX ON evidence_packs (zone, id);
 CREATE INDEX ON evidence_packs (requested_at) WHERE state IN ('requested', 'building');

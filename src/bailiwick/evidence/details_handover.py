@@ -1,0 +1,59 @@
+"""What the events of the handover room say in ``details``; see ``details.py``."""
+
+from __future__ import annotations
+
+from bailiwick.evidence import codes
+from bailiwick.evidence.codes import EventType
+from bailiwick.evidence.detail_fields import DetailField
+from bailiwick.evidence.detail_fields import always as _always
+
+_NAMED = (
+    _always("incident", "str", "the incident as people call it"),
+    _always("severity", "str", "its severity then"),
+)
+_INCIDENT = (*_NAMED, _always("told", "str", "the line of the timeline; empty of a security incident"))
+_RUN = (
+    _always("runbook", "str", "name of the runbook"),
+    _always("incident", "str", "id of the incident; empty of a dry run"),
+    _always("dry", "bool", "whether nothing is done"),
+)
+_SWITCH = (
+    _always("reason", "str", "why, as said"),
+    _always("override", "str", "id of the override by which it was done"),
+)
+
+HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
+    # --- 80xx handover: backups, restores, drills
+    # --- 82xx handover: incidents, containment, kill switches
+    codes.INCIDENT_OPENED: _INCIDENT,
+    codes.INCIDENT_ACKNOWLEDGED: _INCIDENT,
+    codes.INCIDENT_CHANGED: _INCIDENT,
+    codes.INCIDENT_TOLD: _INCIDENT,
+    codes.INCIDENT_UPDATE_OVERDUE: (
+        *_NAMED,
+        _always("missed", "int", "how many updates were missed by now"),
+    ),
+    codes.INCIDENT_CONTAINED: _INCIDENT,
+    codes.INCIDENT_PRESERVING: _INCIDENT,
+    codes.INCIDENT_PRESERVED: _INCIDENT,
+    codes.INCIDENT_JUDGED: (*_INCIDENT, _always("verdict", "str", "what the five conditions amount to")),
+    codes.INCIDENT_RECOVERED: _INCIDENT,
+    codes.INCIDENT_REVIEWED: _INCIDENT,
+    codes.INCIDENT_CLOSED: _INCIDENT,
+    codes.RUNBOOK_STARTED: _RUN,
+    codes.RUNBOOK_STEP_DONE: (
+        *_RUN,
+        _always("step", "str", "the step's phase and name"),
+        _always("verdict", "str", "what was found, or PASS for what was attested"),
+    ),
+    codes.RUNBOOK_ENDED: (*_RUN, _always("outcome", "str", "`done` or `abandoned`")),
+    codes.INCIDENT_DRILL_STARTED: (_always("trigger", "str", "what was injected"),),
+    codes.INCIDENT_DRILL_ENDED: (
+        _always("trigger", "str", "what was injected"),
+        _always("outcome", "str", "`passed`, `late` or `missed`"),
+        _always("opened_s", "int", "seconds until the incident opened; -1: it never did"),
+        _always("contained_s", "int", "seconds until it was contained; -1: it never was"),
+    ),
+    codes.SWITCH_THROWN: _SWITCH,
+    codes.SWITCH_LIFTED: _SWITCH,
+}

@@ -1,0 +1,1 @@
+"""Incidents: opened by themselves or by hand, contained, preserved, recovered by measurement, reviewed."""
