@@ -1,8 +1,8 @@
 """The modes of a zone: what was switched off in it, and who asks before doing anything.
 
 A *kill switch* takes one capability away (:class:`Switch`): minting, exchanging, approving, activating or provisioning;
-reaching servers is taken away by closing the gateway, to all or to one (``assurance/gateway_switch.py``). *Freeze* stops
-changes and what destroys; *read-only* every change. Sign-in, health and revocation are no capability here, so nothing
+reaching servers is taken away by closing the gateway, to all or to one (``assurance/gateway_switch.py``). *Freeze*
+stops changes and what destroys; *read-only* every change. Sign-in, health and revocation are no capability here, so nothing
 switches them off.
 
 Rows of ``switches`` are the record. Workers keep the standing ones of every zone in memory (feed kind :data:`FEED`),
