@@ -122,7 +122,7 @@ async def test_no_secret_is_in_a_pack(world: World, layout: Layout, tmp_path: Pa
     assert [user["username"] for user in users] == ["jane"] and "password_hash" not in users[0]
     assert json.loads(files["configuration/settings.json"])["settings"]["metrics_token"] == "(set)"
     assert b"started" in files["logs/w1.log.txt"] and b"[redacted]" in files["logs/w1.log.txt"]
-    assert json.loads(files["configuration/migrations.json"])["applied"].startswith("0003")
+    assert json.loads(files["configuration/migrations.json"])["applied"].startswith("0004")
     assert json.loads(files["control/snapshot.json"])["lsn"]
     sections = {each["name"] for each in json.loads(files["manifest.json"])["sections"]}
     assert sections == {"configuration", "control", "dead-letters", "events", "heads", "inputs", "log", "logs", "policy",

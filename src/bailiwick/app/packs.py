@@ -25,6 +25,7 @@ from bailiwick.evidence.pack import Outcome, Pack, PackBuilder, Section
 from bailiwick.evidence.pack_control import ControlTable, control_section
 from bailiwick.evidence.pack_requests import JOB, PackRequests
 from bailiwick.evidence.pack_sections import evidence_sections
+from bailiwick.handover.pack_tables import TABLES as HANDOVER_TABLES
 from bailiwick.identity.pack_tables import TABLES as IDENTITY_TABLES
 from bailiwick.inventory.pack_tables import TABLES as INVENTORY_TABLES
 from bailiwick.kernel.clock import Clock
@@ -95,7 +96,14 @@ KERNEL_TABLES = (
     ),
     ControlTable("siem_repeats", ("id", "sink", "zone", "first_seq", "end_seq", "times", "at"), ("id",)),
 )  # fmt: skip
-CONTROL_TABLES = (*INVENTORY_TABLES, *IDENTITY_TABLES, *AUTHORITY_TABLES, *KERNEL_TABLES, *ASSURANCE_TABLES)
+CONTROL_TABLES = (
+    *INVENTORY_TABLES,
+    *IDENTITY_TABLES,
+    *AUTHORITY_TABLES,
+    *KERNEL_TABLES,
+    *ASSURANCE_TABLES,
+    *HANDOVER_TABLES,
+)
 ELSEWHERE: Mapping[str, str] = {
     "server_hosts": "the bindings of servers say it",
     "policy_versions": "policy/",

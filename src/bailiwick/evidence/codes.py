@@ -255,6 +255,10 @@ SUPPORT_CASE_OPENED = EventType("BW7705", "support.case.opened")
 SUPPORT_CASE_DONE = EventType("BW7706", "support.case.done")
 KPI_BUILT = EventType("BW7707", "kpi.built")
 
+# 80xx handover: backups, restores, drills
+
+# 82xx handover: incidents, containment, kill switches
+
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }

@@ -14,6 +14,7 @@ from bailiwick.evidence.detail_fields import DetailField, Type
 from bailiwick.evidence.detail_fields import always as _always
 from bailiwick.evidence.detail_fields import sometimes as _sometimes
 from bailiwick.evidence.details_assurance import ASSURANCE
+from bailiwick.evidence.details_handover import HANDOVER
 from bailiwick.evidence.events import Event
 
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
@@ -343,6 +344,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _sometimes("permission", "str", "permission that the caller does not hold"),
     ),
     **ASSURANCE,
+    **HANDOVER,
 }
 
 

@@ -280,6 +280,8 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.SUPPORT_CASE_OPENED: _entity("Create", "creation"),
     codes.SUPPORT_CASE_DONE: _entity("Update", "change"),
     codes.KPI_BUILT: _entity("Create", "creation"),
+    # --- 80xx handover: backups, restores, drills
+    # --- 82xx handover: incidents, containment, kill switches
 }
 
 

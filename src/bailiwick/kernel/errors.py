@@ -91,6 +91,8 @@ REASONS: dict[str, Reason] = {
     "window_open": Reason(409, "The window of the report is not over yet."),
     "own_report": Reason(403, "Whoever produced a report does not sign it."),
     "report_changed": Reason(409, "What you would sign is not what the report says; read it again."),
+    # --- handover: backups, restores, drills
+    # --- handover: incidents, containment, kill switches
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),
