@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 
 # what has happened stays: the app may add to these tables and read them
-APPEND_ONLY: tuple[str, ...] = ()
+APPEND_ONLY: tuple[str, ...] = ("backup_restores", "backup_drills")
 # these change, and the app never removes any
-KEPT: tuple[str, ...] = ()
+KEPT: tuple[str, ...] = ("backups", "backup_log")
 
 
 def upgrade() -> None:
