@@ -24,6 +24,7 @@ from bailiwick.app.assurance import (
 )
 from bailiwick.app.assurance.facts import install
 from bailiwick.app.foundations import Foundations
+from bailiwick.app.handover import backups
 from bailiwick.app.house import PORTS, House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
@@ -37,7 +38,7 @@ from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.quorum import Quorum
 
-PARTS = (waivers, owners, alerts, probes, secrets, overrides, slo, reconciliation, rhythm, retention)
+PARTS = (waivers, owners, alerts, probes, secrets, overrides, slo, reconciliation, rhythm, retention, backups)
 """The modules that each build a part, in the order in which that is done."""
 
 KINDS: tuple[Kind[Any], ...] = tuple(kind for part in PARTS for kind in part.KINDS)

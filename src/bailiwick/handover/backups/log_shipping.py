@@ -5,7 +5,8 @@ has to be configured there, and nothing is lost while this process is away. Segm
 stored under a name with their SHA-256, and removed here. Where the newest work has waited for too long in a segment
 that is not full, a new one is begun: that bounds what a loss of the machine costs (the RPO).
 
-What is told as *covered* is proven by places in the log: everything committed by then lies in the store.
+What is told as *covered* is proven by places in the log: everything committed by then lies in the store. A published
+head of a ledger is stored once the log that its events are in is: a restore to the end never falls behind it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import shutil
 import signal
 import subprocess
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
-from bailiwick.evidence.archive.store import ObjectStore, digest_of
+from bailiwick.evidence.archive.store import ObjectStore, digest_of, digest_of_bytes
 from bailiwick.handover.backups.segments import HISTORY, SEGMENT, Segment, lsn, object_name
 from bailiwick.handover.backups.server import Server
 from bailiwick.kernel.clock import Clock
@@ -36,6 +39,15 @@ _REMOVED = "has already been removed"
 _MARKS = 10_000
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """At ``at`` the log was durable up to ``place``, and ``heads`` were published."""
+
+    at: datetime
+    place: int
+    heads: Mapping[str, bytes]
 
 
 class LogShipping:
@@ -52,6 +64,7 @@ class LogShipping:
         clock: Clock,
         metrics: Metrics,
         folder: Path,
+        heads: Path,
         *,
         switch_s: float = 240.0,
         poll_s: float = 5.0,
@@ -62,9 +75,11 @@ class LogShipping:
         self._clock = clock
         self._metrics = metrics
         self._folder = folder
+        self._heads = heads
         self._switch_s = switch_s
         self._poll_s = poll_s
-        self._marks: deque[tuple[datetime, int]] = deque(maxlen=_MARKS)
+        self._marks: deque[_Mark] = deque(maxlen=_MARKS)
+        self._stored_heads: dict[str, bytes] = {}
         self._stored_until = 0
         self._covered: datetime | None = None
         self._segment_bytes = 0
@@ -92,21 +107,38 @@ class LogShipping:
         """Store what is complete; how many files were. Raises :class:`Unavailable`, ``ObjectTaken`` and OSError."""
         if not self._segment_bytes:
             self._segment_bytes = (await self._server.facts()).segment_bytes
-        now, flushed = self._clock.now(), lsn(await self._server.flushed())
-        if not self._marks or self._marks[-1][1] < flushed:
-            self._marks.append((now, flushed))
-        elif flushed <= self._stored_until:
+        # in this order: what the heads cover was committed before they were read, and so lies before that place
+        heads, now = await asyncio.to_thread(self._read_heads), self._clock.now()
+        flushed = lsn(await self._server.flushed())
+        if flushed <= self._stored_until:
             self._covered = now  # nothing was written since
+        elif not self._marks or self._marks[-1].place < flushed:
+            self._marks.append(_Mark(now, flushed, heads))
         count = 0
         for path in sorted(self._folder.iterdir()):
             if SEGMENT.fullmatch(path.name) or HISTORY.fullmatch(path.name):
                 await self._store_one(path)
                 count += 1
-        while self._marks and self._marks[0][1] <= self._stored_until:
-            self._covered = self._marks.popleft()[0]
-        if self._marks and (now - self._marks[0][0]).total_seconds() >= self._switch_s:
+        while self._marks and self._marks[0].place <= self._stored_until:
+            mark = self._marks.popleft()
+            self._covered = mark.at
+            if not self._marks or self._marks[0].place > self._stored_until:
+                await self._store_heads(mark.heads)
+        if self._marks and (now - self._marks[0].at).total_seconds() >= self._switch_s:
             await self._server.switch()
         return count
+
+    def _read_heads(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(self._heads.glob("*.head"))}
+
+    async def _store_heads(self, heads: Mapping[str, bytes]) -> None:
+        for name, note in heads.items():
+            if self._stored_heads.get(name) == note:
+                continue
+            path = self._folder / ".head"
+            path.write_bytes(note)
+            await self._store.put(f"heads/{name}", path, digest_of_bytes(note), replace=True)
+            self._stored_heads[name] = note
 
     async def _store_one(self, path: Path) -> None:
         zipped = path.with_name(f".{path.name}.gz")

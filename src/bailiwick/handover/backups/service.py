@@ -295,13 +295,13 @@ class Backups:
     async def listed(self, limit: int = 200) -> list[dict[str, Any]]:
         """Every attempt, newest first."""
         async with self._database.begin() as tx:
-            rows = await tx.all(f"{_SELECT} ORDER BY id DESC LIMIT :limit", limit=limit)
+            rows = await tx.all(f"{SELECT} ORDER BY id DESC LIMIT :limit", limit=limit)
         return [shown(row) for row in rows]
 
     async def one(self, identifier: str) -> dict[str, Any]:
         """One of them; raises ``not_found``."""
         async with self._database.begin() as tx:
-            row = await tx.one(f"{_SELECT} WHERE id = :id", id=identifier)
+            row = await tx.one(f"{SELECT} WHERE id = :id", id=identifier)
         if row is None:
             raise NotFound("There is no backup by that id.")
         return shown(row)
@@ -367,7 +367,7 @@ class Backups:
         return count
 
 
-_SELECT = (
+SELECT = (
     "SELECT id, state, place, started_at, finished_at, asked_by, bytes, start_lsn, stop_lsn, timeline,"
     " manifest_sha256, heads, error, expired_at FROM backups"
 )
