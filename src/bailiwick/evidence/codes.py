@@ -263,6 +263,7 @@ BACKUP_VERIFIED = EventType("BW8004", "backup.verified", mutation=False)
 BACKUP_RESTORED = EventType("BW8005", "backup.restored")
 BACKUP_DRILLED = EventType("BW8006", "backup.drilled", mutation=False)
 BACKUP_READ = EventType("BW8007", "backup.read", mutation=False)
+ESCROW_KEY_MADE = EventType("BW8008", "backup.escrow-key-made")
 
 # 82xx handover: incidents, containment, kill switches
 

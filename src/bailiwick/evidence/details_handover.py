@@ -37,6 +37,7 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
         sometimes("rpo_s", "int", "seconds of work that a loss then would have cost"),
         sometimes("record", "str", "evidence record of what was found"),
     ),
+    codes.ESCROW_KEY_MADE: (),
     codes.BACKUP_READ: (always("what", "str", "what was read"), always("returned", "int", "how many")),
     # --- 82xx handover: incidents, containment, kill switches
 }

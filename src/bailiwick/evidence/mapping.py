@@ -288,6 +288,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.BACKUP_RESTORED: _entity("Update", "change", HIGH),
     codes.BACKUP_DRILLED: _call("Read", "info", INFO, HIGH),
     codes.BACKUP_READ: _call("Read", "access"),
+    codes.ESCROW_KEY_MADE: _entity("Create", "creation", MEDIUM),
     # --- 82xx handover: incidents, containment, kill switches
 }
 

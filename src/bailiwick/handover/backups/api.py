@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Recorder, Subject
 from bailiwick.evidence.requests import context_of
+from bailiwick.handover.backups.drills import listed
 from bailiwick.handover.backups.manifest import ID_PATTERN
 from bailiwick.handover.backups.service import SELECT, shown
 from bailiwick.kernel.clock import Clock
@@ -46,13 +47,7 @@ def routes(database: Database, clock: Clock, recorder: Recorder, place: str | No
     @router.get("/drills", summary="Drills, newest first")
     async def list_drills(request: Request, caller: Reader, limit: Limit = 50) -> dict[str, Any]:
         _whole_installation(request)
-        async with database.begin() as tx:
-            rows = await tx.all(
-                "SELECT id, kind, verdict, started_at, finished_at, held_by, backup, rto_s, rpo_s, checks, record"
-                " FROM backup_drills ORDER BY id DESC LIMIT :limit",
-                limit=limit,
-            )
-        return {"items": [shown(row) for row in rows]}
+        return {"items": await listed(database, limit)}
 
     @router.get("/{backup}", summary="One backup")
     async def one(request: Request, backup: BackupId, caller: Reader) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.tree import MissingHashes, root_at, tree_size
 from bailiwick.handover.backups.restoring import Keys, Restored, Restoring, Wanted
+from bailiwick.handover.backups.service import shown
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.embedded_postgres import DATABASE, EmbeddedPostgres
@@ -317,15 +318,13 @@ class Drills:
         if passed and drill.kind == "restore":
             self._metrics.restore_drill.set(drill.finished_at.timestamp())
 
-    async def listed(self, limit: int = 200) -> Sequence[dict[str, Any]]:
-        """The drills, newest first."""
-        async with self._database.begin() as tx:
-            rows = await tx.all(
-                "SELECT id, kind, verdict, started_at, finished_at, held_by, backup, rto_s, rpo_s, checks, record"
-                " FROM backup_drills ORDER BY id DESC LIMIT :limit",
-                limit=limit,
-            )
-        return [
-            {name: value.isoformat() if isinstance(value, datetime) else value for name, value in dict(row).items()}
-            for row in rows
-        ]
+
+async def listed(database: Database, limit: int = 200) -> Sequence[dict[str, Any]]:
+    """The drills that were held, newest first."""
+    async with database.begin() as tx:
+        rows = await tx.all(
+            "SELECT id, kind, verdict, started_at, finished_at, held_by, backup, rto_s, rpo_s, checks, record"
+            " FROM backup_drills ORDER BY id DESC LIMIT :limit",
+            limit=limit,
+        )
+    return [shown(row) for row in rows]

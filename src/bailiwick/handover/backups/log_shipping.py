@@ -194,7 +194,9 @@ class LogShipping:
         words = self._folder / ".receivewal.log"
         arguments = [*slot, "--directory", str(self._folder), "--synchronous", "--no-loop"]
         with words.open("wb") as stderr:
-            child = Child.spawn(self._server.command("pg_receivewal", arguments), stdout=stderr, stderr=subprocess.STDOUT)
+            child = Child.spawn(
+                self._server.command("pg_receivewal", arguments), stdout=stderr, stderr=subprocess.STDOUT
+            )
         try:
             await child.wait()
         finally:

@@ -580,7 +580,7 @@ def _unzip(source: Path, target: Path) -> None:
 def _prepare_recovery(cluster: Path, log: Path, to: datetime | None) -> None:
     """Have the server replay what is in ``log`` when it starts, and nobody but us log in meanwhile."""
     # the shell's quoting first, then the server's: %f and %p are its own, and in a path % is doubled
-    command = f"cp {shlex.quote(str(log)).replace('%', '%%')}/%f \"%p\""
+    command = f'cp {shlex.quote(str(log)).replace("%", "%%")}/%f "%p"'
     settings = {"restore_command": command, "hot_standby": "off", "archive_mode": "off"}
     if to is not None:
         settings |= {
@@ -618,5 +618,3 @@ async def _require_keys(tx: Transaction, sealer: Sealer) -> None:
                 f"The key {row['kid']} of the zone {row['zone']} is sealed by {Sealer.kek_of(sealed)}, which is not"
                 " among the keys given: the key-encryption key was rotated. Bring the keys of that time too."
             ) from None
-
-

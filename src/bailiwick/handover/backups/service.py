@@ -375,9 +375,7 @@ SELECT = (
 
 def shown(row: Row) -> dict[str, Any]:
     """A row as plain values."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value for name, value in dict(row).items()
-    }
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in dict(row).items()}
 
 
 async def read_manifest(store: ObjectStore, identifier: str, work: Path) -> tuple[Manifest, str]:
