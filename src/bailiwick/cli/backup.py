@@ -164,7 +164,7 @@ def restore(
     place: Place = None,
     backup: Annotated[str | None, typer.Option("--backup", metavar="ID", help="Default: the newest.")] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="The moment; default: as far as it goes.")
+        str | None, typer.Option("--to", metavar="TIME", help="The moment; default: the end.")
     ] = None,
     kek: Annotated[Path | None, typer.Option("--kek", metavar="FILE", help="File of key-encryption keys.")] = None,
     escrow: Annotated[Path | None, typer.Option("--escrow-key", metavar="FILE", help="Private escrow key.")] = None,

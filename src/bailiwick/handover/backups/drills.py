@@ -219,7 +219,7 @@ class Drills:
         try:
             for state in restored.zones:
                 async with self._database.begin() as tx:
-                    keys = await ledger_keys(tx, state.zone)
+                    keys = list((await ledger_keys(tx, state.zone)).values())
                 report, _ = await asyncio.to_thread(verify_database, url, keys, zone=state.zone, archived=True)
                 why = report.findings[0] if report.findings else ""
                 holds = report.verdict in {"PASS", "SIMULATED"} or (report.verdict == "NO_DATA" and state.size == 0)

@@ -151,14 +151,15 @@ class LogShipping:
         if SEGMENT.fullmatch(path.name):
             end = Segment.named(path.name, self._segment_bytes).end(self._segment_bytes)
             self._stored_until = max(self._stored_until, end)
-        path.unlink()
+        await asyncio.to_thread(path.unlink)
 
     async def _tell(self, trouble: str) -> None:
         if self._covered is not None:
             self._metrics.backup_log_age.set(max(0.0, (self._clock.now() - self._covered).total_seconds()))
         async with self._database.begin() as tx:
             await tx.run(
-                "INSERT INTO backup_log (place, covered_until, stored_at, trouble) VALUES (:place, :until, :now, :trouble)"
+                "INSERT INTO backup_log (place, covered_until, stored_at, trouble)"
+                " VALUES (:place, :until, :now, :trouble)"
                 " ON CONFLICT (place) DO UPDATE SET trouble = excluded.trouble, stored_at = excluded.stored_at,"
                 " covered_until = greatest(backup_log.covered_until, excluded.covered_until)",
                 place=self._store.place,
@@ -194,9 +195,8 @@ class LogShipping:
         words = self._folder / ".receivewal.log"
         arguments = [*slot, "--directory", str(self._folder), "--synchronous", "--no-loop"]
         with words.open("wb") as stderr:
-            child = Child.spawn(
-                self._server.command("pg_receivewal", arguments), stdout=stderr, stderr=subprocess.STDOUT
-            )
+            receiver = self._server.command("pg_receivewal", arguments)
+            child = Child.spawn(receiver, stdout=stderr, stderr=subprocess.STDOUT)
         try:
             await child.wait()
         finally:

@@ -36,6 +36,7 @@ from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.evidence.ledger import Head, HeadFiles, key_aad, ledger_keys
 from bailiwick.evidence.spool import sync_directory
 from bailiwick.evidence.tree import MissingHashes, root_at, tree_size
+from bailiwick.handover.backups.cluster import verify_cluster
 from bailiwick.handover.backups.escrow import WrongKey, open_with
 from bailiwick.handover.backups.manifest import Damaged, Manifest, Object, decode, manifest_name
 from bailiwick.handover.backups.segments import HISTORY, Segment, StoredFile, doubled, lsn, run_from, stored_files
@@ -48,7 +49,6 @@ from bailiwick.kernel.embedded_postgres import ADMIN, DATABASE, MAJOR, EmbeddedP
 from bailiwick.kernel.errors import BailiwickError, NotFound, Unavailable
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.paths import AlreadyRunning, DataDirLock, DataDirUnusable, Layout, write_private
-from bailiwick.kernel.processes import Command, run_to_end
 
 _NOT_REACHED = "recovery ended before configured recovery target was reached"
 _LAST = re.compile(r"last completed transaction was at log time ([0-9-]+ [0-9:.]+)\+00")
@@ -194,9 +194,8 @@ class Restoring:
     # ------------------------------------------------------------------ where
 
     def _claim(self) -> DataDirLock:
-        if self._target.exists():
-            if not self._target.is_dir() or any(self._target.iterdir()):
-                raise BailiwickError(f"{self._target} is not empty.{_in_use(self._target)}", reason="restore_refused")
+        if self._target.exists() and (not self._target.is_dir() or any(self._target.iterdir())):
+            raise BailiwickError(f"{self._target} is not empty.{_in_use(self._target)}", reason="restore_refused")
         self._target.parent.mkdir(parents=True, exist_ok=True)
         lock = DataDirLock(self._staging.with_name(f"{self._staging.name}.lock"))
         try:
@@ -228,7 +227,7 @@ class Restoring:
         self._fault("parts fetched")
         with self._timer.step("cluster unpacked and verified"):
             await asyncio.to_thread(_unpack, parts, postgres.cluster)
-            await self._verify_cluster(postgres)
+            await asyncio.to_thread(verify_cluster, postgres.cluster)
         self._fault("cluster unpacked")
         with self._timer.step("log fetched and verified"):
             log, segments = await self._fetch_log(layout, manifest, wanted)
@@ -301,14 +300,6 @@ class Restoring:
         with tarfile.open(fileobj=io.BytesIO(told)) as tar:
             tar.extractall(layout.data_dir / "restored-configuration", filter="data")
         return sealer
-
-    async def _verify_cluster(self, postgres: EmbeddedPostgres) -> None:
-        """PostgreSQL's own check: every file against the SHA-256 of its manifest, and the log that is in the backup."""
-        argv = [str(postgres.tool("pg_verifybackup")), "--exit-on-error", "--quiet", str(postgres.cluster)]
-        environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-        code, output = await run_to_end(Command(argv, environment, cwd=Path("/")), limit=_LONGEST_S)
-        if code != 0:
-            raise Damaged(f"PostgreSQL does not find it whole: {output.strip()[-300:]}")
 
     async def _fetch_log(self, layout: Layout, manifest: Manifest, wanted: Wanted) -> tuple[Path, int]:
         """What of the log can be replayed, in a folder. Raises ``backup_log_missing`` and ``backup_damaged``."""
@@ -417,11 +408,9 @@ class Restoring:
     ) -> dict[str, Head]:
         """The newest genuine head known of each zone: of the manifest, of the store, of ``folder``."""
         notes: list[tuple[str, bytes]] = [(each.zone, each.note.encode()) for each in manifest.heads]
-        for name in await self._store.names("heads"):
-            if match := _HEAD.fullmatch(name):
-                notes.append((match[1], await self._bytes(name)))
-        for path in sorted(folder.glob("*.head")) if folder is not None else ():
-            notes.append((path.stem, path.read_bytes()))
+        stored = [match for match in map(_HEAD.fullmatch, await self._store.names("heads")) if match]
+        notes += [(match[1], await self._bytes(match[0])) for match in stored]
+        notes += _heads_in(folder) if folder is not None else []
         found: dict[str, Head] = {}
         for zone, note in notes:
             if zone not in zones:
@@ -430,7 +419,7 @@ class Restoring:
                 head = Head.read(zone, note)
             except ValueError:
                 raise Damaged(f"A published head of the zone {zone} cannot be read.") from None
-            if (why := head.false_because(await ledger_keys(tx, zone))) is not None:
+            if (why := head.false_because((await ledger_keys(tx, zone)).values())) is not None:
                 raise Damaged(f"A published head of the zone {zone} is not genuine: {why}.")
             if zone not in found or (head.size, head.at) > (found[zone].size, found[zone].at):
                 found[zone] = head
@@ -532,6 +521,10 @@ def _in_use(target: Path) -> str:
     return ""
 
 
+def _heads_in(folder: Path) -> list[tuple[str, bytes]]:
+    return [(path.stem, path.read_bytes()) for path in sorted(folder.glob("*.head"))]
+
+
 def _ids_of(lines: Sequence[str]) -> list[str]:
     return [line.split()[0] for line in lines if len(line.split()) == 2 and len(line.split()[0]) <= 64]
 
@@ -549,7 +542,7 @@ class _Joined(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while self._now is not None or self._left:
             if self._now is None:
-                self._now = cast(IO[bytes], gzip.open(self._left[0], "rb"))
+                self._now = cast(IO[bytes], gzip.open(self._left[0], "rb"))  # noqa: SIM115
             got = self._now.read(len(buffer))
             if got:
                 buffer[: len(got)] = got

@@ -16,6 +16,7 @@ from bailiwick.kernel.errors import BailiwickError, Unavailable
 from bailiwick.kernel.processes import Command
 
 _LOCK = 0x6261636B  # "back": held for as long as a backup is made
+_HOLD = "SELECT pg_create_physical_replication_slot('bailiwick_taking_' || pg_backend_pid(), true, true)"
 _OURS = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -65,8 +66,9 @@ class Server:
         await self._one("SELECT pg_switch_wal()::text")
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Be the only one who makes a backup, over all machines, until leaving or death.
+    async def alone(self, *, hold_log: bool = False) -> AsyncIterator[None]:
+        """Be the only one who makes a backup, over all machines, until leaving or death. ``hold_log``: the server
+        keeps the log that is written meanwhile, which the backup takes along at its end.
 
         Raises ``backup_running`` where somebody else does.
         """
@@ -79,6 +81,11 @@ class Server:
             row = await found.fetchone()
             if row is None or not row[0]:
                 raise BailiwickError(reason="backup_running")
+            if hold_log:
+                try:  # a temporary slot: it goes with this connection, whatever ends it
+                    await connection.execute(_HOLD)
+                except psycopg.Error as error:
+                    raise _away(error) from error
             yield
 
     async def _one(self, sql: str) -> tuple[Any, ...]:

@@ -103,7 +103,7 @@ class Backups:
         It exists from the moment its manifest is stored; whatever dies before leaves objects that no manifest names,
         which the next one removes.
         """
-        async with self._server.alone():
+        async with self._server.alone(hold_log=True):
             await self._bury_dead()
             identifier = new_id(self._clock.now(), secrets.token_hex(3))
             await self._begin(identifier, by)
@@ -380,7 +380,7 @@ def shown(row: Row) -> dict[str, Any]:
 
 async def read_manifest(store: ObjectStore, identifier: str, work: Path) -> tuple[Manifest, str]:
     """The manifest of a backup and its SHA-256. Raises ``not_found`` where there is none, ``backup_damaged``."""
-    work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    work.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240
     with TemporaryDirectory(prefix="manifest-", dir=work) as directory:
         path = Path(directory) / "manifest.json"
         try:
