@@ -18,7 +18,7 @@ import pytest
 from ledger_world import KEK, World
 from prometheus_client import CollectorRegistry
 
-from bailiwick.evidence.archive.store import FolderStore, ObjectStore
+from bailiwick.evidence.archive.store import FolderStore, ObjectStore, S3Place, S3Store
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.backups.log_shipping import LogShipping
 from bailiwick.handover.backups.manifest import Manifest
@@ -190,3 +190,21 @@ async def ground(template: Path) -> AsyncIterator[Ground]:
         await postgres.stop()
         layout.remove_foreign_run()
         shutil.rmtree(home)
+
+
+@pytest.fixture
+def bucket() -> Iterator[ObjectStore]:
+    """A bucket of an S3 server."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        given = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        boto3.client("s3", endpoint_url=endpoint, **given).create_bucket(Bucket="backups")
+        yield S3Store(S3Place("backups", "here", endpoint, "us-east-1", "key", "secret"))
+    finally:
+        server.stop()

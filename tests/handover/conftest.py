@@ -8,6 +8,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "evidence"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from backup_ground import ground, template
+from backup_ground import bucket, ground, template
 
-__all__ = ["ground", "template"]
+__all__ = ["bucket", "ground", "template"]

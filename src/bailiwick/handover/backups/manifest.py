@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -98,17 +99,26 @@ def ids_among(names: list[str]) -> list[str]:
     return sorted(match[1] for match in map(_NAME.fullmatch, names) if match)
 
 
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    manifest: msgspec.Raw
+    sha256: str
+
+
 def encode(manifest: Manifest) -> bytes:
-    """Its bytes."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    """Its bytes, with a hash over them."""
+    body = msgspec.json.encode(manifest)
+    return msgspec.json.encode(_Envelope(msgspec.Raw(body), hashlib.sha256(body).hexdigest()))
 
 
 def decode(body: bytes, identifier: str) -> Manifest:
     """The manifest of the backup ``identifier``; raises :class:`Damaged` for anything else."""
     try:
-        found = msgspec.json.decode(body, type=Manifest)
+        envelope = msgspec.json.decode(body, type=_Envelope)
+        found = msgspec.json.decode(envelope.manifest, type=Manifest)
     except msgspec.MsgspecError:
         raise Damaged(f"The manifest of the backup {identifier} cannot be read.") from None
+    if hashlib.sha256(envelope.manifest).hexdigest() != envelope.sha256:
+        raise Damaged(f"The manifest of the backup {identifier} was altered.")
     if found.format != FORMAT or found.id != identifier:
         raise Damaged(f"What stands as manifest of the backup {identifier} is another's.")
     return found

@@ -312,15 +312,17 @@ class Restoring:
                 reason="backup_log_missing",
             )
         there = {each.file: each for each in files}
-        first = Segment.holding(manifest.timeline, lsn(manifest.stop), manifest.segment_bytes)
-        run = run_from(first, there, manifest.segment_bytes)
+        size = manifest.segment_bytes
+        # a backup ends with a change of segment, and what it ends in is in it
+        last = Segment.holding(manifest.timeline, lsn(manifest.stop) - 1, size)
+        run = run_from(last.following, there, size)
         if run.missing is not None and wanted.to is None:
             raise BailiwickError(
                 f"{run.missing} of the log is missing, and later segments are there. --to a moment before it"
                 " restores what can be.",
                 reason="backup_log_missing",
             )
-        for name in [*run.names, *(each for each in there if HISTORY.fullmatch(each))]:
+        for name in [*run.names, *(each for each in there if each == last.name(size) or HISTORY.fullmatch(each))]:
             await self._fetch_file(there[name], folder / name)
         return folder, len(run.names)
 
@@ -339,11 +341,9 @@ class Restoring:
         except (Unavailable, TimeoutError) as error:
             told = log.read_text(errors="replace")
             if _NOT_REACHED in told:
-                last = _LAST.findall(told)
-                reaches = f"its last commit is of {last[-1]}Z" if last else "it holds no commit after the backup"
                 raise BailiwickError(
-                    f"The log does not reach {wanted.to.isoformat() if wanted.to else 'its end'}: {reaches}."
-                    " Without --to it is restored as far as it goes.",
+                    f"The log holds no commit after {wanted.to.isoformat() if wanted.to else 'its end'}, by which it"
+                    " would be known to reach that far. Without --to it is restored as far as it goes.",
                     reason="backup_log_missing",
                 ) from None
             raise Unavailable(f"PostgreSQL did not recover: {error}", reason="restore_failed") from error

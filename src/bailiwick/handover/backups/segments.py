@@ -54,6 +54,11 @@ class Segment:
         log, number = divmod(self.number, _LOG // size)
         return f"{self.timeline:08X}{log:08X}{number:08X}"
 
+    @property
+    def following(self) -> Segment:
+        """The next one."""
+        return Segment(self.timeline, self.number + 1)
+
     def end(self, size: int) -> int:
         """The first place behind it."""
         return (self.number + 1) * size
