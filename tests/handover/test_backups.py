@@ -192,11 +192,11 @@ async def test_a_part_that_is_gone_is_found(ground: Ground) -> None:
 async def test_a_gap_in_the_log_is_not_passed_over(ground: Ground) -> None:
     await with_log(ground)
     files = wal(ground)
-    assert len(files) > 2
-    files[1].unlink()
+    assert len(files) > 1
+    files[0].unlink()
     with pytest.raises(BailiwickError) as refused:
         await ground.restore()
-    assert refused.value.reason == "backup_log_missing" and files[1].name[:24] in refused.value.detail
+    assert refused.value.reason == "backup_log_missing" and files[0].name[:24] in refused.value.detail
     with pytest.raises(BailiwickError) as refused:
         await ground.restore(to=now())
     assert refused.value.reason == "backup_log_missing"
@@ -355,7 +355,9 @@ async def test_a_restore_behind_a_published_head_is_refused_and_never_a_silent_f
         await ground.restore(to=moment)
     assert refused.value.reason == "restore_behind_head" and "3 of 8" in refused.value.detail
     restored = await ground.restore(to=moment, accept_loss=True)
-    assert [(each.size, each.published, each.lost) for each in restored.zones if each.zone == "default"] == [(3, 8, True)]
+    assert [(each.size, each.published, each.lost) for each in restored.zones if each.zone == "default"] == [
+        (3, 8, True)
+    ]
     head = (ground.root / "restored/heads/default.head").read_text()
     assert head.splitlines()[1] == "8"
     # as far as the log goes nothing is missing

@@ -163,9 +163,7 @@ def escrow_key(
 def restore(
     place: Place = None,
     backup: Annotated[str | None, typer.Option("--backup", metavar="ID", help="Default: the newest.")] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="The moment; default: the end.")
-    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="The moment; default: the end.")] = None,
     kek: Annotated[Path | None, typer.Option("--kek", metavar="FILE", help="File of key-encryption keys.")] = None,
     escrow: Annotated[Path | None, typer.Option("--escrow-key", metavar="FILE", help="Private escrow key.")] = None,
     heads: Annotated[
