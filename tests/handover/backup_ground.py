@@ -68,7 +68,6 @@ class Ground:
             vault,
             SystemClock(),
             self.world.recorder,
-            self.metrics,
             self.root / "work",
             fault=fault,
             **changed,

@@ -256,6 +256,49 @@ def drill_restore(place: Place = None, data_dir: DataDir = None, json_: Json = F
     return _in_room(data_dir, do)
 
 
+@drill_app.command("failover")
+@command
+def drill_failover(
+    part: Annotated[str, typer.Argument(help="What is killed: postgres, w1, work, guard, gateway.")] = "postgres",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """Kill a part of this running installation and measure until all is served again. Requests fail meanwhile."""
+
+    async def do(house: House, context: Context) -> int:
+        import asyncio
+
+        from bailiwick.app.handover.backups import drills_of, plan_of, targets_of
+        from bailiwick.cli.asking import ask
+        from bailiwick.cli.status import readiness
+        from bailiwick.handover.backups.drills import judge
+        from bailiwick.handover.backups.failover import Seen
+        from bailiwick.handover.backups.failover import drill_failover as hold
+
+        base = house.base
+
+        def see() -> Seen:
+            found = ask(base.layout, "status")
+            known = {each["name"]: each for each in found["parts"]}
+            if part not in known:
+                raise CommandFailed(USAGE, f"{part} is none of {', '.join(known)}")
+            serves = bool(readiness(base.layout, found)["ready"])
+            return Seen(known[part]["pid"], known[part]["state"] == "ready", serves)
+
+        async def look() -> Seen:
+            return await asyncio.to_thread(see)
+
+        targets = targets_of(await plan_of(house))
+        held = await hold(part, look, base.database, base.clock, base.ids, context.actor.user)
+        held.verdict = judge(held, targets)
+        held.finished_at = base.clock.now()
+        await drills_of(house, "file:///dev/null").keep(context, held, targets)
+        _show(held.document(), json_)
+        return 0 if held.verdict == "PASS" else FAILED
+
+    return _in_room(data_dir, do)
+
+
 @drill_app.command("list")
 @command
 def drill_list(data_dir: DataDir = None, json_: Json = False) -> int:

@@ -77,7 +77,6 @@ def backups_of(house: House, url: str | None = None) -> Backups:
         vault,
         base.clock,
         base.recorder,
-        base.metrics,
         base.layout.data_dir / "backup-work",
     )
 
@@ -96,7 +95,6 @@ def drills_of(house: House, url: str | None = None) -> Drills:
         base.recorder,
         house.records,
         house.alerts,
-        base.metrics,
     )
 
 

@@ -38,7 +38,6 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.embedded_postgres import DATABASE, EmbeddedPostgres
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.ids import Ids
-from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.severity import Severity
 from bailiwick_verify.db import verify_database
@@ -148,7 +147,6 @@ class Drills:
         recorder: Recorder,
         records: EvidenceRecords,
         alerts: Alerts,
-        metrics: Metrics,
     ) -> None:
         self._database = database
         self._store = store
@@ -160,7 +158,6 @@ class Drills:
         self._recorder = recorder
         self._records = records
         self._alerts = alerts
-        self._metrics = metrics
 
     async def restore(self, context: Context, targets: Targets, by: str) -> Drill:
         """Drill a restore; what it found is kept whatever that is, also where it could not be held."""
@@ -317,8 +314,6 @@ class Drills:
                         targets.runbook,
                     ),
                 )
-        if passed and drill.kind == "restore":
-            self._metrics.restore_drill.set(drill.finished_at.timestamp())
 
 
 async def listed(database: Database, limit: int = 200) -> Sequence[dict[str, Any]]:

@@ -167,6 +167,14 @@ class LogShipping:
                 now=self._clock.now(),
                 trouble=trouble[:500],
             )
+            # made by whatever process: a command's own figures nobody scrapes
+            row = await tx.one(
+                "SELECT (SELECT max(finished_at) FROM backups WHERE state = 'complete') AS backup, (SELECT"
+                " max(finished_at) FROM backup_drills WHERE kind = 'restore' AND verdict = 'PASS') AS drill"
+            )
+        for gauge, at in ((self._metrics.backup_success, "backup"), (self._metrics.restore_drill, "drill")):
+            if row is not None and row[at] is not None:
+                gauge.set(row[at].timestamp())
 
     # ------------------------------------------------------------------ receiving
 

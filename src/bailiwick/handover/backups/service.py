@@ -43,7 +43,6 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import KekFile
 from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.errors import BailiwickError, NotFound, Unavailable
-from bailiwick.kernel.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +77,6 @@ class Backups:
         vault: Vault,
         clock: Clock,
         recorder: Recorder,
-        metrics: Metrics,
         work: Path,
         *,
         part_bytes: int = PART,
@@ -90,7 +88,6 @@ class Backups:
         self._vault = vault
         self._clock = clock
         self._recorder = recorder
-        self._metrics = metrics
         self._work = work
         self._part_bytes = part_bytes
         self._fault = fault
@@ -245,7 +242,6 @@ class Backups:
                 stop=manifest.stop,
                 timeline=manifest.timeline,
             )
-        self._metrics.backup_success.set(manifest.finished.timestamp())
 
     async def _failed(self, context: Context, identifier: str, error: BaseException) -> None:
         """What is left is removed if that can be; the next backup does it otherwise, its row still ``running``."""
