@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from backup_ground import CONTEXT, Ground, now
 from file_systems import full, mounted
+from ledger_world import World
 
 from bailiwick.evidence.archive.store import FolderStore, ObjectStore
 from bailiwick.evidence.events import decode
@@ -22,8 +23,9 @@ from bailiwick.handover.backups.escrow import make_pair
 from bailiwick.handover.backups.lives import Keep
 from bailiwick.handover.backups.restoring import Keys
 from bailiwick.handover.backups.service import complete_ids
+from bailiwick.kernel.embedded_postgres import DATABASE, EmbeddedPostgres
 from bailiwick.kernel.errors import BailiwickError, Unavailable
-from bailiwick.kernel.paths import DataDirLock
+from bailiwick.kernel.paths import DataDirLock, Layout
 
 
 async def users_of(ground: Ground, name: str = "restored") -> list[str]:
@@ -85,6 +87,37 @@ async def test_it_comes_back_as_of_a_moment(ground: Ground) -> None:
     restored = await ground.restore(to=moment)
     assert restored.to == moment and restored.last_commit is not None and restored.last_commit <= moment
     assert await users_of(ground) == ["before"]
+
+
+async def test_what_was_restored_is_backed_up_into_the_same_place_and_restored_again(ground: Ground) -> None:
+    first = await ground.take()
+    async with ground.shipped():
+        ground.user("one")
+        await ground.covered(now())
+    await ground.restore()
+    await ground.postgres.stop()
+    layout = Layout(ground.root / "restored")
+    layout.create()
+    postgres = EmbeddedPostgres(layout)
+    await postgres.start()
+    world = World(postgres.url(DATABASE), layout.data_dir)
+    try:
+        again = Ground(ground.root, postgres, world)
+        async with again.shipped():
+            again.user("two")
+            second = await again.take()
+            again.user("three")
+            await again.covered(now())
+        assert (first.timeline, second.timeline) == (1, 2)
+        await again.restore(name="again")
+        # from the first backup on, over the change of timeline
+        await again.restore(name="from-the-first", backup=first.id)
+    finally:
+        await world.close()
+        await postgres.stop()
+        layout.remove_foreign_run()
+    for name in ("again", "from-the-first"):
+        assert await users_of(again, name) == ["one", "three", "two"]
 
 
 async def test_sessions_end_with_a_restore(ground: Ground) -> None:

@@ -65,5 +65,12 @@ async def drill_failover(
 
 
 async def _sizes(database: Database) -> dict[str, int]:
+    try:
+        return await _sizes_now(database)
+    except Unavailable:  # over a connection to the server that was killed
+        return await _sizes_now(database)
+
+
+async def _sizes_now(database: Database) -> dict[str, int]:
     async with database.begin() as tx:
         return {row["name"]: await tree_size(tx, row["name"]) for row in await tx.all("SELECT name FROM zones")}
