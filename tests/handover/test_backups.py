@@ -412,19 +412,22 @@ async def test_a_newer_head_from_elsewhere_is_heeded(ground: Ground) -> None:
 
 async def test_backups_end_when_their_time_is_up_and_the_log_with_them(ground: Ground) -> None:
     async with ground.shipped():
-        for _ in range(9):
-            await ground.take()
+        old = await ground.take()
         ground.user("jane")
         await ground.covered(now())
+        new = await ground.take()
+        await ground.covered(now())
     ground.world.do(
-        "UPDATE bailiwick.backups SET finished_at = finished_at - interval '400 days'"
-        " WHERE id < (SELECT max(id) FROM bailiwick.backups)"
+        "UPDATE bailiwick.backups SET finished_at = finished_at - interval '400 days' WHERE id = %s", old.id
+    )
+    ground.world.do(  # too old for the log to be kept for them, and among the newest seven
+        "INSERT INTO bailiwick.backups (id, state, place, started_at, finished_at, asked_by) SELECT 'b' || n, 'complete',"
+        " 'elsewhere', now(), now() - interval '40 days', 'root' FROM generate_series(1, 6) AS n"
     )
     before = len(wal(ground))
     done = await ground.backups().expire(CONTEXT, Keep())
-    assert len(done["expired"]) == 2 and done["kept"] == 7
-    assert len(await complete_ids(ground.store)) == 7
-    assert len(wal(ground)) == before - done["log_files_removed"]
-    assert done["log_files_removed"] > 0
+    assert (done["expired"], done["kept"]) == ([old.id], 7)
+    assert await complete_ids(ground.store) == [new.id]
+    assert done["log_files_removed"] > 0 and len(wal(ground)) == before - done["log_files_removed"]
     await ground.restore()
     assert await users_of(ground) == ["jane"]
