@@ -128,6 +128,10 @@ def judge(drill: Drill, targets: Targets) -> str:
     return "PASS" if all(each.holds for each in drill.checks) else "FAIL"
 
 
+def _whole(seconds: float | None) -> int:
+    return -1 if seconds is None else round(seconds)
+
+
 def _told(seconds: float | None) -> str:
     return "not known" if seconds is None else f"{seconds:.1f} s"
 
@@ -283,10 +287,6 @@ class Drills:
                 checks=json.dumps([asdict(each) for each in drill.checks]),
                 record=drill.record,
             )
-            figures = {"rto_s": drill.rto_s, "rpo_s": drill.rpo_s}
-            details: dict[str, Any] = {name: round(value) for name, value in figures.items() if value is not None}
-            if drill.backup is not None:
-                details["backup"] = drill.backup
             await self._recorder.record(
                 tx,
                 codes.BACKUP_DRILLED,
@@ -296,7 +296,9 @@ class Drills:
                 kind=drill.kind,
                 verdict=drill.verdict,
                 record=drill.record,
-                **details,
+                backup=drill.backup or "",
+                rto_s=_whole(drill.rto_s),
+                rpo_s=_whole(drill.rpo_s),
             )
             if passed:
                 await self._alerts.clear(tx, context, f"{drill.kind}-drill")
