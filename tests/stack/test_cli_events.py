@@ -146,6 +146,9 @@ THROUGH_OTHERS = {
     "switch lift": "calls the API",
     "notices retry": "needs a notice that did not arrive; tests/assurance prove its event",
     "notices test": "needs a channel; tests/assurance prove its event",
+    "backup expire": "needs a month's backups; tests/handover prove its event",
+    "backup redis": "needs a Redis; tests/handover prove the snapshot",
+    "restore": "makes another installation, in whose ledger its event stands; tests/handover prove it",
     "prepare": "what `up` begins with; leaves its events",
     "serve": "a process of `up`",
     "guard": "a process of `up`",
@@ -366,6 +369,13 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "secrets scan": (lambda stack, tmp: [str(tmp)], codes.SECRETS_SCANNED),
     "secrets review": (lambda stack, tmp: [], codes.AUDIT_READ),
     "override list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "backup run": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_TAKEN),
+    "backup list": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_READ),
+    "backup verify": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_VERIFIED),
+    "backup escrow-key": (lambda stack, tmp: [str(tmp / "escrow")], codes.ESCROW_KEY_MADE),
+    "drill restore": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_DRILLED),
+    "drill failover": (lambda stack, tmp: ["w1"], codes.BACKUP_DRILLED),
+    "drill list": (lambda stack, tmp: [], codes.BACKUP_READ),
     "down": (lambda stack, tmp: [], codes.INSTALLATION_STOPPED),
     "up": (lambda stack, tmp: [*stack.start, "--detach"], codes.INSTALLATION_STARTED),
 }
@@ -375,6 +385,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 ENDS = {
     **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review")},
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
+    "drill restore": {1},  # without its log in the store, what a loss would cost is not known
     "owners check": {1, 3},  # nobody was made an owner yet
     "waiver check": {1},
     "user unlock": {1},  # two persons do it

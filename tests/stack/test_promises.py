@@ -101,6 +101,7 @@ _NO_MUTATION = {
         f"POST /api/v1/waivers{step}": "leaves a waiver event"
         for step in ("", *(f"/{{waiver_id}}/{verb}" for verb in _ON_WAIVERS))
     },
+    "POST /api/v1/backups": "needs a place for backups; tests/handover/test_backups_api.py proves backup.asked",
     "POST /api/v1/secrets/check": "leaves secrets.checked",
     "POST /api/v1/secrets/review/{review_id}/keep": "leaves the review's event",
     "POST /api/v1/secrets/review/{review_id}/restore": "leaves the review's event",

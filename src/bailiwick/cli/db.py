@@ -28,7 +28,7 @@ def status(data_dir: DataDir = None, json_: Json = False) -> int:
 
     from bailiwick.kernel import migrate
 
-    found = migrate.status(_owner_url(data_dir))
+    found = migrate.status(owner_url(data_dir))
     if json_:
         print(json.dumps({"current": found.current, "head": found.head, "pending": list(found.pending)}))
     else:
@@ -47,7 +47,7 @@ def upgrade(data_dir: DataDir = None) -> int:
     from bailiwick.evidence.events import Subject
     from bailiwick.kernel import migrate
 
-    layout, url = existing_layout(data_dir), _owner_url(data_dir)
+    layout, url = existing_layout(data_dir), owner_url(data_dir)
     before = migrate.status(url).current or ""
     after = migrate.migrate(url).current or ""
     recorder, context = by_operator()
@@ -80,7 +80,8 @@ def reader(role: Annotated[str, typer.Argument(help=f"One of {', '.join(READERS)
     return 0
 
 
-def _owner_url(data_dir: object) -> str:
+def owner_url(data_dir: object) -> str:
+    """The database past any pooler, as its owner."""
     import os
 
     from bailiwick.kernel.embedded_postgres import EmbeddedPostgres

@@ -45,6 +45,9 @@ COMMANDS: dict[str, Entry] = {
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),
     "recon": Entry("bailiwick.cli.recon:app", "Compare what must agree; settle what does not."),
     "stuck": Entry("bailiwick.cli.stuck:app", "Show work that stands still; look again, start it again."),
+    "backup": Entry("bailiwick.cli.backup:app", "Back the database up; list, verify and expire backups."),
+    "restore": Entry("bailiwick.cli.backup:restore_app", "Restore a backup into a fresh data directory."),
+    "drill": Entry("bailiwick.cli.backup:drill_app", "Prove that what must work in a disaster does."),
     "config": Entry("bailiwick.cli.config:app", "Compare the settings with defaults and with what runs."),
     "kek": Entry("bailiwick.cli.kek:app", "Rotate the key that wraps every stored secret."),
     "assurance": Entry(

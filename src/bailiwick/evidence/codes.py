@@ -256,6 +256,14 @@ SUPPORT_CASE_DONE = EventType("BW7706", "support.case.done")
 KPI_BUILT = EventType("BW7707", "kpi.built")
 
 # 80xx handover: backups, restores, drills
+BACKUP_TAKEN = EventType("BW8001", "backup.taken")
+BACKUP_EXPIRED = EventType("BW8002", "backup.expired")
+BACKUP_ASKED = EventType("BW8003", "backup.asked")
+BACKUP_VERIFIED = EventType("BW8004", "backup.verified", mutation=False)
+BACKUP_RESTORED = EventType("BW8005", "backup.restored")
+BACKUP_DRILLED = EventType("BW8006", "backup.drilled", mutation=False)
+BACKUP_READ = EventType("BW8007", "backup.read", mutation=False)
+ESCROW_KEY_MADE = EventType("BW8008", "backup.escrow-key-made")
 
 # 82xx handover: incidents, containment, kill switches
 INCIDENT_OPENED = EventType("BW8201", "incident.opened")

@@ -6,7 +6,9 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
 from bailiwick.evidence.detail_fields import DetailField
 from bailiwick.evidence.detail_fields import always as _always
+from bailiwick.evidence.detail_fields import sometimes as _sometimes
 
+_PLACE = _always("place", "str", "where backups lie")
 _NAMED = (
     _always("incident", "str", "the incident as people call it"),
     _always("severity", "str", "its severity then"),
@@ -24,6 +26,35 @@ _SWITCH = (
 
 HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     # --- 80xx handover: backups, restores, drills
+    codes.BACKUP_TAKEN: (
+        _PLACE,
+        _sometimes("bytes", "int", "what its objects take there"),
+        _sometimes("manifest", "str", "SHA-256 of its manifest"),
+        _sometimes("start", "str", "where its stretch of the write-ahead log begins"),
+        _sometimes("stop", "str", "where that ends"),
+        _sometimes("timeline", "int", "timeline of the log"),
+    ),
+    codes.BACKUP_EXPIRED: (_PLACE, _always("tier", "str", "`daily`, `weekly` or `monthly`")),
+    codes.BACKUP_ASKED: (_PLACE, _always("job", "str", "job that is due now")),
+    codes.BACKUP_VERIFIED: (_PLACE, _always("objects", "int", "how many objects were read")),
+    codes.BACKUP_RESTORED: (
+        _PLACE,
+        _always("to", "str", "moment it was restored to; `latest` is as far as the log goes"),
+        _always("at", "str", "where the write-ahead log ended that was replayed"),
+        _always("size", "int", "events of the zone's ledger that are there"),
+        _always("published", "int", "events under the newest published head that is known"),
+        _always("lost", "bool", "whether events are known to be missing"),
+    ),
+    codes.BACKUP_DRILLED: (
+        _always("kind", "str", "`restore` or `failover`"),
+        _always("verdict", "str", "`PASS`, `FAIL` or `ERROR`"),
+        _always("backup", "str", "backup that was restored; empty where none was"),
+        _always("rto_s", "int", "seconds that the recovery took, -1 where that is not known"),
+        _always("rpo_s", "int", "seconds of work that a loss then would have cost, -1 where that is not known"),
+        _always("record", "str", "evidence record of what was found"),
+    ),
+    codes.ESCROW_KEY_MADE: (),
+    codes.BACKUP_READ: (_always("what", "str", "what was read"), _always("returned", "int", "how many")),
     # --- 82xx handover: incidents, containment, kill switches
     codes.INCIDENT_OPENED: _INCIDENT,
     codes.INCIDENT_ACKNOWLEDGED: _INCIDENT,

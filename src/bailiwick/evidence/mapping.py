@@ -281,6 +281,14 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.SUPPORT_CASE_DONE: _entity("Update", "change"),
     codes.KPI_BUILT: _entity("Create", "creation"),
     # --- 80xx handover: backups, restores, drills
+    codes.BACKUP_TAKEN: _call("Create", "creation", INFO, HIGH),
+    codes.BACKUP_EXPIRED: _entity("Delete", "deletion", LOW),
+    codes.BACKUP_ASKED: _call("Create", "info"),
+    codes.BACKUP_VERIFIED: _call("Read", "info", INFO, HIGH),
+    codes.BACKUP_RESTORED: _entity("Update", "change", HIGH),
+    codes.BACKUP_DRILLED: _call("Read", "info", INFO, HIGH),
+    codes.BACKUP_READ: _call("Read", "access"),
+    codes.ESCROW_KEY_MADE: _entity("Create", "creation", MEDIUM),
     # --- 82xx handover: incidents, containment, kill switches
     codes.INCIDENT_OPENED: _finding("Create", HIGH),
     codes.INCIDENT_ACKNOWLEDGED: _finding("Update", LOW),

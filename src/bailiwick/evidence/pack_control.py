@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bailiwick.evidence.pack import Outcome, Pack, Section
 
@@ -50,13 +51,16 @@ def control_section(tables: Sequence[ControlTable]) -> Section:
             found = pack.rows(f"{sql} ORDER BY {', '.join(table.order)}", values)
             rows += await pack.put_rows(f"{table.name}.jsonl", found, windowed=bool(table.at))
         await pack.put_json("columns.json", columns)
-        await pack.put_json("snapshot.json", await _snapshot(pack))
-        return Outcome(note=f"{rows:,} rows of {len(shown)} tables; no base backup is kept by this installation")
+        snapshot = await _snapshot(pack)
+        await pack.put_json("snapshot.json", snapshot)
+        backup = snapshot["base_backup"]
+        told = f"the newest base backup is {backup['id']}" if backup else "there is no base backup"
+        return Outcome(note=f"{rows:,} rows of {len(shown)} tables; {told}")
 
     return Section("control", "The control tables in one consistent snapshot; secrets are not in it", "database", write)
 
 
-async def _snapshot(pack: Pack) -> dict[str, object]:
+async def _snapshot(pack: Pack) -> dict[str, Any]:
     """Which instant of the database this is, for holding it against a backup or its write-ahead log."""
     row = await pack.tx.one(
         "SELECT pg_current_snapshot()::text AS snapshot, current_setting('server_version') AS server,"
@@ -64,8 +68,12 @@ async def _snapshot(pack: Pack) -> dict[str, object]:
         " transaction_timestamp() AS began_at"
     )
     assert row is not None
+    backup = await pack.tx.one(
+        "SELECT id, manifest_sha256, start_lsn, stop_lsn, timeline FROM bailiwick.backups WHERE state = 'complete'"
+        " ORDER BY finished_at DESC LIMIT 1"
+    )
     return {
         **row,
         "isolation": "repeatable read, read only",
-        "base_backup": None,
+        "base_backup": dict(backup) if backup is not None else None,
     }

@@ -6,11 +6,24 @@ from bailiwick.evidence.pack_control import ControlTable
 
 
 def _table(name: str, order: str, columns: str, zoned: str = "zone") -> ControlTable:
-    """``zoned`` is empty for rows that belong to rows of another table."""
+    """``zoned`` is empty for rows that belong to rows of another table, or to the whole installation."""
     return ControlTable(name, tuple(columns.split()), tuple(order.split()), zoned=zoned)
 
 
 TABLES: tuple[ControlTable, ...] = (
+    # --- backups
+    _table(
+        "backups",
+        "id",
+        "id state place started_at finished_at asked_by bytes start_lsn stop_lsn timeline manifest_sha256 heads error "
+        "expired_at",
+        "",
+    ),
+    _table("backup_log", "place", "place covered_until segment stored_at trouble", ""),
+    _table("backup_restores", "id", "id backup place to_moment ended_lsn restored_at restored_by heads", ""),
+    _table(
+        "backup_drills", "id", "id kind verdict started_at finished_at held_by backup rto_s rpo_s checks record", ""
+    ),
     _table(
         "incident_actions",
         "incident number",

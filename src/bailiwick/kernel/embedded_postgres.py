@@ -175,6 +175,20 @@ class EmbeddedPostgres:
         """True when the server answers at all, also while it recovers."""
         return await self.probe() is not PostgresState.SILENT
 
+    def tool(self, name: str) -> Path:
+        """A program of the server's, such as ``pg_basebackup``."""
+        return self._binaries / "bin" / name
+
+    def take_over(self, *directories: Path) -> None:
+        """Give the cluster, whose files somebody else put there, and ``directories`` to who serves it."""
+        user = self._user()
+        self._hand_over(user)
+        for top in (self.cluster, *directories):
+            top.chmod(0o700)
+            if user is not None:
+                for place in (top, *top.rglob("*")):
+                    os.chown(place, user.uid, user.gid, follow_symlinks=False)
+
     # --- running it ourselves
 
     async def start(self, *, locked: bool = False, log: Path | None = None, limit: float = 60) -> None:

@@ -94,6 +94,17 @@ REASONS: dict[str, Reason] = {
     "own_report": Reason(403, "Whoever produced a report does not sign it."),
     "report_changed": Reason(409, "What you would sign is not what the report says; read it again."),
     # --- handover: backups, restores, drills
+    "backup_unconfigured": Reason(409, "No place for backups is set, so none are made."),
+    "backup_running": Reason(409, "A backup is being made; there is one at a time."),
+    "backup_failed": Reason(503, "The backup could not be made whole, so there is none."),
+    "backup_damaged": Reason(409, "The backup is not what its manifest says; another one must be used."),
+    "backup_key_wrong": Reason(409, "The key does not open what is sealed in the backup."),
+    "backup_log_missing": Reason(409, "The write-ahead log that the moment needs is not there without a gap."),
+    "restore_refused": Reason(409, "It is restored only into a directory that is empty and in nobody's use."),
+    "restore_failed": Reason(503, "The restore did not come to its end; nothing was put in place."),
+    "restore_behind_head": Reason(
+        409, "What would be restored lacks events that a published head covers; to lose them must be asked for."
+    ),
     # --- handover: incidents, containment, kill switches
     "switched_off": Reason(503, "An operator switched this off in the zone; `switch` names what."),
     "changes_frozen": Reason(503, "Changes of the zone are frozen by an operator, and nothing is destroyed."),

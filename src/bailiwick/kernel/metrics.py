@@ -340,6 +340,15 @@ class Metrics:
         self.capacity_days = self._gauge(
             "bailiwick_capacity_days_to_limit", "Days until a resource reaches its limit", labels=("zone", "resource")
         )
+        self.backup_success = self._gauge(
+            "backup_last_success_timestamp_seconds", "When the newest complete backup was finished"
+        )
+        self.backup_log_age = self._gauge(
+            "bailiwick_backup_log_age_seconds", "How much work is not in the store of backups yet"
+        )
+        self.restore_drill = self._gauge(
+            "bailiwick_restore_drill_last_pass_timestamp_seconds", "When a restore was last drilled and passed"
+        )
         self.job_runs = self._counter("bailiwick_job_runs_total", "Occurrences of scheduled jobs", ("job", "outcome"))
         self.job_age = self._gauge(
             "bailiwick_job_last_success_age_seconds", "Time since a job last succeeded", labels=("job",)

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bailiwick_verify.note import VerifierKey
 
 _ORIGIN = r"^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$"
+_STORE = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/.*)?|file:///.+")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -126,6 +127,22 @@ class Settings(BaseSettings):
     archive_s3_secret_key: SecretStr | None = Field(None, description="Secret access key.")
     archive_seal_gb: float = Field(10.0, gt=0, description="Most evidence one run seals, in GB of event bytes.")
     archive_seal_hours: float = Field(2.0, gt=0, le=12, description="Longest time one run of sealing takes.")
+    backup_url: str | None = Field(
+        None,
+        description="Where backups of the database go: `s3://bucket/prefix`, or `file:///…` for a folder on another"
+        " disk. Without it none are made.",
+    )
+    backup_s3_endpoint: str | None = Field(None, description="Address of an S3 server other than Amazon's.")
+    backup_s3_region: str | None = Field(None, description="Region of the bucket.")
+    backup_s3_access_key: SecretStr | None = Field(
+        None, description="Access key id; without one, credentials are found as AWS tools find them."
+    )
+    backup_s3_secret_key: SecretStr | None = Field(None, description="Secret access key.")
+    backup_escrow_key: str | None = Field(
+        None,
+        description="Public key, 64 hex digits, that the key-encryption keys are sealed to in every backup; its private"
+        " key is kept elsewhere. Without it a backup holds no key that opens its secrets.",
+    )
     probe_files: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Comma-separated files and folders that probes of the operating model may read."
     )
@@ -166,10 +183,14 @@ class Settings(BaseSettings):
             problems.append("clock_factor needs development mode")
         if (self.archive_s3_access_key is None) != (self.archive_s3_secret_key is None):
             problems.append("archive_s3_access_key and archive_s3_secret_key go together")
-        if self.archive_url is not None and not re.fullmatch(
-            r"s3://[a-z0-9][a-z0-9.-]+(/.*)?|file:///.+", self.archive_url
-        ):
+        if self.archive_url is not None and not _STORE.fullmatch(self.archive_url):
             problems.append("archive_url is neither s3://bucket/prefix nor file:///folder")
+        if (self.backup_s3_access_key is None) != (self.backup_s3_secret_key is None):
+            problems.append("backup_s3_access_key and backup_s3_secret_key go together")
+        if self.backup_url is not None and not _STORE.fullmatch(self.backup_url):
+            problems.append("backup_url is neither s3://bucket/prefix nor file:///folder")
+        if self.backup_escrow_key is not None and not re.fullmatch("[0-9a-f]{64}", self.backup_escrow_key):
+            problems.append("backup_escrow_key is not 64 hex digits")
         if not all(path.is_absolute() for path in (*self.probe_files, *self.probe_programs)):
             problems.append("probe_files and probe_programs are absolute paths")
         if self.api_port == self.gateway_port:

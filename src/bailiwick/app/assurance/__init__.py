@@ -24,7 +24,7 @@ from bailiwick.app.assurance import (
 )
 from bailiwick.app.assurance.facts import install
 from bailiwick.app.foundations import Foundations
-from bailiwick.app.handover import incidents, switches
+from bailiwick.app.handover import backups, incidents, switches
 from bailiwick.app.house import PORTS, House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
@@ -51,6 +51,7 @@ PARTS = (
     rhythm,
     retention,
     incidents,
+    backups,
 )
 """The modules that each build a part, in the order in which that is done."""
 

@@ -48,6 +48,9 @@ def internals(
         "job_age": ours.job_age,
         "archive_proven": ours.archive_proven,
         "backup_age": ours.backup_age,
+        "backup_count": ours.backup_count,
+        "backup_log_age": ours.backup_log_age,
+        "restore_test_age": ours.restore_test_age,
         "signing_key_age": ours.signing_key_age,
         "certificate": ours.certificate,
         "disk_free": ours.worst_of("bailiwick_disk_free_ratio", Unit.RATIO, least=True),
@@ -149,8 +152,33 @@ class _Ours:
         return Found(holds=not bad, detail="every zone", wrong=f"it does not hold in {', '.join(bad)}" if bad else "")
 
     async def backup_age(self, asked: Asked, argument: str) -> Found:
-        """Nothing here takes backups of the database yet, so nothing is known: use a file_age probe."""
-        return Found(absent="no backup is known; a file_age probe can look at yours", unit=Unit.HOURS)
+        """Age of the newest complete backup that is still kept."""
+        return await self._age_of("SELECT max(finished_at) FROM backups WHERE state = 'complete'")
+
+    async def backup_count(self, asked: Asked, argument: str) -> Found:
+        """On how many of the last seven days a backup was finished that is still kept."""
+        async with self._database.begin() as tx:
+            row = await tx.one(
+                "SELECT count(DISTINCT ceil(extract(epoch FROM cast(:now AS timestamptz) - finished_at) / 90000))"
+                "  FILTER (WHERE finished_at > :week) AS days, min(finished_at) AS first"
+                " FROM backups WHERE state = 'complete'",
+                now=asked.now,
+                # a day may be an hour longer: backups do not take the same time every night
+                week=asked.now - 7 * timedelta(hours=25),
+            )
+        if row is None or row["first"] is None or row["first"] > asked.now - timedelta(days=6, hours=12):
+            return Found(absent="the first backup was not made seven days ago", unit=Unit.COUNT)
+        return Found(float(row["days"]), Unit.COUNT, f"{row['days']} of the last seven days")
+
+    async def backup_log_age(self, asked: Asked, argument: str) -> Found:
+        """How long ago what is in the store of backups was all there was."""
+        return await self._age_of("SELECT max(covered_until) FROM backup_log")
+
+    async def restore_test_age(self, asked: Asked, argument: str) -> Found:
+        """How long ago a restore was last drilled and passed."""
+        return await self._age_of(
+            "SELECT max(finished_at) FROM backup_drills WHERE kind = 'restore' AND verdict = 'PASS'"
+        )
 
     async def signing_key_age(self, asked: Asked, argument: str) -> Found:
         """Age of the oldest key that signs now."""

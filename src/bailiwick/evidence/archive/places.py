@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from bailiwick.evidence.archive.store import FolderStore, ObjectStore, S3Place, S3Store
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.settings import Settings
@@ -31,20 +33,31 @@ def places(settings: Settings, layout: Layout) -> Places:
 
 
 def _remote(settings: Settings) -> ObjectStore | None:
-    url = settings.archive_url
-    if url is None:
+    if settings.archive_url is None:
         return None
+    return store_at(
+        settings.archive_url,
+        endpoint=settings.archive_s3_endpoint,
+        region=settings.archive_s3_region,
+        access_key=settings.archive_s3_access_key,
+        secret_key=settings.archive_s3_secret_key,
+    )
+
+
+def store_at(
+    url: str, *, endpoint: str | None, region: str | None, access_key: SecretStr | None, secret_key: SecretStr | None
+) -> ObjectStore:
+    """The store at ``s3://bucket/prefix`` or ``file:///folder``. Connects to nothing."""
     if url.startswith("file://"):
         return FolderStore(Path(url.removeprefix("file://")))
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    access, secret = settings.archive_s3_access_key, settings.archive_s3_secret_key
     return S3Store(
         S3Place(
             bucket,
             prefix.strip("/"),
-            settings.archive_s3_endpoint,
-            settings.archive_s3_region,
-            access.get_secret_value() if access else None,
-            secret.get_secret_value() if secret else None,
+            endpoint,
+            region,
+            access_key.get_secret_value() if access_key else None,
+            secret_key.get_secret_value() if secret_key else None,
         )
     )

@@ -66,6 +66,10 @@ class ObjectStore(Protocol):
         """Remove an object; it may be gone already."""
         ...
 
+    async def names(self, folder: str) -> list[str]:
+        """The names of all objects below ``folder``, in their order."""
+        ...
+
 
 def make_private(directory: Path) -> list[Path]:
     """Make a directory with those above it, for nobody else; whose entries are to be flushed, innermost first."""
@@ -145,6 +149,21 @@ class FolderStore:
         path = self.path(name)
         try:
             await asyncio.to_thread(self._delete, path)
+        except OSError as error:
+            raise _away(self.place, error) from error
+
+    async def names(self, folder: str) -> list[str]:
+        top = self.path(folder)
+
+        def walk() -> list[str]:
+            if not top.is_dir():
+                return []
+            # what is being written has a name that begins with a dot
+            found = [path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".")]
+            return sorted(path.relative_to(self.root).as_posix() for path in found)
+
+        try:
+            return await asyncio.to_thread(walk)
         except OSError as error:
             raise _away(self.place, error) from error
 
@@ -237,6 +256,21 @@ class S3Store:
     async def delete(self, name: str) -> None:
         await asyncio.to_thread(self._call, "delete_object", self._key(name))
 
+    async def names(self, folder: str) -> list[str]:
+        return await asyncio.to_thread(self._names, self._key(folder) + "/")
+
+    def _names(self, below: str) -> list[str]:
+        prefix = self._place.prefix.strip("/")
+        start = len(prefix) + 1 if prefix else 0
+        found: list[str] = []
+        more: dict[str, str] = {}
+        while True:
+            page = self._ask("list_objects_v2", below, Prefix=below, **more)
+            found += [each["Key"][start:] for each in page.get("Contents", ())]
+            if not page.get("IsTruncated"):
+                return sorted(found)
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
     def _key(self, name: str) -> str:
         prefix = self._place.prefix.strip("/")
         return f"{prefix}/{_checked(name)}" if prefix else _checked(name)
@@ -265,16 +299,19 @@ class S3Store:
         return self._made
 
     def _call(self, operation: str, key: str, **more: Any) -> Any:
+        return self._ask(operation, key, Key=key, **more)
+
+    def _ask(self, operation: str, about: str, **more: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client(), operation)(Bucket=self._place.bucket, Key=key, **more)
+            return getattr(self._client(), operation)(Bucket=self._place.bucket, **more)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _GONE:
-                raise ObjectMissing(key) from None
+                raise ObjectMissing(about) from None
             if code in _TAKEN:
-                raise ObjectTaken(key) from None
+                raise ObjectTaken(about) from None
             # only the code: the server's text may quote what was sent
             raise Unavailable(
                 f"The archive at {self.place} refuses: {code or 'no reason given'}.", reason="archive_unavailable"

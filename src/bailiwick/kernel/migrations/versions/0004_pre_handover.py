@@ -10,9 +10,24 @@ branch_labels = None
 depends_on = None
 
 # what has happened stays: the app may add to these tables and read them
-APPEND_ONLY: tuple[str, ...] = ("incident_entries", "incident_alerts", "incident_judgements", "runbook_steps")
+APPEND_ONLY: tuple[str, ...] = (
+    "backup_drills",
+    "backup_restores",
+    "incident_alerts",
+    "incident_entries",
+    "incident_judgements",
+    "runbook_steps",
+)
 # these change, and the app never removes any
-KEPT: tuple[str, ...] = ("switches", "incidents", "incident_actions", "runbook_runs", "incident_drills")
+KEPT: tuple[str, ...] = (
+    "backup_log",
+    "backups",
+    "incident_actions",
+    "incident_drills",
+    "incidents",
+    "runbook_runs",
+    "switches",
+)
 
 
 def upgrade() -> None:

@@ -1,0 +1,133 @@
+"""A restore drill on an installation as it is made: what it finds, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from backup_ground import CONTEXT, Ground, now
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from bailiwick.app.archive import build_archive
+from bailiwick.app.assurance import build_assurance
+from bailiwick.app.foundations import Foundations
+from bailiwick.app.handover.backups import backups_of, drills_of, targets_of
+from bailiwick.app.house import House
+from bailiwick.app.prepare import bootstrap
+from bailiwick.assurance.probes.internal import internals
+from bailiwick.assurance.probes.means import Asked
+from bailiwick.evidence.events import Recorder
+from bailiwick.evidence.evidence_records import EvidenceRecords
+from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
+from bailiwick.evidence.sequencer import Sequencer
+from bailiwick.handover.backups.drills import Drill, Targets, judge
+from bailiwick.handover.backups.spec import BackupPlanSpec
+from bailiwick.kernel.clock import SystemClock
+from bailiwick.kernel.db import Database
+from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.settings import Settings
+
+TARGETS = targets_of(BackupPlanSpec(owner="uptime"))
+
+
+@pytest.fixture
+async def house(ground: Ground) -> AsyncIterator[House]:
+    """An installation as ``prepare`` makes it, on the server of ``ground``, whose place for backups is set."""
+    # tables that are only added to refuse this otherwise
+    ground.world.do(
+        "SET session_replication_role = replica;"
+        " TRUNCATE bailiwick.zones, bailiwick.zone_keys, bailiwick.outbox CASCADE"
+    )
+    settings = Settings(
+        data_dir=ground.layout.data_dir, database_url=SecretStr(ground.url), backup_url=f"file://{ground.folder}"
+    )
+    await bootstrap(settings)
+    clock, ids, database = SystemClock(), Ids(), Database(ground.url, pool_size=4)
+    recorder, metrics = Recorder(clock, ids), Metrics(CollectorRegistry())
+    base = Foundations(settings, ground.layout, clock, ids, ground.kek.load(), database, ground.url, recorder, metrics)
+    quorum = build_archive(settings, ground.layout, database, clock, ids, recorder).quorum
+    yield build_assurance(base, quorum, EvidenceRecords(clock, recorder)).house
+    await database.close()
+
+
+async def sequenced(house: House) -> None:
+    """What the outbox holds is in the ledger, under a published head."""
+    base = house.base
+    signer = LedgerKeys(base.database, base.sealer, base.clock)
+    sequencer = Sequencer(
+        base.database, base.direct_url, base.layout.spool, HeadFiles(base.layout.heads), signer, base.clock,
+        head_interval_s=0.0,
+    )  # fmt: skip
+    await sequencer.drain()
+    sequencer.close()
+
+
+async def prepared(ground: Ground, house: House) -> None:
+    """A backup, and the log behind it, in the store."""
+    await sequenced(house)
+    ground.world.head_files = HeadFiles(house.base.layout.heads)
+    async with ground.shipped():
+        await backups_of(house).take(CONTEXT, "root")
+        await ground.covered(now())
+
+
+def wrong(drill: Drill) -> list[str]:
+    return [each.name for each in drill.checks if not each.holds]
+
+
+async def test_a_drill_restores_verifies_signs_in_and_measures(ground: Ground, house: House) -> None:
+    await prepared(ground, house)
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root")
+    assert (drill.verdict, wrong(drill)) == ("PASS", [])
+    assert drill.rto_s is not None and 0 < drill.rto_s < 240
+    assert drill.rpo_s is not None and 0 <= drill.rpo_s < 240
+    told = {each.name: each.told for each in drill.checks}
+    assert told["sign-in"] == "restore-drill signed in, and his token was understood"
+    assert told["ledger default"].startswith("PASS")
+    async with house.base.database.begin() as tx:
+        row = await tx.one("SELECT verdict, record FROM backup_drills")
+        record = await house.records.get(tx, "default", drill.record)
+    assert row is not None and dict(row) == {"verdict": "PASS", "record": drill.record}
+    assert record.record.exit == 0 and record.record.check == "backup.restore-drill"
+    # nothing of it is left
+    assert list((ground.layout.data_dir / "backup-work").iterdir()) == []
+    looks = internals(house.base.database, house.base.clock, dict, list, None)
+    for name in ("backup_age", "backup_log_age", "restore_test_age"):
+        found = await looks[name](Asked("default", now(), None, 5.0), "")
+        assert found.value is not None and found.value < 240, name
+
+
+async def test_a_drill_that_cannot_restore_fails_and_raises_an_alert(ground: Ground, house: House) -> None:
+    await prepared(ground, house)
+    part = next(ground.folder.glob("base/*/cluster-00000.tar.gz"))
+    part.write_bytes(part.read_bytes()[:-20])
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root")
+    assert drill.verdict == "FAIL" and "backup_damaged" in drill.checks[0].told
+    async with house.base.database.begin() as tx:
+        alerts = [row["key"] for row in await tx.all("SELECT key FROM alerts WHERE state <> 'resolved'")]
+    assert "restore-drill" in alerts
+
+
+async def test_rows_that_do_not_come_back_are_noticed(ground: Ground, house: House) -> None:
+    await prepared(ground, house)
+    # as if it had stood there for long: the log that holds it is not in the store
+    ground.world.do(
+        "INSERT INTO bailiwick.users (id, zone, username, email, role, created_at, updated_at) VALUES"
+        " ('lost', 'default', 'lost', 'l@example.com', 'viewer', now() - interval '1 day', now() - interval '1 day')"
+    )
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root")
+    assert (drill.verdict, wrong(drill)) == ("FAIL", ["rows of users"])
+
+
+@pytest.mark.parametrize(
+    ("rto_s", "rpo_s", "verdict"),
+    [(10.0, 10.0, "PASS"), (60.0, 10.0, "FAIL"), (10.0, 30.0, "FAIL"), (None, 10.0, "FAIL"), (10.0, None, "FAIL")],
+)
+def test_a_figure_that_is_too_large_or_not_known_is_not_green(
+    rto_s: float | None, rpo_s: float | None, verdict: str
+) -> None:
+    drill = Drill("d", "restore", now(), "root", rto_s=rto_s, rpo_s=rpo_s)
+    assert judge(drill, Targets(timedelta(minutes=1), timedelta(seconds=30), "uptime", TARGETS.severity)) == verdict
