@@ -3,8 +3,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-for room in ("", "assurance", "evidence"):
-    sys.path.insert(0, str(Path(__file__).parent.parent / room))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "assurance"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "evidence"))
 
 from backup_ground import bucket, ground, template
 

@@ -2,8 +2,8 @@
 
 A *kill switch* takes one capability away (:class:`Switch`): minting, exchanging, approving, activating or provisioning;
 reaching servers is taken away by closing the gateway, to all or to one (``assurance/gateway_switch.py``). *Freeze*
-stops changes and what destroys; *read-only* every change. Sign-in, health and revocation are no capability here, so nothing
-switches them off.
+stops changes and what destroys; *read-only* every change. Sign-in, health and revocation are no capability here, so
+nothing switches them off.
 
 Rows of ``switches`` are the record. Workers keep the standing ones of every zone in memory (feed kind :data:`FEED`),
 for the hot path and the front; what changes something asks within its own transaction (:func:`require_on`), after

@@ -169,8 +169,9 @@ def build(house: House) -> Part:
     scheduled = _scheduled(house) if configured else lambda zone, book: []
     loops: Mapping[str, Callable[[], Any]] = {"log for backups": lambda: _shipping(house).run()} if configured else {}
     place = store_of(base.settings).place if configured else None
-    router = routes(base.database, base.clock, base.recorder, place)
-    return Part(routers=lambda: (router,), scheduled=scheduled, loops=loops)
+    return Part(
+        routers=lambda: (routes(base.database, base.clock, base.recorder, place),), scheduled=scheduled, loops=loops
+    )
 
 
 def _shipping(house: House) -> LogShipping:
