@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import Depends
-
 from bailiwick.handover.backups.api import BACKUP_JOB, routes
 from people_fixtures import House as People
 from people_fixtures import clock, database_url, house
@@ -12,8 +10,7 @@ __all__ = ["clock", "database_url", "house"]
 
 
 def serve(people: People, place: str | None = "file:///backups") -> None:
-    router = routes(people.database, people.clock, people.recorder, place)
-    people.app.include_router(router, dependencies=[Depends(people.front)])
+    people.serve(routes(people.database, people.clock, people.recorder, place))
 
 
 async def test_backups_and_drills_are_listed(house: People) -> None:

@@ -280,16 +280,18 @@ SELECT 'decision', 'approval/' || a.id || '/' || v.person, v.at, v.person,
   FROM approval_votes v JOIN approvals a ON a.id = v.approval
   WHERE a.zone = :zone AND v.at BETWEEN :since AND :until
 UNION ALL
-SELECT 'action', 'closure/' || id, closed_at, closed_by, 'gateway closed: ' || reason
+SELECT 'action', 'closure/' || id, closed_at, closed_by,
+  'gateway closed' || CASE server WHEN '' THEN '' ELSE ' to ' || server END || ': ' || reason
   FROM gateway_closures WHERE zone = :zone AND closed_at BETWEEN :since AND :until
 UNION ALL
-SELECT 'action', 'opening/' || id, opened_at, coalesce(opened_by, ''), 'gateway opened again'
+SELECT 'action', 'opening/' || id, opened_at, coalesce(opened_by, ''),
+  'gateway opened again' || CASE server WHEN '' THEN '' ELSE ' to ' || server END
   FROM gateway_closures WHERE zone = :zone AND opened_at BETWEEN :since AND :until
 UNION ALL
-SELECT 'action', 'switch/' || id, thrown_at, thrown_by, 'switched off: ' || name || ' ' || target || ': ' || reason
+SELECT 'action', 'switch/' || id, thrown_at, thrown_by, 'switched off: ' || name || ': ' || reason
   FROM switches WHERE zone = :zone AND thrown_at BETWEEN :since AND :until
 UNION ALL
-SELECT 'action', 'lift/' || id, lifted_at, coalesce(lifted_by, ''), 'switched on again: ' || name || ' ' || target
+SELECT 'action', 'lift/' || id, lifted_at, coalesce(lifted_by, ''), 'switched on again: ' || name
   FROM switches WHERE zone = :zone AND lifted_at BETWEEN :since AND :until
 UNION ALL
 SELECT 'action', 'revocation/' || revision, revoked_at, revoked_by, 'revoked ' || kind || ' ' || key || ': ' || reason
