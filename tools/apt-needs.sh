@@ -2,7 +2,7 @@
 # Installs the Debian packages that the tests and benchmarks start for real. Names them where it may not install them.
 set -euo pipefail
 declare -A package=([redis-server]=redis-server [redis-sentinel]=redis-sentinel [nginx]=nginx [wrk]=wrk [hey]=hey [setpriv]=util-linux
-  [chromium]=chromium [promtool]=prometheus [prometheus-alertmanager]=prometheus-alertmanager [curl]=curl [node]=nodejs [npm]=npm [ip]=iproute2 [nsenter]=util-linux [unshare]=util-linux [slapd]=slapd)
+  [chromium]=chromium [promtool]=prometheus [prometheus-alertmanager]=prometheus-alertmanager [curl]=curl [node]=nodejs [npm]=npm [ip]=iproute2 [nsenter]=util-linux [unshare]=util-linux [slapd]=slapd [zbarimg]=zbar-tools)
 missing=()
 for command in "${!package[@]}"; do
   PATH=$PATH:/usr/sbin command -v "$command" >/dev/null || missing+=("${package[$command]}")

@@ -9,6 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+from camera import seen_by_a_camera
 from console_page import HTML, Page
 from openid_provider import Browser, Provider, connect
 from soft_key import SoftKey
@@ -247,6 +248,8 @@ async def test_who_needs_a_factor_enrols_an_app_on_the_page(jane: Person) -> Non
     shown = (await jane.send({"step": "app"})).body.decode()
     found = re.search(r"<code>([A-Z2-7]{32})</code>", shown)
     assert found and 'href="otpauth://totp/' in shown
+    picture, link = re.search(r'<img src="([^"]+)"', shown), re.search(r'href="(otpauth:[^"]+)"', shown)
+    assert picture and link and seen_by_a_camera(picture[1]) == unescape(link[1])
     jane.secret = base64.b32decode(found[1])
     wrong = await jane.send({"code": "000000"})
     assert wrong.status == 401 and found[1] not in wrong.body.decode() and 'name="code"' in wrong.body.decode()

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from camera import seen_by_a_camera
 
 from bailiwick.identity.factors import recovery, totp
 from bailiwick.identity.login.lockout import MAX_FAILURES
@@ -67,6 +68,12 @@ def test_a_code_of_a_step_ago_or_ahead_counts_and_no_other() -> None:
     for step, counts in ((-2, False), (-1, True), (0, True), (1, True), (2, False)):
         found = totp.matching_step(secret, totp.code_at(secret, 1000 + step), 30_000.0, -1)
         assert (found == 1000 + step) is counts, step
+
+
+@pytest.mark.parametrize("account", ["jane", "jörg.müller@example.com", "x" * 200])
+def test_an_app_reads_the_secret_off_the_picture(account: str) -> None:
+    uri = totp.provisioning_uri(totp.new_secret(), "https://bailiwick.example.com/z/ämter", account)
+    assert seen_by_a_camera(totp.qr_code(uri)) == uri
 
 
 def test_recovery_codes_are_read_however_they_are_spelled() -> None:
@@ -210,6 +217,7 @@ async def test_one_s_own_factors_are_changed_only_by_who_proved_himself_just_now
     assert last.status == 409
     second = await house.call("POST", "/api/v1/auth/factors/totp", {"name": "tablet"}, token=token)
     body = {"code": code(house, secret_of(second.json()))}
+    assert seen_by_a_camera(second.json()["qr_code"]) == second.json()["otpauth_uri"]
     confirmed = await house.call("POST", "/api/v1/auth/factors/totp/confirm", body, token=token)
     assert [factor["name"] for factor in confirmed.json()["factors"]] == ["Authenticator app", "tablet"]
     assert confirmed.json()["recovery_codes"] == []

@@ -48,7 +48,7 @@ _TELLING = frozenset(
 )
 _TELLING_PAIRS = frozenset(
     (first, "key") for first in ("api", "private", "access", "signing", "encryption", "client", "data", "session")
-) | {("recovery", "code"), ("recovery", "codes"), ("otpauth", "uri")}
+) | {("recovery", "code"), ("recovery", "codes"), ("otpauth", "uri"), ("qr", "code")}
 # `token_type`, `secret_name` and the like tell of the secret without being it
 _ABOUT = frozenset(
     [

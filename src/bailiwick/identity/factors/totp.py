@@ -50,3 +50,10 @@ def provisioning_uri(secret: bytes, issuer: str, account: str) -> str:
     label = f"{quote(issuer, safe='')}:{quote(account, safe='')}"
     query = {"secret": encoded(secret), "issuer": issuer, "algorithm": "SHA1", "digits": DIGITS, "period": STEP_S}
     return f"otpauth://totp/{label}?{urlencode(query, quote_via=quote)}"
+
+
+def qr_code(uri: str) -> str:
+    """The URI as a picture for an app's camera: a PNG in a ``data:`` URI."""
+    import segno  # when somebody enrols, not with every start
+
+    return str(segno.make(uri, error="m", micro=False).png_data_uri(scale=6, border=4))

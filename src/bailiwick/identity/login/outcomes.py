@@ -110,9 +110,20 @@ class Enrolment:
     secret: str
     uri: str
 
+    @property
+    def qr_code(self) -> str:
+        """A PNG of it in a ``data:`` URI."""
+        return totp.qr_code(self.uri)
+
     def document(self) -> dict[str, Any]:
         """The JSON form."""
-        return {"secret": self.secret, "otpauth_uri": self.uri, "digits": totp.DIGITS, "period": totp.STEP_S}
+        return {
+            "secret": self.secret,
+            "otpauth_uri": self.uri,
+            "qr_code": self.qr_code,
+            "digits": totp.DIGITS,
+            "period": totp.STEP_S,
+        }
 
 
 def acting(context: Context, username: str, session_id: str) -> Context:
