@@ -366,7 +366,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "waiver burndown": (lambda stack, tmp: [], codes.AUDIT_READ),
     "secrets list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "secrets check": (lambda stack, tmp: [], codes.SECRETS_CHECKED),
-    "secrets scan": (lambda stack, tmp: [str(tmp)], codes.SECRETS_SCANNED),
+    "secrets scan": (lambda stack, tmp: [str(tmp / "secret")], codes.SECRETS_SCANNED),
     "secrets review": (lambda stack, tmp: [], codes.AUDIT_READ),
     "override list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "backup run": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_TAKEN),
@@ -387,6 +387,7 @@ ENDS = {
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "drill restore": {1},  # without its log in the store, what a loss would cost is not known
     "owners check": {1, 3},  # nobody was made an owner yet
+    "secrets scan": {1},  # it finds one
     "waiver check": {1},
     "user unlock": {1},  # two persons do it
     **{name: {0, 1, 3} for name in ("recon run", "recon report", "recon findings")},
