@@ -366,7 +366,7 @@ async def test_a_silent_directory_holds_up_nobody_else(corp: Corp, slapd: Slapd,
         assert {task.result().json()["reason"] for task in slow} == {"directory_unavailable"}
         assert time.monotonic() - started < 8
         assert time.process_time() - cpu < 0.7 * (time.monotonic() - started), "waiting must not burn the processor"
-        assert longest < 0.5
+        assert longest < 0.9, "waiting for it must not hold up the event loop"  # which would be for a second
 
 
 async def test_too_many_who_wait_are_refused_at_once(corp: Corp, slapd: Slapd) -> None:
