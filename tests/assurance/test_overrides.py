@@ -341,7 +341,7 @@ async def test_what_no_rule_allows_cannot_be_asked_for(desk: Desk) -> None:
     left = [each for each in read_text(SHIPPED + PAYOUT, "x") if each.name != "payout"]
     async with desk.stage.database.begin() as tx:
         await tx.run("UPDATE assurance_documents SET in_force = false WHERE name = 'payout'")
-    assert len(left) == 8
+    assert len(left) == 9
     status, said = await desk.say("jane", "", desk.wanted())
     assert (status, said["reason"]) == (422, "override_no_rule")
     assert (await desk.say("jane", "", desk.wanted("no.such")))[0] == 404

@@ -17,6 +17,7 @@ from bailiwick.evidence.siem.operations import Operations
 from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.siem.sinks import Draft, Sink, Sinks
 from bailiwick.evidence.stored import read_bodies
+from bailiwick.kernel.ending import end
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.metrics import Metrics
 
@@ -69,8 +70,7 @@ class SiemWorld:
     async def stop(self, delivery: Delivery) -> None:
         for entry in [entry for entry in self._running if entry[0] is delivery]:
             self._running.remove(entry)
-            entry[1].cancel()
-            await asyncio.gather(entry[1], return_exceptions=True)
+            await end(entry[1])
 
     async def close(self) -> None:
         for delivery, _ in list(self._running):

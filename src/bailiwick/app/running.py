@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from bailiwick.kernel.ending import end
+
 log = structlog.get_logger(__name__)
 
 
@@ -35,8 +37,7 @@ class Background:
     async def cancel(self) -> None:
         """End all tasks, newest first."""
         for task in reversed(self._tasks):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end(task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self.stopping.is_set():
