@@ -44,6 +44,7 @@ from bailiwick.identity.login.saml_walk import walk as walk_saml
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.passwords import Passwords, VerifiedSecrets
+from bailiwick.identity.persons import Persons
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.refresh_lane import RefreshLane
 from bailiwick.identity.reports import Reports
@@ -215,7 +216,7 @@ class House:
         self.applications = Applications(*shared, self.ids, self.recorder, self.passwords, self.secrets, self.authority)
         self.scim_users = ScimUsers(self.database, self.users, Imports(*shared, self.ids, self.recorder))
         self.scim_groups = ScimGroups(self.database, self.groups)
-        self.reports = Reports(*shared, self.recorder)
+        self.reports = Reports(*shared, self.recorder, Persons())
         self.sign_in_throttle = self.throttle(10_000)
         self._routers: tuple[APIRouter, ...] = ()
 

@@ -7,6 +7,8 @@ import io
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from bailiwick.evidence import codes
 from people_fixtures import House
 
@@ -52,24 +54,51 @@ async def test_orphans_are_found_and_what_has_an_owner_is_not(house: House) -> N
 
 
 async def test_the_access_review_is_due_until_somebody_looked_and_again_when_it_is_over(house: House) -> None:
-    root = await house.signed_in("root")
+    root, ruth = await house.signed_in("root"), await house.signed_in("ruth")
     await house.user("olga", "operator")
     first = {row["username"]: row for row in (await report(house, root, "access"))["rows"]}
-    assert {name: row["review"] for name, row in first.items()} == {"olga": "due", "root": "due"}
+    assert {name: row["review"] for name, row in first.items()} == {"olga": "due", "root": "due", "ruth": "due"}
     assert first["root"]["last_used_at"] is not None and first["olga"]["last_used_at"] is None
-    for username, verdict in (("root", "keep"), ("olga", "remove")):
-        said = await house.call("PUT", f"{REPORTS}/access/{username}", {"verdict": verdict, "days": 30}, token=root)
+    for username, verdict, token in (("root", "keep", ruth), ("ruth", "keep", root), ("olga", "remove", root)):
+        said = await house.call("PUT", f"{REPORTS}/access/{username}", {"verdict": verdict, "days": 30}, token=token)
         assert said.status == 200
     told = await report(house, root, "access")
-    assert {row["username"]: row["review"] for row in told["rows"]} == {"olga": "remove", "root": "keep"}
+    assert {row["username"]: row["review"] for row in told["rows"]} == {
+        "olga": "remove",
+        "root": "keep",
+        "ruth": "keep",
+    }
     assert told["findings"] == 1
     # nobody's access changed by it
     assert await house.value("SELECT role FROM users WHERE username = 'olga'") == "operator"
     house.clock.advance(timedelta(days=31).total_seconds())
     later = {row["username"]: row["review"] for row in (await report(house, root, "access"))["rows"]}
-    assert later == {"olga": "remove", "root": "due"}
-    assert [event.details["verdict"] for event in await house.events()] == ["keep", "remove"]
+    assert later == {"olga": "remove", "root": "due", "ruth": "due"}
+    assert [event.details["verdict"] for event in await house.events()] == ["keep", "keep", "remove"]
     assert (await house.call("PUT", f"{REPORTS}/access/nobody", {"verdict": "keep"}, token=root)).status == 404
+
+
+@pytest.mark.parametrize("verdict", ["keep", "remove"])
+async def test_nobody_reviews_his_own_access_by_whatever_account(house: House, verdict: str) -> None:
+    root = await house.signed_in("root")
+    await house.user("root2", "operator")  # the same mailbox, by a tag
+    await house.user("root3", "operator")  # the same in the directory
+    await house.user("somebody", "operator")
+    async with house.database.begin() as tx:
+        await tx.run("UPDATE users SET email = 'Root+second@example.com' WHERE username = 'root2'")
+        await tx.run("UPDATE users SET external_id = 'cn=root,dc=example' WHERE username IN ('root', 'root3')")
+    for username in ("root", "ROOT", "root2", "root3"):
+        answer = await house.call("PUT", f"{REPORTS}/access/{username}", {"verdict": verdict}, token=root)
+        refused = (404, "not_found") if username == "ROOT" else (403, "own_access")
+        assert (answer.status, answer.json()["reason"]) == refused, username
+    assert await house.value("SELECT count(*) FROM access_reviews") == 0
+    assert await house.events() == []
+    # nor by the second account of the first's
+    async with house.database.begin() as tx:
+        await tx.run("UPDATE users SET role = 'admin' WHERE username = 'root2'")
+    second = await house.signed_in("root2")
+    assert (await house.call("PUT", f"{REPORTS}/access/root", {"verdict": verdict}, token=second)).status == 403
+    assert (await house.call("PUT", f"{REPORTS}/access/somebody", {"verdict": verdict}, token=root)).status == 200
 
 
 async def test_failed_sign_ins_are_counted_by_name_address_and_reason(house: House) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bailiwick.identity.sessions import printable
-from people_fixtures import House
+from people_fixtures import PASSWORD, House
 
 
 def session_of(token: str) -> str:
@@ -151,3 +151,36 @@ async def test_many_refreshes_at_once_go_on_each_and_one_token_twice_does_not(ho
     assert sorted(status for status, _ in twice) == [200, 401, 401]
     reasons = [told["reason"] for status, told in twice if status == 401]
     assert "refresh_reused" in reasons and (await refresh(twice[0][1].get("refresh_token", "x")))[0] == 401
+
+
+async def test_people_who_sign_in_at_once_have_no_more_sessions_than_allowed(house: House) -> None:
+    await house.user("olga")
+    words = {"username": "olga", "password": PASSWORD}
+    most = house.settings.max_sessions
+    live = "SELECT count(*) FROM sessions WHERE username = 'olga' AND ended_at IS NULL"
+    counted: list[int] = []
+
+    async def sign_in() -> None:
+        assert (await house.call("POST", "/api/v1/auth/login/local", words)).status == 200
+        counted.append(await house.value(live))
+
+    await asyncio.gather(*(sign_in() for _ in range(2 * most)))
+    assert max(counted) == counted[-1] == most
+    ended = await house.value(
+        "SELECT array_agg(DISTINCT end_reason) FROM sessions WHERE username = 'olga' AND ended_at IS NOT NULL"
+    )
+    assert ended == ["too many sessions"]
+    # those that ended are revoked, so that no worker takes their tokens
+    assert await house.value("SELECT count(*) FROM revocations WHERE kind = 'session'") == most
+
+
+async def test_a_session_that_is_over_takes_nobody_s_place(house: House) -> None:
+    await house.user("olga")
+    words = {"username": "olga", "password": PASSWORD}
+    most = house.settings.max_sessions
+    for _ in range(most):
+        assert (await house.call("POST", "/api/v1/auth/login/local", words)).status == 200
+    async with house.database.begin() as tx:
+        await tx.run("UPDATE sessions SET expires_at = :now", now=house.clock.now())
+    assert (await house.call("POST", "/api/v1/auth/login/local", words)).status == 200
+    assert await house.value("SELECT count(*) FROM sessions WHERE end_reason = 'too many sessions'") == 0

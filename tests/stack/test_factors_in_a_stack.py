@@ -103,6 +103,24 @@ def test_an_api_key_works_as_bearer_and_header_and_ends_at_once(stack: Stack) ->
     assert call("GET", servers, token=key[:-1] + ("0" if key[-1] != "0" else "1")).reason == "invalid_token"
 
 
+def test_what_is_taken_from_an_api_key_no_worker_lets_it_do_after_the_answer(stack: Stack) -> None:
+    made = stack.admin("POST", "/api/v1/api-keys", {"name": "nightly", "permissions": ["servers:read", "users:read"]})
+    key, path = made.json["api_key"], f"/api/v1/api-keys/{made.json['id']}"
+    servers, users = f"{stack.api}/api/v1/servers", f"{stack.api}/api/v1/users"
+    assert {call("GET", users, token=key).status for _ in range(5)} == {200}
+    for _ in range(3):
+        assert stack.admin("PATCH", path, {"permissions": ["servers:read"]}).status == 200
+        assert {call("GET", users, token=key).status for _ in range(5)} == {403}, "a worker still lets it"
+        assert stack.admin("PATCH", path, {"is_active": False}).status == 200
+        assert {call("GET", servers, token=key).status for _ in range(5)} == {401}, "a worker still takes it"
+        assert (
+            stack.admin("PATCH", path, {"is_active": True, "permissions": ["servers:read", "users:read"]}).status == 200
+        )
+        assert {call("GET", users, token=key).status for _ in range(5)} == {200}
+    assert call("PATCH", stack.api + path, token=key, body={"name": "mine"}).status == 403
+    assert stack.admin("GET", path).json["name"] == "nightly"
+
+
 def test_an_api_key_has_a_limit_of_its_own_over_all_workers_and_tells_when_it_was_used(stack: Stack) -> None:
     servers = f"{stack.api}/api/v1/servers"
     body = {"name": "limited", "permissions": ["servers:read"], "rate_limit": 3}

@@ -288,6 +288,7 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         ),
         "POST /api/v1/auth/refresh": ("REFRESH", None, {}),
         "POST /api/v1/api-keys": ("/api/v1/api-keys", {"name": "walk", "permissions": ["servers:read"]}, {}),
+        "PATCH /api/v1/api-keys/{identifier}": ("KEY", {"name": "walked"}, {}),
         "POST /api/v1/api-keys/{identifier}/rotate": ("KEY/rotate", {}, {}),
         "DELETE /api/v1/api-keys/{identifier}": ("KEY", None, {}),
         "POST /api/v1/audit/queries": ("/api/v1/audit/queries", {"name": "walk", "query": {"code": "BW1101"}}, {}),

@@ -53,6 +53,7 @@ from bailiwick.identity.login.passkeys import Passkeys
 from bailiwick.identity.login.saml import SamlLogin
 from bailiwick.identity.login.sign_ins import SignIns
 from bailiwick.identity.passwords import COST, Passwords, VerifiedSecrets
+from bailiwick.identity.persons import Persons
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.reports import Reports
 from bailiwick.identity.scim.groups import ScimGroups
@@ -272,7 +273,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         applications=applications,
         api_keys=api_keys,
         groups=groups,
-        reports=Reports(database, clock, recorder),
+        reports=Reports(database, clock, recorder, Persons()),
         scim_users=ScimUsers(database, users, Imports(database, clock, ids, recorder)),
         scim_groups=ScimGroups(database, groups),
         zones=Zones(database, clock, recorder, state.keys, revocations, administrator),

@@ -54,7 +54,7 @@ ALWAYS = _any(
 """No mode refuses these here."""
 
 DISABLING = _any(
-    r"PATCH /api/v1/(users|applications)/[^/]+",
+    r"PATCH /api/v1/(users|applications|api-keys)/[^/]+",
     r"DELETE /api/v1/groups/[^/]+/members/[^/]+",
     r"(PATCH|PUT|DELETE) /scim/v2/Users/[^/]+",
 )

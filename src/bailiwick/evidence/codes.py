@@ -38,6 +38,7 @@ AUTH_FACTOR_CLONED = EventType("BW1016", "auth.factor.cloned")
 API_KEY_CREATED = EventType("BW1021", "api-key.created")
 API_KEY_ROTATED = EventType("BW1022", "api-key.rotated")
 API_KEY_ENDED = EventType("BW1023", "api-key.ended")
+API_KEY_CHANGED = EventType("BW1024", "api-key.changed")
 
 # 11xx users
 USER_CREATED = EventType("BW1101", "user.created")

@@ -116,6 +116,13 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     ),
     codes.API_KEY_ROTATED: (*_API_KEY, _always("replaces", "str", "id of the key it comes after")),
     codes.API_KEY_ENDED: _API_KEY,
+    codes.API_KEY_CHANGED: (
+        *_API_KEY,
+        _CHANGED,
+        _always("permissions", "list[str]", "what the key may do afterwards, if its owner still may"),
+        _always("active", "bool", "whether the key is taken afterwards"),
+        _always("widened", "bool", "whether it got more than it had"),
+    ),
     codes.USER_CREATED: (
         _ROLE,
         _sometimes("cause", "str", "`bootstrap`, `sign-in`, `scim`, or the provider that vouched for him"),

@@ -92,6 +92,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.API_KEY_CREATED: _entity("Create", "creation"),
     codes.API_KEY_ROTATED: _entity("Update", "change"),
     codes.API_KEY_ENDED: _entity("Delete", "deletion"),
+    codes.API_KEY_CHANGED: _entity("Update", "change"),
     codes.USER_CREATED: _account("Create", "creation"),
     codes.USER_CHANGED: _account("Update", "change"),
     codes.USER_DISABLED: _account("Disable", "change"),

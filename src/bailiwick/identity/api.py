@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, SecretStr, StringConstraints
 
 from bailiwick.evidence.requests import context_of
-from bailiwick.identity import passkeys_api
-from bailiwick.identity.api_keys import ApiKey, ApiKeys
+from bailiwick.identity import api_keys_api, passkeys_api
+from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
 from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.login.ldap import LdapLogin
@@ -63,7 +62,6 @@ GrantsPatch = Annotated[
 
 _NOT_LET_IN: dict[int | str, dict[str, Any]] = {401: {"description": "Not the right words, or not any more"}}
 
-KeyIdPath = Annotated[str, Path(pattern=r"^[0-9a-z]{12}$")]
 SignedInCaller = Annotated[Caller, Depends(signed_in)]  # also with a one-time password not yet changed
 AnyCaller = Annotated[Caller, Depends(current_caller)]
 SelfCaller = Annotated[Caller, Depends(require(Permission.SELF))]
@@ -114,21 +112,6 @@ class FactorBody(Body):
     """What to call the new factor."""
 
     name: Annotated[Line, StringConstraints(min_length=1)] = "Authenticator app"
-
-
-class ApiKeyBody(Body):
-    """A new API key, with permissions of one's own. ``rate_limit``: requests per minute."""
-
-    name: Annotated[Line, StringConstraints(min_length=1)]
-    permissions: Annotated[list[Permission], Field(min_length=1, max_length=len(Permission))]
-    days: Annotated[int, Field(ge=1, le=366)] = 90
-    rate_limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-
-
-class RotationBody(Body):
-    """How long the old key stays good."""
-
-    overlap_minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 24 * 60
 
 
 class DirectoryLoginBody(LoginBody):
@@ -226,7 +209,7 @@ def routes(
     _factor_routes(router, sign_ins)
     passkeys_api.add_routes(router, passkeys, sign_ins, cookies)
     _session_routes(router, sessions, sign_ins)
-    _api_key_routes(router, api_keys)
+    api_keys_api.add_routes(router, api_keys, sign_ins)
     _user_routes(router, users)
     _application_routes(router, applications)
     return router
@@ -431,48 +414,6 @@ def _session_routes(router: APIRouter, sessions: Sessions, sign_ins: SignIns) ->
                 raise Denied(permission=str(Permission.USERS_WRITE))
             await sign_ins.require_privileged(caller, request.state.ip)
         return {"sessions_ended": await sessions.end_all(context_of(request, caller), owner=owner, but=caller.session)}
-
-
-def _api_key_routes(router: APIRouter, keys: ApiKeys) -> None:
-    def answer(response: Response, key: ApiKey, text: str) -> dict[str, Any]:
-        never_store(response)
-        return {**key.document(), "api_key": text}
-
-    def owner(caller: Caller) -> str | None:
-        return None if caller.may(Permission.USERS_WRITE) else caller.name
-
-    @router.get("/api-keys", tags=["api-keys"], summary="List one's API keys; administrators see everybody's")
-    async def list_keys(
-        request: Request, caller: SelfCaller, cursor: Cursor = None, limit: Limit = 100
-    ) -> dict[str, Any]:
-        found, following = await keys.list(zone_of(request), owner(caller), after_name(cursor), limit)
-        return page([key.document() for key in found], following)
-
-    @router.post("/api-keys", tags=["api-keys"], status_code=201, summary="Make an API key")
-    async def create_key(request: Request, response: Response, caller: SelfCaller, body: ApiKeyBody) -> dict[str, Any]:
-        """The key is told once, as `api_key`. It can do no more than its maker, whatever becomes of his role."""
-        key, text = await keys.create(
-            context_of(request, caller),
-            caller.role,
-            body.name,
-            [*dict.fromkeys(body.permissions)],
-            life=timedelta(days=body.days),
-            rate_limit=body.rate_limit,
-        )
-        return answer(response, key, text)
-
-    @router.post("/api-keys/{identifier}/rotate", tags=["api-keys"], status_code=201, summary="Replace an API key")
-    async def rotate_key(
-        request: Request, response: Response, caller: SelfCaller, identifier: KeyIdPath, body: RotationBody
-    ) -> dict[str, Any]:
-        """The new key is told once; the old one stays good for the overlap."""
-        overlap = timedelta(minutes=body.overlap_minutes)
-        rotated = await keys.rotate(context_of(request, caller), identifier, owner=caller.name, overlap=overlap)
-        return answer(response, *rotated)
-
-    @router.delete("/api-keys/{identifier}", tags=["api-keys"], status_code=204, summary="End an API key")
-    async def end_key(request: Request, caller: SelfCaller, identifier: KeyIdPath) -> None:
-        await keys.end(context_of(request, caller), identifier, owner=owner(caller))
 
 
 def _user_routes(router: APIRouter, users: Users) -> None:

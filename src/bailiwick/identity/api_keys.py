@@ -18,7 +18,7 @@ from typing import Any
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.ports import Revoke
-from bailiwick.inventory.zones import require_active
+from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
@@ -31,6 +31,7 @@ PREFIX = "bwk_"
 MAX_LIFE = timedelta(days=366)
 MAX_OVERLAP = timedelta(days=7)
 MAX_KEYS = 50  # of one person
+CHANGEABLE = ("name", "permissions", "rate_limit", "expires_at", "is_active")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _FORM = re.compile(r"bwk_([0-9a-z]{12})_([0-9a-z]{50})([0-9a-z]{7})")
 
@@ -56,7 +57,10 @@ class ApiKey:
     name: str
     permissions: tuple[str, ...]
     rate_limit: int | None
+    is_active: bool
+    version: int
     created_at: datetime
+    updated_at: datetime
     expires_at: datetime
     last_used_at: datetime | None
     ended_at: datetime | None
@@ -69,7 +73,10 @@ class ApiKey:
             "name": self.name,
             "permissions": list(self.permissions),
             "rate_limit": self.rate_limit,
+            "is_active": self.is_active,
+            "version": self.version,
             "created_at": self.created_at,
+            "updated_at": self.updated_at,
             "expires_at": self.expires_at,
             "last_used_at": self.last_used_at,
             "ended_at": self.ended_at,
@@ -94,8 +101,22 @@ def holds(entry: ApiKeyEntry, secret: str, now: datetime) -> bool:
     return hmac.compare_digest(entry.secret_hash, _digest(secret)) and now < entry.expires_at
 
 
+def widens(key: ApiKey, patch: Mapping[str, Any]) -> bool:
+    """Whether ``patch``, of members of :data:`CHANGEABLE`, gives the key anything that it does not have now.
+
+    A limit in place of none counts as more: what holds for a key without one is the installation's, which may be less.
+    """
+    limit = patch.get("rate_limit", key.rate_limit)
+    return (
+        not set(patch.get("permissions", key.permissions)) <= set(key.permissions)
+        or patch.get("expires_at", key.expires_at) > key.expires_at
+        or (limit != key.rate_limit and (limit is None or key.rate_limit is None or limit > key.rate_limit))
+        or (patch.get("is_active", key.is_active) and not key.is_active)
+    )
+
+
 class ApiKeys:
-    """Makes, lists, rotates and ends keys."""
+    """Makes, lists, changes, rotates and ends keys."""
 
     def __init__(self, database: Database, clock: Clock, ids: Ids, recorder: Recorder, revocations: Revoke) -> None:
         self._database = database
@@ -137,6 +158,82 @@ class ApiKeys:
             await feed.announce(tx, context.zone, "api_key", row["id"])
         return _key(row), text
 
+    async def get(self, zone: str, identifier: str, *, owner: str | None) -> ApiKey:
+        """One key, also one that has ended or expired. ``owner`` restricts to that user's. Raises ``NotFound``."""
+        async with self._database.begin() as tx:
+            row = await tx.one(
+                "SELECT * FROM api_keys WHERE zone = :zone AND id = :id"
+                " AND (cast(:owner AS text) IS NULL OR username = :owner)",
+                zone=zone,
+                id=identifier,
+                owner=owner,
+            )
+        if row is None:
+            raise NotFound("There is no such key.")
+        return _key(row)
+
+    async def change(
+        self,
+        context: Context,
+        role: str,
+        identifier: str,
+        patch: Mapping[str, Any],
+        guard: VersionGuard = any_version,
+        *,
+        owner: str | None,
+        widen: bool,
+    ) -> ApiKey:
+        """Change the members of :data:`CHANGEABLE` that ``patch`` names; what it takes holds nowhere when this returns.
+
+        A key never gets a permission that its owner, of ``role``, does not hold, nor lives longer than a year from when
+        it was made. Somebody else's key is only ever given less (``Denied``). ``widen`` False raises ``Conflict`` where
+        the key would get more than it has. Raises ``NotFound`` for a key that is not in force.
+        """
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await require_active(tx, context.zone)
+            before = _key(await self._live(tx, context.zone, identifier, owner, now))
+            guard(before.version)
+            present = {member: getattr(before, member) for member in CHANGEABLE}
+            wanted = present | {member: patch[member] for member in CHANGEABLE if member in patch}
+            same = set(wanted["permissions"]) == set(before.permissions)
+            wanted["permissions"] = before.permissions if same else tuple(dict.fromkeys(wanted["permissions"]))
+            changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
+            if not changed:
+                return before
+            more = widens(before, wanted)
+            if before.username != context.actor.user and (more or "name" in changed):
+                raise Denied("Somebody else's key is only given less, or ended.")
+            if more and not widen:
+                raise Conflict("The key was given less meanwhile; read it again.")
+            if more or changed == ["name"]:  # to take something away is never switched off
+                await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
+            _require_held(role, [each for each in wanted["permissions"] if each not in before.permissions])
+            if "expires_at" in changed:
+                _check_expiry(before, wanted["expires_at"], now)
+            row = await tx.one(
+                "UPDATE api_keys SET name = :name, permissions = :permissions, rate_limit = :rate_limit,"
+                " expires_at = :expires_at, is_active = :is_active, version = version + 1, updated_at = :now"
+                " WHERE id = :id RETURNING *",
+                **{**wanted, "permissions": [*wanted["permissions"]]},
+                now=now,
+                id=identifier,
+            )
+            assert row is not None
+            await self._record(
+                tx,
+                codes.API_KEY_CHANGED,
+                context,
+                row,
+                changed=changed,
+                permissions=[*wanted["permissions"]],
+                active=wanted["is_active"],
+                widened=more,
+            )
+            revision = await feed.announce(tx, context.zone, "api_key", identifier)
+        await self._revocations.settle(revision, context)
+        return _key(row)
+
     async def rotate(
         self, context: Context, identifier: str, *, owner: str | None, overlap: timedelta
     ) -> tuple[ApiKey, str]:
@@ -147,12 +244,19 @@ class ApiKeys:
         async with self._database.begin() as tx:
             await require_active(tx, context.zone)
             old = await self._live(tx, context.zone, identifier, owner, now)
+            if not old["is_active"]:
+                raise Conflict("The key is switched off, and another in its place would not be.")
             life = old["expires_at"] - old["created_at"]
             row, text = await self._insert(
                 tx, context, old["username"], old["name"], old["permissions"], life, old["rate_limit"]
             )
             until = min(old["expires_at"], now + overlap)
-            await tx.run("UPDATE api_keys SET expires_at = :until WHERE id = :id", until=until, id=identifier)
+            await tx.run(
+                "UPDATE api_keys SET expires_at = :until, version = version + 1, updated_at = :now WHERE id = :id",
+                until=until,
+                now=now,
+                id=identifier,
+            )
             await self._record(tx, codes.API_KEY_ROTATED, context, row, replaces=identifier)
             await feed.announce(tx, context.zone, "api_key", row["id"])
             revision = await feed.announce(tx, context.zone, "api_key", identifier)
@@ -208,7 +312,8 @@ class ApiKeys:
         identifier, secret = _text(self._ids, 12), _text(self._ids, 50)
         row = await tx.one(
             "INSERT INTO api_keys (id, zone, username, name, permissions, rate_limit, secret_hash, created_at,"
-            " expires_at) VALUES (:id, :zone, :username, :name, :permissions, :rate_limit, :hash, :now, :until)"
+            " updated_at, expires_at) VALUES (:id, :zone, :username, :name, :permissions, :rate_limit, :hash, :now,"
+            " :now, :until)"
             " RETURNING *",
             id=identifier,
             zone=context.zone,
@@ -244,10 +349,10 @@ class ApiKeys:
 
 
 async def load_api_keys(tx: Transaction, zone: str, identifier: str | None = None) -> dict[str, ApiKeyEntry]:
-    """The keys of ``zone`` that were not ended, by id, or the one named."""
+    """The keys of ``zone`` that are neither ended nor switched off, by id, or the one named."""
     rows = await tx.all(
         "SELECT id, username, permissions, rate_limit, expires_at, secret_hash FROM api_keys WHERE zone = :zone"
-        " AND ended_at IS NULL AND (cast(:id AS text) IS NULL OR id = :id)",
+        " AND ended_at IS NULL AND is_active AND (cast(:id AS text) IS NULL OR id = :id)",
         zone=zone,
         id=identifier,
     )
@@ -267,6 +372,18 @@ async def load_api_keys(tx: Transaction, zone: str, identifier: str | None = Non
 def _check(role: str, permissions: Sequence[str], life: timedelta) -> None:
     if not timedelta(minutes=1) <= life <= MAX_LIFE:
         raise InvalidRequest(f"A key lives at most {MAX_LIFE.days} days.")
+    _require_held(role, permissions)
+
+
+def _check_expiry(key: ApiKey, expires_at: datetime, now: datetime) -> None:
+    # counted from when the key was made: one that is to live on is rotated
+    if expires_at <= now:
+        raise InvalidRequest("A key's end is still to come; to end it now, delete it.")
+    if expires_at > max(key.created_at + MAX_LIFE, key.expires_at):
+        raise InvalidRequest(f"A key lives at most {MAX_LIFE.days} days from when it was made; rotate it.")
+
+
+def _require_held(role: str, permissions: Sequence[str]) -> None:
     for permission in permissions:
         # one's own account is for people: a stolen key must not change a password or enrol a factor
         if permission == Permission.SELF or not allowed(role, Permission(permission)):
@@ -302,7 +419,10 @@ def _key(row: Row) -> ApiKey:
         row["name"],
         tuple(row["permissions"]),
         row["rate_limit"],
+        row["is_active"],
+        row["version"],
         row["created_at"],
+        row["updated_at"],
         row["expires_at"],
         row["last_used_at"],
         row["ended_at"],

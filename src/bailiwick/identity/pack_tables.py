@@ -74,8 +74,8 @@ TABLES = (
     ControlTable(
         "api_keys",
         (
-            "id", "zone", "username", "name", "permissions", "rate_limit", "created_at", "expires_at", "last_used_at",
-            "ended_at",
+            "id", "zone", "username", "name", "permissions", "rate_limit", "is_active", "version", "created_at",
+            "updated_at", "expires_at", "last_used_at", "ended_at",
         ),
         ("id",),
         withheld=("secret_hash",),

@@ -1,7 +1,7 @@
 """Reports about people and their access: orphans, the access review, failed sign-ins.
 
 An access review says who has what, when it was last used and whether somebody looked at it; the looking is recorded
-here (keep or remove, and until when), the removing is done where access is kept.
+here (keep or remove, and until when), the removing is done where access is kept. Nobody looks at his own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import NotFound
+from bailiwick.kernel.errors import Denied, NotFound
+from bailiwick.kernel.quorum import People
 
 Name = Literal["orphans", "access", "failed-logins"]
 NAMES: tuple[Name, ...] = ("orphans", "access", "failed-logins")
@@ -165,10 +166,11 @@ async def make(tx: Transaction, name: Name, zone: str, now: datetime, *, days: i
 class Reports:
     """Makes reports, and keeps what reviewers said of people's access."""
 
-    def __init__(self, database: Database, clock: Clock, recorder: Recorder) -> None:
+    def __init__(self, database: Database, clock: Clock, recorder: Recorder, people: People) -> None:
         self._database = database
         self._clock = clock
         self._recorder = recorder
+        self._people = people
 
     async def make(self, context: Context, name: Name, *, days: int = 7) -> Report:
         """A report, and the event that tells of the look at the evidence where it is made of that."""
@@ -191,7 +193,8 @@ class Reports:
     ) -> datetime:
         """Keep what a reviewer says of a person's access; answers when it must be looked at again.
 
-        Nobody's access changes by it. Raises ``NotFound``.
+        Nobody's access changes by it. Raises ``NotFound``, and ``own_access`` where reviewer and reviewed are one
+        person, by whatever accounts.
         """
         now = self._clock.now()
         due = now + timedelta(days=days)
@@ -201,6 +204,11 @@ class Reports:
                 "SELECT 1 FROM users WHERE zone = :zone AND username = :u FOR SHARE", zone=context.zone, u=username
             ):
                 raise NotFound(f"There is no user {username}.")
+            by = context.actor.user
+            if by.casefold() == username.casefold() or await self._people.related(
+                tx, context.zone, by, [username], None
+            ):
+                raise Denied("Another administrator reviews this access; invite one.", reason="own_access")
             await tx.run(
                 "INSERT INTO access_reviews (zone, username, verdict, reviewed_by, note, reviewed_at, due_at)"
                 " VALUES (:zone, :username, :verdict, :by, :note, :now, :due) ON CONFLICT (zone, username) DO UPDATE"
@@ -209,7 +217,7 @@ class Reports:
                 zone=context.zone,
                 username=username,
                 verdict=verdict,
-                by=context.actor.user,
+                by=by,
                 note=note,
                 now=now,
                 due=due,

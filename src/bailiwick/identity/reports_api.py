@@ -55,7 +55,9 @@ def routes(reports: Reports) -> APIRouter:
 
     @router.put("/access/{username}", summary="Say of a person's access: keep or remove")
     async def review(request: Request, caller: Writer, username: UserNamePath, body: ReviewBody) -> dict[str, Any]:
-        """Nobody's access changes by it; what is to be removed stands in the report until it is."""
+        """Nobody's access changes by it; what is to be removed stands in the report until it is. Nobody reviews his
+        own, nor that of another account of his.
+        """
         due = await reports.review(context_of(request, caller), username, body.verdict, note=body.note, days=body.days)
         return {"username": username, "verdict": body.verdict, "due_at": due}
 

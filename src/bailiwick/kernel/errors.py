@@ -37,6 +37,7 @@ REASONS: dict[str, Reason] = {
     "idempotency_conflict": Reason(422, "The Idempotency-Key was used with a different request."),
     "approval_required": Reason(409, "Another person must approve this first; the approval is named."),
     "approval_own_request": Reason(403, "Nobody approves what he asked for himself."),
+    "own_access": Reason(403, "Nobody reviews his own access, by whatever account."),
     "approval_same_person": Reason(403, "The account is the same person's as one that asked or approved already."),
     "approval_related_account": Reason(
         403, "One of the two accounts made, raised or could enter the other a short while ago; they count as one."
