@@ -223,6 +223,14 @@ async def erred(corp: Corp, told: str) -> None:
     assert not await corp.sql("SELECT id FROM reconciliation_findings")
 
 
+async def test_a_directory_is_no_source_of_work_that_is_stuck(corp: Corp) -> None:
+    with pytest.raises(BadBook, match="no states of work"):
+        await corp.stage.apply(
+            "{apiVersion: bailiwick/v1, kind: Machine, metadata: {name: m}, spec: {owner: x, source: {ldap: {}},"
+            " states: {due: {limit: 1h}}}}"
+        )
+
+
 @pytest.mark.parametrize("cap", [20, 10_000])
 async def test_more_than_the_cap_is_an_error_and_no_shorter_list(corp: Corp, slapd: Slapd, cap: int) -> None:
     await corp.connect(slapd.ldaps)
@@ -296,7 +304,7 @@ def plain(port: int, authority: Authority) -> Directory:
     return Directory(options, "", reach, lambda: 0.0)
 
 
-@pytest.mark.parametrize("how", ["limit", "reference", "silence", "range", "range-broken"])
+@pytest.mark.parametrize("how", ["limit", "reference", "own-reference", "silence", "range", "range-broken"])
 async def test_an_answer_that_is_not_whole_is_never_a_shorter_list(tmp_path: Path, how: str) -> None:
     authority = Authority(tmp_path)
     asked: list[bytes] = []
@@ -315,8 +323,8 @@ async def test_an_answer_that_is_not_whole_is_never_a_shorter_list(tmp_path: Pat
                 writer.write(entry(identifier, cn("big"), **{"cn": "big", "member;range=0-1": uid("a")}))
             elif group:
                 writer.write(entry(identifier, cn("small"), cn="small", member=uid("a")))
-            if how == "reference" and group:
-                writer.write(_reference(identifier))
+            if how.endswith("reference") and group:
+                writer.write(_reference(identifier, "DC=DomainDnsZones,dc=x" if how == "own-reference" else OTHERS))
             writer.write(result(identifier, 0x65, 4 if how == "limit" and group else 0))
 
     async with server(speak, authority.issue(HOST)) as port:
@@ -325,6 +333,8 @@ async def test_an_answer_that_is_not_whole_is_never_a_shorter_list(tmp_path: Pat
         if how == "range":
             assert {member.name for member in await reading} == {uid("a"), uid("c")}
             assert len(asked) == 3
+        elif how == "own-reference":
+            assert [member.name for member in await reading] == [uid("a")]
         else:
             with pytest.raises(Exception, match="refused|no answer|not the members") as caught:
                 await reading
@@ -332,8 +342,8 @@ async def test_an_answer_that_is_not_whole_is_never_a_shorter_list(tmp_path: Pat
         await directory.pool.close()
 
 
-def _reference(identifier: int) -> bytes:
-    return tlv(SEQUENCE, integer(identifier), tlv(0x73, octets(f"ldap://elsewhere/{OTHERS}")))
+def _reference(identifier: int, dn: str) -> bytes:
+    return tlv(SEQUENCE, integer(identifier), tlv(0x73, octets(f"ldap://elsewhere/{dn}")))
 
 
 async def test_more_members_than_may_be_read_are_no_shorter_list(corp: Corp, slapd: Slapd) -> None:

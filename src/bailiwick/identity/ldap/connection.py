@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 from bailiwick.identity.ldap.ber import (
     ENUMERATED,
@@ -43,6 +44,7 @@ _BIND, _BOUND, _UNBIND, _SEARCH, _ENTRY, _DONE, _REFERENCE, _EXTENDED, _EXTENDED
     0x60, 0x61, 0x42, 0x63, 0x64, 0x65, 0x73, 0x77, 0x78,
 )  # fmt: skip
 _CONTROLS = 0xA0
+_NO_PEOPLE = ("dc=forestdnszones,", "dc=domaindnszones,", "cn=configuration,")
 _RANGE = re.compile(r"range=[0-9]{1,9}-([0-9]{1,9}|\*)")
 
 
@@ -237,7 +239,7 @@ class Connection:
                         raise Refused(REFERRAL, "some of it is on another server")
                     return _cookie(answered)
                 elif tag == _REFERENCE:
-                    referred = True
+                    referred = referred or not _of_no_people(contents)
                 else:
                     raise BerError(f"tag {tag:#x} among the answers of a search")
 
@@ -310,6 +312,13 @@ def _entry(contents: bytes) -> Entry:
             continue
         attributes[named] = taken
     return Entry(expect(dn, OCTETS).decode("utf-8", "replace"), attributes, rest)
+
+
+def _of_no_people(contents: bytes) -> bool:
+    """Whether a reference leads only where Active Directory has no people: every search of a whole domain has these."""
+    urls = [expect(url, OCTETS).decode("utf-8", "replace") for url in elements(contents)]
+    names = [unquote(urlsplit(url).path).lstrip("/").casefold() for url in urls]
+    return bool(names) and all(name.startswith(_NO_PEOPLE) for name in names)
 
 
 def _cookie(controls: bytes) -> bytes:
