@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from slapd import BASE, HOST, READER, READER_WORD, Authority, Slapd, cn, entry, received, result, running, server, uid
-from stage import Stage
+from stage import Stage, room_of
 
 import bailiwick.assurance
+from bailiwick.app.assurance.reconciliation import reconciliations_of
 from bailiwick.assurance.book import BadBook, read_text
 from bailiwick.assurance.reconciliation.directories import Directories
 from bailiwick.assurance.reconciliation.findings import Findings
@@ -28,6 +29,7 @@ from bailiwick.identity.ldap.members import TooManyEntries, read_members
 from bailiwick.identity.login import ldap
 from bailiwick.identity.providers import find
 from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.crypto import KekFile
 from bailiwick.kernel.settings import Settings
 from people_fixtures import House, Names
 
@@ -59,6 +61,7 @@ class Corp:
     reconciliations: Reconciliations
     make: Any
     ca: str
+    settings: Settings
 
     async def connect(self, url: str, *, secret: str = READER_WORD, name: str = "corp", **options: Any) -> None:
         given = {"urls": [url], "ca": self.ca, "bind_dn": READER, "base_dn": BASE, **options}
@@ -122,7 +125,7 @@ async def corp(house: House, slapd: Slapd, tmp_path: Path) -> AsyncIterator[Corp
         stage.database, stage.clock, stage.ids, stage.recorder, stage.books, stage.records, stage.heard, findings, sources,
         tmp_path / "scratch",
     )  # fmt: skip
-    yield Corp(stage, made, make, slapd.authority.pem)
+    yield Corp(stage, made, make, slapd.authority.pem, settings)
 
 
 async def _nowhere(host: str, port: int) -> list[str]:
@@ -356,3 +359,17 @@ async def test_more_members_than_may_be_read_are_no_shorter_list(corp: Corp, sla
             await read_members(directory, most=150, timeout_s=30)
     finally:
         await directory.pool.close()
+
+
+async def test_the_room_reads_a_directory_as_it_is_composed(
+    corp: Corp, slapd: Slapd, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the resolver of the installation, its allowed networks, and the keys as they are in its file."""
+    monkeypatch.setattr(KekFile, "load", lambda file: house.sealer)
+    monkeypatch.setattr(house, "settings", corp.settings)
+    room = room_of(house, tmp_path)
+    await corp.connect(f"ldaps://127.0.0.1:{slapd.ldaps_port}", roles={cn("admins"): "admin"})
+    await corp.person("adam", "admin")
+    await corp.ship()
+    run = await reconciliations_of(room.house).run(corp.stage.context(), "directory-roles")
+    assert (run.verdict, run.totals["matched"]) == ("PASS", 1), run
