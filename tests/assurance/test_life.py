@@ -40,7 +40,8 @@ def test_every_checkpoint_comes_to_its_exact_verdict(lived: Lived) -> None:
 
 def test_everything_that_happens_has_its_alert_and_its_end(lived: Lived) -> None:
     assert lived.lines("the end", "alert", "nobody", "notice", "refused", "service") == [
-        "alert BreakGlass P1 firing break-glass/*",
+        "alert BreakGlass P1 resolved break-glass/*",
+        "alert BreakGlassDisputed P1 firing break-glass/*/disputed",
         "alert JobSilent P2 resolved job/owners:check",
         "alert SloBurn P1 resolved slo/errors/burn/6h",
         "alert SloBurn P2 resolved slo/errors/burn/1d",

@@ -23,10 +23,10 @@ from bailiwick.assurance.book import BadBook, read_text
 from bailiwick.assurance.reconciliation.api import finding_routes, reconciliation_routes
 from bailiwick.assurance.reconciliation.entitlements import Entitlement, EntitlementLedger
 from bailiwick.assurance.reconciliation.findings import Finding, Findings
-from bailiwick.assurance.reconciliation.matching import TooMany, Window
+from bailiwick.assurance.reconciliation.matching import TooMany, Unreachable, Window
 from bailiwick.assurance.reconciliation.report import digest
 from bailiwick.assurance.reconciliation.service import Reconciliations, Run
-from bailiwick.assurance.reconciliation.sources import Sources, Unreachable
+from bailiwick.assurance.reconciliation.sources import Sources
 from bailiwick.assurance.reconciliation.spec import CONNECTION, RECONCILIATION, ConnectionSpec, SourceSpec
 from bailiwick.inventory.credentials import Secret
 from bailiwick.kernel.db import libpq_url

@@ -14,6 +14,7 @@ from stage import Stage
 from bailiwick.assurance import alert_rules
 from bailiwick.assurance.alerting.rules import ALERT_RULE
 from bailiwick.assurance.book import read_text
+from bailiwick.assurance.overrides_watch import OverrideWatch
 from bailiwick.assurance.ports import Found
 from bailiwick.assurance.shipped import shipped
 from bailiwick.handover.incidents.containment import ACTIONS
@@ -405,6 +406,7 @@ def test_every_shipped_alert_has_a_runbook() -> None:
     wanted = {rule.name for rule in rules}
     documents = shipped("default")
     wanted |= {each.name for each in documents if each.kind == ALERT_RULE.name}
+    wanted |= {"BreakGlassDisputed"}  # which no rule finds: who disputes tells, or the clock
     books = [RUNBOOK.read(each.spec) for each in documents if each.kind == RUNBOOK.name]
     covered = [name for book in books for name in book.alerts]
     assert set(covered) == wanted and len(covered) == len(wanted)
@@ -422,3 +424,56 @@ def test_a_runbook_out_of_order_or_without_a_phase_is_refused() -> None:
     with pytest.raises(ValueError, match="one of"):
         Step.model_validate({"phase": "contain", "name": "x", "title": "x"})
     assert read_text("", "x") == []
+
+
+# --- broken glass
+
+
+async def broken(desk: Desk) -> Any:
+    """jane stops minting, alone."""
+    body = {
+        "operation": "switch.throw", "arguments": {"switch": "mint", "why": "leak"}, "reason": "leak", "ticket": "INC-1",
+        "risk": "CRITICAL",
+    }  # fmt: skip
+    status, done = await desk.say("jane", "POST", "/overrides/break-glass", body)
+    assert (status, done["state"]) == (201, "review_due"), done
+    return done
+
+
+async def clocked(desk: Desk) -> int:
+    """What the clock does about overrides."""
+    stage = desk.stage
+    watch = OverrideWatch(stage.database, stage.clock, stage.recorder, desk.overrides, desk.alerts, stage.heard)
+    return await watch.take_back()
+
+
+async def test_broken_glass_that_nobody_reviews_opens_an_incident(desk: Desk) -> None:
+    done = await broken(desk)
+    desk.stage.clock.advance(24 * 3600 - 60)
+    assert (await clocked(desk), (await desk.look())["opened"]) == (0, 0)  # in time it is none
+    desk.stage.clock.advance(61)
+    assert await clocked(desk) == 1
+    assert (await desk.look())["opened"] == 1
+    (incident,) = await desk.ongoing()
+    assert (incident["trigger"], incident["severity"], incident["class"]) == ("break-glass", "P1", "security")
+    assert (incident["runbook"], incident["commander"]) == ("break-glass", "olga")
+    _, shown = await desk.say("jane", "GET", f"/incidents/{incident['name']}")
+    assert any("BreakGlassDisputed" in line["told"] and "unreviewed" in line["told"] for line in shown["timeline"])
+    alerts = await desk.stage.people.value(
+        "SELECT array_agg(rule || ' ' || state ORDER BY rule) FROM alerts WHERE key LIKE 'break-glass/%'"
+    )
+    assert alerts == ["BreakGlass resolved", "BreakGlassDisputed firing"]
+    assert (await clocked(desk), (await desk.look())["opened"]) == (0, 0)  # once
+    assert (await desk.say("kim", "GET", f"/overrides/{done['id']}"))[1]["state"] == "disputed"
+
+
+@pytest.mark.parametrize(("verdict", "opened"), [("disputed", 1), ("confirmed", 0)])
+async def test_broken_glass_opens_an_incident_when_disputed_alone(desk: Desk, verdict: str, opened: int) -> None:
+    done = await broken(desk)
+    word = {"payload_sha256": done["payload_sha256"], "verdict": verdict}
+    status, said = await desk.say("kim", "POST", f"/overrides/{done['id']}/review", word)
+    assert (status, said["state"]) == (200, verdict), said
+    assert (await desk.look())["opened"] == opened
+    assert [each["trigger"] for each in await desk.ongoing()] == ["break-glass"] * opened
+    desk.stage.clock.advance(25 * 3600)
+    assert (await clocked(desk), (await desk.look())["opened"]) == (0, 0)

@@ -219,4 +219,4 @@ def test_every_name_is_ours_or_the_seeds() -> None:
     text = Metrics(CollectorRegistry()).collect_text().decode()
     names = set(re.findall(r"^# TYPE (\S+)", text, re.M))
     assert {"http_requests_total", "http_request_duration_seconds", "bailiwick_gateway_checks_total"} <= names
-    assert all(name.startswith(("bailiwick_", "http_request")) for name in names)
+    assert all(name.startswith(("bailiwick_", "http_request", "backup_last_success_")) for name in names)

@@ -71,7 +71,7 @@ KERNEL_TABLES = (
         (
             "id", "zone", "action", "payload", "payload_sha256", "reason", "needed", "requested_by", "requested_at",
             "expires_at", "ended", "ended_at", "ended_by", "roles", "other_role", "window_s", "requester_id",
-            "requester_role",
+            "requester_role", "requester_owns", "concerns",
         ),
         ("id",),
     ),

@@ -31,6 +31,12 @@ class Target:
     id: str
     version: str
 
+    @property
+    def account(self) -> str:
+        """The user name of the account that it is; empty for anything else."""
+        kind, _, name = self.id.partition("/")
+        return name if kind == "user" else ""
+
 
 class Operation(Protocol):
     """One kind of thing that can be done. ``external``: done elsewhere, so that ``claim`` only lets it begin."""
@@ -259,15 +265,6 @@ class GatewayOpen(_GatewaySwitching):
             revision = await self._switch.open(tx, context, arguments.why, key, arguments.server)
         await self._settle.settle(revision, context)
         return {"closed": False}
-
-    async def undo(self, context: Context, arguments: Gate, key: str) -> bool:
-        async with self._database.begin() as tx:
-            if arguments.server in await self._switch.standing(tx, context.zone):
-                return True
-            why = f"override {key} was not confirmed"
-            revision = await self._switch.close(tx, context, why, "bailiwick", arguments.server)
-        await self._settle.settle(revision, context)
-        return True
 
 
 def text_of(result: Mapping[str, Any]) -> str:

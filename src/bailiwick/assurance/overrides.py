@@ -5,13 +5,14 @@ asked for*, the environment and the ticket. It is done in the transaction that m
 STALE. The two-person rule is ``kernel/quorum.py``; this adds what is done, by what rule, and broken glass.
 
 Broken glass is one person who acts at once, for what narrows or where waiting costs more. Another person must confirm
-it within a day; otherwise, or when he disputes it, it is taken back where there is a way, and an alert tells. What
-destroys, and finance, is never done so.
+it within a day; otherwise, or when he disputes it, it is taken back where there is a way, and an alert opens an
+incident. What destroys, and finance, and what switches on again what was switched off, is never done so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
@@ -56,6 +57,7 @@ _TRIED = frozenset(
         "approval_related_account",
         "approval_role",
         "approval_changed",
+        "approval_concerned",
         "approval_ended",
         "approval_required",
         "approval_requester_gone",
@@ -154,10 +156,10 @@ class Overrides:
                 return standing
             identifier = self._ids()
             payload = payload_of(identifier, ask.operation, said, target, self._environment, ask)
+            terms = replace(chosen.rule.terms(), concerns=target.account)
             approval = await self._quorum.request(
-                tx, context, context.zone, DO.name, payload, by=caller.name, reason=ask.reason,
-                terms=chosen.rule.terms(),
-            )  # fmt: skip
+                tx, context, context.zone, DO.name, payload, by=caller.name, reason=ask.reason, terms=terms
+            )
             if len(approval.candidates) < approval.missing:
                 told = approval.document()["blocked"]
                 raise InvalidRequest(told, reason="override_no_checker", invite=list(approval.roles) or ["admin"])
@@ -195,9 +197,8 @@ class Overrides:
             chosen = choose(book, name, self._environment, operation.amount(read))
             if chosen is None:
                 raise InvalidRequest(reason="override_no_rule", operation=name, environment=self._environment)
-            terms = chosen.rule.terms()
-            able = await self._quorum.candidates(tx, context.zone, DO.name, by, terms)
-        others = [each for each in able if f"user/{each}" != target.id]
+            terms = replace(chosen.rule.terms(), concerns=target.account)
+            others = list(await self._quorum.candidates(tx, context.zone, DO.name, by, terms))
         if len(others) < terms.needed + (not signed_in):
             raise InvalidRequest(reason="override_no_checker", invite=list(terms.roles) or ["admin"])
         told = " ".join(f"--arg {argument}={value}" for argument, value in arguments.items())
@@ -374,7 +375,7 @@ class Overrides:
         refuse_not_a_person(caller, context)
         async with self._database.begin() as tx:
             operation = self._operation(await self._books.current(tx, context.zone), ask.operation)
-        if operation.name == "switch.lift":
+        if operation.name in LIFTING:
             two = Denied(reason="switch_takes_two")
             await self._tried(context, ask.operation, "", two)
             raise two
@@ -392,7 +393,7 @@ class Overrides:
             payload = payload_of(identifier, ask.operation, said, target, self._environment, ask)
             approval = await self._quorum.request(
                 tx, context, context.zone, REVIEW.name, payload, by=caller.name, reason=ask.reason,
-                terms=Terms(window=RELATED_FOR),
+                terms=Terms(window=RELATED_FOR, concerns=target.account),
             )  # fmt: skip
             await self._rows.insert(
                 tx, context, identifier, approval, ask, said, target, operation.amount(arguments),
@@ -402,7 +403,7 @@ class Overrides:
             await self._rows.set(tx, identifier, "review_due", executed_by=caller.name, review_due=due)
             override = await self._rows.get(tx, context.zone, identifier)
             await self._record(tx, codes.BREAK_GLASS_USED, context, override, review_due=rfc3339(due))
-            await self._alerts.fire(tx, context, _glass(override, Severity.P1, "waits for its review"))
+            await self._alerts.fire(tx, context, _glass(override))
 
         result = await operation.perform(context, arguments, claim, identifier)
         async with self._database.begin() as tx:
@@ -428,7 +429,7 @@ class Overrides:
                     )
                     await self._rows.set(tx, identifier, "confirmed", reviewed_by=caller.name)
                     await self._record(tx, codes.BREAK_GLASS_REVIEWED, context, override, verdict="confirmed")
-                    await self._alerts.clear(tx, context, _glass(override, Severity.P1, "").key)
+                    await self._alerts.clear(tx, context, _glass(override).key)
                 override = await self._rows.get(tx, context.zone, identifier)
         except BailiwickError as error:
             await self._tried(context, "", identifier, error)
@@ -444,7 +445,8 @@ class Overrides:
             operation = self.operations(await self._books.current(tx, context.zone)).get(override.operation)
             await self._rows.set(tx, override.id, "disputed", reviewed_by=by, why=why)
             await self._record(tx, codes.BREAK_GLASS_REVIEWED, context, fresh, verdict="disputed")
-            await self._alerts.fire(tx, context, _glass(fresh, Severity.P1, f"is {why}"))
+            await self._alerts.clear(tx, context, _glass(fresh).key)
+            await self._alerts.fire(tx, context, _disputed(fresh, why))
         undo = "failed"
         try:
             undone = operation is not None and await operation.undo(
@@ -531,12 +533,26 @@ def _approvers(override: Override) -> list[str]:
     return [vote.person for vote in override.approval.votes if vote.approves]
 
 
-def _glass(override: Override, severity: Severity, what: str) -> Raised:
+def _glass(override: Override) -> Raised:
+    """That somebody must look at what one did."""
     return Raised(
         key=f"break-glass/{override.id}",
         rule="BreakGlass",
-        severity=severity,
-        summary=f"{override.operation} by {override.requested_by} by broken glass {what}",
+        severity=Severity.P1,
+        summary=f"{override.operation} by {override.requested_by} by broken glass waits for its review",
+        owner="manual-overrides",
+        runbook=RUNBOOK,
+        labels={"operation": override.operation},
+    )
+
+
+def _disputed(override: Override, why: str) -> Raised:
+    """That nobody confirmed it: an incident of its own (``IncidentTrigger`` ``break-glass``)."""
+    return Raised(
+        key=f"break-glass/{override.id}/disputed",
+        rule="BreakGlassDisputed",
+        severity=Severity.P1,
+        summary=f"{override.operation} by {override.requested_by} by broken glass is {why}",
         owner="manual-overrides",
         runbook=RUNBOOK,
         labels={"operation": override.operation},

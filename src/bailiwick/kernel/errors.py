@@ -42,6 +42,7 @@ REASONS: dict[str, Reason] = {
     "approval_related_account": Reason(
         403, "One of the two accounts made, raised or could enter the other a short while ago; they count as one."
     ),
+    "approval_concerned": Reason(403, "Nobody approves what is done for his own account."),
     "approval_role": Reason(403, "This takes the approval of somebody with another role."),
     "approval_requester_gone": Reason(
         409, "Who asked for it is no longer active, or has another role since; somebody must ask again."

@@ -54,9 +54,10 @@ class Action:
 class Terms:
     """What one request takes beyond its action; it can only be stricter.
 
-    ``roles``: who approves has one of them (empty: any that holds the permission). ``other_role``: a role other than
-    that of who asked. ``window``: how long after one account made, raised or could enter another the two count as one
-    person. ``life``: how long the request may wait.
+    ``roles``: who approves has one of them (empty: any that holds the permission). ``other_role``: who approves has
+    none of the roles of who asked. ``window``: how long after one account made, raised or could enter another the two
+    count as one person. ``life``: how long the request may wait. ``concerns``: the account that it is done for, whose
+    person does not approve it.
     """
 
     needed: int = 1
@@ -64,6 +65,7 @@ class Terms:
     roles: tuple[str, ...] = ()
     other_role: bool = False
     window: timedelta = timedelta(0)
+    concerns: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,13 @@ class Approval:
     window_s: int = 0
     requester_id: str = ""
     requester_role: str = ""
+    requester_owns: tuple[str, ...] = ()
+    concerns: str = ""
+
+    @property
+    def other_than(self) -> frozenset[str]:
+        """The roles that who approves must not have."""
+        return frozenset({self.requester_role, *self.requester_owns}) if self.other_role else frozenset()
 
     @property
     def since(self) -> datetime | None:
@@ -149,6 +158,7 @@ class Approval:
         answer["payload"] = dict(self.payload)
         answer["candidates"] = list(self.candidates)
         answer["roles"] = list(self.roles)
+        answer["requester_owns"] = list(self.requester_owns)
         answer["missing"] = self.missing
         answer["votes"] = [
             {
@@ -253,9 +263,9 @@ class Quorum:
         identifier = self._ids()
         await tx.run(
             "INSERT INTO approvals (id, zone, action, payload, payload_sha256, reason, needed, requested_by,"
-            " requested_at, expires_at, roles, other_role, window_s, requester_id, requester_role) VALUES (:id, :zone,"
-            " :action, CAST(:payload AS jsonb), :digest, :reason, :needed, :by, :now, :expires_at, :roles,"
-            " :other_role, :window_s, :requester_id, :requester_role)",
+            " requested_at, expires_at, roles, other_role, window_s, requester_id, requester_role, requester_owns,"
+            " concerns) VALUES (:id, :zone, :action, CAST(:payload AS jsonb), :digest, :reason, :needed, :by, :now,"
+            " :expires_at, :roles, :other_role, :window_s, :requester_id, :requester_role, :requester_owns, :concerns)",
             id=identifier,
             zone=zone,
             action=action,
@@ -271,6 +281,8 @@ class Quorum:
             window_s=int(terms.window.total_seconds()),
             requester_id=standing_of.id if standing_of else "",
             requester_role=standing_of.role if standing_of else "",
+            requester_owns=sorted(standing_of.owns) if standing_of else [],
+            concerns=terms.concerns,
         )
         approval = await self._load(tx, zone, identifier)
         await self._note(tx, "requested", approval, context)
@@ -357,10 +369,12 @@ class Quorum:
 
     async def _refuse_unfit(self, tx: Transaction, approval: Approval, person: str, roles: Set[str]) -> None:
         """Refuse who is not the other person that the request asks for."""
-        if not _fits(roles, approval.roles, ""):
+        if not _fits(roles, approval.roles, frozenset()):
             raise Denied(f"This takes {' or '.join(approval.roles)}.", reason="approval_role")
-        if approval.other_role and not _fits(roles, (), approval.requester_role):
+        if not _fits(roles, (), approval.other_than):
             raise Denied("This takes somebody of another role than who asked.", reason="approval_role")
+        if await self._concerned(tx, approval.zone, approval.concerns, [person]):
+            raise Denied(reason="approval_concerned")
         if self._people is None:
             return
         # of two accounts of one person among those who approve, one counts
@@ -376,7 +390,8 @@ class Quorum:
         others = [name for name in able if name.casefold() != by.casefold()]
         standing = await self._people.standing(tx, zone, by) if self._people and terms.other_role else None
         since = self._clock.now() - terms.window if terms.window else None
-        return await self._fit(tx, zone, by, others, terms.roles, standing.role if standing else "", since)
+        not_roles = standing.roles if standing else frozenset[str]()
+        return await self._fit(tx, zone, by, others, terms.roles, not_roles, since, terms.concerns)
 
     async def withdraw(self, context: Any, zone: str, identifier: str, *, person: str, role: str) -> Approval:
         """Take a request back: who asked, or anybody who could approve it."""
@@ -453,7 +468,9 @@ class Quorum:
             standing = await self._people.standing(tx, approval.zone, vote.person)
             if standing is None or standing.id != vote.account or not standing.is_active:
                 continue
-            if not _fits(standing.roles, approval.roles, approval.requester_role if approval.other_role else ""):
+            if not _fits(standing.roles, approval.roles, approval.other_than):
+                continue
+            if await self._concerned(tx, approval.zone, approval.concerns, [vote.person]):
                 continue
             if any([await self._people.related(tx, approval.zone, other, [vote.person], approval.since)
                     for other in taken]):  # fmt: skip
@@ -525,29 +542,41 @@ class Quorum:
         able = await self._able(tx, zone, action) if action is not None and row["ended"] is None else ()
         others = [name for name in able if name.casefold() not in said]
         approval = _approval(row, votes, (), self._clock.now())
-        not_role = approval.requester_role if approval.other_role else ""
-        fit = await self._fit(tx, zone, approval.requested_by, others, approval.roles, not_role, approval.since)
+        fit = await self._fit(
+            tx, zone, approval.requested_by, others, approval.roles, approval.other_than, approval.since,
+            approval.concerns,
+        )  # fmt: skip
         return replace(approval, candidates=tuple(fit))
 
     async def _fit(
-        self, tx: Transaction, zone: str, by: str, names: Sequence[str], roles: Sequence[str], not_role: str,
-        since: datetime | None,
+        self, tx: Transaction, zone: str, by: str, names: Sequence[str], roles: Sequence[str], not_roles: Set[str],
+        since: datetime | None, concerns: str,
     ) -> Sequence[str]:  # fmt: skip
-        """Who of ``names`` is another person than ``by``, with one of ``roles`` (empty: any) and not ``not_role``."""
+        """Who of ``names`` is another person than ``by`` and whom it concerns, with one of ``roles`` (empty: any) and
+        none of ``not_roles``."""
+        concerned = await self._concerned(tx, zone, concerns, names)
+        names = [name for name in names if name not in concerned]
         if self._people is None or not names:
             return names
         same = await self._people.related(tx, zone, by, names, since)
         fit = []
         for name in names:
             standing = await self._people.standing(tx, zone, name)
-            if name not in same and standing is not None and _fits(standing.roles, roles, not_role):
+            if name not in same and standing is not None and _fits(standing.roles, roles, not_roles):
                 fit.append(name)
         return fit
 
+    async def _concerned(self, tx: Transaction, zone: str, concerns: str, names: Sequence[str]) -> Set[str]:
+        """Who of ``names`` is the person that it is done for."""
+        found = {name for name in names if concerns and name.casefold() == concerns.casefold()}
+        if concerns and self._people is not None:
+            found |= (await self._people.related(tx, zone, concerns, names, None)).keys()
+        return found
 
-def _fits(has: Set[str], wanted: Sequence[str], not_role: str) -> bool:
-    """Whether one of somebody's roles is wanted (nothing: any), and none of them is ``not_role``."""
-    return not_role not in has and (not wanted or not has.isdisjoint(wanted))
+
+def _fits(has: Set[str], wanted: Sequence[str], not_roles: Set[str]) -> bool:
+    """Whether one of somebody's roles is wanted (nothing: any), and none of them is of ``not_roles``."""
+    return has.isdisjoint(not_roles) and (not wanted or not has.isdisjoint(wanted))
 
 
 def _approval(row: Row, votes: Sequence[Row], candidates: Sequence[str], now: datetime) -> Approval:
@@ -582,6 +611,8 @@ def _approval(row: Row, votes: Sequence[Row], candidates: Sequence[str], now: da
         row["window_s"],
         row["requester_id"],
         row["requester_role"],
+        tuple(row["requester_owns"]),
+        row["concerns"],
     )
 
 

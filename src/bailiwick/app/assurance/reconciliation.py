@@ -9,6 +9,7 @@ from bailiwick.app.house import House, Part
 from bailiwick.app.siem import reach_of
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.reconciliation.api import finding_routes, reconciliation_routes
+from bailiwick.assurance.reconciliation.directories import Directories
 from bailiwick.assurance.reconciliation.entitlements import EntitlementLedger
 from bailiwick.assurance.reconciliation.findings import LIFECYCLE, Findings
 from bailiwick.assurance.reconciliation.own import OWN
@@ -20,6 +21,9 @@ from bailiwick.assurance.stuck.detector import Detector
 from bailiwick.assurance.stuck.own import OWN_MACHINES
 from bailiwick.assurance.stuck.spec import MACHINE
 from bailiwick.evidence.events import Context
+from bailiwick.identity.ldap.directory import Directory
+from bailiwick.identity.login import ldap
+from bailiwick.identity.providers import Provider, Providers
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.jobs import JobDefinition
 
@@ -37,6 +41,11 @@ def sources_of(house: House) -> Sources:
         async with base.database.begin() as tx:
             await entitlements.follow(tx, Context(zone))
 
+    def directory_of(provider: Provider) -> Directory:
+        sealer = kek_file(base.settings, base.layout).load()
+        providers = Providers(base.database, base.clock, base.ids, base.recorder, sealer)
+        return ldap.Directories(providers, resolver, base.clock).make(provider)
+
     own = OWN | {name: each.sql for name, each in OWN_MACHINES.items()}
     return Sources(
         base.database,
@@ -45,6 +54,7 @@ def sources_of(house: House) -> Sources:
         forbidden,
         own,
         {"entitlements": follow},
+        Directories(base.database, directory_of),
     )
 
 

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
+from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.authority.rfc8693 import Principal, granted_scopes, policy_input
 from bailiwick.handover.incidents import api, drills_api, runbooks_api, status_api
 from bailiwick.handover.incidents.documents import KINDS, Expected
 from bailiwick.handover.incidents.drills import IncidentDrills
-from bailiwick.handover.incidents.records import MACHINE
 from bailiwick.handover.incidents.recovery import Recovery
 from bailiwick.handover.incidents.runbooks import Runbooks
 from bailiwick.handover.incidents.service import Incidents, Ports
@@ -60,7 +60,7 @@ def build(house: House) -> Part:
             status_api.routes(base.database, base.clock),
         ],
         jobs=[JobDefinition("watch-incidents", timedelta(seconds=30), look, grace=timedelta(minutes=10))],
-        machines=[MACHINE],
+        machines=[INCIDENT],
     )
 
 

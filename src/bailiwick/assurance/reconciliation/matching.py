@@ -41,6 +41,10 @@ class NotIndependent(ValueError):
     """The two sources are one and the same, so that their agreement says nothing."""
 
 
+class Unreachable(ValueError):
+    """A source did not answer, or refused us."""
+
+
 class TooMany(ValueError):
     """A source has more rows than the cap allows; nothing is compared in part."""
 

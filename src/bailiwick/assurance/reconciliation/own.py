@@ -21,6 +21,16 @@ OWN: dict[str, str] = {
         SELECT m.username AS subject, g.name AS resource, m.source, m.added_at FROM group_members m
         JOIN groups g ON g.id = m.group_id WHERE m.zone = :zone""",
     "roles": "SELECT username AS subject, role AS resource FROM users WHERE zone = :zone AND is_active",
+    # people who sign in by a directory, with the role that is theirs by it and not by a group of ours
+    "directory-roles": """
+        SELECT i.provider, u.username AS subject, coalesce(u.own_role, u.role) AS resource, i.last_seen_at
+        FROM user_identities i JOIN users u ON u.zone = i.zone AND u.username = i.username
+        WHERE i.zone = :zone AND i.provider LIKE 'ldap:%' AND u.is_active AND coalesce(u.own_role, u.role) <> 'none'""",
+    # who is in the groups that were not made here
+    "directory-memberships": """
+        SELECT m.username AS subject, g.name AS resource, m.source, m.added_at FROM group_members m
+        JOIN groups g ON g.id = m.group_id JOIN users u ON u.zone = m.zone AND u.username = m.username
+        WHERE m.zone = :zone AND g.source <> 'api' AND u.is_active""",
     "people": "SELECT username, email, external_id, provider, is_active FROM users WHERE zone = :zone",
     "groups": "SELECT name, external_id, source, role FROM groups WHERE zone = :zone",
     "grants": """

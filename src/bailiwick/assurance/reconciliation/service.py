@@ -28,11 +28,12 @@ from bailiwick.assurance.reconciliation.matching import (
     NotIndependent,
     TooMany,
     Totals,
+    Unreachable,
     Unreadable,
     Window,
 )
 from bailiwick.assurance.reconciliation.periods import Mode, newest, read_range, window
-from bailiwick.assurance.reconciliation.sources import Laid, Sources, Unreachable
+from bailiwick.assurance.reconciliation.sources import Laid, Sources
 from bailiwick.assurance.reconciliation.spec import (
     CONNECTION,
     RECONCILIATION,
@@ -138,7 +139,7 @@ class Reconciliations:
         listed = []
         for name, spec in specs.items():
             last = _run(rows[name]).document() if name in rows else None
-            told = {"name": name, "description": spec.description, "owner": spec.owner}
+            told = {"name": name, "description": spec.description, "owner": spec.owner, "enabled": spec.enabled}
             verdict = last["verdict"] if last else Verdict.NO_DATA
             listed.append({**told, "verdict": verdict, "open_findings": open_.get(name, 0), "last_run": last})
         return listed
@@ -184,6 +185,8 @@ class Reconciliations:
         """The jobs that a book asks for: for each reconciliation the daily delta and the weekly full scan."""
         jobs = []
         for name, spec in book.of(RECONCILIATION).items():
+            if not spec.enabled:
+                continue
             since = book.documents[(RECONCILIATION.name, name)].applied_at
             for mode, cron in (("delta", spec.schedule.delta), ("full", spec.schedule.full)):
 
@@ -280,7 +283,7 @@ class Reconciliations:
         if spec.parents is not None:
             wanted["parents"] = spec.parents.source
         for side, source in wanted.items():
-            coverage[side] = {"source": source.connection or f"own:{source.own}", "rows": 0, "verdict": Verdict.ERROR}
+            coverage[side] = {"source": source.called, "rows": 0, "verdict": Verdict.ERROR}
             try:
                 laid[side] = await self._sources.lay(
                     zone,

@@ -1,4 +1,4 @@
-"""Reading a side: rows of a query, a file, an HTTP list or our own tables, laid down as one file of the run.
+"""Reading a side: rows of a query, a file, an HTTP list, a directory or our own tables, as one file of the run.
 
 Everything comes as text, so that no amount passes through a float. A source that cannot be read whole is an error and
 never a short list: an answer that is cut, a page that repeats, more rows than the cap.
@@ -24,9 +24,10 @@ import psycopg
 from psycopg import sql as pgsql
 from sqlalchemy import text as sqlalchemy_text
 
-from bailiwick.assurance.reconciliation.matching import TooMany, Unreadable, Window
+from bailiwick.assurance.reconciliation.directories import MEMBERS, ROLES, Directories
+from bailiwick.assurance.reconciliation.matching import TooMany, Unreachable, Unreadable, Window
 from bailiwick.assurance.reconciliation.own import OWN
-from bailiwick.assurance.reconciliation.spec import ConnectionSpec, Paging, SourceSpec
+from bailiwick.assurance.reconciliation.spec import ConnectionSpec, LdapSpec, Paging, SourceSpec
 from bailiwick.evidence.siem.destination import Refused, Retry, Stop
 from bailiwick.evidence.siem.outgoing import Outgoing, Reach
 from bailiwick.inventory.credentials import Secret, presentation, unseal
@@ -41,10 +42,6 @@ _FLOATS = frozenset({700, 701})  # the types float4 and float8 of PostgreSQL
 _CHUNK = 1 << 20
 
 
-class Unreachable(ValueError):
-    """A source did not answer, or refused us."""
-
-
 @dataclass(frozen=True, slots=True)
 class Laid:
     """A source laid down. ``columns``: wanted name to the file's; ``sha256`` of its bytes as they were read."""
@@ -57,7 +54,8 @@ class Laid:
 
 class Sources:
     """Reads them. ``sealer`` answers the keys as they are now; ``forbidden``: directories no file is read from;
-    ``own``: our own queries by name, and ``before`` what is done before one of them is asked."""
+    ``own``: our own queries by name, and ``before`` what is done before one of them is asked; ``directories``: how
+    those are read that people sign in by."""
 
     def __init__(
         self,
@@ -67,7 +65,9 @@ class Sources:
         forbidden: Sequence[Path] = (),
         own: Mapping[str, str] = OWN,
         before: Mapping[str, Callable[[str], Awaitable[None]]] | None = None,
+        directories: Directories | None = None,
     ) -> None:
+        self._directories = directories
         self._before = before or {}
         self._own_queries = own
         self._database = database
@@ -93,6 +93,9 @@ class Sources:
         """
         if source.own is not None:
             await self._own(zone, source.own, target, window, cap)
+            return await _laid(target, source.columns)
+        if source.ldap is not None:
+            await self._ldap(zone, source.ldap, target, cap)
             return await _laid(target, source.columns)
         connection = connections[source.connection or ""]
         if source.file is not None:
@@ -140,6 +143,15 @@ class Sources:
             async for rows in result.partitions(5_000):
                 lines = "".join(_line([_plain(value) for value in row]) for row in rows)
                 await asyncio.to_thread(_append, target, lines)
+
+    # --- directories
+
+    async def _ldap(self, zone: str, spec: LdapSpec, target: Path, cap: int) -> None:
+        if self._directories is None:
+            raise Unreachable("directories are not read here")
+        rows = await self._directories.rows(zone, spec, cap)
+        await asyncio.to_thread(_begin, target, MEMBERS if spec.rows == "members" else ROLES)
+        await asyncio.to_thread(_append, target, "".join(_line(row) for row in rows))
 
     # --- files
 

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.durations import Duration
 from bailiwick.assurance.reconciliation.own import OWN
+from bailiwick.identity.directories import Dn, GroupFilter
 from bailiwick.kernel.fields import Body, Line, Name
 from bailiwick.kernel.severity import Severity
 
@@ -89,8 +90,31 @@ class Paging(Body):
         return self
 
 
+class LdapSpec(Body):
+    """A directory that people sign in by: the identity provider ``provider``, or every enabled one of kind ``ldap``.
+
+    Where it is, its TLS, who searches it and how groups in groups are followed is said by the provider.
+    ``members``: a row for everybody in a group (``provider``, ``group``, ``group_dn``, ``member``, ``member_dn``,
+    ``direct``) below ``base``; ``roles``: a row for everybody to whom his groups give a role here (``provider``,
+    ``member``, ``role``). ``known``: of both only people, and groups, that are known here.
+    """
+
+    provider: Name | None = None
+    rows: Literal["members", "roles"] = "members"
+    base: Dn | None = Field(None, description="Groups below it; without it where the provider has its groups")
+    group_filter: GroupFilter | None = None
+    known: bool = False
+    timeout: Duration = "2m"
+
+    @model_validator(mode="after")
+    def _whole(self) -> LdapSpec:
+        if self.rows == "roles" and (self.base or self.group_filter):
+            raise ValueError("roles are given by the groups of the provider, wherever they are")
+        return self
+
+
 class SourceSpec(Body):
-    """Where the rows of one side come from: exactly one of ``sql``, ``file``, ``path`` (HTTP) and ``own``.
+    """Where the rows of one side come from: exactly one of ``sql``, ``file``, ``path`` (HTTP), ``ldap`` and ``own``.
 
     ``:since`` and ``:until`` in ``sql`` and ``path`` stand for the window that is read; ``{date}`` in ``file`` for a
     day that is judged, whose file holds what comes late too. ``items`` is where in an answer the rows are, ``each`` a
@@ -102,6 +126,7 @@ class SourceSpec(Body):
     sql: Sql | None = None
     file: FilePath | None = None
     path: Annotated[str, StringConstraints(pattern=r"^/[^\s]{0,500}$")] | None = None
+    ldap: LdapSpec | None = None
     own: Name | None = None
     items: JsonPath = ""
     each: JsonPath = ""
@@ -111,11 +136,11 @@ class SourceSpec(Body):
 
     @model_validator(mode="after")
     def _one(self) -> SourceSpec:
-        given = [name for name in ("sql", "file", "path", "own") if getattr(self, name) is not None]
+        given = [name for name in ("sql", "file", "path", "ldap", "own") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("a source is one of sql, file, path and own")
-        if (self.connection is None) != (self.own is not None):
-            raise ValueError("a source other than our own names its connection, and our own has none")
+            raise ValueError("a source is one of sql, file, path, ldap and own")
+        if (self.connection is None) != (given[0] in ("ldap", "own")):
+            raise ValueError("sql, file and path name their connection, and a directory and our own have none")
         if self.file is not None and (".." in self.file.split("/") or not self.file.endswith((".csv", ".parquet"))):
             raise ValueError("a file is .csv or .parquet below the directory of its connection")
         return self
@@ -126,8 +151,17 @@ class SourceSpec(Body):
         return "postgresql" if self.sql is not None else "files" if self.file is not None else "http"
 
     @property
+    def called(self) -> str:
+        """What reports call it."""
+        if self.ldap is not None:
+            return f"ldap:{self.ldap.provider or '*'}"
+        return self.connection or f"own:{self.own}"
+
+    @property
     def asked(self) -> str:
         """What is asked of the connection, in a form by which two sources ask the same."""
+        if self.ldap is not None:
+            return self.ldap.model_dump_json(exclude={"timeout", "known"}).lower()
         return " ".join((self.sql or self.file or self.path or self.own or "").split()).lower()
 
 
@@ -245,6 +279,7 @@ class ReconciliationSpec(Body):
     cap: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 2_000_000
     storm: Annotated[int, Field(ge=1, le=10_000)] = 50
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
+    enabled: bool = Field(True, description="Whether it runs by itself; by hand it always does")
 
     @model_validator(mode="after")
     def _whole(self) -> ReconciliationSpec:
@@ -271,7 +306,7 @@ def not_independent(spec: ReconciliationSpec, connections: Mapping[str, Connecti
     left, right = spec.left, spec.right
     if left.asked != right.asked:
         return None
-    places = [connections[each.connection].place if each.connection else "our own" for each in (left, right)]
+    places = [connections[each.connection].place if each.connection else each.called for each in (left, right)]
     return f"both sides ask the same of {places[0]}" if places[0] == places[1] else None
 
 
@@ -286,6 +321,8 @@ def _check(book: Book) -> Iterator[str]:
 
 
 def _told(source: SourceSpec, connections: Mapping[str, ConnectionSpec]) -> Iterator[str]:
+    if source.ldap is not None:
+        return
     if source.own is not None:
         if source.own not in OWN:
             yield f"there is nothing of our own called {source.own!r}; there are {', '.join(OWN)}"

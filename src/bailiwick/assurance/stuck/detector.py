@@ -16,8 +16,8 @@ from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.durations import span, told
 from bailiwick.assurance.ports import Alerts, Raised
-from bailiwick.assurance.reconciliation.matching import TooMany, Unreadable, Window
-from bailiwick.assurance.reconciliation.sources import Sources, Unreachable
+from bailiwick.assurance.reconciliation.matching import TooMany, Unreachable, Unreadable, Window
+from bailiwick.assurance.reconciliation.sources import Sources
 from bailiwick.assurance.reconciliation.spec import CONNECTION, ConnectionSpec
 from bailiwick.assurance.stuck.judging import Judged, Known, Seen, Summary, judge, silent, summary
 from bailiwick.assurance.stuck.own import OWN_MACHINES

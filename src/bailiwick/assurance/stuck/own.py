@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bailiwick.assurance.alerting.alerts import ALERT
+from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.assurance.notices.notices import DELIVERY
 from bailiwick.assurance.override_records import MACHINE as OVERRIDE
 from bailiwick.assurance.reconciliation.findings import LIFECYCLE as FINDING
@@ -173,6 +174,14 @@ OWN_MACHINES: dict[str, Own] = {
                  WHEN 'scheduled' THEN starts_at WHEN 'pack_built' THEN ends_at
                  WHEN 'held' THEN coalesce(held_at, moved_at) ELSE moved_at END AS entered_at
         FROM rhythm_occurrences WHERE zone = :zone AND state IN ('scheduled', 'pack_built', 'held', 'overdue')""",
+    ),
+    "incidents": Own(
+        INCIDENT,
+        """
+        SELECT 'INC-' || number AS item, state, commander AS owner, CASE state
+                 WHEN 'open' THEN opened_at WHEN 'contained' THEN contained_at
+                 WHEN 'recovered' THEN recovered_at ELSE reviewed_at END AS entered_at
+        FROM incidents WHERE zone = :zone AND state <> 'closed'""",
     ),
     "unused-reviews": Own(
         UNUSED,

@@ -97,6 +97,9 @@ def _check(book: Book) -> Iterator[str]:
                 told = "is final and has a limit" if each.final else "is not final and has no limit"
                 yield f"Machine {name}: the state {state} {told}"
         source = spec.source
+        if source.ldap is not None:
+            yield f"Machine {name}: a directory has no states of work"
+            continue
         if source.own is None:
             if source.connection not in connections:
                 yield f"Machine {name}: there is no Connection {source.connection!r}"

@@ -10,20 +10,9 @@ from typing import Any
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, NotFound
 from bailiwick.kernel.http import Caller
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.severity import Severity
 
-MACHINE = Machine(
-    "incident",
-    {
-        "open": ("contained", "recovered"),
-        "contained": ("contained", "recovered"),
-        "recovered": ("reviewed",),
-        "reviewed": ("reviewed", "closed"),
-        "closed": (),
-    },
-)
 ONGOING = ("open", "contained")
 REVIEWED_WITHIN = timedelta(days=5)
 _MOST_TEXT = 4000

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.assurance.override_records import Ask
 from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.ports import Alerts, Notice, Notices, OnCall, Raised, Task, Tasks
@@ -24,7 +25,6 @@ from bailiwick.handover.incidents.containment import Look, Preview, arguments_of
 from bailiwick.handover.incidents.documents import TRIGGER, Class, Trigger, cadence
 from bailiwick.handover.incidents.packs import selection
 from bailiwick.handover.incidents.records import (
-    MACHINE,
     REVIEWED_WITHIN,
     Incident,
     actions_of,
@@ -339,7 +339,7 @@ class Incidents:
         """It was contained by something that is not done here; a person says what."""
         async with self._database.begin() as tx:
             incident = await self._unclosed(tx, context, identifier)
-            MACHINE.require(incident.state, "contained")
+            INCIDENT.require(incident.state, "contained")
             now = self._clock.now()
             await put(
                 tx, incident.id, state="contained", contained_at=incident.contained_at or now,
@@ -412,7 +412,7 @@ class Incidents:
         """Measure and, if all is PASS, note that it is over; a measurement that fails is kept as well."""
         async with self._database.begin() as tx:
             incident = await self._unclosed(tx, context, identifier)
-            MACHINE.require(incident.state, "recovered")
+            INCIDENT.require(incident.state, "recovered")
             incident = await self.note_preserved(tx, context, incident)
             if incident.preserved_at is None:
                 raise BailiwickError(reason="preserve_first")
@@ -440,7 +440,7 @@ class Incidents:
         now, by = self._clock.now(), context.actor.user
         async with self._database.begin() as tx:
             incident = await self._unclosed(tx, context, identifier)
-            MACHINE.require(incident.state, "reviewed")
+            INCIDENT.require(incident.state, "reviewed")
             told = {"summary": review.summary, "cause": review.cause, "by": by,
                     "late": incident.review_due is not None and now > incident.review_due}  # fmt: skip
             await put(
@@ -520,7 +520,7 @@ class Incidents:
             if incident.state != "reviewed":
                 if incident.state == "recovered":
                     raise Conflict(reason="review_missing")
-                MACHINE.require(incident.state, "closed")
+                INCIDENT.require(incident.state, "closed")
             left = [each for each in await actions_of(tx, incident.id) if each["state"] != "verified"]
             if left:
                 named = [f"{each['number']}: {each['title']} ({each['state']})" for each in left]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 from bailiwick.identity.ldap.ber import (
     ENUMERATED,
@@ -31,7 +33,7 @@ from bailiwick.identity.ldap.ber import (
     tlv,
 )
 
-SUCCESS, NO_SUCH_OBJECT, INVALID_CREDENTIALS, SIZE_LIMIT_EXCEEDED = 0, 32, 49, 4
+SUCCESS, NO_SUCH_OBJECT, INVALID_CREDENTIALS, SIZE_LIMIT_EXCEEDED, REFERRAL = 0, 32, 49, 4, 10
 BASE, SUBTREE = 0, 2
 START_TLS = "1.3.6.1.4.1.1466.20037"
 PAGED = "1.2.840.113556.1.4.319"
@@ -42,6 +44,8 @@ _BIND, _BOUND, _UNBIND, _SEARCH, _ENTRY, _DONE, _REFERENCE, _EXTENDED, _EXTENDED
     0x60, 0x61, 0x42, 0x63, 0x64, 0x65, 0x73, 0x77, 0x78,
 )  # fmt: skip
 _CONTROLS = 0xA0
+_NO_PEOPLE = ("dc=forestdnszones,", "dc=domaindnszones,", "cn=configuration,")
+_RANGE = re.compile(r"range=[0-9]{1,9}-([0-9]{1,9}|\*)")
 
 
 class DirectoryError(Exception):
@@ -70,10 +74,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of an answer: attribute names in lower case."""
+    """An entry of an answer: attribute names in lower case. ``rest``: attributes of which the directory gave only the
+    first values, each with the number of the next (Active Directory's range retrieval, MS-ADTS §3.1.1.3.1.3.3)."""
 
     dn: str
     attributes: Mapping[str, tuple[bytes, ...]]
+    rest: Mapping[str, int] = field(default_factory=dict)
 
     def text(self, attribute: str) -> str:
         """The value, the first in order of several; empty without one."""
@@ -175,10 +181,12 @@ class Connection:
         most: int,
         page: int = 0,
         seconds: int = 0,
+        whole: bool = False,
     ) -> list[Entry]:
         """The entries that ``filter`` (on the wire) takes, at most ``most``; ``page`` asks for them in pages.
 
         Raises :class:`Refused`; not where there are more than ``most``. References to other servers are not followed.
+        ``whole``: raises also where the directory ends at a limit of its own or refers elsewhere for some.
         """
         found: list[Entry] = []
         cookie = b""
@@ -195,7 +203,8 @@ class Connection:
                 filter,
                 tlv(SEQUENCE, *map(octets, attributes)),
             )
-            cookie = await self._page(request, min(page, most + 1) if page else 0, cookie, found, most)
+            size = min(page, most + 1) if page else 0
+            cookie = await self._page(request, size, cookie, found, most, whole=whole)
             if not cookie or len(found) >= most:
                 return found[:most]
 
@@ -207,14 +216,16 @@ class Connection:
             self._writer.write(tlv(SEQUENCE, integer(self._last), b"\x42\x00"))
         self._writer.close()
 
-    async def _page(self, request: bytes, page: int, cookie: bytes, found: list[Entry], most: int) -> bytes:
+    async def _page(
+        self, request: bytes, page: int, cookie: bytes, found: list[Entry], most: int, *, whole: bool
+    ) -> bytes:
         """One page of a search; the cookie of the next, empty when there is none."""
         controls = b""
         if page:
             value = tlv(SEQUENCE, integer(page), octets(cookie))
             controls = tlv(_CONTROLS, tlv(SEQUENCE, octets(PAGED), octets(value)))
         async with self._asking(request, controls):
-            taken = 0
+            taken, referred = 0, False
             while True:
                 (tag, contents), answered = await self._next_with_controls()
                 taken += len(contents)
@@ -223,9 +234,13 @@ class Connection:
                 if tag == _ENTRY:
                     found.append(_entry(contents))
                 elif tag == _DONE:
-                    _raise_unless_success(contents, but=SIZE_LIMIT_EXCEEDED)
+                    _raise_unless_success(contents, but=SUCCESS if whole else SIZE_LIMIT_EXCEEDED)
+                    if referred and whole:
+                        raise Refused(REFERRAL, "some of it is on another server")
                     return _cookie(answered)
-                elif tag != _REFERENCE:
+                elif tag == _REFERENCE:
+                    referred = referred or not _of_no_people(contents)
+                else:
                     raise BerError(f"tag {tag:#x} among the answers of a search")
 
     @contextlib.asynccontextmanager
@@ -283,11 +298,27 @@ def _raise_unless_success(contents: bytes, but: int = SUCCESS) -> None:
 def _entry(contents: bytes) -> Entry:
     dn, listed = parts(contents, 2, 2)
     attributes: dict[str, tuple[bytes, ...]] = {}
+    rest: dict[str, int] = {}
     for each in elements(expect(listed, SEQUENCE)):
         name, values = parts(expect(each, SEQUENCE), 2, 2)
         taken = tuple(expect(value, OCTETS) for value in elements(expect(values, SET)))
-        attributes[expect(name, OCTETS).decode("utf-8", "replace").partition(";")[0].lower()] = taken
-    return Entry(expect(dn, OCTETS).decode("utf-8", "replace"), attributes)
+        named, _, option = expect(name, OCTETS).decode("utf-8", "replace").lower().partition(";")
+        if (part := _RANGE.fullmatch(option)) is not None:
+            # beside a part of the values the attribute itself may come, empty
+            taken += attributes.get(named, ())
+            if part[1] != "*":
+                rest[named] = int(part[1]) + 1
+        elif named in rest:
+            continue
+        attributes[named] = taken
+    return Entry(expect(dn, OCTETS).decode("utf-8", "replace"), attributes, rest)
+
+
+def _of_no_people(contents: bytes) -> bool:
+    """Whether a reference leads only where Active Directory has no people: every search of a whole domain has these."""
+    urls = [expect(url, OCTETS).decode("utf-8", "replace") for url in elements(contents)]
+    names = [unquote(urlsplit(url).path).lstrip("/").casefold() for url in urls]
+    return bool(names) and all(name.startswith(_NO_PEOPLE) for name in names)
 
 
 def _cookie(controls: bytes) -> bytes:

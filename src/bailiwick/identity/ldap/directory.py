@@ -85,7 +85,7 @@ class Directory:
         )
         if len(entries) != 1:
             return No("invalid_credentials", "several entries match" if entries else "no entry matches", counts=True)
-        return _found(options, entries[0])
+        return found_in(options, entries[0])
 
     async def prove(self, dn: str | None, password: str) -> No | None:
         """Whether the password is that of ``dn``: None, or why not. Without ``dn`` it takes as long and is refused."""
@@ -202,7 +202,8 @@ def user_filter(options: LdapOptions, username: str) -> bytes:
     return filters.encoded(options.user_filter.replace("{username}", filters.escaped(username)))
 
 
-def _found(options: LdapOptions, entry: Entry) -> Found:
+def found_in(options: LdapOptions, entry: Entry) -> Found:
+    """What an entry says of a person."""
     raw = entry.attributes.get(options.subject_attribute.lower(), ())
     control = entry.text("userAccountControl") if options.active_directory else ""
     return Found(

@@ -299,6 +299,8 @@ CREATE TABLE bailiwick.approvals (
   window_s int NOT NULL DEFAULT 0,
   requester_id text NOT NULL DEFAULT '',
   requester_role text NOT NULL DEFAULT '',
+  requester_owns text[] NOT NULL DEFAULT '{}',
+  concerns text NOT NULL DEFAULT '',
   CHECK ((ended IS NULL) = (ended_at IS NULL))
 );
 CREATE INDEX ON bailiwick.approvals (zone, id);
