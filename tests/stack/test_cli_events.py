@@ -332,7 +332,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "waiver burndown": (lambda stack, tmp: [], codes.AUDIT_READ),
     "secrets list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "secrets check": (lambda stack, tmp: [], codes.SECRETS_CHECKED),
-    "secrets scan": (lambda stack, tmp: [__file__], codes.SECRETS_SCANNED),
+    "secrets scan": (lambda stack, tmp: [str(tmp)], codes.SECRETS_SCANNED),
     "secrets review": (lambda stack, tmp: [], codes.AUDIT_READ),
     "override list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "down": (lambda stack, tmp: [], codes.INSTALLATION_STOPPED),
