@@ -18,14 +18,16 @@ from bailiwick.kernel.paths import Layout
 
 VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
 _LONGEST = (
-    "test_cli_events.py",
-    "test_life.py",
     "test_life_faults.py",
+    "test_life.py",
+    "test_backups.py",
     "test_demo.py",
+    "test_work_killed.py",
     "test_soak.py",
     "test_api_document.py",
     "test_edges.py",
     "test_operating_model.py",
+    "test_cli_events.py",
 )
 _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 
