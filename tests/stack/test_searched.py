@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from bailiwick.kernel.paths import Layout
 from evidence_watch import WATCH
 
 SECRET = "planted-where-no-secret-may-stand"
+KEK = sha256(b"the key of these tests, which nothing else writes").hexdigest()
 
 
 def installation(directory: Path) -> Layout:
     """The files of one that is down, so that its database is searched in its files too."""
     layout = Layout(directory / "data")
     layout.create()
-    (layout.secrets / "kek").write_text(f"k1 {'ab' * 32}\n")
+    (layout.secrets / "kek").write_text(f"k1 {KEK}\n")
     (layout.pg / "18" / "base" / "5").mkdir(parents=True)
     return layout
 
@@ -28,7 +30,7 @@ def installation(directory: Path) -> Layout:
         ("logs/serve.log", f"signed in with {SECRET}"),
         ("spool/w0/00000001.seg", f'\x00\x01{{"details":{{"query":"{SECRET}"}}}}\x00'),
         ("pg/18/base/5/1234", f"\x00{SECRET}\x00"),
-        ("logs/serve.log", f"key {'ab' * 32}"),
+        ("logs/serve.log", f"key {KEK}"),
         ("logs/serve.log", "x" * (5 << 20) + f" {SECRET} "),
     ],
     ids=["log", "spool", "database", "key-encryption key", "deep in a large file"],
