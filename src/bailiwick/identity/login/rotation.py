@@ -15,18 +15,21 @@ from bailiwick.kernel.together import Together
 
 T = TypeVar("T")
 
-# one statement: the used tokens end, the next ones begin and the sessions live on, or nothing happens. The rows are
-# locked in one order, so that two workers cannot wait for each other.
+# one statement: the used tokens end, the next ones begin and the sessions live on, or nothing happens. Rows are locked
+# in one order, so that two workers cannot wait for each other. Tokens are looked up first, whatever the planner knows
+# of the tables: a person may have many sessions, and a token is one.
 _ROTATE = """
 WITH given AS (
   SELECT * FROM unnest(cast(:zones AS text[]), cast(:olds AS bytea[]), cast(:news AS bytea[])) AS g (zone, old, new)
+), presented AS MATERIALIZED (
+  SELECT g.zone, g.old, g.new, r.session_id FROM given g JOIN refresh_tokens r ON r.hash = g.old
+  WHERE r.used_at IS NULL ORDER BY r.hash FOR UPDATE OF r
 ), live AS (
-  SELECT g.old, g.new, s.id, u.email, u.role, u.must_change_password FROM given g
-  JOIN refresh_tokens r ON r.hash = g.old JOIN sessions s ON s.id = r.session_id AND s.zone = g.zone
+  SELECT p.old, p.new, s.id, u.email, u.role, u.must_change_password FROM presented p
+  JOIN sessions s ON s.id = p.session_id AND s.zone = p.zone
   JOIN zones z ON z.name = s.zone JOIN users u ON u.zone = s.zone AND u.username = s.username
-  WHERE r.used_at IS NULL AND s.ended_at IS NULL AND u.is_active AND z.state = 'active'
-    AND least(s.idle_until, s.expires_at) > :now
-  ORDER BY s.id FOR UPDATE OF r, s
+  WHERE s.ended_at IS NULL AND u.is_active AND z.state = 'active' AND least(s.idle_until, s.expires_at) > :now
+  ORDER BY s.id FOR UPDATE OF s
 ), used AS (
   UPDATE refresh_tokens t SET used_at = :now FROM live WHERE t.hash = live.old
 ), next AS (
