@@ -250,6 +250,7 @@ def test_paths_are_refused_by_what_they_do() -> None:
         ("POST", "/api/v1/auth/login/local"),
         ("POST", "/api/v1/revocations"),
         ("DELETE", "/api/v1/sessions/1"),
+        ("DELETE", "/api/v1/sessions"),
         ("POST", "/api/v1/incidents/INC-1/contain"),
         ("POST", "/api/v1/overrides/break-glass"),
         ("POST", "/oauth/token"),

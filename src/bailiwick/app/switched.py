@@ -29,7 +29,7 @@ ALWAYS = _any(
     r"\w+ /api/v1/auth/.*",
     # ending authority
     r"POST /api/v1/revocations",
-    r"DELETE /api/v1/sessions/[^/]+",
+    r"DELETE /api/v1/sessions(/[^/]+)?",
     r"DELETE /api/v1/api-keys/[^/]+",
     r"POST /api/v1/keys/rotate",
     r"POST /api/v1/secrets/rotations(/[^/]+/prove)?",
