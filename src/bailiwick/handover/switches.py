@@ -128,12 +128,7 @@ class Switches:
         await self._recorder.record(tx, kind, "success", context, subject=subject, reason=wanted.why, override=override)
 
 
-class SwitchThrow:
-    """A capability taken away, changes frozen, or the zone made read-only."""
-
-    name = "switch.throw"
-    title = "switch a capability off, freeze changes, or make the zone read-only"
-    class_: Class = "narrowing"
+class _Switching:
     external = False
     arguments = Throw
 
@@ -144,6 +139,17 @@ class SwitchThrow:
 
     def amount(self, arguments: Throw) -> int:
         return 1
+
+    async def undo(self, context: Context, arguments: Throw, key: str) -> bool:
+        return False  # of a throw it would widen, which is nobody's to do alone, the clock's least
+
+
+class SwitchThrow(_Switching):
+    """A capability taken away, changes frozen, or the zone made read-only."""
+
+    name = "switch.throw"
+    title = "switch a capability off, freeze changes, or make the zone read-only"
+    class_: Class = "narrowing"
 
     async def target(self, tx: Transaction, zone: str, arguments: Throw) -> Target:
         if await self._switches.find(tx, zone, arguments) is not None:
@@ -159,26 +165,13 @@ class SwitchThrow:
         settled = await self._settle.settle(revision, context)
         return {"thrown": arguments.switch.value, "took_ms": getattr(settled, "took_ms", 0)}
 
-    async def undo(self, context: Context, arguments: Throw, key: str) -> bool:
-        return False  # would widen, which is nobody's to do alone, the clock's least
 
-
-class SwitchLift:
+class SwitchLift(_Switching):
     """What was switched off, on again."""
 
     name = "switch.lift"
     title = "lift a switch, a freeze or read-only mode"
     class_: Class = "widening"
-    external = False
-    arguments = Throw
-
-    def __init__(self, database: Database, switches: Switches, settle: Settle) -> None:
-        self._database = database
-        self._switches = switches
-        self._settle = settle
-
-    def amount(self, arguments: Throw) -> int:
-        return 1
 
     async def target(self, tx: Transaction, zone: str, arguments: Throw) -> Target:
         standing = await self._switches.find(tx, zone, arguments)
@@ -192,9 +185,6 @@ class SwitchLift:
             revision = await self._switches.lift(tx, context, arguments, key)
         await self._settle.settle(revision, context)
         return {"lifted": arguments.switch.value}
-
-    async def undo(self, context: Context, arguments: Throw, key: str) -> bool:
-        return False
 
 
 class LeftOn:

@@ -48,7 +48,9 @@ async def fetch_rdb(address: RedisAddress, target: Path, limit_s: float = 600.0)
                 writer.close()
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise Unavailable(f"Redis gives no snapshot: {type(error).__name__}.", reason="backup_failed") from error
-    if target.read_bytes()[: len(_MAGIC)] != _MAGIC:  # noqa: ASYNC240 - five bytes
+    with target.open("rb") as stream:
+        begins = stream.read(len(_MAGIC))
+    if begins != _MAGIC:
         raise Unavailable("What Redis gave is no snapshot.", reason="backup_failed")
     return size
 
