@@ -51,7 +51,9 @@ class Watch:
             self.secrets.setdefault(base64.b64encode(data).rstrip(b"="), f"{what}, in base64")
 
     def key(self, value: bytes, what: str) -> None:
-        """Take binary key material in, as it would be written."""
+        """Take binary key material in, as it would be written; zeros are also how a hash of nothing is written."""
+        if not any(value):
+            return
         for form in (base64.b64encode(value), base64.urlsafe_b64encode(value)):
             self.secrets.setdefault(form.rstrip(b"="), what)
         self.secrets.setdefault(value.hex().encode(), what)

@@ -212,6 +212,22 @@ async def test_a_head_file_that_vanished_or_is_damaged_is_found(world: World) ->
     assert (report.head_file, first(report)) == ("absent", ("head", 2))
 
 
+async def test_the_first_head_of_a_zone_may_be_published_while_the_check_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.filled(3)
+    load, looks = world.head_files.load, 0
+
+    def not_yet(zone: str) -> Head | None:
+        nonlocal looks
+        looks += 1
+        return load(zone) if looks > 2 else None
+
+    monkeypatch.setattr(world.head_files, "load", not_yet)
+    report = await verify(world.database, "default", world.head_files)
+    assert (report.verdict, looks) == ("PASS", 3)
+
+
 async def test_a_part_is_checked_from_a_full_tile_on(world: World) -> None:
     for _ in range(5):
         await world.filled(110)
