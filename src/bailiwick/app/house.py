@@ -32,6 +32,7 @@ from bailiwick.assurance.ports import (
 )
 from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.evidence.evidence_records import EvidenceRecords
+from bailiwick.handover.ports import Canaries, Chapter, Environments, Notebook, OpenIncidents, Readiness, Rollouts
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.machine import Machine
@@ -48,7 +49,7 @@ class Later:
     def stand_for(self, target: Any) -> None:
         """From now on be ``target``. Raises ValueError when no part implements the port."""
         if target is self:
-            raise ValueError(f"no part of the assurance room is its {self._port}")
+            raise ValueError(f"no part is the {self._port}")
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
@@ -103,6 +104,13 @@ class House:
     drill_facts: DrillFacts = field(default_factory=partial(_later, "drill_facts"))
     slo_facts: SloFacts = field(default_factory=partial(_later, "slo_facts"))
     capacity_facts: CapacityFacts = field(default_factory=partial(_later, "capacity_facts"))
+    chapters: dict[str, Chapter] = field(default_factory=dict)  # of handover packs, by name
+    readiness: Readiness = field(default_factory=partial(_later, "readiness"))
+    canaries: Canaries = field(default_factory=partial(_later, "canaries"))
+    open_incidents: OpenIncidents = field(default_factory=partial(_later, "open_incidents"))
+    environments: Environments = field(default_factory=partial(_later, "environments"))
+    rollouts: Rollouts = field(default_factory=partial(_later, "rollouts"))
+    notebook: Notebook = field(default_factory=partial(_later, "notebook"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,172 @@
+"""What the parts of this room ask of each other, so that each can be read and tested by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+from bailiwick.evidence.events import Context
+from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.severity import Severity
+from bailiwick.kernel.verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing that is as it should be, or not.
+
+    ``told`` is one line for people; ``waiver`` the id of the one that lets it pass though it is not green; ``record``
+    the evidence record that shows it, empty where there is none yet.
+    """
+
+    name: str
+    verdict: Verdict
+    told: str = ""
+    waiver: str = ""
+    record: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Whether a gate may open as far as this goes."""
+        return self.verdict.green or bool(self.waiver)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is so of something at a moment: the worst of its points, and those that stand in the way.
+
+    ``until``: when it stops counting. ``figures`` are for reports and set nothing.
+    """
+
+    verdict: Verdict
+    at: datetime
+    until: datetime | None = None
+    blockers: Sequence[Point] = ()
+    figures: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> bool:
+        """Whether a gate may open on it."""
+        return self.verdict.green and not self.blockers
+
+
+class Readiness(Protocol):
+    """Whether an environment may go live."""
+
+    async def standing(self, tx: Transaction, zone: str, environment: str) -> Standing:
+        """Its checklists now: PASS when every must-item passes (a waiver counts); NO_DATA where it has none."""
+        ...
+
+
+class Canaries(Protocol):
+    """What the canary found of a release. No waiver and no role changes it."""
+
+    async def standing(self, tx: Transaction, zone: str, digest: str) -> Standing:
+        """The newest judgement of ``digest`` (``sha256:`` and 64 hex): NO_DATA without one, STALE after 24 h."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """An incident that is not closed."""
+
+    id: str
+    severity: Severity
+    title: str
+    opened_at: datetime
+
+
+class OpenIncidents(Protocol):
+    """What is on fire."""
+
+    async def open(self, tx: Transaction, zone: str) -> Sequence[OpenIncident]:
+        """Every incident that is not closed, the worst first."""
+        ...
+
+
+Stage = Literal["planned", "live", "hypercare", "bau_active"]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where a platform runs, and how far it is in changing hands. ``digest``: the release that went live last."""
+
+    name: str
+    stage: Stage
+    digest: str = ""
+    live_at: datetime | None = None
+
+
+class Environments(Protocol):
+    """The operating state of each environment."""
+
+    async def get(self, tx: Transaction, zone: str, name: str) -> Environment | None:
+        """It as it stands; None where nobody declared it."""
+        ...
+
+    async def went_live(self, tx: Transaction, context: Context, name: str, digest: str, rollout: str) -> None:
+        """A rollout of ``digest`` is done: planned becomes live, and what counts from go-live counts from now."""
+        ...
+
+    async def hypercare(self, tx: Transaction, zone: str, name: str) -> Standing:
+        """Whether hypercare may end: every slot to 72 h filled and PASS; NOT_DUE before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A release on its way. ``outcome`` is empty while it goes on."""
+
+    id: str
+    environment: str
+    digest: str
+    state: str
+    outcome: Literal["", "done", "rolled_back", "abandoned"]
+    began_at: datetime
+    ended_at: datetime | None
+
+
+class Rollouts(Protocol):
+    """What was rolled out."""
+
+    async def of(self, tx: Transaction, zone: str, environment: str, since: datetime) -> Sequence[Rollout]:
+        """Those begun since, newest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a handover pack, with what shows it.
+
+    ``figures`` is JSON of at most a few kilobytes that a reader sees as a table; ``producer`` the job, probe or person
+    it comes from; ``record`` the evidence record (``sha256:…``) or, where it was computed from the ledger, ``""``.
+    """
+
+    name: str
+    told: str
+    verdict: Verdict
+    producer: str
+    since: datetime
+    until: datetime
+    figures: Mapping[str, object] = field(default_factory=dict)
+    record: str = ""
+
+
+class Chapter(Protocol):
+    """A chapter of the handover pack, by whoever knows. A part puts its chapters into the house's ``chapters``."""
+
+    async def __call__(
+        self, tx: Transaction, zone: str, environment: str, since: datetime, until: datetime
+    ) -> Sequence[Statement]:
+        """What is so of the window, which ends no later than now."""
+        ...
+
+
+class Notebook(Protocol):
+    """Where announcements and the rooms of incidents go: chat, tickets, mail."""
+
+    async def announce(self, tx: Transaction, context: Context, template: str, values: Mapping[str, str]) -> str:
+        """Send what a template of the book says to its list; the announcement's id, whose receipts can be read."""
+        ...
