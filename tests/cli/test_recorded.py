@@ -13,11 +13,12 @@ from bailiwick.evidence import codes
 from bailiwick.evidence.events import Event, Subject
 from bailiwick.evidence.records import EventRow
 from bailiwick.evidence.sources import Place, SourceReader
+from bailiwick.kernel.clock_file import set_pace
 from bailiwick.kernel.paths import Layout
 
 
 def restarted() -> Event:
-    recorder, context = by_operator()
+    recorder, context = by_operator(None)
     return recorder.make(codes.PART_RESTARTED, "success", context, subject=Subject(id="postgres", type="part"))
 
 
@@ -52,3 +53,10 @@ def test_where_neither_takes_it_the_command_fails(layout: Layout) -> None:
     with pytest.raises(CommandFailed, match="no event of this could be left"):
         leave(layout, restarted())
     assert layout.spool.is_file()
+
+
+def test_what_is_done_where_time_is_simulated_says_so(layout: Layout) -> None:
+    set_pace(layout, 60.0)
+    recorder, context = by_operator(layout)
+    event = recorder.make(codes.PART_RESTARTED, "success", context, subject=Subject(id="postgres", type="part"))
+    assert event.simulated_clock

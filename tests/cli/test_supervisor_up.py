@@ -21,6 +21,7 @@ import pytest
 from bailiwick.cli.failure import CommandFailed
 from bailiwick.cli.supervisor.ports import complaint, owner_of
 from bailiwick.cli.up import prepare_launch
+from bailiwick.kernel.clock_file import pace_of, set_pace
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.processes import RunAs, child_setup, may_traverse, started_at, unprivileged_user
 
@@ -334,6 +335,19 @@ def test_values_that_make_no_sense_are_refused(tmp_path: Path, flags: dict, said
         prepare_launch({"data_dir": tmp_path, **flags})
     assert refused.value.code == 2
     assert "\n" not in str(refused.value)
+
+
+async def test_an_installation_whose_time_was_shifted_stays_in_development(tmp_path: Path) -> None:
+    from bailiwick.cli.supervisor import launch
+
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    set_pace(layout, 60.0)
+    before = pace_of(layout)
+    api, gateway = free_ports()
+    with pytest.raises(launch.Refused, match="development mode only"):
+        await prepare_launch({"data_dir": layout.data_dir, "api_port": api, "gateway_port": gateway}).run()
+    assert pace_of(layout) == before
 
 
 async def test_what_the_machine_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

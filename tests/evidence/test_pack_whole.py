@@ -25,6 +25,7 @@ from bailiwick.evidence.pack import PackBuilder, Selection, Window
 from bailiwick.evidence.pack_api import routes
 from bailiwick.evidence.pack_requests import JOB, KEPT, PackRequests
 from bailiwick.kernel.clock import FakeClock
+from bailiwick.kernel.clock_file import set_pace
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.problems import install
@@ -475,7 +476,7 @@ async def test_the_command_used_wrongly(world: World, layout: Layout, tmp_path: 
 
 
 async def test_evidence_made_where_time_is_simulated_says_so(world: World, layout: Layout, tmp_path: Path) -> None:
-    layout.settings_file.write_text(json.dumps({"clock_factor": 60.0}))
+    set_pace(layout, 60.0)
     await world.filled(1)
     out = tmp_path / "p.zip"
     await cli(world, "--window", "1h..now", "-o", str(out))

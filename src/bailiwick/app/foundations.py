@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from bailiwick.evidence.events import Recorder
 from bailiwick.kernel import logging
-from bailiwick.kernel.clock import Clock, SystemClock
+from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.clock_file import clock_of
 from bailiwick.kernel.crypto import KekFile, Sealer
 from bailiwick.kernel.db import APP_ROLE, Database
 from bailiwick.kernel.ids import Ids
@@ -37,7 +38,7 @@ class Foundations:
 def lay(settings: Settings, layout: Layout, process: str) -> Foundations:
     """Build them for ``process`` (the name of its part). The key-encryption key must be there."""
     logging.configure(settings.log_format, settings.log_level, part=process)
-    clock, ids = SystemClock(settings.clock_factor), Ids()
+    clock, ids = clock_of(layout), Ids()
     url, direct_url = database_urls(settings)
     database = Database(url, pool_size=settings.database_pool_size, role=APP_ROLE)
     logging.watch_queries(database.engine, clock, settings.slow_ms)

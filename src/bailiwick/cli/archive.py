@@ -318,7 +318,6 @@ def _run(data_dir: Path | None, run: Callable[[_Parts], Awaitable[int]]) -> int:
     from bailiwick.app.archive import build_archive
     from bailiwick.cli import local
     from bailiwick.evidence.events import Recorder
-    from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound, Unavailable
     from bailiwick.kernel.ids import Ids
@@ -332,7 +331,7 @@ def _run(data_dir: Path | None, run: Callable[[_Parts], Awaitable[int]]) -> int:
     url = local.database_url(layout.data_dir)
 
     async def connected() -> int:
-        clock, ids, database = SystemClock(), Ids(), Database(url, pool_size=4)
+        clock, ids, database = local.clock_of(layout), Ids(), Database(url, pool_size=4)
         recorder = Recorder(clock, ids)
         archive = build_archive(settings, layout, database, clock, ids, recorder)
         try:

@@ -160,7 +160,7 @@ def escrow_key(
 
     layout = existing_layout(data_dir)
     private, public = make_pair()
-    recorder, context = by_operator()
+    recorder, context = by_operator(layout)
     leave(layout, recorder.make(codes.ESCROW_KEY_MADE, "success", context, subject=Subject(id=public, type="key")))
     try:
         fd = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -54,7 +54,7 @@ def changes(
                     since=begin,
                     codes=changing,
                 )
-                recorder, context = by_operator(zone)
+                recorder, context = by_operator(None, zone)
                 await recorder.record(
                     tx,
                     codes.AUDIT_READ,

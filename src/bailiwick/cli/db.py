@@ -50,7 +50,7 @@ def upgrade(data_dir: DataDir = None) -> int:
     layout, url = existing_layout(data_dir), owner_url(data_dir)
     before = migrate.status(url).current or ""
     after = migrate.migrate(url).current or ""
-    recorder, context = by_operator()
+    recorder, context = by_operator(layout)
     subject = Subject(id=context.zone, type="zone")
     event = recorder.make(codes.SCHEMA_UPGRADED, "success", context, subject=subject, before=before, after=after)
     leave(layout, event)
@@ -73,7 +73,7 @@ def reader(role: Annotated[str, typer.Argument(help=f"One of {', '.join(READERS)
         raise CommandFailed(2, f"{role} is not one of {', '.join(READERS)}")
     layout = existing_layout(data_dir)
     embedded = EmbeddedPostgres(layout)
-    recorder, context = by_operator()
+    recorder, context = by_operator(layout)
     leave(layout, recorder.make(codes.READER_ADDED, "success", context, subject=Subject(id=role, type="user")))
     asyncio.run(embedded.ensure_login(role))
     print(embedded.url(user=role))

@@ -27,7 +27,7 @@ def down(
 
     layout = existing_layout(data_dir)
     ask(layout, "status")  # where nothing runs, nothing is stopped
-    recorder, context = by_operator()
+    recorder, context = by_operator(layout)
     subject = Subject(id=context.zone, type="zone")
     leave(layout, recorder.make(codes.INSTALLATION_STOPPED, "success", context, subject=subject, version=__version__))
     pid = ask(layout, "down")["pid"]
@@ -51,7 +51,7 @@ def workers(
 
     layout = existing_layout(data_dir)
     slots = ask(layout, "workers", limit=120.0, count=count)["workers"]
-    recorder, context = by_operator()
+    recorder, context = by_operator(layout)
     subject = Subject(id=context.zone, type="zone")
     leave(layout, recorder.make(codes.WORKERS_CHANGED, "success", context, subject=subject, workers=[*slots]))
     print(f"workers: {' '.join(slots)}")
@@ -71,7 +71,7 @@ def restart(
 
     layout = existing_layout(data_dir)
     ask(layout, "restart", limit=180.0, part=part)
-    recorder, context = by_operator()
+    recorder, context = by_operator(layout)
     leave(layout, recorder.make(codes.PART_RESTARTED, "success", context, subject=Subject(id=part, type="part")))
     print(f"{part} restarted")
     return 0

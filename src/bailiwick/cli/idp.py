@@ -81,7 +81,7 @@ async def _walk(layout: Layout, zone: str, name: str, username: str, password: s
     from bailiwick.identity.login.oidc_client import ProviderClients
     from bailiwick.inventory.resolver import Resolver
 
-    recorder, context = by_operator(zone)
+    recorder, context = by_operator(layout, zone)
 
     async def work(desk: _Desk) -> Walk:
         resolver = Resolver(desk.database, desk.clock, recorder, desk.settings)
@@ -223,7 +223,7 @@ async def _apply(layout: Layout, zone: str, drafts: Sequence[Draft], *, plan_onl
     from bailiwick.identity.provider_files import compare
     from bailiwick.kernel.errors import BailiwickError
 
-    _, context = by_operator(zone)
+    _, context = by_operator(layout, zone)
 
     def unchanged(version: int) -> Callable[[int], None]:
         def guard(now: int) -> None:

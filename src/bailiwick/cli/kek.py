@@ -42,15 +42,14 @@ async def _rotate(layout: Any) -> Any:
     from bailiwick.app.foundations import kek_file
     from bailiwick.app.kek import KekRotation
     from bailiwick.authority.revocation import Revocations
-    from bailiwick.cli.local import database_url
+    from bailiwick.cli.local import clock_of, database_url
     from bailiwick.cli.recorded import by_operator
-    from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.settings import Settings
 
     settings = Settings(data_dir=layout.data_dir)  # type: ignore[call-arg]  # the rest is from the environment
-    clock, database = SystemClock(), Database(database_url(layout.data_dir))
-    recorder, context = by_operator()
+    clock, database = clock_of(layout), Database(database_url(layout.data_dir))
+    recorder, context = by_operator(layout)
     revocations = Revocations(
         database,
         clock,

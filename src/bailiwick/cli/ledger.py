@@ -64,7 +64,7 @@ async def record(tx: Transaction, kind: EventType, outcome: Outcome, zone: str, 
     from bailiwick.cli.recorded import by_operator
     from bailiwick.evidence.events import Subject
 
-    recorder, context = by_operator(zone)
+    recorder, context = by_operator(None, zone)
     await recorder.record(tx, kind, outcome, context, subject=Subject(id=zone, type=subject), **details)
 
 

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bailiwick.cli.failure import NO_DATA, USAGE, CommandFailed
-from bailiwick.kernel.clock import SystemClock
+from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed
 from bailiwick.kernel.db import APP_ROLE
 from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
 from bailiwick.kernel.paths import Layout
 
 if TYPE_CHECKING:
+    from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.settings import Settings
 
 # what the installation was started with counts, whatever the environment of a command says
@@ -21,11 +21,14 @@ _RUNNING = ("host", "api_port", "public_url", "tls_cert", "tls_key", "dev", "all
 
 
 def clock_of(layout: Layout) -> SystemClock:
-    """The clock of the installation that runs there: evidence made under a simulated one has to say so."""
+    """The clock of the installation there: evidence made under a simulated one has to say so. Ends the command where
+    its file cannot be read."""
+    from bailiwick.kernel import clock_file
+
     try:
-        return SystemClock(float(json.loads(layout.settings_file.read_text())["clock_factor"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return SystemClock()
+        return clock_file.clock_of(layout)
+    except ValueError as error:
+        raise CommandFailed(FAILED, str(error)) from None
 
 
 def database_url(data_dir: Path) -> str:

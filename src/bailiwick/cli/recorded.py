@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 _SEGMENT_BYTES = 1 << 20
 
 
-def by_operator(zone: str = "default") -> tuple[Recorder, Context]:
-    """A recorder, and the context of whoever works on the machine: he is named by his system account."""
+def by_operator(layout: Layout | None, zone: str = "default") -> tuple[Recorder, Context]:
+    """A recorder with the clock of the installation there, if it is on this machine, and the context of whoever works
+    on the machine: he is named by his system account."""
     import getpass
 
+    from bailiwick.cli.local import clock_of
     from bailiwick.evidence.events import Actor, Context, Recorder
     from bailiwick.kernel.clock import SystemClock
     from bailiwick.kernel.ids import Ids
 
-    return Recorder(SystemClock(), Ids()), Context(zone, Actor(user=f"os:{getpass.getuser()}"))
+    clock = SystemClock() if layout is None else clock_of(layout)
+    return Recorder(clock, Ids()), Context(zone, Actor(user=f"os:{getpass.getuser()}"))
 
 
 def leave(layout: Layout, event: Event) -> None:

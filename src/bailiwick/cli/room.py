@@ -80,6 +80,6 @@ async def _work(layout: Layout, zone: str, work: Callable[[House, Context], Awai
         base = Foundations(settings, layout, clock, ids, sealer, database, address, recorder, metrics)
         quorum = build_archive(settings, layout, database, clock, ids, recorder).quorum
         house = build_assurance(base, quorum, EvidenceRecords(clock, recorder)).house
-        return await work(house, by_operator(zone)[1])
+        return await work(house, by_operator(layout, zone)[1])
     finally:
         await database.close()

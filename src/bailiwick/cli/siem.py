@@ -265,14 +265,14 @@ class _Using:
     """The services, on the machine of the installation. Whoever uses them here is named by his system account."""
 
     def __init__(self, layout: Layout, database: Database) -> None:
+        from bailiwick.cli.local import clock_of
         from bailiwick.evidence.events import Recorder
         from bailiwick.evidence.siem.operations import Operations
-        from bailiwick.kernel.clock import SystemClock
         from bailiwick.kernel.ids import Ids
 
         self._layout = layout
         self._database = database
-        self._clock, self._ids = SystemClock(), Ids()
+        self._clock, self._ids = clock_of(layout), Ids()
         self._recorder = Recorder(self._clock, self._ids)
         self.operations = Operations(database, self._clock, self._recorder)
 

@@ -237,7 +237,7 @@ async def _work(layout: Layout, zone: str, work: Callable[[_Desk], Awaitable[T]]
 
     settings = running_settings(layout)
     clock, database, passwords = clock_of(layout), Database(database_url(layout.data_dir), pool_size=2), Passwords()
-    recorder, context = by_operator(zone)
+    recorder, context = by_operator(layout, zone)
     revocations = Revocations(
         database,
         clock,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -28,23 +29,32 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
-    """The machine's clock, optionally sped up by ``factor`` from the moment it was made (development only)."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How time is shown: at the machine's ``real`` it was ``shown``, both Unix time, and since then it runs ``factor``
+    times as fast. All processes of an installation must know the same one."""
 
-    def __init__(self, factor: float = 1.0) -> None:
-        if factor <= 0:
-            raise ValueError("clock factor must be positive")
-        self._factor = factor
-        self._origin = time.time()
-        self.simulated = factor != 1.0
+    factor: float = 1.0
+    real: float = 0.0
+    shown: float = 0.0
+
+    def at(self, real: float) -> float:
+        """What is shown at ``real``."""
+        return self.shown + (real - self.real) * self.factor
+
+
+class SystemClock:
+    """The machine's clock, as ``pace`` shows it where there is one (development only)."""
+
+    def __init__(self, pace: Pace | None = None) -> None:
+        self._pace = pace
+        self.simulated = pace is not None
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.time(), UTC)
 
     def time(self) -> float:
-        if not self.simulated:
-            return time.time()
-        return self._origin + (time.time() - self._origin) * self._factor
+        return time.time() if self._pace is None else self._pace.at(time.time())
 
     def monotonic(self) -> float:
         # CLOCK_BOOTTIME counts suspend: a lease must not outlive a sleeping laptop

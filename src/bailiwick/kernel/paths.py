@@ -108,6 +108,11 @@ class Layout:
         return self.run / "settings.json"
 
     @property
+    def clock_file(self) -> Path:
+        """How time runs here, where it ever was sped up."""
+        return self.data_dir / "clock"
+
+    @property
     def heads(self) -> Path:
         """The newest signed head of every zone's ledger, kept apart from the database."""
         return self.data_dir / "heads"

@@ -23,6 +23,7 @@ from bailiwick.cli.supervisor.ports import complaint
 from bailiwick.cli.supervisor.progress import Screen
 from bailiwick.cli.supervisor.stack import Gateway, Program, Stack, role_environment
 from bailiwick.cli.supervisor.supervisor import StartFailed, Supervisor
+from bailiwick.kernel.clock_file import set_pace
 from bailiwick.kernel.embedded_postgres import SPACE_FOR_NEW_CLUSTER
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.paths import AlreadyRunning, DataDirLock, DataDirUnusable, Layout
@@ -73,8 +74,11 @@ class Launch:
             for stale in self.layout.metrics.glob("*.db"):
                 stale.unlink(missing_ok=True)
             self._check_machine()
+            self._set_pace(self.settings.clock_factor)
             return await self._supervise(lock, began, on_ready)
         finally:
+            with contextlib.suppress(Refused):  # what is wrong with it was said at the start
+                self._set_pace(1.0)  # while nothing runs, time goes on as it does elsewhere
             self._clear_run()
             lock.release()
 
@@ -113,6 +117,14 @@ class Launch:
         complaints = [complaint(self.settings.host, port, flag) for port, flag in ports]
         if said := [text for text in complaints if text]:
             raise Refused("; ".join(said))
+
+    def _set_pace(self, factor: float) -> None:
+        try:
+            if self.layout.clock_file.exists() and not self.settings.dev:
+                raise Refused("time was sped up here before: this installation starts in development mode only (--dev)")
+            set_pace(self.layout, factor)
+        except (ValueError, OSError) as error:
+            raise Refused(str(error)) from None
 
     def _addresses(self) -> dict[str, str]:
         return {"API and console": self.settings.issuer, "gateway": self.settings.gateway}
