@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bailiwick.kernel.clock import Pace, SystemClock
-from bailiwick.kernel.clock_file import clock_of, pace_of, set_pace
+from bailiwick.kernel.clock_file import advance, clock_of, pace_of, set_pace
 from bailiwick.kernel.paths import Layout
 
 
@@ -85,4 +85,27 @@ def test_a_file_that_does_not_say_is_an_error_and_not_real_time(layout: Layout, 
 def test_what_a_pace_shows() -> None:
     pace = Pace(60.0, real=1000.0, shown=5000.0)
     assert pace.at(1001.0) == 5060.0
-    assert SystemClock(pace).simulated and not SystemClock().simulated
+    assert not SystemClock().simulated
+
+
+def test_what_is_moved_on_is_seen_at_once_by_who_reads_already(layout: Layout) -> None:
+    with pytest.raises(ValueError, match="clock-stride"):
+        advance(layout, 60.0)
+    set_pace(layout, 1.0, stride_s=3600.0)
+    here, another = clock_of(layout), clock_of(layout)
+    before = max(here.time(), another.time())
+    advance(layout, 86_400.0)
+    for clock in (here, another):
+        assert before + 86_400 <= clock.time() < before + 86_460
+    pace = pace_of(layout)
+    assert pace is not None and (pace.factor, pace.stride_s) == (1.0, 3600.0)
+    with pytest.raises(ValueError, match="as it does everywhere"):
+        advance(layout, -1.0)
+
+
+def test_a_file_that_vanishes_does_not_make_time_real(layout: Layout) -> None:
+    set_pace(layout, 60.0)
+    clock = clock_of(layout)
+    layout.clock_file.unlink()
+    with pytest.raises(FileNotFoundError):
+        clock.now()

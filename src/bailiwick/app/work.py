@@ -39,6 +39,7 @@ from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
 from bailiwick.identity.login.lockout import LOCK
 from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.clock_file import pace_of
 from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.metrics import Metrics
@@ -51,6 +52,7 @@ from bailiwick.policy.known_good import KnownGood
 log = structlog.get_logger(__name__)
 
 _NICE = 10
+_LEAST = timedelta(seconds=1)  # of real time, between two runs of one job
 
 
 async def run(settings: Settings, layout: Layout) -> int:
@@ -99,7 +101,9 @@ async def run(settings: Settings, layout: Layout) -> int:
         *archive_jobs(base, archive, signer),
         *(job for part in assurance.parts for job in part.jobs),
     ]
-    jobs = Jobs(base.database, base.clock, base.metrics, definitions)
+    pace = pace_of(layout)
+    least = _LEAST if pace is None else max(_LEAST * max(1.0, pace.factor), timedelta(seconds=pace.stride_s))
+    jobs = Jobs(base.database, base.clock, base.metrics, definitions, least=least)
     delivery = siem_delivery(base, archive.cold)
     state.on_sealer.append(delivery.replace_sealer)
     base.metrics.before_flush(ledger_shower(base.metrics, sequencer))

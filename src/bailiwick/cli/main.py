@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry("bailiwick.cli.backup:app", "Back the database up; list, verify and expire backups."),
     "restore": Entry("bailiwick.cli.backup:restore_app", "Restore a backup into a fresh data directory."),
     "drill": Entry("bailiwick.cli.backup:drill_app", "Prove that what must work in a disaster does."),
+    "clock": Entry("bailiwick.cli.clock:app", "Show how time runs; let some of it pass, in development mode."),
     "config": Entry("bailiwick.cli.config:app", "Compare the settings with defaults and with what runs."),
     "kek": Entry("bailiwick.cli.kek:app", "Rotate the key that wraps every stored secret."),
     "assurance": Entry(

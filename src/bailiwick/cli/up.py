@@ -35,6 +35,12 @@ def up(
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
     dev: Annotated[bool, typer.Option("--dev", help="Development mode: loopback only.")] = False,
     clock_factor: Annotated[float | None, typer.Option(help="Speed time up; development mode only.")] = None,
+    clock_stride: Annotated[
+        str | None,
+        typer.Option(
+            metavar="4h", help="Let `clock advance` move time on; no job is due more often. Development mode."
+        ),
+    ] = None,
     announce_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Start everything on this machine and keep it running."""
@@ -51,9 +57,19 @@ def up(
             "tls_key": tls_key,
             "dev": dev or None,
             "clock_factor": clock_factor,
+            "clock_stride_s": _seconds(clock_stride),
         }
     )
     return run_launch(launch, announce_fd)
+
+
+def _seconds(text: str | None) -> int | None:
+    from bailiwick.assurance.durations import span
+
+    try:
+        return None if text is None else int(span(text).total_seconds())
+    except ValueError as error:
+        raise CommandFailed(USAGE, f"--clock-stride: {error}") from None
 
 
 def prepare_launch(flags: dict[str, Any]) -> Launch:

@@ -341,6 +341,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("after", "str", "revision of the schema now"),
     ),
     codes.READER_ADDED: (),
+    codes.CLOCK_ADVANCED: (_always("by_s", "int", "seconds by which simulated time was moved on"),),
     codes.APPROVAL_REQUESTED: _APPROVAL,
     codes.APPROVAL_VOTED: _APPROVAL,
     codes.APPROVAL_WITHDRAWN: _APPROVAL,

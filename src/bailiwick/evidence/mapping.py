@@ -185,6 +185,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.PART_RESTARTED: _entity("Activate", "change"),
     codes.SCHEMA_UPGRADED: _entity("Update", "change", LOW),
     codes.READER_ADDED: _account("Create", "creation", LOW),
+    codes.CLOCK_ADVANCED: _entity("Update", "change", LOW),
     codes.APPROVAL_REQUESTED: _entity("Create", "creation"),
     codes.APPROVAL_VOTED: _entity("Update", "change"),
     codes.APPROVAL_WITHDRAWN: _entity("Delete", "deletion"),

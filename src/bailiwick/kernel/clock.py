@@ -32,11 +32,12 @@ class Clock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How time is shown: at the machine's ``real`` it was ``shown``, both Unix time, and since then it runs ``factor``
-    times as fast. All processes of an installation must know the same one."""
+    times as fast. All processes of an installation must know the same one. ``stride_s``: no job is due more often."""
 
     factor: float = 1.0
     real: float = 0.0
     shown: float = 0.0
+    stride_s: float = 0.0
 
     def at(self, real: float) -> float:
         """What is shown at ``real``."""
@@ -44,17 +45,15 @@ class Pace:
 
 
 class SystemClock:
-    """The machine's clock, as ``pace`` shows it where there is one (development only)."""
+    """The machine's clock."""
 
-    def __init__(self, pace: Pace | None = None) -> None:
-        self._pace = pace
-        self.simulated = pace is not None
+    simulated = False
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.time(), UTC)
 
     def time(self) -> float:
-        return time.time() if self._pace is None else self._pace.at(time.time())
+        return time.time()
 
     def monotonic(self) -> float:
         # CLOCK_BOOTTIME counts suspend: a lease must not outlive a sleeping laptop

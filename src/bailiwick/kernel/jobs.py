@@ -22,7 +22,7 @@ import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -48,6 +48,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_DETAIL = 16_384
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # escaped, and not a backslash followed by the letters
 _PRUNE_EVERY = timedelta(hours=1)
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,15 @@ class JobDefinition:
                 raise ValueError(f"{self.schedule!r} is no cron text of five fields")
         elif self.schedule < timedelta(seconds=1):
             raise ValueError("a job is due every second at most")
+
+    def no_more_often_than(self, least: timedelta) -> JobDefinition:
+        """The same at intervals of ``least`` if it is due more often, and with a grace of no less."""
+        if isinstance(self.schedule, str):
+            newest = self.due_between(_EPOCH, _EPOCH + timedelta(days=1000), limit=2)
+            apart = newest[-1] - newest[0] if len(newest) == 2 else least
+        else:
+            apart = self.schedule
+        return replace(self, schedule=self.schedule if apart >= least else least, grace=max(self.grace, least))
 
     def due_between(self, after: datetime, until: datetime, limit: int = CATCH_UP) -> list[datetime]:
         """The instants later than ``after`` and not later than ``until``, oldest first; the newest ``limit``."""
@@ -112,7 +122,11 @@ class Occurrence:
 
 
 class Jobs:
-    """Schedules and runs ``definitions`` in one process. ``lease_s`` is how long a killed process blocks its job."""
+    """Schedules and runs ``definitions`` in one process. ``lease_s`` is how long a killed process blocks its job.
+
+    An interval below ``least`` is lengthened to it: where a minute passes in a few real milliseconds, what is due every
+    minute could not be done.
+    """
 
     def __init__(
         self,
@@ -124,10 +138,12 @@ class Jobs:
         lease_s: float = 30.0,
         concurrency: int = 4,
         poll_s: float = 1.0,
+        least: timedelta = _SECOND,
     ) -> None:
         self._database = database
         self._clock = clock
         self._metrics = metrics
+        self._least = least
         self._jobs: dict[str, JobDefinition] = {}
         self._groups: dict[str, frozenset[str]] = {}
         self._unwritten: set[str] = set()
@@ -151,6 +167,8 @@ class Jobs:
         wanted: dict[str, JobDefinition] = {}
         standing = {name: each for name, each in self._jobs.items() if name not in self._groups.get(group, ())}
         for definition in definitions:
+            if self._least > _SECOND:
+                definition = definition.no_more_often_than(self._least)
             if definition.name in standing or wanted.setdefault(definition.name, definition) is not definition:
                 raise ValueError(f"two jobs are called {definition.name!r}")
         self._jobs = {**standing, **wanted}

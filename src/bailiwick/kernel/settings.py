@@ -151,6 +151,13 @@ class Settings(BaseSettings):
     )
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
+    clock_stride_s: int = Field(
+        0,
+        ge=0,
+        le=7 * 86_400,
+        description="Time may be moved on by `bailiwick clock advance`, and no job is due more often than so many"
+        " seconds; development mode only.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -179,8 +186,9 @@ class Settings(BaseSettings):
             problems.append("listening beyond loopback needs TLS (tls_cert and tls_key)")
         if self.dev and self.host not in LOOPBACK:
             problems.append("development mode listens on loopback only")
-        if self.clock_factor != 1.0 and not self.dev:
-            problems.append("clock_factor needs development mode")
+        for name, shifted in (("clock_factor", self.clock_factor != 1.0), ("clock_stride", self.clock_stride_s > 0)):
+            if shifted and not self.dev:
+                problems.append(f"{name} needs development mode")
         if (self.archive_s3_access_key is None) != (self.archive_s3_secret_key is None):
             problems.append("archive_s3_access_key and archive_s3_secret_key go together")
         if self.archive_url is not None and not _STORE.fullmatch(self.archive_url):

@@ -82,7 +82,11 @@ OWN_MACHINES: dict[str, Own] = {
     ),
     "outbox": Own(
         Machine("event", {"waiting": ("sequenced",), "sequenced": ()}),
-        "SELECT id::text AS item, 'waiting' AS state, at AS entered_at, '' AS owner FROM outbox WHERE zone = :zone",
+        # the database's clock dates them, so it tells their age
+        """
+        SELECT id::text AS item, 'waiting' AS state,
+               cast(:until AS timestamptz) - (clock_timestamp() - at) AS entered_at, '' AS owner
+        FROM outbox WHERE zone = :zone""",
     ),
     # a cursor that has all there is has nothing to wait for; one that has not, moves or is stuck
     "siem-cursors": Own(

@@ -74,11 +74,11 @@ class Launch:
             for stale in self.layout.metrics.glob("*.db"):
                 stale.unlink(missing_ok=True)
             self._check_machine()
-            self._set_pace(self.settings.clock_factor)
+            self._set_pace(self.settings.clock_factor, self.settings.clock_stride_s)
             return await self._supervise(lock, began, on_ready)
         finally:
             with contextlib.suppress(Refused):  # what is wrong with it was said at the start
-                self._set_pace(1.0)  # while nothing runs, time goes on as it does elsewhere
+                self._set_pace()  # while nothing runs, time goes on as it does elsewhere
             self._clear_run()
             lock.release()
 
@@ -118,11 +118,11 @@ class Launch:
         if said := [text for text in complaints if text]:
             raise Refused("; ".join(said))
 
-    def _set_pace(self, factor: float) -> None:
+    def _set_pace(self, factor: float = 1.0, stride_s: float = 0.0) -> None:
         try:
             if self.layout.clock_file.exists() and not self.settings.dev:
                 raise Refused("time was sped up here before: this installation starts in development mode only (--dev)")
-            set_pace(self.layout, factor)
+            set_pace(self.layout, factor, stride_s)
         except (ValueError, OSError) as error:
             raise Refused(str(error)) from None
 
@@ -139,6 +139,7 @@ class Launch:
             str(self.layout.data_dir),
             dev=self.settings.dev,
             clock_factor=self.settings.clock_factor,
+            shifted=self.layout.clock_file.exists(),
         )
         control = ControlServer(self.layout.control_socket, supervisor)
         adopt_orphans()

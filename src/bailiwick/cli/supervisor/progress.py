@@ -27,11 +27,13 @@ class Screen:
         except (BrokenPipeError, ValueError, OSError):
             return
 
-    def begin(self, version: str, data_dir: str, *, dev: bool, clock_factor: float) -> None:
+    def begin(self, version: str, data_dir: str, *, dev: bool, clock_factor: float, shifted: bool) -> None:
         """The heading."""
         self.line(f"Bailiwick {version}  {shortened(data_dir, WIDTH - 12 - len(version))}")
         if dev:
-            pace = "" if clock_factor == 1 else f", time runs {clock_factor:g} times as fast"
+            pace = ", time is shifted" if shifted else ""
+            if clock_factor != 1:
+                pace = f", time runs {clock_factor:g} times as fast"
             self.line(f"  DEVELOPMENT MODE: not for real authority; loopback only{pace}")
         self.line()
 
