@@ -1,6 +1,6 @@
-"""Using up refresh tokens costs what the tokens are, not how many sessions and people there are.
+"""Signing in by a provider, and going on, cost what they touch, not how many sessions and people there are.
 
-The statement has to hold to that before PostgreSQL knows anything of the tables, as on the morning after an
+The statements have to hold to that before PostgreSQL knows anything of the tables, as on the morning after an
 installation: autovacuum is off in the tests' server, so that nothing here was ever analysed until a test does it.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from bailiwick.identity.login.rotation import ROTATE
+from bailiwick.identity.provisioning import AS_TOLD
 from people_fixtures import House
 
 # so many that walking through any of the tables is never the cheapest
@@ -26,6 +27,9 @@ WITH people AS (
   INSERT INTO users (id, zone, username, email, role, created_at, updated_at)
   SELECT 'u' || n, :zone, 'person' || n, 'person' || n || '@example.com', 'viewer', :now, :now
   FROM generate_series(1, cast(:people AS int)) n
+), known AS (
+  INSERT INTO user_identities (zone, provider, subject, username, created_at, last_seen_at)
+  SELECT :zone, 'ldap:corp', 'subject' || n, 'person' || n, :now, :now FROM generate_series(1, cast(:people AS int)) n
 ), begun AS (
   INSERT INTO sessions (id, zone, username, method, auth_time, created_at, last_seen_at, idle_until, expires_at)
   SELECT 's' || n, :zone, 'person' || (n % 8 + 1), 'local', :now, :now, :now, :until, :until
@@ -52,31 +56,64 @@ def read_by(step: dict[str, Any]) -> float:
     return float(each) * float(step["Actual Loops"])
 
 
-async def read_for_tokens(house: House) -> dict[str, float]:
-    """What using up some tokens reads, by table and index."""
-    async with house.database.begin() as tx:
-        told = await tx.value(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) {ROTATE}",
-            zones=["default"] * TOKENS,
-            olds=[sha256(f"token{n}".encode()).digest() for n in range(1, TOKENS + 1)],
-            news=[sha256(f"next{n}".encode()).digest() for n in range(1, TOKENS + 1)],
-            now=house.clock.now(),
-            idle_until=house.clock.now() + timedelta(hours=8),
-        )
-        await tx.run("ROLLBACK")  # they stay as they were
-    plan = told[0]["Plan"]
-    assert plan["Actual Rows"] == TOKENS
+def read_in(plan: dict[str, Any]) -> dict[str, float]:
+    """How many rows it looked at, by table and index."""
     return {f"{step['Relation Name']} by {step.get('Index Name', 'walking it')}": read_by(step) for step in scans(plan)}
 
 
-async def test_a_refresh_reads_its_own_rows_only(house: House, database_url: str) -> None:
+async def explained(house: House, statement: str, **values: Any) -> dict[str, Any]:
+    """How PostgreSQL did a statement, whose effects are taken back."""
+    async with house.database.begin() as tx:
+        told = await tx.value(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", **values)
+        await tx.run("ROLLBACK")
+    plan: dict[str, Any] = told[0]["Plan"]
+    return plan
+
+
+async def refreshed(house: House) -> dict[str, Any]:
+    plan = await explained(
+        house,
+        ROTATE,
+        zones=["default"] * TOKENS,
+        olds=[sha256(f"token{n}".encode()).digest() for n in range(1, TOKENS + 1)],
+        news=[sha256(f"next{n}".encode()).digest() for n in range(1, TOKENS + 1)],
+        now=house.clock.now(),
+        idle_until=house.clock.now() + timedelta(hours=8),
+    )
+    assert plan["Actual Rows"] == TOKENS
+    return plan
+
+
+async def arrived(house: House) -> dict[str, Any]:
+    plan = await explained(
+        house,
+        AS_TOLD,
+        zone="default",
+        provider="ldap:corp",
+        subject="subject77",
+        role="viewer",
+        email="",
+        full_name="",
+        names=None,
+        given=[],
+        counted="corp/person77",
+        now=house.clock.now(),
+    )
+    assert plan["Actual Rows"] == 1
+    return plan
+
+
+async def test_what_everybody_does_reads_its_own_rows_only(house: House, database_url: str) -> None:
     now = house.clock.now()
     values = {"people": PEOPLE, "sessions": SESSIONS, "tokens": SESSIONS + USED}
     async with house.database.begin() as tx:
         await tx.run(_MANY, zone="default", now=now, until=now + timedelta(hours=8), **values)
-    unknown = await read_for_tokens(house)
-    with psycopg.connect(database_url, autocommit=True) as owner:
-        owner.execute("ANALYZE")
-    for read in (unknown, await read_for_tokens(house)):
+    for _ in ("nothing is known", "all is known"):
+        read = read_in(await refreshed(house))
         assert {name.split()[0] for name in read} == {"refresh_tokens", "sessions", "users", "zones"}
         assert {name: rows for name, rows in read.items() if rows > FEW * TOKENS} == {}, "read more than asked for"
+        read = read_in(await arrived(house))
+        assert {"user_identities", "users", "zones"} <= {name.split()[0] for name in read}
+        assert {name: rows for name, rows in read.items() if rows > FEW} == {}, "read more than asked for"
+        with psycopg.connect(database_url, autocommit=True) as owner:
+            owner.execute("ANALYZE")
