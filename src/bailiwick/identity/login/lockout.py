@@ -24,18 +24,6 @@ async def locked_until(
     return until if until is not None and until > now else None
 
 
-async def locks_under(tx: Transaction, zone: str, prefix: str, now: datetime) -> dict[str, datetime]:
-    """The names that begin with ``prefix`` and are locked now, each with until when."""
-    rows = await tx.all(
-        "SELECT username, locked_until FROM login_failures"
-        " WHERE zone = :zone AND starts_with(username, :prefix) AND locked_until > :now",
-        zone=zone,
-        prefix=prefix,
-        now=now,
-    )
-    return {row["username"]: row["locked_until"] for row in rows}
-
-
 async def counted_names(tx: Transaction, zone: str, *names: str) -> list[str]:
     """Those of ``names`` under which failures are counted now: for most people none."""
     rows = await tx.all(
