@@ -188,6 +188,9 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     sessions = Sessions(database, clock, recorder, revocations)
     oidc_clients = ProviderClients(reach_of(resolver), clock)
 
+    async def arrived() -> bool:
+        return await drained(database, base.layout.spool)
+
     rotation = EmergencyRotation(
         database,
         state.keys,
@@ -195,7 +198,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         search,
         clock,
         mandate_ttl_s=settings.mandate_ttl_s,
-        drained=lambda: drained(database, base.layout.spool),
+        drained=arrived,
         count=_revocation_counter(base),
     )
     policies = Policies(
@@ -223,7 +226,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         "application": ApplicationSecrets(database, clock, applications),
         "api-key": ApiKeySecrets(database, clock, api_keys),
         "signing-key": SigningKeys(database, clock, state.keys, rotation),
-        "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations).rotate),
+        "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations, arrived).rotate),
     }
 
     assurance = build_assurance(base, archive.quorum, records, operations, rotators)
