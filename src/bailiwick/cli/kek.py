@@ -22,7 +22,6 @@ def kek() -> None:
 def rotate(data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
     """Make a new key, wrap everything under it, and drop the old one. Nothing stops meanwhile; safe to repeat."""
     import asyncio
-    import dataclasses
     import json
 
     done = asyncio.run(_rotate(existing_layout(data_dir)))
