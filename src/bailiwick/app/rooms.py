@@ -44,6 +44,7 @@ from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
 from bailiwick.identity.hashers import Hashers
 from bailiwick.identity.imports import Imports
+from bailiwick.identity.invitations import Invitations
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
@@ -96,6 +97,7 @@ class Rooms:
     passkeys: Passkeys
     passwords: Passwords
     users: Users
+    invitations: Invitations
     sessions: Sessions
     applications: Applications
     api_keys: ApiKeys
@@ -272,6 +274,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         oidc_clients=oidc_clients,
         saml=SamlLogin(database, clock, ids, recorder, settings, providers, admissions, sessions, revocations),
         users=users,
+        invitations=Invitations(database, clock, recorder, passwords, revocations),
         sessions=sessions,
         applications=applications,
         api_keys=api_keys,

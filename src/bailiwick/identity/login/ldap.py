@@ -18,12 +18,11 @@ from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.ldap.connection import DirectoryError
 from bailiwick.identity.ldap.directory import Directory, Found, No, Noticed, authenticate
 from bailiwick.identity.login.admission import Admissions, Admitted
-from bailiwick.identity.login.lockout import count_failure, counted_names, locked_until
+from bailiwick.identity.login.lockout import count_failure, counted_names, forget_failures, locked_until
 from bailiwick.identity.login.oidc_options import email_of, line_of
 from bailiwick.identity.login.sign_ins import SignedIn
 from bailiwick.identity.providers import OF_KIND, Provider, Providers, options_of, provider_in
 from bailiwick.identity.provisioning import MAX_SUBJECT, Arrival
-from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.inventory.zones import require_active

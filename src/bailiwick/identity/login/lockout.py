@@ -32,6 +32,11 @@ async def counted_names(tx: Transaction, zone: str, *names: str) -> list[str]:
     return [row["username"] for row in rows]
 
 
+async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
+    """Forget failed sign-ins, and with them a lock: the person has proved himself."""
+    await tx.run("DELETE FROM login_failures WHERE zone = :zone AND username = :username", zone=zone, username=username)
+
+
 async def count_failure(tx: Transaction, recorder: Recorder, context: Context, username: str, now: datetime) -> None:
     """Count a failed attempt, which locks the name when it is the last one allowed."""
     row = await tx.one(
