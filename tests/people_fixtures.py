@@ -31,6 +31,7 @@ from bailiwick.identity.applications import Applications
 from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
 from bailiwick.identity.imports import Imports
+from bailiwick.identity.invitations import Invitations
 from bailiwick.identity.ldap.walk import walk as walk_directory
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
@@ -174,6 +175,7 @@ class House:
         self.resolver = Resolver(*shared, self.recorder, self.settings, self.names)
         self.credentials = Credentials(*shared, self.ids, self.recorder, self.sealer)
         self.servers = Servers(*shared, self.ids, self.recorder, self.settings, self.resolver, self.authority)
+        self.invitations = Invitations(*shared, self.recorder, self.passwords, self.authority)
         self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority)
         self.sessions = Sessions(*shared, self.recorder, self.authority)
         self.sign_ins = SignIns(

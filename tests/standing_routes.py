@@ -53,6 +53,7 @@ def routers() -> list[APIRouter]:
             at("ldap_login"),
             at("sign_ins"),
             at("users"),
+            at("invitations"),
             at("sessions"),
             at("applications"),
             at("api_keys"),

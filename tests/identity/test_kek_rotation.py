@@ -21,6 +21,11 @@ from people_fixtures import House
 CONTEXT = Context("default")
 
 
+async def at_once() -> bool:
+    """Nothing is in the spools."""
+    return True
+
+
 @dataclass
 class Workers:
     """Stands for the workers that must read the new key before anything is wrapped by it."""
@@ -49,7 +54,7 @@ async def test_a_slow_disk_does_not_hold_up_the_worker(
     monkeypatch.setattr("bailiwick.kernel.crypto.os.fsync", slow)
     workers = Workers()
     workers.confirm.set()
-    done = await KekRotation(house.database, house.recorder, file, workers).rotate(CONTEXT)  # type: ignore[arg-type]
+    done = await KekRotation(house.database, house.recorder, file, workers, at_once).rotate(CONTEXT)  # type: ignore[arg-type]
     assert file.ids() == [done.kek]
 
 
@@ -62,7 +67,7 @@ async def test_a_rotation_that_was_cut_short_is_finished_by_the_next(
     await connect(house, provider)
     workers = Workers()
     workers.confirm.set()
-    rotation = KekRotation(house.database, house.recorder, file, workers)  # type: ignore[arg-type]
+    rotation = KekRotation(house.database, house.recorder, file, workers, at_once)  # type: ignore[arg-type]
     rewrap = rotation._rewrap
 
     async def dies(column: SealedColumn, sealer: Sealer) -> int:
@@ -89,7 +94,7 @@ async def test_two_rotations_at_once_are_one_and_a_refusal(house: House, provide
     workers = Workers()
 
     def rotation() -> KekRotation:
-        return KekRotation(house.database, house.recorder, file, workers)  # type: ignore[arg-type]
+        return KekRotation(house.database, house.recorder, file, workers, at_once)  # type: ignore[arg-type]
 
     first = asyncio.create_task(rotation().rotate(CONTEXT))
     await asyncio.wait_for(workers.asked.wait(), 10)

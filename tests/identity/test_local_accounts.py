@@ -9,8 +9,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from bailiwick.identity.breached import BreachList
+from bailiwick.identity.invitations import RESET_LIFE
 from bailiwick.identity.login.lockout import LOCK
-from bailiwick.identity.users import RESET_LIFE
 from bailiwick.kernel.errors import InvalidRequest, Unavailable
 from people_fixtures import PASSWORD, House
 

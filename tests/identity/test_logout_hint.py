@@ -143,7 +143,7 @@ async def test_it_waits_with_a_sign_in_that_owes_a_factor(house: House, browser:
 
 async def rewrap(house: House, fresh: Sealer) -> None:
     """Rotate the KEK, the old one being gone afterwards."""
-    rotation = KekRotation(house.database, house.recorder, None, None)  # type: ignore[arg-type]  # of neither
+    rotation = KekRotation(house.database, house.recorder, None, None, None)  # type: ignore[arg-type]  # of none of them
     for column in SEALED:
         if column.table in ("sessions", "pending_sign_ins", "factors", "identity_providers"):
             assert await rotation._rewrap(column, fresh) >= 0

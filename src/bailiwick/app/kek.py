@@ -1,13 +1,14 @@
 """Rotating the key-encryption key: everything sealed is wrapped anew, in batches, while the installation runs.
 
 The order matters. The new key is put in the file first and every process told to read it; only when all have
-confirmed is anything wrapped under it; only when nothing is wrapped under the old key any more may that one go.
+confirmed is anything wrapped under it; only when nothing is wrapped under the old key any more may that one go. What a
+worker sealed just before, decision inputs, is still on its way to the database then: that is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bailiwick.assurance.notices.channels import secret_aad as channel_secret_aad
@@ -29,6 +30,7 @@ from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.idempotency import answer_aad
 
 _BATCH = 500
+_ARRIVING = "decision_inputs"  # by the spools
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +64,36 @@ SEALED: tuple[SealedColumn, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a rotation did: the new key's id, the rows wrapped anew by table, and the keys that went."""
+    """What a rotation did: the new key's id, the rows wrapped anew by table, and the keys that went.
+
+    ``kept``: keys that stay until the next rotation, since the spools may still hold what one of them wraps.
+    """
 
     kek: str
     rewrapped: dict[str, int]
     retired: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 class KekRotation:
-    """Rotates the KEK of a running or stopped installation."""
+    """Rotates the KEK of a running or stopped installation.
 
-    def __init__(self, database: Database, recorder: Recorder, file: KekFile, revocations: Revocations) -> None:
+    ``drained()`` waits until the ledger holds what the spools hold now; False when it does not in time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        recorder: Recorder,
+        file: KekFile,
+        revocations: Revocations,
+        drained: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._database = database
         self._recorder = recorder
         self._file = file
         self._revocations = revocations
+        self._drained = drained
 
     async def rotate(self, context: Context) -> Rotation:
         """Make a new KEK, wrap everything under it, retire the others. Safe to run again after an interruption.
@@ -98,7 +115,13 @@ class KekRotation:
         await self._revocations.settle(revision, context)
         sealer = await asyncio.to_thread(self._file.load)
         rewrapped = {column.table: await self._rewrap(column, sealer) for column in SEALED}
-        retired = tuple(kid for kid in await asyncio.to_thread(self._file.ids) if kid != kek)
+        # after the long part, so that it has written what it had sealed when it confirmed
+        arrived = await self._drained()
+        for column in SEALED:
+            if column.table == _ARRIVING:
+                rewrapped[column.table] += await self._rewrap(column, sealer)
+        old = tuple(kid for kid in await asyncio.to_thread(self._file.ids) if kid != kek)
+        retired, kept = (old, ()) if arrived else ((), old)
         async with self._database.begin() as tx:
             await self._recorder.record(
                 tx,
@@ -111,7 +134,7 @@ class KekRotation:
             )
         for kid in retired:
             await asyncio.to_thread(self._file.retire, kid)
-        return Rotation(kek, rewrapped, retired)
+        return Rotation(kek, rewrapped, retired, kept)
 
     async def _rewrap(self, column: SealedColumn, sealer: Sealer) -> int:
         """Wrap every value of a column that is under another KEK; answers how many."""

@@ -44,6 +44,7 @@ from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.groups import Groups
 from bailiwick.identity.hashers import Hashers
 from bailiwick.identity.imports import Imports
+from bailiwick.identity.invitations import Invitations
 from bailiwick.identity.login.admission import Admissions
 from bailiwick.identity.login.ldap import Directories, LdapLogin
 from bailiwick.identity.login.local import LocalLogin
@@ -96,6 +97,7 @@ class Rooms:
     passkeys: Passkeys
     passwords: Passwords
     users: Users
+    invitations: Invitations
     sessions: Sessions
     applications: Applications
     api_keys: ApiKeys
@@ -188,6 +190,9 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     sessions = Sessions(database, clock, recorder, revocations)
     oidc_clients = ProviderClients(reach_of(resolver), clock)
 
+    async def arrived() -> bool:
+        return await drained(database, base.layout.spool)
+
     rotation = EmergencyRotation(
         database,
         state.keys,
@@ -195,7 +200,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         search,
         clock,
         mandate_ttl_s=settings.mandate_ttl_s,
-        drained=lambda: drained(database, base.layout.spool),
+        drained=arrived,
         count=_revocation_counter(base),
     )
     policies = Policies(
@@ -223,7 +228,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         "application": ApplicationSecrets(database, clock, applications),
         "api-key": ApiKeySecrets(database, clock, api_keys),
         "signing-key": SigningKeys(database, clock, state.keys, rotation),
-        "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations).rotate),
+        "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations, arrived).rotate),
     }
 
     assurance = build_assurance(base, archive.quorum, records, operations, rotators)
@@ -269,6 +274,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         oidc_clients=oidc_clients,
         saml=SamlLogin(database, clock, ids, recorder, settings, providers, admissions, sessions, revocations),
         users=users,
+        invitations=Invitations(database, clock, recorder, passwords, revocations),
         sessions=sessions,
         applications=applications,
         api_keys=api_keys,

@@ -217,6 +217,7 @@ def compose(
             rooms.ldap_login,
             rooms.sign_ins,
             rooms.users,
+            rooms.invitations,
             rooms.sessions,
             rooms.applications,
             rooms.api_keys,

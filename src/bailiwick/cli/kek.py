@@ -26,12 +26,19 @@ def rotate(data_dir: DataDir = None, json_: Annotated[bool, typer.Option("--json
 
     done = asyncio.run(_rotate(existing_layout(data_dir)))
     if json_:
-        print(json.dumps({"kek": done.kek, "rewrapped": done.rewrapped, "retired": list(done.retired)}))
+        print(
+            json.dumps(
+                {"kek": done.kek, "rewrapped": done.rewrapped, "retired": list(done.retired), "kept": list(done.kept)}
+            )
+        )
         return 0
     print(f"key-encryption key {done.kek} is in force")
     for table, count in done.rewrapped.items():
         print(f"  {table:20} {count:8} wrapped anew")
     print(f"  retired: {', '.join(done.retired) or 'none'}")
+    if done.kept:
+        print(f"  kept: {', '.join(done.kept)}, since evidence that is not in the ledger yet may need it:")
+        print("  rotate again once the work role has caught up")
     return 0
 
 
@@ -44,6 +51,7 @@ async def _rotate(layout: Any) -> Any:
     from bailiwick.authority.revocation import Revocations
     from bailiwick.cli.local import clock_of, database_url
     from bailiwick.cli.recorded import by_operator
+    from bailiwick.evidence.drained import drained
     from bailiwick.kernel.db import Database
     from bailiwick.kernel.settings import Settings
 
@@ -61,7 +69,8 @@ async def _rotate(layout: Any) -> Any:
         fence=Fence(layout.control_socket),
     )
     try:
-        rotation = KekRotation(database, recorder, kek_file(settings, layout), revocations)
+        file = kek_file(settings, layout)
+        rotation = KekRotation(database, recorder, file, revocations, lambda: drained(database, layout.spool))
         return await rotation.rotate(context)
     finally:
         await database.close()

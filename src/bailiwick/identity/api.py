@@ -12,6 +12,7 @@ from bailiwick.identity import api_keys_api, passkeys_api
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import MAX_GRANTED_SCOPES, MAX_GRANTED_SERVERS, Application, Applications
 from bailiwick.identity.cookie_sessions import CookieSessions
+from bailiwick.identity.invitations import Invitations
 from bailiwick.identity.login.ldap import LdapLogin
 from bailiwick.identity.login.local import LocalLogin
 from bailiwick.identity.login.passkeys import Passkeys
@@ -195,6 +196,7 @@ def routes(
     ldap_login: LdapLogin,
     sign_ins: SignIns,
     users: Users,
+    invitations: Invitations,
     sessions: Sessions,
     applications: Applications,
     api_keys: ApiKeys,
@@ -203,7 +205,7 @@ def routes(
 ) -> APIRouter:
     """The routes of identity over its services."""
     router = APIRouter(prefix="/api/v1")
-    _auth_routes(router, login, users, sessions, cookies)
+    _auth_routes(router, login, users, invitations, sessions, cookies)
     _directory_routes(router, ldap_login, cookies)
     _continuing_routes(router, sign_ins, cookies)
     _factor_routes(router, sign_ins)
@@ -216,7 +218,12 @@ def routes(
 
 
 def _auth_routes(
-    router: APIRouter, login: LocalLogin, users: Users, sessions: Sessions, cookies: CookieSessions
+    router: APIRouter,
+    login: LocalLogin,
+    users: Users,
+    invitations: Invitations,
+    sessions: Sessions,
+    cookies: CookieSessions,
 ) -> None:
     @router.post(
         "/auth/login/local",
@@ -267,7 +274,7 @@ def _auth_routes(
     )
     async def accept_invitation(request: Request, body: InvitationBody) -> dict[str, Any]:
         token, password = body.token.get_secret_value(), body.password.get_secret_value()
-        return {"username": await users.accept_invitation(context_of(request, None), token, password)}
+        return {"username": await invitations.accept(context_of(request, None), token, password)}
 
 
 def _directory_routes(router: APIRouter, login: LdapLogin, cookies: CookieSessions) -> None:

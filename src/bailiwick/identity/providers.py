@@ -186,20 +186,20 @@ async def find(tx: Transaction, zone: str, name: str, *, lock: bool = False) -> 
     )
     if row is None:
         raise NotFound(f"There is no identity provider {name}.")
-    return _provider(row)
+    return provider_in(row)
+
+
+OF_KIND = "SELECT * FROM identity_providers WHERE zone = :zone AND kind = :kind AND enabled ORDER BY created_at, id"
+"""The enabled providers of a kind, oldest first: the first is the default one."""
 
 
 async def of_kind(tx: Transaction, zone: str, kind: str) -> list[Provider]:
-    """The enabled providers of ``kind``, oldest first: the first is the default one."""
-    rows = await tx.all(
-        "SELECT * FROM identity_providers WHERE zone = :zone AND kind = :kind AND enabled ORDER BY created_at, id",
-        zone=zone,
-        kind=kind,
-    )
-    return [_provider(row) for row in rows]
+    """:data:`OF_KIND`."""
+    return [provider_in(row) for row in await tx.all(OF_KIND, zone=zone, kind=kind)]
 
 
-def _provider(row: Row) -> Provider:
+def provider_in(row: Row) -> Provider:
+    """The provider of a row."""
     return Provider(
         row["id"],
         row["zone"],
@@ -261,7 +261,7 @@ class Providers:
             )
             if row is None:
                 raise Conflict(f"An identity provider named {draft.name} exists already.", reason="already_exists")
-            provider = _provider(row)
+            provider = provider_in(row)
             await self._record(tx, codes.IDP_CREATED, context, provider)
         return provider
 
@@ -295,7 +295,7 @@ class Providers:
                 id=before.id,
             )
             assert row is not None
-            provider = _provider(row)
+            provider = provider_in(row)
             changed = [member for member in ("enabled", "options", "secrets") if member in patch]
             await self._record(tx, codes.IDP_CHANGED, context, provider, changed=changed)
         return provider
@@ -306,7 +306,7 @@ class Providers:
             row = await tx.one("SELECT * FROM identity_providers WHERE zone = :zone AND name = :n", zone=zone, n=name)
         if row is None:
             return None, {}
-        provider = _provider(row)
+        provider = provider_in(row)
         try:
             return provider, self.secrets(provider)
         except SealError:
@@ -378,7 +378,7 @@ class Providers:
                 after=after,
                 limit=limit + 1,
             )
-        found = [_provider(row) for row in rows[:limit]]
+        found = [provider_in(row) for row in rows[:limit]]
         return found, found[-1].name if len(rows) > limit else None
 
     async def _record(

@@ -35,16 +35,20 @@ SELECT id, username, email, full_name, role, own_role, owns, is_active, mfa_enab
 
 # The account of a known person, locked, if it is as the provider says and nobody else is at it. What is not so locks
 # nothing, since whoever changes it takes other locks first. Everywhere the account is locked before the identity.
-_AS_TOLD = """
-WITH known AS (
+# The identity is looked up first, whatever the planner knows: it might begin with everybody the provider ever sent.
+AS_TOLD = """
+WITH identity AS MATERIALIZED (
+  SELECT zone, provider, username FROM user_identities
+  WHERE zone = :zone AND provider = :provider AND subject = :subject
+), known AS (
   SELECT u.id, u.username, u.email, u.full_name, u.role, u.own_role, u.owns, u.is_active, u.mfa_enabled,
     u.must_change_password,
     EXISTS (SELECT 1 FROM factors f
       WHERE f.zone = u.zone AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factors,
     EXISTS (SELECT 1 FROM login_failures f
       WHERE f.zone = u.zone AND f.username IN (u.username, :counted)) AS has_failures
-  FROM zones z JOIN user_identities i ON i.zone = z.name JOIN users u ON u.zone = i.zone AND u.username = i.username
-  WHERE z.state = 'active' AND i.zone = :zone AND i.provider = :provider AND i.subject = :subject AND u.is_active
+  FROM identity i JOIN zones z ON z.name = i.zone JOIN users u ON u.zone = i.zone AND u.username = i.username
+  WHERE z.state = 'active' AND u.is_active
     AND (cast(:role AS text) IS NULL OR coalesce(u.own_role, u.role) = :role)
     AND (:email = '' OR u.email = :email) AND (:full_name = '' OR u.full_name = :full_name)
     AND (cast(:names AS text[]) IS NULL OR NOT EXISTS (
@@ -174,7 +178,7 @@ def _check(arrival: Arrival) -> None:
 async def _as_told(tx: Transaction, zone: str, arrival: Arrival, now: datetime) -> Row | None:
     """The account, locked, if there is nothing to make and nothing to change."""
     return await tx.one(
-        _AS_TOLD,
+        AS_TOLD,
         zone=zone,
         provider=arrival.provider,
         subject=arrival.subject,

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Event, Recorder, Subject, encode
 from bailiwick.identity.ports import Revoke
+from bailiwick.kernel import outbox
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import NotFound
@@ -53,8 +54,9 @@ class Session:
         }
 
 
-_OPEN = """
-WITH forgotten AS (DELETE FROM login_failures WHERE zone = :zone AND username = :username),
+_OPEN = f"""
+WITH told AS ({outbox.PUT}),
+forgotten AS (DELETE FROM login_failures WHERE zone = :zone AND username = :username),
 seen AS (UPDATE users SET last_login_at = :now WHERE zone = :zone AND username = :username),
 oldest AS (
   SELECT id FROM sessions WHERE zone = :zone AND username = :username AND ended_at IS NULL AND expires_at > :now
@@ -70,7 +72,7 @@ oldest AS (
   INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES (:refresh, :id, :now)
 )
 SELECT id FROM ended ORDER BY id
-"""
+"""  # noqa: S608 - ours
 
 
 async def open_session(
@@ -79,6 +81,7 @@ async def open_session(
     identifier: str,
     username: str,
     *,
+    event: Event,
     method: str,
     amr: Sequence[str],
     now: datetime,
@@ -89,15 +92,16 @@ async def open_session(
     origin: Mapping[str, str] | None = None,
     id_token: bytes | None = None,
 ) -> Sequence[str]:
-    """Write the row of a session that begins now; the caller holds the user's row. ``amr``: RFC 8176.
+    """Write the row of a session that begins now, and the ``event`` that tells of it. The caller holds the user's row.
 
     With it the user has at most ``most``: answers the ids of his oldest ones, now ended, which the caller revokes.
-    ``refresh`` is the digest of its refresh token; ``origin`` is what an identity provider calls the session: `issuer`,
-    `subject`, `sid`, `provider`, and ``id_token`` its ID token, sealed. Failed sign-ins are forgotten: the person has
-    proved himself. All of it is one statement, as people sign in at the same hour.
+    ``amr``: RFC 8176. ``refresh`` is the digest of its refresh token; ``origin`` is what an identity provider calls the
+    session: `issuer`, `subject`, `sid`, `provider`, and ``id_token`` its ID token, sealed. Failed sign-ins are
+    forgotten: the person has proved himself. All of it is one statement, as people sign in at the same hour.
     """
     rows = await tx.all(
         _OPEN,
+        event=encode(event),
         refresh=refresh,
         others=most - 1,
         origin=json.dumps(dict(origin or {})),

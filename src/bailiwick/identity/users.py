@@ -6,18 +6,19 @@ it is read from here (by way of the workers' memory), so a change holds for sess
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.factors.store import forget_factors
+from bailiwick.identity.invitations import Invitation, invite
+from bailiwick.identity.login.lockout import forget_failures
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.persons import note_influence
 from bailiwick.identity.ports import Revoke
@@ -33,15 +34,12 @@ from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
-from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
+from bailiwick.kernel.errors import Conflict, Denied, NotFound
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import held
 from bailiwick.kernel.settings import Settings
 
-INVITATION_LIFE = timedelta(hours=72)
-RESET_LIFE = timedelta(hours=24)
-INVITATION_PREFIX = "bwi_"
 # what a PATCH may name, and nothing else
 CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "external_id", "profile")
 # who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
@@ -52,7 +50,6 @@ _SELECT = """
 SELECT *, ARRAY(SELECT i.provider FROM user_identities i
   WHERE i.zone = users.zone AND i.username = users.username ORDER BY i.provider) AS providers FROM users
 """
-_SELECT_INVITED = f"{_SELECT} WHERE zone = :zone AND invitation_hash = :hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +103,6 @@ class User:
             "created_at": self.created_at,
             "updated_at": self.updated_at,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """An invitation or a reset, told once. ``token`` stands in the fragment of ``url``: servers never see or log it."""
-
-    token: str
-    url: str
-    expires_at: datetime
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {"token": self.token, "url": self.url, "expires_at": self.expires_at}
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +263,7 @@ class Users:
             )
             if administrated and not at_the_machine:
                 await require_an_administrator(tx, context.zone)
-            link = await self._invite(tx, context.zone, user.id, RESET_LIFE, "password-reset")
+            link = await self._invite(tx, context.zone, user.id, reset=True)
             await note_influence(tx, context, username, "entered", now)
             ended = await end_sessions(tx, context.zone, username, now=now, reason="password reset")
             await self._record(tx, codes.USER_PASSWORD_RESET, context, username, sessions_ended=len(ended))
@@ -306,49 +290,6 @@ class Users:
             )
             await self._record(tx, codes.USER_UNLOCKED, context, username, failures=failures or 0)
         return {"username": username, "failures_forgotten": failures or 0}
-
-    async def accept_invitation(self, context: Context, token: str, password: str) -> str:
-        """Set the password of the user whom ``token`` invites, or lets in again, once; answers the user name.
-
-        Raises ``Unauthenticated`` with ``invalid_token`` or ``token_expired``, and ``InvalidRequest`` for a password
-        we do not take.
-        """
-        digest = _digest(token)
-        try:
-            async with self._database.begin() as tx:
-                user = await self._invited(tx, context.zone, digest)
-        except Unauthenticated as error:
-            await self._refused(context, error.reason)
-            raise
-        await self._passwords.check(password, username=user.username, email=user.email)
-        hashed = await self._passwords.hash(password)
-        context = _acting_as(context, user.username)
-        async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            user = await self._invited(tx, context.zone, digest, lock=True)
-            await tx.run(
-                "UPDATE users SET password_hash = :hash, must_change_password = false, invitation_hash = NULL,"
-                " invitation_expires_at = NULL, version = version + 1, updated_at = :now WHERE id = :id",
-                hash=hashed,
-                now=self._clock.now(),
-                id=user.id,
-            )
-            await forget_failures(tx, context.zone, user.username)
-            ended = await end_sessions(
-                tx, context.zone, user.username, now=self._clock.now(), reason="password changed"
-            )
-            await self._recorder.record(
-                tx,
-                codes.AUTH_INVITATION_ACCEPTED,
-                "success",
-                context,
-                subject=Subject(id=user.username, type="user"),
-            )
-            revision = await feed.announce(tx, context.zone, "user", user.username)
-            if ended:  # an invitation may also replace a password that somebody else knew
-                revision = await self._revocations.revoke(tx, context, "user", user.username, "password changed")
-        await self._revocations.settle(revision, context)
-        return user.username
 
     async def change(
         self,
@@ -452,37 +393,8 @@ class Users:
         found = [user_of(row) for row in rows[:limit]]
         return found, found[-1].username if len(rows) > limit else None
 
-    async def _invite(
-        self, tx: Transaction, zone: str, identifier: str, life: timedelta = INVITATION_LIFE, page: str = "invitation"
-    ) -> Invitation:
-        token = INVITATION_PREFIX + self._ids.secret(32)
-        expires_at = self._clock.now() + life
-        await tx.run(
-            "UPDATE users SET invitation_hash = :hash, invitation_expires_at = :expires WHERE id = :id",
-            hash=_digest(token),
-            expires=expires_at,
-            id=identifier,
-        )
-        return Invitation(token, f"{self._settings.zone_issuer(zone)}/{page}#{token}", expires_at)
-
-    async def _refused(self, context: Context, reason: str) -> None:
-        """Record an invitation that was none; whose it would have been nobody knows."""
-        async with self._database.begin() as tx:
-            await self._recorder.record(
-                tx, codes.AUTH_LOGIN_FAILURE, "failure", context, reasons=(reason,), method="invitation"
-            )
-
-    async def _invited(self, tx: Transaction, zone: str, digest: bytes, *, lock: bool = False) -> User:
-        row = await tx.one(
-            f"{_SELECT_INVITED} FOR UPDATE" if lock else _SELECT_INVITED,
-            zone=zone,
-            hash=digest,
-        )
-        if row is None or not row["is_active"]:
-            raise Unauthenticated("The invitation is unknown or was used.", reason="invalid_token")
-        if row["invitation_expires_at"] <= self._clock.now():
-            raise Unauthenticated("The invitation has expired; ask for a new one.", reason="token_expired")
-        return user_of(row)
+    async def _invite(self, tx: Transaction, zone: str, identifier: str, *, reset: bool = False) -> Invitation:
+        return await invite(tx, self._ids, self._settings, zone, identifier, self._clock.now(), reset=reset)
 
     async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
         try:
@@ -564,26 +476,6 @@ async def remove_user(
         await feed.announce(tx, context.zone, "api_key", key["id"])
     await feed.announce(tx, context.zone, "user", user.username)
     return await revocations.revoke(tx, context, "user", user.username, "user deleted")
-
-
-async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
-    """Forget failed sign-ins, and with them a lock: the person has proved himself."""
-    await tx.run("DELETE FROM login_failures WHERE zone = :zone AND username = :username", zone=zone, username=username)
-
-
-def _acting_as(context: Context, username: str) -> Context:
-    return Context(
-        context.zone,
-        Actor(user=username),
-        context.network,
-        context.request_id,
-        context.client_request_id,
-        context.trace_id,
-    )
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 async def _read(tx: Transaction, zone: str, username: str) -> User:

@@ -7,8 +7,8 @@ the login is not ``bailiwick_app`` itself, each transaction starts with ``SET LO
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import RowMapping, TextClause, make_url, text
@@ -77,6 +77,8 @@ class Database:
                 "connect_timeout": 3,
             },
         )
+        # the same pool: what comes from it commits each statement by itself
+        self._by_statement = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
@@ -84,25 +86,43 @@ class Database:
 
         Raises :class:`Unavailable` (``database_unavailable``) when the server cannot be reached.
         """
-        try:
+        with _told():
             async with self.engine.begin() as connection:
                 if self._role:
                     # a login of our own has this search path by ALTER ROLE; SET ROLE does not apply it
                     await connection.execute(text(f"SET LOCAL ROLE {self._role}"))
                     await connection.execute(text("SET LOCAL search_path = bailiwick"))
                 yield Transaction(connection)
-        except BailiwickError:
-            raise
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise Unavailable("The database does not answer.", reason="database_unavailable") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise Unavailable("The database went away.", reason="database_unavailable") from error
-            raise
+
+    async def read(self, sql: str, /, **values: Any) -> Sequence[Row]:
+        """Every row of one statement that changes nothing: a third of what it costs within :meth:`begin`, where BEGIN
+        and COMMIT are exchanges with the server like itself. Raises :class:`Unavailable`.
+        """
+        if self._role:
+            async with self.begin() as tx:
+                return await tx.all(sql, **values)
+        with _told():
+            async with self._by_statement.connect() as connection:
+                return await Transaction(connection).all(sql, **values)
 
     async def close(self) -> None:
         """Give the connections back."""
         await self.engine.dispose()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell a server that cannot be reached from a statement that fails."""
+    try:
+        yield
+    except BailiwickError:
+        raise
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise Unavailable("The database does not answer.", reason="database_unavailable") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("The database went away.", reason="database_unavailable") from error
+        raise
 
 
 _statements: dict[str, TextClause] = {}

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 from bailiwick.kernel.db import Transaction
 
+PUT = "INSERT INTO outbox (zone, event) VALUES (:zone, :event) RETURNING pg_notify('bailiwick_outbox', '')"
+"""For the ``WITH`` of a statement that makes the change itself: ``event`` of ``zone`` is left for the sequencer."""
+
 
 async def put(tx: Transaction, zone: str, event: bytes) -> None:
     """Leave one encoded event of ``zone`` for the sequencer."""
     await tx.run(
-        "WITH kept AS (INSERT INTO outbox (zone, event) VALUES (:zone, :event))"
-        " SELECT pg_notify('bailiwick_outbox', '')",
+        PUT,
         zone=zone,
         event=event,
     )

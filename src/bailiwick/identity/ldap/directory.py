@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from bailiwick.identity.directories import LdapOptions, NormalDn, normal_dn
 from bailiwick.identity.ldap import filters
@@ -74,6 +75,10 @@ class Directory:
         self.options = options
         self.pool = Pool(options, bind_password, reach, monotonic)
         self._roles = options.role_of_group()
+
+    @cached_property
+    def _group_filter(self) -> bytes:
+        return filters.encoded(self.options.group_filter)
 
     async def find(self, connection: Connection, username: str) -> Found | No:
         """The one entry that the user filter takes. ``username`` is whatever somebody typed."""
@@ -145,7 +150,7 @@ class Directory:
         options = self.options
         entries = await connection.search(
             options.group_base_dn or options.base_dn,
-            filters.all_of(filters.encoded(options.group_filter), wanted),
+            filters.all_of(self._group_filter, wanted),
             ["1.1"],
             most=most,
             page=options.page_size,

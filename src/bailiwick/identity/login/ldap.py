@@ -18,12 +18,11 @@ from bailiwick.evidence.events import Context, Recorder
 from bailiwick.identity.ldap.connection import DirectoryError
 from bailiwick.identity.ldap.directory import Directory, Found, No, Noticed, authenticate
 from bailiwick.identity.login.admission import Admissions, Admitted
-from bailiwick.identity.login.lockout import count_failure, counted_names, locked_until, locks_under
+from bailiwick.identity.login.lockout import count_failure, counted_names, forget_failures, locked_until
 from bailiwick.identity.login.oidc_options import email_of, line_of
 from bailiwick.identity.login.sign_ins import SignedIn
-from bailiwick.identity.providers import Provider, Providers, of_kind, options_of
+from bailiwick.identity.providers import OF_KIND, Provider, Providers, options_of, provider_in
 from bailiwick.identity.provisioning import MAX_SUBJECT, Arrival
-from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.inventory.zones import require_active
@@ -34,6 +33,19 @@ from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
 from bailiwick.kernel.fields import USER_NAME_PATTERN, matches
 
 log = structlog.get_logger(__name__)
+
+MAX_COUNTED = 300
+
+# the directories of a zone, with until when the name that was typed is locked there, and whether any name is
+_ASKED = f"""
+WITH asked AS ({OF_KIND})
+SELECT asked.*,
+  (SELECT f.locked_until FROM login_failures f
+    WHERE f.zone = :zone AND f.username = left(asked.name || '/' || :name, {MAX_COUNTED}) AND f.locked_until > :now),
+  EXISTS (SELECT FROM login_failures f
+    WHERE f.zone = :zone AND starts_with(f.username, asked.name || '/') AND f.locked_until > :now) AS any_locked
+FROM asked ORDER BY created_at, id
+"""  # noqa: S608 - ours
 
 
 class Directories:
@@ -159,12 +171,12 @@ class LdapLogin:
 
     async def _begin(self, zone: str, username: str, realm: str | None) -> tuple[Provider, datetime | None, bool]:
         """The directory to ask, until when the name is locked there, and whether any name is."""
+        # without the lock on the zone that a mutation holds: it would make this a transaction that writes
+        rows = await self._database.read(_ASKED, zone=zone, kind="ldap", name=folded(username), now=self._clock.now())
+        for row in rows:
+            if realm is None or row["name"] == realm:
+                return provider_in(row), row["locked_until"], row["any_locked"]
         async with self._database.begin() as tx:
-            # without the lock on the zone that a mutation holds: it would make this a transaction that writes
-            for provider in await of_kind(tx, zone, "ldap"):
-                if realm is None or provider.name == realm:
-                    locks = await locks_under(tx, zone, f"{provider.name}/", self._clock.now())
-                    return provider, locks.get(_counted(provider, folded(username))), bool(locks)
             await require_active(tx, zone)
         raise BailiwickError(reason="unknown_realm")
 
@@ -214,7 +226,7 @@ def folded(username: str) -> str:
 
 def _counted(provider: Provider, name: str) -> str:
     """The name under which failures are counted; no local user's, which have no slash."""
-    return f"{provider.name}/{name}"[:300]
+    return f"{provider.name}/{name}"[:MAX_COUNTED]
 
 
 def _locked(until: datetime, now: datetime) -> BailiwickError:

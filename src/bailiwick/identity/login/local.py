@@ -14,12 +14,11 @@ import structlog
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.identity.login.lockout import LOCK, count_failure, locked_until
+from bailiwick.identity.login.lockout import LOCK, count_failure, forget_failures, locked_until
 from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
 from bailiwick.identity.passwords import Passwords, Verified
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions, printable
-from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock

@@ -24,24 +24,17 @@ async def locked_until(
     return until if until is not None and until > now else None
 
 
-async def locks_under(tx: Transaction, zone: str, prefix: str, now: datetime) -> dict[str, datetime]:
-    """The names that begin with ``prefix`` and are locked now, each with until when."""
-    rows = await tx.all(
-        "SELECT username, locked_until FROM login_failures"
-        " WHERE zone = :zone AND starts_with(username, :prefix) AND locked_until > :now",
-        zone=zone,
-        prefix=prefix,
-        now=now,
-    )
-    return {row["username"]: row["locked_until"] for row in rows}
-
-
 async def counted_names(tx: Transaction, zone: str, *names: str) -> list[str]:
     """Those of ``names`` under which failures are counted now: for most people none."""
     rows = await tx.all(
         "SELECT username FROM login_failures WHERE zone = :zone AND username = ANY(:names)", zone=zone, names=[*names]
     )
     return [row["username"] for row in rows]
+
+
+async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
+    """Forget failed sign-ins, and with them a lock: the person has proved himself."""
+    await tx.run("DELETE FROM login_failures WHERE zone = :zone AND username = :username", zone=zone, username=username)
 
 
 async def count_failure(tx: Transaction, recorder: Recorder, context: Context, username: str, now: datetime) -> None:

@@ -146,11 +146,20 @@ class SignIns:
         username, now = user["username"], self._clock.now()
         session_id, expires_at = self._ids(), _ends_at(now, self._life, provided.origin)
         refresh = REFRESH_PREFIX + self._ids.secret(32)
+        event = self._recorder.make(
+            codes.AUTH_LOGIN_SUCCESS,
+            "success",
+            acting(context, username, session_id),
+            subject=Subject(id=username, type="user"),
+            method=method,
+            amr=[*amr],
+        )
         over = await open_session(
             tx,
             context,
             session_id,
             username,
+            event=event,
             method=method,
             amr=amr,
             now=now,
@@ -163,15 +172,6 @@ class SignIns:
         )
         # signed while the row is locked: whoever revokes the user later gets a later revision than the token's
         token, expires_in = self._token(context.zone, username, session_id, expires_at, now, amr)
-        await self._recorder.record(
-            tx,
-            codes.AUTH_LOGIN_SUCCESS,
-            "success",
-            acting(context, username, session_id),
-            subject=Subject(id=username, type="user"),
-            method=method,
-            amr=[*amr],
-        )
         for ended in over:
             await self._recorder.record(
                 tx,

@@ -287,7 +287,8 @@ CREATE TABLE user_identities (
   created_at timestamptz NOT NULL,
   last_seen_at timestamptz NOT NULL,
   PRIMARY KEY (zone, provider, subject),
-  UNIQUE (zone, provider, username),
+  -- the person first: by him they are looked up, and a directory's sign-in must not find this fit for all of its people
+  UNIQUE (zone, username, provider),
   FOREIGN KEY (zone, username) REFERENCES users (zone, username) ON DELETE CASCADE
 );
 CREATE INDEX ON user_identities (zone, username);
