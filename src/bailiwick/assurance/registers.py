@@ -135,7 +135,9 @@ MACHINES: Mapping[Register, Machine] = {
     "risks": Machine("risk", {"open": ("mitigating", "closed"), "mitigating": ("open", "closed"), "closed": ("open",)}),
     "roadmap": Machine("roadmap item", {"planned": ("started", "done"), "started": ("planned", "done"), "done": ()}),
     "documents": Machine("document", {"unread": (REVIEWED,), REVIEWED: (REVIEWED,)}),
-    "known-issues": Machine("known issue", {"open": ("fixing", "fixed"), "fixing": ("open", "fixed"), "fixed": ("open",)}),
+    "known-issues": Machine(
+        "known issue", {"open": ("fixing", "fixed"), "fixing": ("open", "fixed"), "fixed": ("open",)}
+    ),
 }
 BEGINS: Mapping[Register, str] = {
     "risks": "open",

@@ -72,7 +72,14 @@ class ValidationChapter:
             figures = {"waiver": point.waiver} if point.waiver else {}
             told.append(
                 Statement(
-                    f"validation {name}", point.told, point.verdict, _PRODUCER, since, until, figures, _named(point.record)
+                    f"validation {name}",
+                    point.told,
+                    point.verdict,
+                    _PRODUCER,
+                    since,
+                    until,
+                    figures,
+                    _named(point.record),
                 )
             )
         standing = await self._hypercare.standing(tx, zone, environment)

@@ -222,7 +222,9 @@ class Hypercare:
             if slot.verdict not in (Verdict.PASS, Verdict.NOT_DUE):
                 waiver = await self._waivers.covering(tx, zone, CONTROL, f"{found.name}/{utc(slot.at)}", now)
             seen.append(
-                Slot(slot.at, slot.verdict, slot.told, slot.attempt, slot.record, waiver) if waiver is not None else slot
+                Slot(slot.at, slot.verdict, slot.told, slot.attempt, slot.record, waiver)
+                if waiver is not None
+                else slot
             )
         return seen
 
@@ -369,7 +371,9 @@ async def _filled(tx: Transaction, zone: str, name: str, at: datetime | None = N
         name=name,
         at=at,
     )
-    return [Filled(**{**row, "verdict": Verdict(row["verdict"]), "results": json.loads(row["results"])}) for row in rows]
+    return [
+        Filled(**{**row, "verdict": Verdict(row["verdict"]), "results": json.loads(row["results"])}) for row in rows
+    ]
 
 
 async def _grave(tx: Transaction, zone: str, name: str) -> list[Grave]:
@@ -380,5 +384,3 @@ async def _grave(tx: Transaction, zone: str, name: str) -> list[Grave]:
         name=name,
     )
     return [Grave(row["incident"], Severity(row["severity"]), row["opened_at"]) for row in rows]
-
-

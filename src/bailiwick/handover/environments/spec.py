@@ -239,8 +239,7 @@ def _environment_takes_two(before: EnvironmentSpec | None, after: EnvironmentSpe
     if after is None:
         return True
     return (
-        (before.profile, before.platform, before.hypercare)
-        != (after.profile, after.platform, after.hypercare)
+        (before.profile, before.platform, before.hypercare) != (after.profile, after.platform, after.hypercare)
         or not set(before.has) <= set(after.has)
         or not set(before.suites) <= set(after.suites)
     )
@@ -259,4 +258,3 @@ ENVIRONMENT = Kind("Environment", EnvironmentSpec, check=_problems, two_persons=
 VALIDATION_SUITE = Kind("ValidationSuite", ValidationSuite, two_persons=_changed)
 HYPERCARE_PLAN = Kind("HypercarePlan", HypercarePlan, two_persons=_changed)
 KINDS: tuple[Kind[Any], ...] = (ENVIRONMENT, VALIDATION_SUITE, HYPERCARE_PLAN)
-

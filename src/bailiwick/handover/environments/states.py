@@ -336,5 +336,3 @@ class EnvironmentStates:
         await tx.run(
             "SELECT pg_advisory_xact_lock(hashtext('bailiwick.environment'), hashtext(:key))", key=f"{zone}/{name}"
         )
-
-

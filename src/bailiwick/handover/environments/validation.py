@@ -71,7 +71,9 @@ class Report:
     def document(self, *, whole: bool = True) -> dict[str, Any]:
         """The JSON form; ``whole``: with what was found of each check."""
         told = {
-            **{name: getattr(self, name) for name in ("id", "suite", "life", "attempt", "asked_by", "sha256", "record")},
+            **{
+                name: getattr(self, name) for name in ("id", "suite", "life", "attempt", "asked_by", "sha256", "record")
+            },
             "verdict": str(self.verdict),
             "opened_at": utc(self.opened_at),
             "began_at": utc(self.began_at),
