@@ -38,13 +38,13 @@ class EnvironmentChapter:
                 },
             )
         ]  # fmt: skip
-        for each in steps:
-            told.append(
-                Statement(
-                    f"step {each['number']}", f"{each['before']} to {each['after']}: {each['told']}", Verdict.PASS,
-                    each["by"] or _PRODUCER, since, until, figures={"at": each["at"].isoformat()},
-                )
-            )  # fmt: skip
+        told += [
+            Statement(
+                f"step {each['number']}", f"{each['before']} to {each['after']}: {each['told']}", Verdict.PASS,
+                each["by"] or _PRODUCER, since, until, figures={"at": each["at"].isoformat()},
+            )
+            for each in steps
+        ]  # fmt: skip
         for life in found.lives:
             how = f"rollout {life.rollout}" if life.rollout else f"approval {life.approval}"
             told.append(

@@ -1,15 +1,15 @@
 """Hypercare: slots from going live to 72 hours, each filled by measuring; a slot that nothing filled has failed.
 
-A slot that could not be measured (ERROR, NO_DATA) is tried again while it lasts; what was found stands. A P0 or P1 makes
-hypercare last longer, also once it is closed. A slot that is red keeps hypercare from ending unless a dated waiver of
-``hypercare-slot`` for ``environment/instant`` is in force.
+A slot that could not be measured (ERROR, NO_DATA) is tried again while it lasts; what was found stands. A P0 or P1
+makes hypercare last longer, also once it is closed. A slot that is red keeps hypercare from ending unless a dated
+waiver of ``hypercare-slot`` for ``environment/instant`` is in force.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -143,7 +143,7 @@ def may_fill(slot: Slot) -> bool:
 def exit_of(
     found: Sequence[Slot], grave: Sequence[Grave], open_now: Sequence[str], until: datetime, now: datetime
 ) -> Standing:
-    """Whether hypercare may end: every slot is PASS or waived, it lasted as long as it must, and no P0 or P1 is open."""
+    """Whether hypercare may end: every slot is PASS or waived, it lasted as long as it must, no P0 or P1 is open."""
     points = [Point(utc(each.at), each.verdict, each.told, each.waiver, each.record) for each in found]
     points += [Point(f"incident {each}", Verdict.FAIL, "a P0 or P1 is open") for each in open_now]
     verdict = worst(Verdict.PASS if each.passes else each.verdict for each in points)
@@ -203,7 +203,7 @@ class Hypercare:
         if found.hypercare_from is None:
             waits = Point("going live", Verdict.NOT_DUE, "nothing went live yet")
             return Standing(Verdict.NOT_DUE, self._clock.now(), blockers=[waits])
-        plan, wanted, grave, until = await self._plan(tx, zone, found)
+        _, _, grave, until = await self._plan(tx, zone, found)
         seen = await self.slots(tx, zone, found)
         open_now = [
             each.id for each in await self._incidents.open(tx, zone) if each.severity in GRAVE
@@ -221,11 +221,7 @@ class Hypercare:
             waiver = None
             if slot.verdict not in (Verdict.PASS, Verdict.NOT_DUE):
                 waiver = await self._waivers.covering(tx, zone, CONTROL, f"{found.name}/{utc(slot.at)}", now)
-            seen.append(
-                Slot(slot.at, slot.verdict, slot.told, slot.attempt, slot.record, waiver)
-                if waiver is not None
-                else slot
-            )
+            seen.append(replace(slot, waiver=waiver) if waiver is not None else slot)
         return seen
 
     async def _plan(
@@ -267,7 +263,7 @@ class Hypercare:
         for each in await self._incidents.open(tx, context.zone):
             if each.severity not in GRAVE:
                 continue
-            plan, _, _, before = await self._plan(tx, context.zone, found)
+            _, _, _, before = await self._plan(tx, context.zone, found)
             if each.opened_at > before or await tx.value(
                 "SELECT 1 FROM hypercare_incidents WHERE zone = :zone AND environment = :name AND incident = :id",
                 zone=context.zone, name=found.name, id=each.id,

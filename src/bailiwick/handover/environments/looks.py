@@ -1,4 +1,4 @@
-"""Looks that only this part can make, for the one probe runner: known decisions, how requests spread, what was undone."""
+"""Looks that this part lends the one probe runner: known decisions, how requests spread, what was undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents by which an environment is watched after it went live: what it is, what is validated when, hypercare."""
+"""The documents by which an environment is watched after it went live: what it is, what is measured of it and when."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _problems(book: Book) -> Iterable[str]:
     thresholds, plans, suites = book.of(THRESHOLD), book.of(HYPERCARE_PLAN), book.of(VALIDATION_SUITE)
     for kind, documents in (("ValidationSuite", suites), ("HypercarePlan", plans)):
         for name, each in documents.items():
-            for check in each.checks:  # type: ignore[attr-defined]  # both have them
+            for check in each.checks:
                 place = f"{kind} {name}: {check.name}"
                 probe = check.probe(_Anything())
                 if book.zone != INSTALLATION_ZONE and isinstance(
