@@ -140,7 +140,7 @@ class EnvironmentDesk:
             self.around,
         )  # fmt: skip
         self.clockwork = EnvironmentClock(stage.database, stage.books, self.states, self.validation, self.hypercare)
-        stage.serve(api.routes(stage.database, stage.books, self.states, self.validation, self.hypercare))
+        stage.serve(api.routes(stage.database, self.states, self.validation, self.hypercare))
 
     async def open(self, book: str = BOOK) -> EnvironmentDesk:
         for name, role in (("jane", "admin"), ("kim", "admin"), ("olga", "operator"), ("viv", "viewer")):

@@ -230,6 +230,11 @@ class Registers:
         self._recorder = recorder
         self._records = records
 
+    @property
+    def now(self) -> datetime:
+        """The moment by which items are late."""
+        return self._clock.now()
+
     async def list(self, zone: str, register: Register, at: datetime | None = None) -> Sequence[Item]:
         """The items, as they are or were at ``at``."""
         async with self._database.begin() as tx:

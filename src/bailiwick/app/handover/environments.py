@@ -74,6 +74,7 @@ class Services:
     validation: Validation
     hypercare: Hypercare
     clockwork: EnvironmentClock
+    registers: Registers
     known_issues: KnownIssues
     documents: Documents
     announcements: Announcements
@@ -101,6 +102,7 @@ def services(house: House) -> Services:
         validation,
         hypercare,
         EnvironmentClock(base.database, house.books, states, validation, hypercare),
+        registers,
         KnownIssues(base.database, house.books, registers),
         Documents(*shared, base.recorder, house.records, registers, house.alerts, folder),
         Announcements(
@@ -149,7 +151,7 @@ def build(house: House) -> Part:
 
     return Part(
         routers=lambda: [
-            api.routes(base.database, house.books, made.states, made.validation, made.hypercare),
+            api.routes(base.database, made.states, made.validation, made.hypercare),
             registers_api.routes(base.database, base.clock, made.known_issues, made.documents, made.announcements),
         ],
         jobs=[

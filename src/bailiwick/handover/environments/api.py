@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, StringConstraints
 
-from bailiwick.assurance.books import Books
 from bailiwick.assurance.rhythm.occurrences import utc
 from bailiwick.evidence.evidence_records_api import Instant
 from bailiwick.evidence.requests import context_of
 from bailiwick.handover.environments.hypercare import Hypercare
-from bailiwick.handover.environments.states import DIGEST_PATTERN, EnvironmentStates, Standing, moves, read_all
+from bailiwick.handover.environments.states import DIGEST_PATTERN, EnvironmentStates, Standing, moves
 from bailiwick.handover.environments.validation import Validation, reports_of
 from bailiwick.handover.ports import Point
 from bailiwick.handover.ports import Standing as Verdicts
@@ -45,16 +44,14 @@ class DeclareBody(Body):
     reason: Annotated[Line, Field(min_length=1)]
 
 
-def routes(
-    database: Database, books: Books, states: EnvironmentStates, validation: Validation, hypercare: Hypercare
-) -> APIRouter:
+def routes(database: Database, states: EnvironmentStates, validation: Validation, hypercare: Hypercare) -> APIRouter:
     """The routes under ``/api/v1/environments``."""
     router = APIRouter(prefix="/api/v1/environments", tags=["environments"])
 
     @router.get("", summary="Every environment and how far it is in changing hands")
     async def list_environments(request: Request, caller: Reader) -> dict[str, Any]:
         async with database.begin() as tx:
-            return {"items": [each.document() for each in await read_all(tx, books, zone_of(request))]}
+            return {"items": [each.document() for each in await states.all(tx, zone_of(request))]}
 
     @router.get("/{name}", summary="One environment, its steps, its validation and its hypercare")
     async def get_environment(request: Request, name: NamePath, caller: Reader) -> dict[str, Any]:

@@ -157,6 +157,10 @@ class EnvironmentStates:
         found = await read(tx, self._books, zone, name)
         return Environment(name, found.stage, found.digest, found.live_at) if found is not None else None
 
+    async def all(self, tx: Transaction, zone: str) -> list[Standing]:
+        """Every environment of a zone, by name."""
+        return await read_all(tx, self._books, zone)
+
     async def require(self, tx: Transaction, zone: str, name: str) -> Standing:
         """It as it stands. Raises ``not_found``."""
         found = await read(tx, self._books, zone, name)
