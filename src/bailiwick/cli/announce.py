@@ -50,10 +50,10 @@ def templates(zone: Zone = "default", data_dir: DataDir = None, json_: Json = Fa
 @command
 def preview(
     template: Template,
-    values: Values = [],
+    values: Values = [],  # noqa: B006 - typer copies it
     zone: Zone = "default",
     data_dir: DataDir = None,
-    json_: Json = False,  # noqa: B006
+    json_: Json = False,
 ) -> int:
     """Show what would be sent to whom. Exits 2 when values are missing."""
     given = _values(values)
@@ -78,10 +78,10 @@ def preview(
 @command
 def send(
     template: Template,
-    values: Values = [],
+    values: Values = [],  # noqa: B006 - typer copies it
     zone: Zone = "default",
     data_dir: DataDir = None,
-    json_: Json = False,  # noqa: B006
+    json_: Json = False,
 ) -> int:
     """Send it. Who got it shows `announce show` once it was delivered."""
     given = _values(values)
@@ -120,7 +120,7 @@ def show(
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> int:
-    """Show one with its receipts. Exits 0 when everybody got it, 1 when somebody never will, 3 while it is under way."""
+    """Show one with its receipts. Exits 0 when all got it, 1 when somebody never will, 3 before."""
     from bailiwick.kernel.verdicts import Verdict
 
     async def work(services: Services, database: Database, context: Context) -> dict[str, Any]:
