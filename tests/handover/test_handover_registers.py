@@ -306,7 +306,9 @@ def test_what_receipts_amount_to() -> None:
 
 def test_a_template_sends_to_nobody_twice() -> None:
     with pytest.raises(BadBook, match="twice"):
-        check("default", read_text(BOOK.replace("channel:ops", "person:jane"), "x"), {each.name: each for each in KINDS})
+        check(
+            "default", read_text(BOOK.replace("channel:ops", "person:jane"), "x"), {each.name: each for each in KINDS}
+        )
 
 
 # ------------------------------------------------------------------- shipped

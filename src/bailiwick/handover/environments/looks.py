@@ -44,6 +44,7 @@ def looks(
         "failed_rollouts": ours.failed_rollouts,
         "grave_incidents": ours.grave_incidents,
         "redis_memory": ours.redis_memory,
+        "redis_hit": ours.redis_hit,
         "part_restarts": ours.part_restarts,
     }
 
@@ -133,6 +134,13 @@ class _Looks:
         if max(most) <= 0:
             return Found(absent="Redis has no limit of its memory (maxmemory)", unit=Unit.RATIO)
         return Found(max(used) / max(most), Unit.RATIO, f"{max(used):g} of {max(most):g} bytes")
+
+    async def redis_hit(self, asked: Asked, argument: str) -> Found:
+        """Keys that Redis finds, of those looked up."""
+        found = self._figures().get("bailiwick_redis_hit_ratio")
+        if not found:
+            return Found(absent="nobody has told how often Redis finds its keys", unit=Unit.RATIO)
+        return Found(min(found), Unit.RATIO, f"{min(found):.3f}")
 
     async def part_restarts(self, asked: Asked, argument: str) -> Found:
         """How often parts were restarted since the supervisor began."""
