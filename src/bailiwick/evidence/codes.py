@@ -290,7 +290,7 @@ SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
 # 86xx handover: environments, validation, hypercare, announcements, documents
 ENVIRONMENT_LIVE = EventType("BW8601", "environment.live")
 ENVIRONMENT_MOVED = EventType("BW8602", "environment.moved")
-VALIDATION_ASKED = EventType("BW8603", "validation.asked", mutation=False)
+VALIDATION_ASKED = EventType("BW8603", "validation.asked")
 VALIDATION_REPORTED = EventType("BW8604", "validation.reported")
 HYPERCARE_SLOT_FILLED = EventType("BW8605", "hypercare.slot.filled")
 HYPERCARE_EXTENDED = EventType("BW8606", "hypercare.extended")
