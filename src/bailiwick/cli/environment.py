@@ -72,8 +72,9 @@ def show(name: Name, zone: Zone = "default", data_dir: DataDir = None, json_: Js
         cut(f"{found['name']} is {found['stage'].upper()} ({found['purpose']}, {found['profile']}): {found['title']}")
     )
     print(cut(f"  platform    {found['platform']}; has {', '.join(found['has']) or 'nothing beside itself'}"))
-    print(f"  release     {found['digest'] or '-'}")
     print(f"  live since  {found['live_at'] or '-'}")
+    if found["digest"]:
+        print(f"  {found['digest']}")
     for which in ("validation", "hypercare_standing"):
         standing = found[which]
         print(f"  {which.partition('_')[0]:11} {standing['verdict']}")

@@ -81,6 +81,12 @@ class Slot:
     record: str = ""
     waiver: str = ""
 
+    @property
+    def red(self) -> bool:
+        """Whether its time came and it is not as it should be; one that is being measured is not red yet."""
+        waits = self.verdict is Verdict.NO_DATA and not self.attempt
+        return self.verdict not in (Verdict.PASS, Verdict.NOT_DUE) and not waits
+
     def document(self) -> dict[str, Any]:
         """The JSON form."""
         return {
@@ -159,7 +165,7 @@ def exit_of(
         figures={
             "slots": len(found),
             "green": sum(each.verdict.green for each in found),
-            "red": sum(each.verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.NO_DATA) for each in found),
+            "red": sum(each.red for each in found),
             "waived": sum(bool(each.waiver) for each in found),
             "grave_incidents": len(grave),
             "ends_at": utc(until),
