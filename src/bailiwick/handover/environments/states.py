@@ -29,7 +29,7 @@ STAGES = Machine(
     "environment",
     {"planned": ("live",), "live": ("hypercare",), "hypercare": ("bau_active",), "bau_active": ()},
 )
-DECLARE = Action("environments.declare", Permission.HANDOVER_WORK, life=timedelta(hours=72))
+DECLARE = Action("environments.declare", Permission.CHECKPOINTS_DECIDE, life=timedelta(hours=72))
 FARTHEST = timedelta(days=3660)
 DIGEST_PATTERN = r"^(sha256:[0-9a-f]{64})?$"
 
