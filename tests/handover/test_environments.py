@@ -82,6 +82,12 @@ async def test_a_go_live_that_was_planned_for_later_gives_way_to_what_happened(d
     assert platform.at == desk.stage.clock.now()
 
 
+async def test_a_rehearsal_does_not_begin_to_count_t_plus_7(house: House) -> None:
+    desk = await EnvironmentDesk(house).open(BOOK.replace("purpose: production", "purpose: staging"))
+    await desk.go_live()
+    assert (await desk.now()).stage == "live" and await desk.go_lives.list("default") == []
+
+
 async def test_the_last_step_is_the_handovers_alone(desk: EnvironmentDesk) -> None:
     context = desk.stage.context("jane")
     for _ in range(2):  # planned, then live

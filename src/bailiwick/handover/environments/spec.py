@@ -38,7 +38,7 @@ class MissingValue(ValueError):
 
 
 class EnvironmentSpec(Body):
-    """Where a platform runs. ``platform``: whose go-live the checkpoints count from.
+    """Where a platform runs. ``platform``: whose go-live the checkpoints count from, where the purpose is production.
 
     ``has``: what is there beside the program itself (``redis``, ``prometheus``, ``kubernetes``, ``load-balancer``,
     ``ldap``); checks that need something else are listed and never green, and do not count. ``values``: what checks

@@ -291,7 +291,8 @@ class EnvironmentStates:
         )  # fmt: skip
         if found.stage == "planned":
             await self._move(tx, context, found, "live", told)
-            await self._go_lives.happened(tx, context, found.spec.platform, at, reason=told[:200])
+            if found.spec.purpose == "production":  # a rehearsal does not begin to count T+7
+                await self._go_lives.happened(tx, context, found.spec.platform, at, reason=told[:200])
         await self._recorder.record(
             tx,
             codes.ENVIRONMENT_LIVE,
