@@ -175,7 +175,7 @@ class EnvironmentDesk:
     async def keep(self) -> dict[str, int]:
         return await self.clockwork.keep()
 
-    async def let(self, length: timedelta, step: timedelta = timedelta(minutes=10)) -> None:
+    async def let(self, length: timedelta, step: timedelta = timedelta(minutes=15)) -> None:
         """Let time pass with the clock's work done every ``step``."""
         left = length
         while left > timedelta(0):
