@@ -41,6 +41,7 @@ CALLERS = {
     "_quorum.execute": {
         "assurance/books.py", "assurance/checkpoints/golive.py", "assurance/checkpoints/plans.py",
         "assurance/overrides.py", "assurance/waivers.py", "evidence/archive/lives.py", "evidence/archive/purge.py",
+        "handover/environments/states.py",
     },
     "_quorum.end": {"assurance/overrides.py"},
     "_users.unlock": {"assurance/operations.py"},

@@ -79,6 +79,17 @@ READ_ONLY = {
     "incident metrics": "computed from incidents, no events",
     "incident actions": "knows it by itself",
     "switch list": "what is switched off, no events",
+    "environment list": "how far environments are, no events",
+    "environment show": "how far one is, no events",
+    "validate show": "verdicts of reports, none of their evidence",
+    "hypercare show": "verdicts of slots, none of their evidence",
+    "known-issue list": "documents in force, no events",
+    "known-issue show": "a document in force, no events",
+    "documents list": "how documents stand, no events",
+    "announce templates": "documents in force, no events",
+    "announce preview": "a document in force, no events",
+    "announce list": "receipts, no events",
+    "announce show": "receipts, no events",
     "register list": "how items stand, no events",
     "register show": "how an item stands, no events",
 }
@@ -145,6 +156,8 @@ THROUGH_OTHERS = {
         )
     },
     "switch throw": "calls the API",
+    "validate run": "needs what is live; tests/handover prove its event",
+    "known-issue fixed": "needs evidence newer than the issue; tests/handover prove its event",
     "switch lift": "calls the API",
     "notices retry": "needs a notice that did not arrive; tests/assurance prove its event",
     "notices test": "needs a channel; tests/assurance prove its event",
@@ -277,6 +290,13 @@ PAGE = [
 ]  # fmt: skip
 
 
+ISSUE = [
+    "walked", "--title", "it walks", "--severity", "P3", "--impact", "none", "--workaround", "none", "--fix", "none",
+    "--target", "9", "--owner", "uptime",
+]  # fmt: skip
+HANDOVER = ("platform", "environment", "team", "at", "on_call", "pack")
+
+
 def alert(stack: Stack) -> str:
     """The id of an alert that is open."""
     page = {
@@ -312,6 +332,20 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "alerts close": (lambda stack, tmp: [alert(stack), "--as", "false"], codes.ALERT_CLOSED),
     "alerts silence": (lambda stack, tmp: ["service=walk", "--for", "1h", "--reason", "walk"], codes.ALERT_SILENCED),
     "alerts drill": (lambda stack, tmp: ["kill-part", "guard", "--rule", "Walk"], codes.ALERT_DRILL_STARTED),
+    "environment declare": (
+        lambda stack, tmp: ["production", "--at", "2026-01-05T08:00:00Z", "--reason", "it runs"],
+        codes.APPROVAL_REQUESTED,
+    ),
+    "known-issue add": (lambda stack, tmp: ISSUE, codes.ASSURANCE_DOCUMENT_CHANGED),
+    "documents check": (lambda stack, tmp: [], codes.DOCUMENTS_CHECKED),
+    "documents review": (
+        lambda stack, tmp: ["incidents", "--statement", "read on a walk, as it is"],
+        codes.REGISTER_CHANGED,
+    ),
+    "announce send": (
+        lambda stack, tmp: ["handover", *(word for name in HANDOVER for word in ("--set", f"{name}=x"))],
+        codes.ANNOUNCEMENT_SENT,
+    ),
     "notices secret": (lambda stack, tmp: ["walk", "--file", secret_file(tmp)], codes.CHANNEL_SECRET_SET),
     "changes": (lambda stack, tmp: [], codes.AUDIT_READ),
     "report orphans": (lambda stack, tmp: [], codes.AUDIT_READ),
@@ -385,6 +419,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 
 # nothing is sealed yet, waived, overridden or listed as unused, which is no data and no failure
 ENDS = {
+    "documents check": {3},  # nobody has reviewed them yet
     **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review")},
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "drill restore": {1},  # without its log in the store, what a loss would cost is not known

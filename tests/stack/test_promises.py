@@ -101,6 +101,8 @@ _NO_MUTATION = {
         f"POST /api/v1/waivers{step}": "leaves a waiver event"
         for step in ("", *(f"/{{waiver_id}}/{verb}" for verb in _ON_WAIVERS))
     },
+    "POST /api/v1/environments/{name}/validation/{suite}": "leaves validation.asked; it needs what is live",
+    "POST /api/v1/documents/check": "leaves documents.checked",
     "POST /api/v1/backups": "needs a place for backups; tests/handover/test_backups_api.py proves backup.asked",
     "POST /api/v1/secrets/check": "leaves secrets.checked",
     "POST /api/v1/secrets/review/{review_id}/keep": "leaves the review's event",
@@ -339,6 +341,38 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
         "POST /api/v1/incidents": ("/api/v1/incidents", {"title": "a walk", "severity": "P3"}, {}),
         "POST /api/v1/runbooks/{name}/runs": ("/api/v1/runbooks/audit-tamper/runs", {"dry": True}, {}),
+        "POST /api/v1/environments/{name}/declare": (
+            "/api/v1/environments/production/declare",
+            {"at": "2026-01-05T08:00:00Z", "reason": "a walk"},
+            {},
+        ),
+        "POST /api/v1/known-issues": (
+            "/api/v1/known-issues",
+            {
+                "name": "walk",
+                "item": "It walks",
+                "severity": "P3",
+                "impact": "none",
+                "workaround": "none",
+                "permanent_fix": "none",
+                "target_version": "9",
+                "owner": "uptime",
+            },
+            {},
+        ),
+        "POST /api/v1/documents/{name}/review": (
+            "/api/v1/documents/backups/review",
+            {"statement": "read on a walk, as it is"},
+            {},
+        ),
+        "POST /api/v1/announcements": (
+            "/api/v1/announcements",
+            {
+                "template": "handover",
+                "values": dict.fromkeys(["platform", "environment", "team", "at", "on_call", "pack"], "x"),
+            },
+            {},
+        ),
         "DELETE /api/v1/users/{username}": ("/api/v1/users/guest", None, {}),
     }
 

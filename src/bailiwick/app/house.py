@@ -71,6 +71,8 @@ PORTS = (
     "drill_facts",
     "slo_facts",
     "capacity_facts",
+    "environments",
+    "notebook",
 )
 
 

@@ -1,4 +1,4 @@
-"""The registers: risks, the roadmap, and documents that are reviewed.
+"""The registers: risks, the roadmap, documents that are reviewed, and known issues.
 
 What an item says is a document of the book, changed as all of them are; how it stands is here, in versions that are
 only added to. Nothing is done or closed by saying so: it takes the id of an evidence record.
@@ -23,9 +23,10 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import NotFound
 from bailiwick.kernel.fields import Body, Line, Text
 from bailiwick.kernel.machine import Machine
+from bailiwick.kernel.severity import Severity
 
-Register = Literal["risks", "roadmap", "documents"]
-REGISTERS: tuple[Register, ...] = ("risks", "roadmap", "documents")
+Register = Literal["risks", "roadmap", "documents", "known-issues"]
+REGISTERS: tuple[Register, ...] = ("risks", "roadmap", "documents", "known-issues")
 REVIEWED = "reviewed"
 
 
@@ -72,12 +73,42 @@ class RoadmapItem(_Dated):
 
 
 class ReviewedDocument(Body):
-    """A document somebody reads again in time. ``path``: where it is; ``every_days``: how soon again."""
+    """A document somebody reads again in time. ``path``: where it is; ``every_days``: how soon again.
+
+    ``audience``: whom it is for; ``counterpart``: the guide of another operating model whose place it takes.
+    """
 
     item: Annotated[Line, Field(min_length=1)]
     path: Annotated[Line, Field(min_length=1)]
     owner: Annotated[Line, Field(min_length=1)]
     every_days: Annotated[int, Field(ge=1, le=90)] = 30
+    audience: Line = ""
+    counterpart: Line = ""
+
+
+class KnownIssue(Body):
+    """Something that is wrong and known: what it does to people, what they do meanwhile, how it is mended for good."""
+
+    item: Annotated[Line, Field(min_length=1)]
+    severity: Severity
+    impact: Annotated[Text, Field(min_length=1)]
+    workaround: Annotated[Text, Field(min_length=1)]
+    permanent_fix: Annotated[Text, Field(min_length=1)]
+    target_version: Annotated[Line, Field(min_length=1)]
+    owner: Annotated[Line, Field(min_length=1)]
+    due: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", examples=["2026-02-01"])] | None = None
+
+    @field_validator("due")
+    @classmethod
+    def _is_a_day(cls, value: str | None) -> str | None:
+        return _a_day(value) if value is not None else None
+
+
+def _unsaid(before: KnownIssue | None, after: KnownIssue | None) -> bool:
+    """Whether a known issue is forgotten, made out to be lesser, or given more time."""
+    if before is None:
+        return False
+    return after is None or after.severity > before.severity or after.due != before.due
 
 
 def _later(before: Risk | RoadmapItem | None, after: Risk | RoadmapItem | None) -> bool:
@@ -92,16 +123,30 @@ def _later(before: Risk | RoadmapItem | None, after: Risk | RoadmapItem | None) 
 RISK = Kind("Risk", Risk, two_persons=_later)
 ROADMAP_ITEM = Kind("RoadmapItem", RoadmapItem, two_persons=_later)
 REVIEWED_DOCUMENT = Kind("ReviewedDocument", ReviewedDocument)
+KNOWN_ISSUE = Kind("KnownIssue", KnownIssue, two_persons=_unsaid)
 
-KIND_OF: Mapping[Register, str] = {"risks": "Risk", "roadmap": "RoadmapItem", "documents": "ReviewedDocument"}
+KIND_OF: Mapping[Register, str] = {
+    "risks": "Risk",
+    "roadmap": "RoadmapItem",
+    "documents": "ReviewedDocument",
+    "known-issues": "KnownIssue",
+}
 MACHINES: Mapping[Register, Machine] = {
     "risks": Machine("risk", {"open": ("mitigating", "closed"), "mitigating": ("open", "closed"), "closed": ("open",)}),
     "roadmap": Machine("roadmap item", {"planned": ("started", "done"), "started": ("planned", "done"), "done": ()}),
     "documents": Machine("document", {"unread": (REVIEWED,), REVIEWED: (REVIEWED,)}),
+    "known-issues": Machine(
+        "known issue", {"open": ("fixing", "fixed"), "fixing": ("open", "fixed"), "fixed": ("open",)}
+    ),
 }
-BEGINS: Mapping[Register, str] = {"risks": "open", "roadmap": "planned", "documents": "unread"}
-ENDS = frozenset({"closed", "done"})
-PROVEN = frozenset({"closed", "done", REVIEWED})
+BEGINS: Mapping[Register, str] = {
+    "risks": "open",
+    "roadmap": "planned",
+    "documents": "unread",
+    "known-issues": "open",
+}
+ENDS = frozenset({"closed", "done", "fixed"})
+PROVEN = frozenset({"closed", "done", "fixed", REVIEWED})
 """The states that take evidence."""
 
 
@@ -184,6 +229,11 @@ class Registers:
         self._clock = clock
         self._recorder = recorder
         self._records = records
+
+    @property
+    def now(self) -> datetime:
+        """The moment by which items are late."""
+        return self._clock.now()
 
     async def list(self, zone: str, register: Register, at: datetime | None = None) -> Sequence[Item]:
         """The items, as they are or were at ``at``."""

@@ -16,7 +16,7 @@ from bailiwick.kernel.permissions import Permission
 
 Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
 Worker = Annotated[Caller, Depends(require(Permission.RHYTHM_WORK))]
-State = Literal["open", "mitigating", "closed", "planned", "started", "done", "reviewed"]
+State = Literal["open", "mitigating", "closed", "planned", "started", "done", "reviewed", "fixing", "fixed"]
 Record = Annotated[
     str, StringConstraints(pattern=r"^([0-9a-f]{64})?$"), Field(description="Evidence record that shows it")
 ]
@@ -34,7 +34,7 @@ def routes(registers: Registers, clock: Clock) -> APIRouter:
     """The routes under ``/api/v1/registers``."""
     router = APIRouter(prefix="/api/v1/registers", tags=["registers"])
 
-    @router.get("/{register}", summary="Risks, the roadmap, or documents under review")
+    @router.get("/{register}", summary="Risks, the roadmap, documents under review, or known issues")
     async def list_items(
         request: Request,
         register: Register,

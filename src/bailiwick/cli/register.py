@@ -1,8 +1,8 @@
-"""``bailiwick register``: risks, the roadmap, documents under review."""
+"""``bailiwick register``: risks, the roadmap, documents under review, known issues."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,20 +14,20 @@ from bailiwick.cli.screen import cut
 
 if TYPE_CHECKING:
     from bailiwick.app.assurance.rhythm import Services
-    from bailiwick.assurance.registers import Item
+    from bailiwick.assurance.registers import Item, Register
     from bailiwick.evidence.events import Context
 
 app = small_app()
 
 Zone = Annotated[str, typer.Option("--zone", help="The zone.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Which = Annotated[str, typer.Argument(metavar="REGISTER", help="risks, roadmap or documents.")]
+Which = Annotated[str, typer.Argument(metavar="REGISTER", help="risks, roadmap, documents or known-issues.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The item.")]
 
 
 @app.callback()
 def register() -> None:
-    """Risks, the roadmap, documents under review."""
+    """Risks, the roadmap, documents under review, known issues."""
 
 
 @app.command("list")
@@ -112,7 +112,9 @@ def move(
     return 0
 
 
-def _register(text: str) -> Literal["risks", "roadmap", "documents"]:
-    if text not in {"risks", "roadmap", "documents"}:
-        raise CommandFailed(USAGE, "the registers are risks, roadmap and documents")
-    return cast('Literal["risks", "roadmap", "documents"]', text)
+def _register(text: str) -> Register:
+    from bailiwick.assurance.registers import REGISTERS
+
+    if text not in REGISTERS:
+        raise CommandFailed(USAGE, f"the registers are {', '.join(REGISTERS)}")
+    return text

@@ -288,6 +288,16 @@ INCIDENT_DRILL_ENDED = EventType("BW8232", "incident.drill.ended")
 SWITCH_THROWN = EventType("BW8251", "switch.thrown")
 SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
 
+# 86xx handover: environments, validation, hypercare, announcements, documents
+ENVIRONMENT_LIVE = EventType("BW8601", "environment.live")
+ENVIRONMENT_MOVED = EventType("BW8602", "environment.moved")
+VALIDATION_ASKED = EventType("BW8603", "validation.asked")
+VALIDATION_REPORTED = EventType("BW8604", "validation.reported")
+HYPERCARE_SLOT_FILLED = EventType("BW8605", "hypercare.slot.filled")
+HYPERCARE_EXTENDED = EventType("BW8606", "hypercare.extended")
+ANNOUNCEMENT_SENT = EventType("BW8611", "announcement.sent")
+DOCUMENTS_CHECKED = EventType("BW8612", "documents.checked", mutation=False)
+
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }

@@ -87,4 +87,46 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     ),
     codes.SWITCH_THROWN: _SWITCH,
     codes.SWITCH_LIFTED: _SWITCH,
+    # --- 86xx handover: environments, validation, hypercare, announcements, documents
+    codes.ENVIRONMENT_LIVE: (
+        _always("digest", "str", "release that went live; empty where it is not known"),
+        _always("rollout", "str", "rollout that brought it; empty: two people declared it"),
+        _always("approval", "str", "approval of the declaration; empty: a rollout brought it"),
+        _always("instant", "str", "when it went live"),
+        _always("counts_from", "str", "from when validation and hypercare count"),
+        _always("life", "int", "how many releases went live there by then"),
+    ),
+    codes.ENVIRONMENT_MOVED: (
+        _always("before", "str", "stage it was in"),
+        _always("after", "str", "stage it is in"),
+        _always("told", "str", "why"),
+    ),
+    codes.VALIDATION_ASKED: (_always("suite", "str", "suite that is to be measured"),),
+    codes.VALIDATION_REPORTED: (
+        _always("suite", "str", "suite that was measured"),
+        _always("life", "int", "which release that went live it is of"),
+        _always("attempt", "int", "how often it was measured by then"),
+        _always("verdict", "str", "what its checks amount to"),
+        _always("sha256", "str", "hash of the report"),
+        _always("record", "str", "evidence record of the report"),
+    ),
+    codes.HYPERCARE_SLOT_FILLED: (
+        _always("slot", "str", "instant of the slot"),
+        _always("attempt", "int", "how often it was measured by then"),
+        _always("verdict", "str", "what its checks amount to"),
+        _always("record", "str", "evidence record of what was found"),
+    ),
+    codes.HYPERCARE_EXTENDED: (
+        _always("incident", "str", "incident that makes it last longer"),
+        _always("severity", "str", "its severity"),
+        _always("until", "str", "how long it lasts now at least"),
+    ),
+    codes.ANNOUNCEMENT_SENT: (
+        _always("template", "str", "template it was made of"),
+        _always("recipients", "int", "how many it was sent to"),
+    ),
+    codes.DOCUMENTS_CHECKED: (
+        _always("checked", "int", "how many documents were looked at"),
+        _always("red", "int", "how many of them are not as they should be"),
+    ),
 }

@@ -311,6 +311,15 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.INCIDENT_DRILL_ENDED: _entity("Update", "change"),
     codes.SWITCH_THROWN: _entity("Deactivate", "change", HIGH),
     codes.SWITCH_LIFTED: _entity("Activate", "change", MEDIUM),
+    # --- 86xx handover: environments, validation, hypercare, announcements, documents
+    codes.ENVIRONMENT_LIVE: _entity("Activate", "change", LOW),
+    codes.ENVIRONMENT_MOVED: _entity("Update", "change", LOW),
+    codes.VALIDATION_ASKED: _call("Create", "info"),
+    codes.VALIDATION_REPORTED: _call("Create", "creation", INFO, MEDIUM),
+    codes.HYPERCARE_SLOT_FILLED: _call("Create", "creation", INFO, MEDIUM),
+    codes.HYPERCARE_EXTENDED: _entity("Update", "change", MEDIUM),
+    codes.ANNOUNCEMENT_SENT: _entity("Create", "creation"),
+    codes.DOCUMENTS_CHECKED: _call("Read", "access", INFO, LOW),
 }
 
 

@@ -56,4 +56,35 @@ TABLES: tuple[ControlTable, ...] = (
         "id",
         "id zone name reason thrown_by thrown_at thrown_as lifted_at lifted_by",
     ),
+    # --- environments and registers
+    _table(
+        "environments",
+        "zone name",
+        "zone name stage digest live_at hypercare_from pack version",
+    ),
+    _table(
+        "environment_lives",
+        "zone environment number",
+        "zone environment number digest rollout approval at counts_from by",
+    ),
+    _table("environment_moves", "zone environment number", "zone environment number before after at by told"),
+    _table(
+        "validation_reports",
+        "id",
+        "id zone environment life suite attempt verdict opened_at began_at ended_at asked_by body sha256 record",
+    ),
+    _table("validation_asks", "zone environment suite", "zone environment suite asked_by asked_at"),
+    _table(
+        "hypercare_slots",
+        "zone environment at attempt",
+        "zone environment at attempt verdict filled_at results record",
+    ),
+    _table(
+        "hypercare_incidents",
+        "zone environment incident",
+        "zone environment incident severity opened_at seen_at",
+    ),
+    _table("announcements", "id", "id zone template subject body sent_by sent_at"),
+    _table("announcement_notices", "announcement number", "announcement number recipient notice", ""),
+    _table("document_looks", "zone document at", "zone document at verdict sha256 told"),
 )

@@ -120,6 +120,9 @@ REASONS: dict[str, Reason] = {
     "review_missing": Reason(409, "The incident is reviewed before it is closed."),
     "runbook_order": Reason(409, "The step before is not done; runbooks go contain, preserve, diagnose, recover on."),
     "not_a_sandbox": Reason(422, "Drills are held in a zone that a DrillZone document of its book calls a sandbox."),
+    # --- handover: environments, validation, hypercare, announcements
+    "environment_not_live": Reason(409, "Nothing went live in the environment yet, so nothing of it is measured."),
+    "announcement_incomplete": Reason(422, "The template names values that were not given; `missing` lists them."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),

@@ -149,6 +149,11 @@ class Settings(BaseSettings):
     probe_programs: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Comma-separated programs (absolute paths) that probes of the operating model may run."
     )
+    documents_dir: Path | None = Field(
+        None,
+        description="Folder in which the paths of reviewed documents are looked up. Default: the source tree that the"
+        " program runs from, if it does; an installed package sees none of its documents.",
+    )
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
     clock_stride_s: int = Field(

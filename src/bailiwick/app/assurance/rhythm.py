@@ -16,7 +16,7 @@ from bailiwick.assurance.checkpoints.golive import GoLives
 from bailiwick.assurance.checkpoints.plans import Plans
 from bailiwick.assurance.checkpoints.rules import CHECKPOINT
 from bailiwick.assurance.checkpoints.service import Checkpoints, Facts
-from bailiwick.assurance.registers import REVIEWED_DOCUMENT, RISK, ROADMAP_ITEM, Registers
+from bailiwick.assurance.registers import KNOWN_ISSUE, REVIEWED_DOCUMENT, RISK, ROADMAP_ITEM, Registers
 from bailiwick.assurance.rhythm import api as rhythm_api
 from bailiwick.assurance.rhythm.actions import Actions
 from bailiwick.assurance.rhythm.automatic import OWN
@@ -29,7 +29,7 @@ from bailiwick.evidence.evidence_records import Producer
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.jobs import JobDefinition
 
-KINDS: tuple[Kind[Any], ...] = (CEREMONY, CHECKPOINT, RISK, ROADMAP_ITEM, REVIEWED_DOCUMENT)
+KINDS: tuple[Kind[Any], ...] = (CEREMONY, CHECKPOINT, RISK, ROADMAP_ITEM, REVIEWED_DOCUMENT, KNOWN_ISSUE)
 
 EVERY = timedelta(minutes=1)
 

@@ -97,6 +97,17 @@ class GoLives:
                 approval = held
             return await self._write(tx, context, platform, at, reason, by, approval)
 
+    async def happened(self, tx: Transaction, context: Context, platform: str, at: datetime, *, reason: str) -> GoLive:
+        """Note, in the caller's transaction, that ``platform`` went live at ``at``, which is not in the future.
+
+        An instant that was recorded before and has come stays: it would take a second person to put it off. One that
+        had still to come gives way, since nothing is put off by being earlier.
+        """
+        current = await self._locked(tx, context.zone, platform)
+        if current is not None and current.at <= at:
+            return current
+        return await self._write(tx, context, platform, at, reason, context.actor.user, "")
+
     async def take_approved(self) -> int:
         """Record what was asked for and has been approved; how much."""
         count = 0

@@ -99,11 +99,15 @@ class TlsCheck(_Check):
 
 
 class SqlCheck(_Check):
-    """A query that answers one number or one boolean; our own database where no ``url_file`` names another."""
+    """A query that answers one number or one boolean; our own database where no ``url_file`` names another.
+
+    ``role``: as whom our own is asked; the two that only read see the views (`users`, `audit_logs` …) and no table.
+    """
 
     type: Literal["sql"]
     query: Annotated[str, StringConstraints(min_length=1, max_length=8000, pattern=r"^[^\x00]*$")]
     url_file: File | None = None
+    role: Literal["app", "readonly", "audit_readonly"] = "app"
     unit: Unit = Unit.NONE
 
 

@@ -1,7 +1,8 @@
 """A look by a query that answers one number or one boolean.
 
 The transaction is read-only, the statement has a time limit and is one statement (the extended protocol takes no two);
-our own database is asked as the application's role.
+our own database is asked as the application's role, or as one that sees nothing but the
+views.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from bailiwick.evidence.siem.destination import Retry, Stop
 from bailiwick.evidence.siem.outgoing import reached
 from bailiwick.kernel.db import APP_ROLE, libpq_url
 
+_AS = {
+    "app": (APP_ROLE, "bailiwick"),
+    "readonly": ("bailiwick_readonly", "public"),
+    "audit_readonly": ("bailiwick_audit_readonly", "public"),
+}
 _READS = re.compile(r"\s*(select|with|values|table|show)\b", re.IGNORECASE)
 
 
@@ -31,7 +37,8 @@ async def sql(check: SqlCheck, means: Means, asked: Asked) -> Found:
     address = await _external(check, means) if check.url_file else {"conninfo": libpq_url(means.own_database)}
     try:
         async with asyncio.timeout(asked.timeout_s):
-            rows = await _ask(address, check.query, asked.timeout_s, own=check.url_file is None)
+            own = check.role if check.url_file is None else ""
+            rows = await _ask(address, check.query, asked.timeout_s, own=own)
     except TimeoutError:
         raise LookFailed(f"no answer within {asked.timeout_s:g} s") from None
     except psycopg.Error as error:
@@ -52,7 +59,7 @@ async def sql(check: SqlCheck, means: Means, asked: Asked) -> Found:
     raise LookFailed("the query answers neither a number nor a boolean")
 
 
-async def _ask(address: dict[str, Any], query: str, timeout_s: float, *, own: bool) -> list[tuple[Any, ...]]:
+async def _ask(address: dict[str, Any], query: str, timeout_s: float, *, own: str) -> list[tuple[Any, ...]]:
     conninfo = address.pop("conninfo", "")
     limit = max(1, int(timeout_s))
     async with await psycopg.AsyncConnection.connect(
@@ -61,8 +68,9 @@ async def _ask(address: dict[str, Any], query: str, timeout_s: float, *, own: bo
         await connection.set_read_only(True)
         async with connection.transaction():
             if own:
-                await connection.execute(f"SET LOCAL ROLE {APP_ROLE}")
-                await connection.execute("SET LOCAL search_path = bailiwick")
+                role, path = _AS[own]
+                await connection.execute(f"SET LOCAL ROLE {role}".encode())
+                await connection.execute(f"SET LOCAL search_path = {path}".encode())
             # a little before ours, so that it is the server that ends the statement
             await connection.execute(f"SET LOCAL statement_timeout = {int(timeout_s * 800)}")
             # the extended protocol (binary results ask for it) runs one statement and refuses two

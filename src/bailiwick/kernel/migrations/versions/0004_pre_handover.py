@@ -17,6 +17,15 @@ APPEND_ONLY: tuple[str, ...] = (
     "incident_entries",
     "incident_judgements",
     "runbook_steps",
+    # environments and registers
+    "announcement_notices",
+    "announcements",
+    "document_looks",
+    "environment_lives",
+    "environment_moves",
+    "hypercare_incidents",
+    "hypercare_slots",
+    "validation_reports",
 )
 # these change, and the app never removes any
 KEPT: tuple[str, ...] = (
@@ -27,6 +36,7 @@ KEPT: tuple[str, ...] = (
     "incidents",
     "runbook_runs",
     "switches",
+    "environments",
 )
 
 
