@@ -287,6 +287,16 @@ INCIDENT_DRILL_ENDED = EventType("BW8232", "incident.drill.ended")
 SWITCH_THROWN = EventType("BW8251", "switch.thrown")
 SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
 
+# 85xx handover: canaries
+CANARY_STARTED = EventType("BW8501", "canary.started")
+CANARY_WEIGHED = EventType("BW8502", "canary.weighed")
+CANARY_JUDGED = EventType("BW8503", "canary.judged", mutation=False)
+CANARY_PROMOTED = EventType("BW8504", "canary.promoted")
+CANARY_WITHDRAWN = EventType("BW8505", "canary.withdrawn")
+CANARY_ENDED = EventType("BW8506", "canary.ended")
+CANARY_READ = EventType("BW8507", "canary.read", mutation=False)
+CANARY_LOOP_RUN = EventType("BW8511", "canary.loop.run", mutation=False)
+
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }

@@ -310,6 +310,15 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.INCIDENT_DRILL_ENDED: _entity("Update", "change"),
     codes.SWITCH_THROWN: _entity("Deactivate", "change", HIGH),
     codes.SWITCH_LIFTED: _entity("Activate", "change", MEDIUM),
+    # --- 85xx handover: canaries
+    codes.CANARY_STARTED: _entity("Create", "creation", LOW),
+    codes.CANARY_WEIGHED: _entity("Update", "change", LOW),
+    codes.CANARY_JUDGED: _call("Read", "info"),
+    codes.CANARY_PROMOTED: _entity("Update", "change", LOW),
+    codes.CANARY_WITHDRAWN: _entity("Update", "change", MEDIUM),
+    codes.CANARY_ENDED: _entity("Update", "change", LOW),
+    codes.CANARY_READ: _call("Read", "access"),
+    codes.CANARY_LOOP_RUN: _call("Read", "info", failed=HIGH),
 }
 
 

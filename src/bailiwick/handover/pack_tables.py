@@ -56,4 +56,24 @@ TABLES: tuple[ControlTable, ...] = (
         "id",
         "id zone name reason thrown_by thrown_at thrown_as lifted_at lifted_by",
     ),
+    # --- canaries
+    _table(
+        "canaries",
+        "id",
+        "id zone server digest plan spec stable_url baseline_url candidate_url baseline_addresses candidate_addresses "
+        "baseline_percent candidate_percent state automatic step passed phase phase_at phased_at looked watched_at verdict reason "
+        "told started_at started_by ended_at ended_by version",
+    ),
+    _table("canary_judgements", "canary number", "canary number at percent points verdict reason told metrics", ""),
+    _table(
+        "canary_points",
+        "canary phase bucket arm machine",
+        "canary phase bucket arm machine at requests errors refused histogram",
+        "",
+    ),
+    _table(
+        "canary_results",
+        "id",
+        "id zone digest kind canary verdict reason told steps began_at at by record shortened",
+    ),
 )

@@ -120,6 +120,13 @@ REASONS: dict[str, Reason] = {
     "review_missing": Reason(409, "The incident is reviewed before it is closed."),
     "runbook_order": Reason(409, "The step before is not done; runbooks go contain, preserve, diagnose, recover on."),
     "not_a_sandbox": Reason(422, "Drills are held in a zone that a DrillZone document of its book calls a sandbox."),
+    # --- handover: canaries
+    "canary_open": Reason(409, "A canary of this server goes on, or its candidate has the traffic; end that first."),
+    "canary_failed": Reason(409, "This release failed its canary within a day; another one is tried, not this again."),
+    "canary_unproven": Reason(
+        403, "The candidate was not shown to be fit for so much traffic; nobody waives that. `most_percent` says what."
+    ),
+    "canary_impossible": Reason(422, "These upstreams cannot be held against each other under this server."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),

@@ -87,6 +87,7 @@ class Permission(StrEnum):
     RECONCILIATION_WORK = "reconciliation:work"
     STUCK_WORK = "stuck:work"
     REPORTS_SIGN = "reports:sign"
+    CANARY_WORK = "canary:work"  # start, promote as far as was proven, withdraw
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -143,6 +144,7 @@ _OPERATOR = _VIEWER | {
     Permission.OVERRIDES_REQUEST,
     Permission.RECONCILIATION_WORK,
     Permission.STUCK_WORK,
+    Permission.CANARY_WORK,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign

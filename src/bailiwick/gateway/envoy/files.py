@@ -116,6 +116,11 @@ class EnvoyFiles:
     def admin(self) -> EnvoyAdmin:
         return self._admin
 
+    @property
+    def admin_socket(self) -> Path:
+        """Where Envoy's admin interface listens."""
+        return self._config.admin_socket
+
     def command(self, envoy: str, *, concurrency: int, log_level: str = "warning") -> list[str]:
         """The argument list that starts Envoy (`envoy` is the path of its binary) on these files."""
         path = str(self._layout.bootstrap)

@@ -23,7 +23,7 @@ from bailiwick.kernel.verdicts import Verdict
 
 ArmName = Literal["stable", "baseline", "candidate"]
 MetricName = Literal["errors", "refusals", "p50", "p95", "p99"]
-Reason = Literal["", "veto", "floor", "worse", "inconclusive", "unbalanced", "too_few", "no_data"]
+Reason = Literal["", "veto", "floor", "worse", "denied", "inconclusive", "unbalanced", "too_few", "no_data"]
 
 Histogram = Sequence[tuple[float, float, int]]
 """Bins: where each begins, how wide it is, and how much it counted."""

@@ -20,6 +20,7 @@ CREATE TABLE canaries (
   passed integer NOT NULL DEFAULT 0, -- how many of them it passed
   phase integer NOT NULL DEFAULT 1,  -- grows with every change of weights; points are of one phase
   phase_at timestamptz NOT NULL,
+  phased_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- the same of the database's clock
   looked integer NOT NULL DEFAULT 0, -- with how many points this phase was judged last
   watched_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- of the database's clock: it is about processes
   verdict text NOT NULL DEFAULT '',
