@@ -69,11 +69,14 @@ def _split(entry: SplitEntry, stable: Upstream, binding: Binding, ca_directory: 
     if not (entry.baseline.addresses and entry.candidate.addresses):
         return None
     baseline, candidate = (
-        Arm(name, _upstream(arm.upstream, arm.addresses, binding, ca_directory), arm.weight)
-        for name, arm in (("baseline", entry.baseline), ("candidate", entry.candidate))
+        _upstream(arm.upstream, arm.addresses, binding, ca_directory) for arm in (entry.baseline, entry.candidate)
     )
-    rest = Arm("stable", stable, 100 - baseline.weight - candidate.weight)
-    return Split(entry.canary, (rest, baseline, candidate), entry.lasting)
+    arms = (
+        Arm("stable", stable, 100 - entry.baseline.weight - entry.candidate.weight),
+        Arm("baseline", baseline, entry.baseline.weight),
+        Arm("candidate", candidate, entry.candidate.weight),
+    )
+    return Split(entry.canary, arms, entry.lasting)
 
 
 def routes_of(snapshot: Snapshot, ca_directory: Path) -> list[Route]:

@@ -226,8 +226,9 @@ async def points_of(tx: Transaction, canary: str, phase: int) -> dict[ArmName, l
         grouped[row["arm"], row["bucket"]].append(row)
     found: dict[ArmName, list[Point]] = {"stable": [], "baseline": [], "candidate": []}
     for (arm, bucket), each in grouped.items():
-        sums = (sum(row[name] for row in each) for name in ("requests", "errors", "refused"))
-        found[arm].append(Point(bucket, *sums, merged([[(*b,) for b in row["histogram"]] for row in each])))
+        requests, errors, refused = (sum(row[name] for row in each) for name in ("requests", "errors", "refused"))
+        histogram = merged([[(low, wide, count) for low, wide, count in row["histogram"]] for row in each])
+        found[arm].append(Point(bucket, requests, errors, refused, histogram))
     return found
 
 

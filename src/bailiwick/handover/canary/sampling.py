@@ -22,7 +22,7 @@ from bailiwick.gateway.lease import HELD_S, Lease
 from bailiwick.handover.canary.judge import ArmName
 from bailiwick.handover.canary.records import Counted, add_points
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import make_due
 
@@ -150,11 +150,11 @@ class Sampler:
         now = self._seconds()
         return min([_LOOK_S, *(_until_next(now, row["bucket_s"]) for row in running)])
 
-    def _is_due(self, row: Mapping[str, Any]) -> bool:
+    def _is_due(self, row: Row) -> bool:
         last = self._last.get(row["id"])
         return last is None or last.bucket != _bucket(self._seconds(), row["bucket_s"])
 
-    async def _sample(self, rows: list[Any]) -> None:
+    async def _sample(self, rows: list[Row]) -> None:
         prefixes = [f"cluster.{CANARY_STATISTICS}.{row['id']}." for row in rows]
         histograms = await self._admin.histograms(*prefixes)
         figures = await self._admin.figures(*prefixes)
