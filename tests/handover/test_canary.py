@@ -42,7 +42,7 @@ class Ground:
         self.people = people
         self.stage = Stage(people, KINDS)
         self.desk = self.desk_for(development=False)
-        self.stage.serve(api.routes(people.database, people.clock, self.desk))
+        self.stage.serve(api.routes(people.database, self.desk, None))
         self.bucket = 0
 
     def desk_for(self, *, development: bool) -> CanaryDesk:
@@ -196,9 +196,7 @@ async def test_without_traffic_patience_ends(ground: Ground) -> None:
 async def test_a_canary_that_nobody_watched_is_withdrawn_at_the_next_start(ground: Ground) -> None:
     canary = await ground.start()
     await ground.see(canary.id, 50)
-    await ground.sql(
-        "UPDATE canaries SET watched_at = clock_timestamp() - make_interval(secs => :ago)", ago=HELD_S + 1
-    )
+    await ground.sql("UPDATE canaries SET watched_at = clock_timestamp() - make_interval(secs => :ago)", ago=HELD_S + 1)
     after = await ground.drive(canary.id)
     assert (after.state, after.verdict, after.reason) == ("withdrawn", "NO_DATA", "unwatched")
     assert "canary/pay" in ground.stage.heard.open_alerts
@@ -260,9 +258,7 @@ async def test_a_smaller_step_has_to_be_passed_again(ground: Ground) -> None:
     assert refused.value.reason == "invalid_request"
 
 
-async def test_a_freeze_holds_promotion_and_never_withdrawal(
-    ground: Ground, database_url: str
-) -> None:
+async def test_a_freeze_holds_promotion_and_never_withdrawal(ground: Ground, database_url: str) -> None:
     canary = await ground.start()
     _throw(database_url, "freeze")
     await ground.see(canary.id, 50)
@@ -383,9 +379,7 @@ async def test_the_api_tells_and_refuses(ground: Ground) -> None:
     assert [each["id"] for each in listed.json()["canaries"]] == [made.json()["id"]]
     told = await ground.ask("GET", f"/api/v1/canaries/standing?digest={DIGEST}", "adam")
     assert (told.json()["verdict"], told.json()["go"]) == ("NO_DATA", False)
-    gone = await ground.ask(
-        "POST", f"/api/v1/canaries/{made.json()['id']}/withdraw", "olga", {"why": "looked odd"}
-    )
+    gone = await ground.ask("POST", f"/api/v1/canaries/{made.json()['id']}/withdraw", "olga", {"why": "looked odd"})
     assert (gone.status, gone.json()["verdict"], gone.json()["told"]) == (200, "NO_DATA", "looked odd")
     again = await ground.ask("POST", f"/api/v1/canaries/{made.json()['id']}/withdraw", "olga", {"why": "again"})
     assert (again.status, again.json()["reason"]) == (409, "illegal_transition")

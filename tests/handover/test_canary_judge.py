@@ -223,9 +223,7 @@ def test_only_enough_points_of_both_pass(baseline: Sequence[Point], candidate: S
 
 @settings(max_examples=60, deadline=None)
 @given(some, some, st.randoms(use_true_random=False))
-def test_the_order_of_points_says_nothing(
-    baseline: list[Point], candidate: list[Point], source: random.Random
-) -> None:
+def test_the_order_of_points_says_nothing(baseline: list[Point], candidate: list[Point], source: random.Random) -> None:
     found = judge(baseline, candidate, RULES)
     source.shuffle(baseline)
     source.shuffle(candidate)

@@ -32,7 +32,16 @@ from bailiwick.assurance.ports import (
 )
 from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.evidence.evidence_records import EvidenceRecords
-from bailiwick.handover.ports import Canaries, Chapter, Environments, Notebook, OpenIncidents, Readiness, Rollouts, Weights
+from bailiwick.handover.ports import (
+    Canaries,
+    Chapter,
+    Environments,
+    Notebook,
+    OpenIncidents,
+    Readiness,
+    Rollouts,
+    Weights,
+)
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.machine import Machine

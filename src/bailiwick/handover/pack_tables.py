@@ -61,8 +61,8 @@ TABLES: tuple[ControlTable, ...] = (
         "canaries",
         "id",
         "id zone server digest plan spec stable_url baseline_url candidate_url baseline_addresses candidate_addresses "
-        "baseline_percent candidate_percent state automatic step passed phase phase_at phased_at looked watched_at verdict reason "
-        "told started_at started_by ended_at ended_by version",
+        "baseline_percent candidate_percent state automatic step passed phase phase_at phased_at looked watched_at "
+        "verdict reason told started_at started_by ended_at ended_by version",
     ),
     _table("canary_judgements", "canary number", "canary number at percent points verdict reason told metrics", ""),
     _table(

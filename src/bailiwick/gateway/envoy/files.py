@@ -79,9 +79,7 @@ class _Table:
 
 def at_zero(routes: Iterable[Route]) -> tuple[Route, ...]:
     """The routes with no traffic for a candidate that is still being judged. They need the same clusters."""
-    return tuple(
-        replace(route, split=route.split.at_zero) if route.split is not None else route for route in routes
-    )
+    return tuple(replace(route, split=route.split.at_zero) if route.split is not None else route for route in routes)
 
 
 class EnvoyFiles:

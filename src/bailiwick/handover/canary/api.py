@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from bailiwick.evidence.events import rfc3339
 from bailiwick.evidence.requests import context_of
+from bailiwick.handover.canary.loop import AccessLoop
 from bailiwick.handover.canary.records import (
     DIGEST_PATTERN,
     Canary,
@@ -20,7 +21,6 @@ from bailiwick.handover.canary.records import (
 )
 from bailiwick.handover.canary.service import CanaryDesk, Start
 from bailiwick.handover.ports import Standing
-from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.fields import Body, IdPath, Line, Name, after_id
 from bailiwick.kernel.http import Caller, Cursor, Limit, encode_cursor, require, zone_of
@@ -53,6 +53,14 @@ class StartBody(Body):
     automatic: bool | None = None
 
 
+class LoopBody(Body):
+    """What the verdict is about, the active policy set where this is not said; an upstream that answers GET with 200,
+    where the loop's own on loopback may not be one."""
+
+    digest: Digest | None = None
+    upstream_url: Url | None = None
+
+
 class WhyBody(Body):
     """Why."""
 
@@ -82,7 +90,7 @@ async def canary_document(tx: Transaction, canary: Canary) -> dict[str, Any]:
     }
 
 
-def routes(database: Database, clock: Clock, desk: CanaryDesk) -> APIRouter:
+def routes(database: Database, desk: CanaryDesk, loop: AccessLoop) -> APIRouter:
     """The routes under ``/api/v1/canaries``."""
     router = APIRouter(prefix="/api/v1/canaries", tags=["canaries"])
 
@@ -91,9 +99,7 @@ def routes(database: Database, clock: Clock, desk: CanaryDesk) -> APIRouter:
         request: Request, caller: Reader, digest: OfDigest = "", limit: Limit = 100, cursor: Cursor = None
     ) -> dict[str, Any]:
         async with database.begin() as tx:
-            found = await list_canaries(
-                tx, zone_of(request), digest=digest, before=after_id(cursor), limit=limit
-            )
+            found = await list_canaries(tx, zone_of(request), digest=digest, before=after_id(cursor), limit=limit)
         following = encode_cursor(found[-1].id) if len(found) == limit else None
         return {"canaries": [each.document() for each in found], "next": following}
 
@@ -108,6 +114,12 @@ def routes(database: Database, clock: Clock, desk: CanaryDesk) -> APIRouter:
         async with database.begin() as tx:
             found = await results_of(tx, zone_of(request), digest=digest, limit=limit)
         return {"results": [each.document() for each in found]}
+
+    @router.post("/loops", status_code=201, summary="Walk the loop of access against this installation")
+    async def walk(request: Request, body: LoopBody, caller: Worker) -> dict[str, Any]:
+        """Asked for, decided, used, revoked, refused, recorded: what was expected and what came, step by step."""
+        found = await loop.run(context_of(request, caller), body.digest or "", body.upstream_url or "")
+        return found.document()
 
     @router.get("/{canary_id}", summary="One canary with its judgements", responses=_only(404))
     async def show(request: Request, canary_id: IdPath, caller: Reader) -> dict[str, Any]:

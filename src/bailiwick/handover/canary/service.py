@@ -105,9 +105,7 @@ class CanaryDesk:
             digest=digest,
         )
         found = await results_of(tx, zone, digest=digest, limit=200)
-        return standing_of(
-            found, [row["id"] for row in running], self._clock.now(), development=self._development
-        )
+        return standing_of(found, [row["id"] for row in running], self._clock.now(), development=self._development)
 
     async def set(self, zone: str, server: str, candidate_percent: int) -> None:
         """Give the candidate of a server's canary this part of the traffic; 0 withdraws it.
@@ -417,11 +415,8 @@ class CanaryDesk:
 
 async def _upstream_url(tx: Transaction, zone: str, server: str, *, lock: bool = False) -> str:
     """Where a bound server's requests go. Raises ``not_found``, ``no_binding``."""
-    row: Row | None = await tx.one(
-        f"SELECT endpoint, binding FROM servers WHERE zone = :zone AND name = :name {'FOR UPDATE' if lock else ''}",
-        zone=zone,
-        name=server,
-    )
+    found = "SELECT endpoint, binding FROM servers WHERE zone = :zone AND name = :name"
+    row: Row | None = await tx.one(f"{found} FOR UPDATE" if lock else found, zone=zone, name=server)
     if row is None:
         raise NotFound(f"There is no server {server}.")
     if row["binding"] is None:
