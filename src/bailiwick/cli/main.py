@@ -63,6 +63,7 @@ COMMANDS: dict[str, Entry] = {
     "override": Entry("bailiwick.cli.override:app", "Ask for, agree to, do and review exact operations."),
     "incident": Entry("bailiwick.cli.incident:app", "Open, contain, preserve, recover, review incidents; drill."),
     "switch": Entry("bailiwick.cli.switch:app", "Switch capabilities off, freeze, make read-only; ask to lift."),
+    "canary": Entry("bailiwick.cli.canary:app", "Try a candidate on real traffic; walk the loop of access."),
     "selftest": Entry("bailiwick.cli.selftest:app", "Live a simulated month with faults; is each noticed?"),
     "witness": Entry("bailiwick.cli.witness:app", "Cosign the checkpoints of logs that another party keeps."),
     "prepare": Entry("bailiwick.cli.roles:prepare_app", "Bring the database up to date.", hidden=True),

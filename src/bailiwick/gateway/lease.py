@@ -1,6 +1,6 @@
 """How long the arms of canaries may keep their traffic without anybody watching.
 
-A candidate is given traffic while somebody judges it. The work role says so in a file, for a few seconds at a time; when
+A candidate has traffic while somebody judges it. The work role says so in a file, for a few seconds at a time; when
 it stops (it is dead, it hangs, or the database under it does) the file runs out, and any serve worker of the machine
 puts the routing table in force that was laid ready for this: everything to the stable arms. The instant is of the
 machine's own monotonic clock (``CLOCK_BOOTTIME``), which every process of it reads alike and nobody sets.
@@ -18,7 +18,7 @@ import structlog
 
 from bailiwick.gateway.envoy import EnvoyFiles
 
-HELD_S = 30.0
+HELD_S = 15.0
 """How long after it was last judged a candidate keeps its traffic."""
 
 _LOOK_S = 1.0

@@ -85,7 +85,7 @@ class Rooms:
         return server.status, application.id, secret
 
     async def revoke(self, context: Context, mandate: str) -> bool:
-        """End a mandate; whether any worker there is said that it refuses it, and those that did not were fenced off."""
+        """End a mandate; whether a worker said that it refuses it; any that did not is fenced off."""
         async with self._database.begin() as tx:
             revision = await self._revocations.revoke(tx, context, "mandate", mandate, "loop of access")
         settled = await self._revocations.settle(revision, context)
