@@ -265,12 +265,13 @@ def test_more_denials_than_before_are_seen(before: Mix, during: Mix, wrong: bool
     [
         {"points": 49}, {"steps": [5, 25]}, {"steps": [25, 5, 100]}, {"steps": [100]}, {"bucket_s": 11},
         {"metrics": [{"metric": "p95", "tolerance": 0.1}]}, {"metrics": [{"metric": "errors", "slack": 0.1}]},
-        {"metrics": [{"metric": "errors", "veto": 0.1}]}, {"most_points": 60, "points": 70}, {"alpha": 0.2},
-        {"metrics": [{"metric": "errors", "slack": 0.1, "veto": 0.5}] * 2}, {"patience": 100, "most_points": 150},
+        {"metrics": [{"metric": "errors", "veto": 0.1, "floor": 0.1}]},
+        {"metrics": [{"metric": "errors", "slack": 0.1, "veto": 0.1}]}, {"most_points": 60, "points": 70}, {"alpha": 0.2},
+        {"metrics": [{"metric": "errors", "slack": 0.1, "veto": 0.5, "floor": 0.1}] * 2}, {"patience": 100, "most_points": 150},
     ],
 )  # fmt: skip
 def test_a_plan_may_only_be_stricter(wrong: dict[str, object]) -> None:
-    plain = {"metrics": [{"metric": "errors", "slack": 0.01, "veto": 0.5}], "owner": "uptime"}
+    plain = {"metrics": [{"metric": "errors", "slack": 0.01, "veto": 0.5, "floor": 0.01}], "owner": "uptime"}
     CanaryPlan.model_validate(plain)
     with pytest.raises(ValueError, match="validation error"):
         CanaryPlan.model_validate({**plain, **wrong})

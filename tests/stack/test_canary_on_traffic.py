@@ -22,7 +22,7 @@ from rig import UPSTREAM_KEY, Stack, installation
 
 from bailiwick.gateway.lease import HELD_S
 
-BUCKET_S = 0.1
+BUCKET_S = 0.2
 WITHDRAWN_WITHIN_S = 5.0
 LOOSE = [  # the machine is busy and buckets are short: what is tried is the way, the judge has tests of its own
     {"metric": "errors", "slack": 0.05, "veto": 0.3, "floor": 0.05},
@@ -105,10 +105,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with installation(WORKERS="1") as made:
         told = json.loads(made.cli("assurance", "show", "--json").stdout)
         kept = [{name: each[name] for name in ("apiVersion", "kind", "metadata", "spec")} for each in told]
-        quick = {"steps": [25, 50, 100], "metrics": LOOSE, "bucket_s": BUCKET_S, "owner": "uptime", "patience": 3000}
-        kept.append(
-            {"apiVersion": "bailiwick/v1", "kind": "CanaryPlan", "metadata": {"name": "quick"}, "spec": quick}
-        )
+        quick = {"steps": [50, 100], "metrics": LOOSE, "bucket_s": BUCKET_S, "owner": "uptime", "patience": 3000}
+        kept.append({"apiVersion": "bailiwick/v1", "kind": "CanaryPlan", "metadata": {"name": "quick"}, "spec": quick})
         folder = tmp_path_factory.mktemp("book")
         (folder / "all.yaml").write_text(yaml.safe_dump_all(kept))
         applied = made.cli("assurance", "apply", str(folder))
@@ -202,7 +200,7 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(st
         canary = ground.start(digest("2"))
         ended = ground.until(lambda: (told := ground.now(canary))["state"] != "running" and told)
         assert (ended["state"], ended["verdict"]) == ("promoted", "PASS"), ended
-        assert [each["percent"] for each in ended["judgements"] if each["verdict"] == "PASS"] == [25, 50]
+        assert [each["percent"] for each in ended["judgements"] if each["verdict"] == "PASS"] == [50]
         ground.until(lambda: time.monotonic() - ground.stable.seen[-1] > 1 and ground.stable.seen)
         standing = stack.admin("GET", f"/api/v1/canaries/standing?digest={digest('2')}").json
         assert (standing["verdict"], standing["go"]) == ("PASS", True)
@@ -223,13 +221,16 @@ def test_a_killed_work_role_goes_on_and_one_that_hangs_leaves_no_candidate_with_
         assert ground.now(canary)["state"] == "running"
 
         ground.until(lambda: time.monotonic() - ground.candidate.seen[-1] < 0.5)
-        work, hung = stack.parts()["work"], time.monotonic()
-        os.kill(work, signal.SIGSTOP)
+        work = stack.parts()["work"]
+        supervisor = int(Path(f"/proc/{work}/stat").read_text().rpartition(")")[2].split()[1])
+        for hung in (supervisor, work):  # the supervisor too, which would put another in its place
+            os.kill(hung, signal.SIGSTOP)
         try:
-            assert ground.quiet_after(hung) <= HELD_S + WITHDRAWN_WITHIN_S
+            assert ground.quiet_after(time.monotonic()) <= HELD_S + WITHDRAWN_WITHIN_S
         finally:
-            with contextlib.suppress(ProcessLookupError):  # the supervisor may have put another in its place
-                os.kill(work, signal.SIGCONT)
+            for hung in (work, supervisor):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(hung, signal.SIGCONT)
         ended = ground.until(lambda: (told := ground.now(canary))["state"] == "withdrawn" and told)
         assert (ended["verdict"], ended["reason"]) == ("NO_DATA", "unwatched")
         quiet = len(ground.candidate.seen)
@@ -247,5 +248,5 @@ def test_the_loop_of_access_closes(stack: Stack, tmp_path: Path) -> None:
         assert max(map(len, told.stdout.splitlines())) <= 80
     finally:
         del stack.environment["BAILIWICK_TOKEN"]
-    listed = [each["name"] for each in stack.admin("GET", "/api/v1/servers").json["servers"]]
+    listed = [each["name"] for each in stack.admin("GET", "/api/v1/servers").json["items"]]
     assert not [name for name in listed if name.startswith("access-loop")]

@@ -73,8 +73,10 @@ class CanaryPlan(Body):
         names = [each.metric for each in self.metrics]
         if len(set(names)) != len(names):
             raise ValueError("a metric is given twice")
-        if "errors" not in names or not any(each.metric == "errors" and each.veto is not None for each in self.metrics):
-            raise ValueError("errors are always compared, and have a veto")
+        errors = next((each for each in self.metrics if each.metric == "errors"), None)
+        if errors is None or errors.veto is None or errors.floor is None:
+            # a few errors in many buckets hardly move their ranks: it is the floor that finds them
+            raise ValueError("errors are always compared, and have a veto and a floor")
         if self.most_points < self.points or self.patience < self.most_points:
             raise ValueError("each of points, most_points and patience is at least the one before")
         return self
