@@ -20,7 +20,8 @@ from bailiwick.gateway.lease import HELD_S
 from bailiwick.handover.canary import api
 from bailiwick.handover.canary.chapter import chapter
 from bailiwick.handover.canary.judge import Point, merged
-from bailiwick.handover.canary.records import Canary, Counted, add_points, find, points_of
+from bailiwick.handover.canary.loop import EXPECTED, AccessLoop, Step, Ways, verdict_of
+from bailiwick.handover.canary.records import Canary, Counted, Result, add_points, add_result, find, points_of
 from bailiwick.handover.canary.service import CanaryDesk, Start
 from bailiwick.handover.canary.spec import KINDS
 from bailiwick.inventory.documents import BindingBody, OperationBody, ServerBody
@@ -397,3 +398,71 @@ async def test_a_pack_has_a_chapter_of_it(ground: Ground) -> None:
         stored = await ground.stage.records.get(tx, "default", told.record.removeprefix("sha256:"))
         output = json.loads(await ground.stage.records.output(tx, stored))
     assert (told.verdict, stored.record.verdict(now), output["reason"]) == (Verdict.FAIL, Verdict.FAIL, "veto")
+
+
+# ---------------------------------------------------------------------- the loop of access
+
+
+def steps_as_expected() -> list[Step]:
+    return [Step(name, expected, expected) for name, expected in EXPECTED.items()]
+
+
+def test_the_loop_passes_only_as_a_whole() -> None:
+    assert verdict_of(steps_as_expected())[0] is Verdict.PASS
+    assert verdict_of([])[0] is Verdict.NO_DATA
+    for place, name in enumerate(EXPECTED):
+        steps = steps_as_expected()
+        steps[place] = Step(name, EXPECTED[name], "something else")
+        assert verdict_of(steps)[:2] == (Verdict.FAIL, "loop")
+        assert name in verdict_of(steps)[2]
+        steps[place] = Step(name, "another expected value", EXPECTED[name])
+        assert verdict_of(steps)[0] is Verdict.FAIL
+        assert verdict_of(steps_as_expected()[:place] + steps_as_expected()[place + 1 :])[0] is Verdict.FAIL
+
+
+class Nothing:
+    """A fixture that makes nothing: its upstream may not be reached."""
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    async def make(self, context: Any, name: str, upstream: str, key: str) -> tuple[str, str, str]:
+        raise BailiwickError(reason="upstream_forbidden")
+
+    async def revoke(self, context: Any, mandate: str) -> bool:
+        raise AssertionError("nothing was given")
+
+    async def remove(self, context: Any, name: str) -> None:
+        self.removed.append(name)
+
+
+async def test_a_loop_that_cannot_be_walked_fails_is_kept_and_removes_what_it_made(ground: Ground) -> None:
+    fixture, stage = Nothing(), ground.stage
+    walker = AccessLoop(
+        stage.database, stage.clock, stage.ids, stage.recorder, stage.records, fixture,
+        lambda zone: Ways("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    )  # fmt: skip
+    found = await walker.run(stage.context("olga"), DIGEST)
+    assert (found.verdict, found.told) == ("FAIL", "prepared: expected routable, got upstream_forbidden")
+    assert len(fixture.removed) == 1
+    assert await ground.standing() == ("FAIL", False)
+    with pytest.raises(BailiwickError, match="No policy set"):
+        await walker.run(stage.context("olga"))
+
+
+async def test_a_loop_and_a_canary_of_one_release_both_count(ground: Ground) -> None:
+    canary = await ground.start()
+    for _ in range(3):
+        await ground.see(canary.id, 50)
+        await ground.drive(canary.id)
+    now, ids = ground.people.clock.now(), ground.people.ids
+    for at, verdict, standing in (
+        (now, "FAIL", "FAIL"),
+        (now + timedelta(seconds=1), "PASS", "ERROR"),  # of a time that has not come
+    ):
+        result = Result(ids(), "default", DIGEST, "loop", None, verdict, "", "", [], at, at, "olga", "", False)
+        async with ground.people.database.begin() as tx:
+            await add_result(tx, result)
+        assert (await ground.standing())[0] == standing
+    ground.people.clock.advance(1)
+    assert await ground.standing() == ("PASS", True)
