@@ -239,14 +239,35 @@ def test_a_killed_work_role_goes_on_and_one_that_hangs_leaves_no_candidate_with_
         ground.only()
 
 
-def test_the_loop_of_access_closes(stack: Stack, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def signed_in(stack: Stack) -> Iterator[None]:
     stack.environment["BAILIWICK_TOKEN"] = stack.token
     try:
+        yield
+    finally:
+        del stack.environment["BAILIWICK_TOKEN"]
+
+
+def test_the_loop_of_access_closes_for_a_release_and_for_a_policy(stack: Stack) -> None:
+    with signed_in(stack):
+        none = stack.cli("canary", "loop")
+        assert none.returncode == 3 and "No policy set is active" in none.stderr
         told = stack.cli("canary", "loop", "--digest", digest("4"))
         assert told.returncode == 0, told.stdout + told.stderr
         assert told.stdout.splitlines()[-1].startswith("PASS for sha256:4444")
         assert max(map(len, told.stdout.splitlines())) <= 80
-    finally:
-        del stack.environment["BAILIWICK_TOKEN"]
+        again = stack.cli("canary", "loop", "--digest", digest("4"))
+        assert again.returncode == 0, "what one leaves behind stands in the way of no other"
+        assert "GO: PASS" in stack.cli("canary", "standing", digest("4")).stdout
+
+        form = {"name": "all", "source": "package all\n\nimport rego.v1\n\ndefault allow := true\n", "activate": True}
+        assert stack.admin("POST", "/api/v1/policies", form).status in (200, 201)
+        of_policy = json.loads(stack.cli("canary", "loop", "--json").stdout)
+        assert of_policy["verdict"] == "PASS", of_policy["steps"]
+        deny = {**form, "source": "package all\n\nimport rego.v1\n\ndefault allow := false\n"}
+        assert stack.admin("POST", "/api/v1/policies", deny).status in (200, 201)
+        refused = json.loads(stack.cli("canary", "loop", "--json").stdout)
+        assert refused["digest"] != of_policy["digest"]
+        assert (refused["verdict"], refused["reason"]) == ("FAIL", "loop"), refused["steps"]
     listed = [each["name"] for each in stack.admin("GET", "/api/v1/servers").json["items"]]
     assert not [name for name in listed if name.startswith("access-loop")]
