@@ -93,7 +93,7 @@ def _bin(ms: float) -> tuple[float, float, int]:
 def run_once(
     rules: Rules, service: Service, seed: int, *, slower: float = 1.0, tails: float = 1.0, errors: float = 0.0
 ) -> tuple[Judgement, int]:
-    """One phase as it is driven: judged at the first points, then with every ten more; the judgement and its buckets."""
+    """One phase as it is driven: judged at the first points, then with every ten more; and how many buckets it took."""
     source = random.Random(seed)
     shared, one, other = (_drift(source, size) for size in (service.shared, service.own, service.own))
     baseline: list[Point] = []
