@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_canary import Ground
+from canary_ground import Ground
 
 from bailiwick.gateway.lease import HELD_S, Lease
 from bailiwick.handover.canary.records import Canary, points_of
@@ -46,7 +46,12 @@ class Sampled:
         self.lease = Lease(directory / "lease", now=lambda: self.seconds)
         people = ground.people
         self.sampler = Sampler(
-            people.database, people.clock, self.admin, self.lease, "here", seconds=lambda: self.seconds  # type: ignore[arg-type]
+            people.database,
+            people.clock,
+            self.admin,
+            self.lease,
+            "here",
+            seconds=lambda: self.seconds,  # type: ignore[arg-type]
         )
 
     async def points(self, canary: Canary) -> list[tuple[int, int, int, int]]:
