@@ -101,6 +101,10 @@ _NO_MUTATION = {
         f"POST /api/v1/waivers{step}": "leaves a waiver event"
         for step in ("", *(f"/{{waiver_id}}/{verb}" for verb in _ON_WAIVERS))
     },
+    "POST /api/v1/canaries": "needs three upstreams; tests/handover/test_canary.py proves its events",
+    "POST /api/v1/canaries/{canary_id}/promote": "needs a canary; tests/handover/test_canary.py proves its events",
+    "POST /api/v1/canaries/{canary_id}/withdraw": "needs a canary; tests/handover/test_canary.py proves its events",
+    "POST /api/v1/canaries/loops": "walks through others; tests/stack/test_canary_on_traffic.py proves what it leaves",
     "POST /api/v1/backups": "needs a place for backups; tests/handover/test_backups_api.py proves backup.asked",
     "POST /api/v1/secrets/check": "leaves secrets.checked",
     "POST /api/v1/secrets/review/{review_id}/keep": "leaves the review's event",
