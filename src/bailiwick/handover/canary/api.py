@@ -115,7 +115,12 @@ def routes(database: Database, desk: CanaryDesk, loop: AccessLoop) -> APIRouter:
             found = await results_of(tx, zone_of(request), digest=digest, limit=limit)
         return {"results": [each.document() for each in found]}
 
-    @router.post("/loops", status_code=201, summary="Walk the loop of access against this installation")
+    @router.post(
+        "/loops",
+        status_code=201,
+        summary="Walk the loop of access against this installation",
+        responses={404: {"description": "No release is named, and no policy set is active"}},
+    )
     async def walk(request: Request, body: LoopBody, caller: Worker) -> dict[str, Any]:
         """Asked for, decided, used, revoked, refused, recorded: what was expected and what came, step by step."""
         found = await loop.run(context_of(request, caller), body.digest or "", body.upstream_url or "")

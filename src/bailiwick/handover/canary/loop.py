@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import platform
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,6 +40,7 @@ CHECK = "canary.access-loop"
 APPLICATION = "access-loop"
 READ, WRITE, BEYOND = "loop:read", "loop:write", "loop:beyond"
 KEY_HEADER = "x-loop-key"
+_WORD = re.compile(r"[a-z0-9_:. -]{0,100}")
 _ANSWER_WITHIN_S = 10.0
 _SETTLED_WITHIN_S = 5.0
 
@@ -213,7 +215,7 @@ class AccessLoop:
                 told = "with the server's own credential" if body.get("key") == "ours" else ""
                 walk.note(name, f"200 {told or 'of the upstream'}", request)
             else:
-                walk.note(name, f"{status} {body.get('reason', '')}", request)
+                walk.note(name, f"{status} {_word(body, 'reason')}", request)
 
         async def unasked(name: str) -> None:
             await self._routed(http, governed)
@@ -225,9 +227,9 @@ class AccessLoop:
             status, body, _ = await _call(http, "POST", f"{ways.api}/oauth/token", data=form)
             if status == 200:
                 walk.token = str(body["access_token"])
-                walk.note(name, f"200 {body.get('scope', '')}", _jti(walk.token))
+                walk.note(name, f"200 {_word(body, 'scope')}", _jti(walk.token))
             else:
-                walk.note(name, f"{status} {body.get('reason', '')}")
+                walk.note(name, f"{status} {_word(body, 'reason')}")
 
         async def revoke(name: str) -> None:
             held = await self._fixture.revoke(context, _jti(walk.token))
@@ -285,7 +287,7 @@ class AccessLoop:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_WITHIN_S)) as http:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 status, body, _ = await _call(http, "GET", f"{self._ways(zone).gateway}/s/{walk.name}/")
-                actual = f"{status} {body.get('reason', '')}"
+                actual = f"{status} {_word(body, 'reason')}"
         walk.note("removed", actual)
 
     async def _active_policy(self, zone: str) -> str:
@@ -374,6 +376,12 @@ async def _call(
         except ValueError:
             body = {}
         return answer.status, body if isinstance(body, dict) else {}, answer.headers.get("x-request-id", "")
+
+
+def _word(body: Mapping[str, Any], name: str) -> str:
+    """A reason or a scope; ``?`` for anything else, which somebody's upstream may have said."""
+    value = body.get(name, "")
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else "?"
 
 
 def _jti(token: str) -> str:
