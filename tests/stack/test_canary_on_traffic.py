@@ -267,9 +267,10 @@ def test_the_loop_of_access_closes_for_a_release_and_for_a_policy(stack: Stack) 
         _activate(stack, "package all\nimport rego.v1\ndefault allow := true\n")
         of_policy = json.loads(stack.cli("canary", "loop", "--json").stdout)
         assert of_policy["verdict"] == "PASS", of_policy["steps"]
-        _activate(stack, "package all\nimport rego.v1\ndefault allow := false\n")
+        _activate(stack, 'package all\nimport rego.v1\ndeny contains "closed" if input.stage == "request"\n')
         refused = json.loads(stack.cli("canary", "loop", "--json").stdout)
         assert refused["digest"] != of_policy["digest"]
         assert (refused["verdict"], refused["reason"]) == ("FAIL", "loop"), refused["steps"]
+        assert refused["told"].startswith("used: expected 200 with the server's own credential, got 403 ")
     listed = [each["name"] for each in stack.admin("GET", "/api/v1/servers").json["items"]]
     assert not [name for name in listed if name.startswith("access-loop")]
