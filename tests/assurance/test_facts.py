@@ -64,7 +64,7 @@ async def test_a_port_that_nobody_fills_stops_the_room(
     house: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bailiwick.app.assurance.install", lambda house: None)
-    with pytest.raises(ValueError, match="no part of the assurance room is its verdicts"):
+    with pytest.raises(ValueError, match="no part is the verdicts"):
         room_of(house, tmp_path)
 
 

@@ -159,6 +159,12 @@ THROUGH_OTHERS = {
     "validate run": "needs what is live; tests/handover prove its event",
     "known-issue fixed": "needs evidence newer than the issue; tests/handover prove its event",
     "switch lift": "calls the API",
+    "canary show": "needs a canary; tests/stack/test_canary_on_traffic.py runs it",
+    "canary start": "calls the API",
+    "canary promote": "calls the API",
+    "canary withdraw": "calls the API",
+    "canary standing": "calls the API",
+    "canary loop": "calls the API",
     "notices retry": "needs a notice that did not arrive; tests/assurance prove its event",
     "notices test": "needs a channel; tests/assurance prove its event",
     "backup expire": "needs a month's backups; tests/handover prove its event",
@@ -405,6 +411,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "secrets scan": (lambda stack, tmp: [str(tmp / "secret")], codes.SECRETS_SCANNED),
     "secrets review": (lambda stack, tmp: [], codes.AUDIT_READ),
     "override list": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "canary list": (lambda stack, tmp: [], codes.CANARY_READ),
     "backup run": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_TAKEN),
     "backup list": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_READ),
     "backup verify": (lambda stack, tmp: ["--place", f"file://{tmp}/backups"], codes.BACKUP_VERIFIED),
@@ -420,7 +427,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 # nothing is sealed yet, waived, overridden or listed as unused, which is no data and no failure
 ENDS = {
     "documents check": {3},  # nobody has reviewed them yet
-    **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review")},
+    **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review", "canary list")},
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "drill restore": {1},  # without its log in the store, what a loss would cost is not known
     "owners check": {1, 3},  # nobody was made an owner yet

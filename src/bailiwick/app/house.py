@@ -32,7 +32,16 @@ from bailiwick.assurance.ports import (
 )
 from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.evidence.evidence_records import EvidenceRecords
-from bailiwick.handover.ports import Canaries, Chapter, Environments, Notebook, OpenIncidents, Readiness, Rollouts
+from bailiwick.handover.ports import (
+    Canaries,
+    Chapter,
+    Environments,
+    Notebook,
+    OpenIncidents,
+    Readiness,
+    Rollouts,
+    Weights,
+)
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.machine import Machine
@@ -73,6 +82,8 @@ PORTS = (
     "capacity_facts",
     "environments",
     "notebook",
+    "canaries",
+    "weights",
 )
 
 
@@ -109,6 +120,7 @@ class House:
     chapters: dict[str, Chapter] = field(default_factory=dict)  # of handover packs, by name
     readiness: Readiness = field(default_factory=partial(_later, "readiness"))
     canaries: Canaries = field(default_factory=partial(_later, "canaries"))
+    weights: Weights = field(default_factory=partial(_later, "weights"))
     open_incidents: OpenIncidents = field(default_factory=partial(_later, "open_incidents"))
     environments: Environments = field(default_factory=partial(_later, "environments"))
     rollouts: Rollouts = field(default_factory=partial(_later, "rollouts"))

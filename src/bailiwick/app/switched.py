@@ -34,6 +34,8 @@ ALWAYS = _any(
     r"POST /api/v1/keys/rotate",
     r"POST /api/v1/secrets/rotations(/[^/]+/prove)?",
     r"POST /api/v1/policies/rollback",
+    # taking traffic from a candidate
+    r"POST /api/v1/canaries/[^/]+/withdraw",
     # what an incident is worked by, and how what was switched off is switched on again
     r"\w+ /api/v1/(incidents|runbooks)(/.*)?",
     r"\w+ /api/v1/alerts(/.*)?",

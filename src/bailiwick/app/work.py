@@ -34,6 +34,7 @@ from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.sweep import ALERT, Sweep
 from bailiwick.evidence.troubles import Trouble
 from bailiwick.evidence.witnessing import KnownWitness, Witnessing
+from bailiwick.gateway.lease import Lease
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
@@ -76,7 +77,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     state.on_sealer.append(signer.replace_sealer)
     redis = Redis(settings.redis_url.get_secret_value() if settings.redis_url else None, base.clock, base.metrics)
     files = envoy_files(settings, layout)
-    routes = RouteWriter(files, layout.envoy / "ca")
+    routes = RouteWriter(files, layout.envoy / "ca", Lease(layout.canary_lease))
     state.store.on_swap(routes.want)
     state.store.on_swap(lambda snapshot: _forget_first_password(snapshot, layout))
     await state.load()

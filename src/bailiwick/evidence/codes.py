@@ -297,6 +297,15 @@ HYPERCARE_SLOT_FILLED = EventType("BW8605", "hypercare.slot.filled")
 HYPERCARE_EXTENDED = EventType("BW8606", "hypercare.extended")
 ANNOUNCEMENT_SENT = EventType("BW8611", "announcement.sent")
 DOCUMENTS_CHECKED = EventType("BW8612", "documents.checked", mutation=False)
+# 85xx handover: canaries
+CANARY_STARTED = EventType("BW8501", "canary.started")
+CANARY_WEIGHED = EventType("BW8502", "canary.weighed")
+CANARY_JUDGED = EventType("BW8503", "canary.judged", mutation=False)
+CANARY_PROMOTED = EventType("BW8504", "canary.promoted")
+CANARY_WITHDRAWN = EventType("BW8505", "canary.withdrawn")
+CANARY_ENDED = EventType("BW8506", "canary.ended")
+CANARY_READ = EventType("BW8507", "canary.read", mutation=False)
+CANARY_LOOP_RUN = EventType("BW8511", "canary.loop.run", mutation=False)
 
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)

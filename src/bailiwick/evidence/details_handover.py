@@ -23,6 +23,10 @@ _SWITCH = (
     _always("reason", "str", "why, as said"),
     _always("override", "str", "id of the override by which it was done"),
 )
+_RELEASE = _always("digest", "str", "digest of the release that is tried")
+_CANARY = (_RELEASE, _always("told", "str", "what happened, in a line"))
+_VERDICT = _always("verdict", "str", "what was found")
+_WHY = _always("reason", "str", "why it is no PASS; empty of one")
 
 HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     # --- 80xx handover: backups, restores, drills
@@ -128,5 +132,20 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     codes.DOCUMENTS_CHECKED: (
         _always("checked", "int", "how many documents were looked at"),
         _always("red", "int", "how many of them are not as they should be"),
+    ),
+    # --- 85xx handover: canaries
+    codes.CANARY_STARTED: _CANARY,
+    codes.CANARY_WEIGHED: (*_CANARY, _always("percent", "int", "percentage that the candidate gets from now on")),
+    codes.CANARY_JUDGED: (*_CANARY, _VERDICT, _WHY),
+    codes.CANARY_PROMOTED: (*_CANARY, _VERDICT),
+    codes.CANARY_WITHDRAWN: (*_CANARY, _VERDICT, _WHY, _always("passed", "bool", "whether it had passed before")),
+    codes.CANARY_ENDED: _CANARY,
+    codes.CANARY_READ: (_always("what", "str", "what was read"), _always("returned", "int", "how many")),
+    codes.CANARY_LOOP_RUN: (
+        *_CANARY,
+        _VERDICT,
+        _WHY,
+        _always("steps", "int", "steps that came out as expected"),
+        _always("record", "str", "evidence record of what was expected and what came"),
     ),
 }

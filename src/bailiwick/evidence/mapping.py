@@ -320,6 +320,15 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.HYPERCARE_EXTENDED: _entity("Update", "change", MEDIUM),
     codes.ANNOUNCEMENT_SENT: _entity("Create", "creation"),
     codes.DOCUMENTS_CHECKED: _call("Read", "access", INFO, LOW),
+    # --- 85xx handover: canaries
+    codes.CANARY_STARTED: _entity("Create", "creation", LOW),
+    codes.CANARY_WEIGHED: _entity("Update", "change", LOW),
+    codes.CANARY_JUDGED: _call("Read", "info"),
+    codes.CANARY_PROMOTED: _entity("Update", "change", LOW),
+    codes.CANARY_WITHDRAWN: _entity("Update", "change", MEDIUM),
+    codes.CANARY_ENDED: _entity("Update", "change", LOW),
+    codes.CANARY_READ: _call("Read", "access"),
+    codes.CANARY_LOOP_RUN: _call("Read", "info", failed=HIGH),
 }
 
 

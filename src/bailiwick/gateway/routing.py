@@ -15,8 +15,12 @@ from pathlib import Path
 import structlog
 
 from bailiwick.authority.snapshot import Snapshot
-from bailiwick.gateway.envoy import EnvoyFiles, EnvoyRejected, Route, Upstream
-from bailiwick.inventory.loader import ServerEntry
+from bailiwick.gateway.envoy import Arm, EnvoyFiles, EnvoyRejected, Route, Split, Upstream
+from bailiwick.gateway.envoy.files import at_zero
+from bailiwick.gateway.lease import Lease
+from bailiwick.inventory import endpoints
+from bailiwick.inventory.loader import ServerEntry, SplitEntry
+from bailiwick.inventory.servers import Binding
 
 log = structlog.get_logger(__name__)
 
@@ -27,20 +31,11 @@ _ROUTABLE_LATER = frozenset({None, "credential_missing"})
 def route_of(server: ServerEntry, ca_directory: Path) -> Route:
     """The route of one server. A server that cannot be reached keeps a route without upstream: the check refuses it."""
     binding = server.binding
-    upstream = None
+    upstream, split = None, None
     if binding is not None and server.addresses and server.refusal in _ROUTABLE_LATER:
-        target = server.upstream
-        tls = target.scheme == "https"
-        upstream = Upstream(
-            addresses=tuple((address, target.port) for address in server.addresses),
-            tls=tls,
-            sni=target.host if tls else None,
-            ca_file=_ca_file(binding.ca_pem, ca_directory),
-            http2=binding.protocol == "http2",
-            timeout_s=binding.timeout_s,
-            idle_timeout_s=binding.idle_timeout_s or 3600.0,
-            authority=target.authority if target.address is None else None,
-        )
+        upstream = _upstream(server.upstream, server.addresses, binding, ca_directory)
+        if server.split is not None:
+            split = _split(server.split, upstream, binding, ca_directory)
     return Route(
         server=server.name,
         zone=server.zone,
@@ -51,7 +46,37 @@ def route_of(server: ServerEntry, ca_directory: Path) -> Route:
         max_request_bytes=binding.max_request_bytes if binding else None,
         long_lived=binding is not None and any(operation.long_lived for operation in binding.operations),
         binding=server.binding_tag,
+        split=split,
     )
+
+
+def _upstream(target: endpoints.Upstream, addresses: Iterable[str], binding: Binding, ca_directory: Path) -> Upstream:
+    tls = target.scheme == "https"
+    return Upstream(
+        addresses=tuple((address, target.port) for address in addresses),
+        tls=tls,
+        sni=target.host if tls else None,
+        ca_file=_ca_file(binding.ca_pem, ca_directory) if tls else None,
+        http2=binding.protocol == "http2",
+        timeout_s=binding.timeout_s,
+        idle_timeout_s=binding.idle_timeout_s or 3600.0,
+        authority=target.authority if target.address is None else None,
+    )
+
+
+def _split(entry: SplitEntry, stable: Upstream, binding: Binding, ca_directory: Path) -> Split | None:
+    """The arms of a canary; None, which is everything to the server's own upstream, where one has no address."""
+    if not (entry.baseline.addresses and entry.candidate.addresses):
+        return None
+    baseline, candidate = (
+        _upstream(arm.upstream, arm.addresses, binding, ca_directory) for arm in (entry.baseline, entry.candidate)
+    )
+    arms = (
+        Arm("stable", stable, 100 - entry.baseline.weight - entry.candidate.weight),
+        Arm("baseline", baseline, entry.baseline.weight),
+        Arm("candidate", candidate, entry.candidate.weight),
+    )
+    return Split(entry.canary, arms, entry.lasting)
 
 
 def routes_of(snapshot: Snapshot, ca_directory: Path) -> list[Route]:
@@ -67,10 +92,11 @@ def routes_of(snapshot: Snapshot, ca_directory: Path) -> list[Route]:
 
 
 class RouteWriter:
-    """Keeps Envoy's table equal to the inventory."""
+    """Keeps Envoy's table equal to the inventory. A candidate has traffic only while ``lease`` holds."""
 
-    def __init__(self, files: EnvoyFiles, ca_directory: Path) -> None:
+    def __init__(self, files: EnvoyFiles, ca_directory: Path, lease: Lease) -> None:
         self._files = files
+        self._lease = lease
         self._ca_directory = ca_directory
         self._wanted: list[Route] = []
         self._wake = asyncio.Event()
@@ -82,7 +108,7 @@ class RouteWriter:
 
     def write(self) -> None:
         """Put the wanted table into the files, for an Envoy that is not running yet."""
-        self._files.write_routes(self._wanted)
+        self._files.write_routes(self._held(self._wanted))
 
     async def run(self) -> None:
         """Follow until cancelled. Looks again every two seconds, since Envoy may have been restarted meanwhile."""
@@ -92,8 +118,12 @@ class RouteWriter:
             self._wake.clear()
             await self._bring_into_force(self._wanted)
 
-    async def _bring_into_force(self, routes: Iterable[Route]) -> None:
+    def _held(self, routes: Iterable[Route]) -> list[Route]:
         wanted = list(routes)
+        return wanted if self._lease.holds() else list(at_zero(wanted))
+
+    async def _bring_into_force(self, routes: Iterable[Route]) -> None:
+        wanted = self._held(routes)
         try:
             applied = await self._files.apply(wanted)
             if applied.changed:

@@ -87,4 +87,24 @@ TABLES: tuple[ControlTable, ...] = (
     _table("announcements", "id", "id zone template subject body sent_by sent_at"),
     _table("announcement_notices", "announcement number", "announcement number recipient notice", ""),
     _table("document_looks", "zone document at", "zone document at verdict sha256 told"),
+    # --- canaries
+    _table(
+        "canaries",
+        "id",
+        "id zone server digest plan spec stable_url baseline_url candidate_url baseline_addresses candidate_addresses "
+        "baseline_percent candidate_percent state automatic step passed phase phase_at phased_at looked watched_at "
+        "verdict reason told started_at started_by ended_at ended_by version",
+    ),
+    _table("canary_judgements", "canary number", "canary number at percent points verdict reason told metrics", ""),
+    _table(
+        "canary_points",
+        "canary phase bucket arm machine",
+        "canary phase bucket arm machine at requests errors refused histogram",
+        "",
+    ),
+    _table(
+        "canary_results",
+        "id",
+        "id zone digest kind canary verdict reason told steps began_at at by record shortened",
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import structlog
@@ -44,13 +45,33 @@ class CredentialEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmEntry:
+    """An upstream that gets ``weight`` percent of a server's requests. ``addresses`` are text and checked."""
+
+    upstream: Upstream
+    addresses: tuple[str, ...]
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitEntry:
+    """How a canary divides a server's requests; what is left goes to the server's own upstream. ``lasting``: the
+    candidate passed and needs no watching."""
+
+    canary: str
+    baseline: ArmEntry
+    candidate: ArmEntry
+    lasting: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServerEntry:
     """A server as the gateway and the issuer need it.
 
     ``route`` is the name Envoy's routes carry, ``binding_tag`` a digest of what Envoy must know of the binding (not
     the credential's value, not the addresses): equal tags mean the same upstream and the same credential header.
     ``operations`` is None without a binding. ``addresses`` are text and checked. ``closed``: an operator closed the way
-    to it.
+    to it. ``split``: a canary divides its requests; the tag says nothing of it, since it changes no refusal.
     """
 
     id: str
@@ -71,6 +92,7 @@ class ServerEntry:
     route: str
     binding_tag: str
     closed: bool = False
+    split: SplitEntry | None = None
 
     @property
     def credential_missing(self) -> bool:
@@ -95,7 +117,9 @@ _SERVERS = """
 SELECT s.*, c.id AS credential_id, c.kind AS credential_kind, c.header AS credential_header,
        c.sealed AS credential_sealed, c.version AS credential_version, c.name AS credential_name,
        EXISTS (SELECT FROM gateway_closures g
-               WHERE g.zone = s.zone AND g.server = s.name AND g.opened_at IS NULL) AS closed
+               WHERE g.zone = s.zone AND g.server = s.name AND g.opened_at IS NULL) AS closed,
+       (SELECT to_jsonb(k) FROM canaries k
+        WHERE k.zone = s.zone AND k.server = s.name AND k.state IN ('running', 'promoted')) AS canary
 FROM servers s LEFT JOIN credentials c ON c.zone = s.zone AND c.name = s.binding ->> 'credential'
 WHERE s.zone = :zone
 """
@@ -171,7 +195,19 @@ def _server(row: Row, sealer: Sealer, audience: Callable[[str, str], str]) -> Se
         route=name if zone == DEFAULT_ZONE else f"{zone}/{name}",
         binding_tag=_tag(row["id"], upstream, binding, presented),
         closed=row["closed"],
+        split=_split(row["canary"], upstream),
     )
+
+
+def _split(canary: dict[str, Any] | None, upstream: Upstream) -> SplitEntry | None:
+    """The split a canary asks for; none once the server's own upstream is another than the one it began beside."""
+    if canary is None or parse_upstream(canary["stable_url"]) != upstream:
+        return None
+    baseline, candidate = (
+        ArmEntry(parse_upstream(canary[f"{arm}_url"]), tuple(canary[f"{arm}_addresses"]), canary[f"{arm}_percent"])
+        for arm in ("baseline", "candidate")
+    )
+    return SplitEntry(canary["id"], baseline, candidate, canary["state"] == "promoted")
 
 
 def _tag(identifier: str, upstream: Upstream, binding: Binding | None, presented: Presentation | None) -> str:

@@ -123,6 +123,13 @@ REASONS: dict[str, Reason] = {
     # --- handover: environments, validation, hypercare, announcements
     "environment_not_live": Reason(409, "Nothing went live in the environment yet, so nothing of it is measured."),
     "announcement_incomplete": Reason(422, "The template names values that were not given; `missing` lists them."),
+    # --- handover: canaries
+    "canary_open": Reason(409, "A canary of this server goes on, or its candidate has the traffic; end that first."),
+    "canary_failed": Reason(409, "This release failed its canary within a day; another one is tried, not this again."),
+    "canary_unproven": Reason(
+        403, "The candidate was not shown to be fit for so much traffic; nobody waives that. `most_percent` says what."
+    ),
+    "canary_impossible": Reason(422, "These upstreams cannot be held against each other under this server."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),

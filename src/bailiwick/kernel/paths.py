@@ -141,6 +141,11 @@ class Layout:
         return self.run / "envoy"
 
     @property
+    def canary_lease(self) -> Path:
+        """Until when the candidates of canaries may keep their traffic."""
+        return self.envoy / "canary-lease"
+
+    @property
     def control_socket(self) -> Path:
         """The supervisor's control socket."""
         return self.run / "control.sock"

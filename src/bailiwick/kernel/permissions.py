@@ -88,6 +88,7 @@ class Permission(StrEnum):
     STUCK_WORK = "stuck:work"
     REPORTS_SIGN = "reports:sign"
     HANDOVER_WORK = "handover:work"  # environments, validation, known issues, documents, announcements
+    CANARY_WORK = "canary:work"  # start, promote as far as was proven, withdraw
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -145,6 +146,7 @@ _OPERATOR = _VIEWER | {
     Permission.RECONCILIATION_WORK,
     Permission.STUCK_WORK,
     Permission.HANDOVER_WORK,
+    Permission.CANARY_WORK,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign

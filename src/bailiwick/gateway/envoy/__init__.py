@@ -2,16 +2,18 @@
 
 from bailiwick.gateway.envoy.admin import EnvoyAdmin
 from bailiwick.gateway.envoy.files import Applied, EnvoyFiles, EnvoyRejected
-from bailiwick.gateway.envoy.model import GatewayConfig, Listener, Route, Upstream, Worker
+from bailiwick.gateway.envoy.model import Arm, GatewayConfig, Listener, Route, Split, Upstream, Worker
 
 __all__ = [
     "Applied",
+    "Arm",
     "EnvoyAdmin",
     "EnvoyFiles",
     "EnvoyRejected",
     "GatewayConfig",
     "Listener",
     "Route",
+    "Split",
     "Upstream",
     "Worker",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
+
+Bin = tuple[float, float, int]
+"""A histogram's bin: where it begins, how wide it is, and how much it counted."""
+
+_MERGED_WITHIN_S = 0.05
 
 
 class EnvoyAdmin:
@@ -35,6 +41,24 @@ class EnvoyAdmin:
             raise OSError(f"Envoy's admin answered {status}")
         entries = json.loads(body)["stats"]
         return {entry["name"]: entry.get("value") for entry in entries if "name" in entry}
+
+    async def histograms(self, *prefixes: str) -> dict[str, list[Bin]]:
+        """Histograms whose names start with one of `prefixes`, counted since Envoy started.
+
+        Envoy merges what its threads hold when it is asked, after it has answered; so it is asked twice.
+        """
+        pattern = quote("^(" + "|".join(prefix.replace(".", r"\.") for prefix in prefixes) + ")", safe="")
+        path = f"/stats?format=json&histogram_buckets=detailed&type=Histograms&filter={pattern}"
+        await self._get(path)
+        await asyncio.sleep(_MERGED_WITHIN_S)
+        status, body = await self._get(path)
+        if status != 200:
+            raise OSError(f"Envoy's admin answered {status}")
+        found: dict[str, list[Bin]] = {}
+        for entry in json.loads(body)["stats"]:
+            for told in entry.get("histograms", {}).get("details", ()):
+                found[told["name"]] = [(each["lower_bound"], each["width"], each["count"]) for each in told["totals"]]
+        return found
 
     async def clusters(self) -> dict[str, Any]:
         """The clusters and hosts as Envoy sees them (`/clusters?format=json`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bailiwick.gateway.envoy.clusters import API, CHECK, static_clusters
+from bailiwick.gateway.envoy.clusters import API, CANARY_STATISTICS, CHECK, static_clusters
 from bailiwick.gateway.envoy.listeners import api_listener, gateway_listener
 from bailiwick.gateway.envoy.model import GatewayConfig
 from bailiwick.gateway.envoy.protos import Config, pipe, typed, watched
@@ -20,6 +20,7 @@ _STATISTICS = (
     "cluster.api.",
     "cluster.check.",
     "cluster.guard.",
+    f"cluster.{CANARY_STATISTICS}.",  # the arms of canaries: three clusters for each server that has one
 )
 
 
@@ -40,6 +41,11 @@ class Layout:
     @property
     def routes(self) -> Path:
         return self.root / "rds" / "rds.json"
+
+    @property
+    def fallback(self) -> Path:
+        """Like `routes`, with no traffic for candidates; no directory that Envoy watches."""
+        return self.root / "fallback.json"
 
     def workers(self, cluster: str) -> Path:
         return self.root / f"eds-{cluster}" / "eds.json"
@@ -63,6 +69,8 @@ def bootstrap(config: GatewayConfig, layout: Layout) -> Config:
                 gateway_listener(config, gateway_secret, layout.routes),
             ],
         },
+        # The only sink is whoever asks: histograms are merged when somebody does, and cost nothing otherwise.
+        "stats_flush_on_admin": True,
         "stats_config": {
             "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": prefix} for prefix in _STATISTICS]}}
         },

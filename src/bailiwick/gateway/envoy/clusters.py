@@ -9,11 +9,13 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-from bailiwick.gateway.envoy.model import GatewayConfig, Route, Upstream, Worker
+from bailiwick.gateway.envoy.model import GatewayConfig, Route, Split, Upstream, Worker
 from bailiwick.gateway.envoy.protos import Config, endpoints, pipe, seconds, tcp, typed, watched
 
 HEALTH_PATH = "/health/live"
 API, CHECK, GUARD = "api", "check", "guard"
+CANARY_STATISTICS = "canary"
+"""Below which name (`cluster.canary.{id}.{arm}.`) Envoy counts what the arms of canaries did."""
 
 # Shorter than the keep-alive of the servers we meet (uvicorn and node close after 5 s): the side that closes
 # an idle connection must be ours, or a request can meet a connection that is just being closed.
@@ -36,14 +38,30 @@ def upstream_cluster_name(route: Route) -> str:
     return f"{route.name}@{hashlib.sha256(body.encode()).hexdigest()[:12]}"
 
 
+@lru_cache(maxsize=1024)
+def arm_cluster_name(route: str, canary: str, arm: str, upstream: Upstream) -> str:
+    """The name of an arm's cluster; it changes with the upstream, and never with the weight."""
+    body = json.dumps([canary, asdict(upstream)], sort_keys=True, default=str)
+    return f"{route}@{arm}-{hashlib.sha256(body.encode()).hexdigest()[:12]}"
+
+
 def upstream_clusters(routes: Iterable[Route]) -> list[Config]:
     """The clusters (CDS resources) of all routes that have an upstream, in a stable order."""
-    found = {
-        upstream_cluster_name(route): _upstream_cluster(upstream_cluster_name(route), route.upstream)
-        for route in routes
-        if route.upstream is not None
-    }
+    found: dict[str, Config] = {}
+    for route in routes:
+        if route.split is not None:
+            found |= dict(_arm_clusters(route.name, route.split))
+        elif route.upstream is not None:
+            name = upstream_cluster_name(route)
+            found[name] = _upstream_cluster(name, route.upstream)
     return [found[name] for name in sorted(found)]
+
+
+def _arm_clusters(route: str, split: Split) -> Iterable[tuple[str, Config]]:
+    for arm in split.arms:
+        name = arm_cluster_name(route, split.canary, arm.name, arm.upstream)
+        counted = f"{CANARY_STATISTICS}.{split.canary}.{arm.name}"
+        yield name, {**_upstream_cluster(name, arm.upstream), "alt_stat_name": counted}
 
 
 def static_clusters(config: GatewayConfig, eds: dict[str, Path]) -> list[Config]:

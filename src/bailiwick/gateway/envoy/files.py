@@ -15,7 +15,7 @@ import os
 import secrets
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,20 @@ class _Table:
     routes: tuple[Route, ...]
     clusters: dict[str, Config]
     answer: _Answer
+    fallback: _Answer | None
 
     @classmethod
     def of(cls, routes: Iterable[Route]) -> _Table:
         wanted = tuple(routes)
         clusters = {cluster["name"]: cluster for cluster in upstream_clusters(wanted)}
-        return cls(wanted, clusters, _Answer.of(route_configuration(wanted)))
+        safe = at_zero(wanted)
+        fallback = _Answer.of(route_configuration(safe)) if safe != wanted else None
+        return cls(wanted, clusters, _Answer.of(route_configuration(wanted)), fallback)
+
+
+def at_zero(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """The routes with no traffic for a candidate that is still being judged. They need the same clusters."""
+    return tuple(replace(route, split=route.split.at_zero) if route.split is not None else route for route in routes)
 
 
 class EnvoyFiles:
@@ -106,6 +114,11 @@ class EnvoyFiles:
     def admin(self) -> EnvoyAdmin:
         return self._admin
 
+    @property
+    def admin_socket(self) -> Path:
+        """Where Envoy's admin interface listens."""
+        return self._config.admin_socket
+
     def command(self, envoy: str, *, concurrency: int, log_level: str = "warning") -> list[str]:
         """The argument list that starts Envoy (`envoy` is the path of its binary) on these files."""
         path = str(self._layout.bootstrap)
@@ -135,6 +148,7 @@ class EnvoyFiles:
     def write_routes(self, routes: Iterable[Route]) -> None:
         """Write the routing table for the next start of Envoy. Raises `ValueError` as `apply` does."""
         wanted = self._table(routes)
+        self._lay_ready(wanted.fallback)
         _write_answer(self._layout.clusters, _in_order(wanted.clusters))
         _write_answer(self._layout.routes, wanted.answer)
 
@@ -151,6 +165,7 @@ class EnvoyFiles:
         async with self._lock:
             started = self._monotonic()
             known = {**_read_clusters(self._layout.clusters), **wanted.clusters}
+            self._lay_ready(wanted.fallback)
             changed = await self._put(self._layout.clusters, CDS, _in_order(known))
             changed |= await self._put(self._layout.routes, RDS, wanted.answer)
             self._note_unused(known.keys() - wanted.clusters.keys())
@@ -179,6 +194,17 @@ class EnvoyFiles:
                 changed |= _write_answer(path, _Answer.of(_read_certificate(name, listener)))
         return changed
 
+    def fall_back(self) -> bool:
+        """Put the table in force in which no candidate has traffic; False when it is, or there is none to fall back on.
+
+        For whoever finds that nobody watches the canaries any more; asks neither Envoy nor the database.
+        """
+        content = _read_bytes(self._layout.fallback)
+        if content is None or _read_bytes(self._layout.routes) == content:
+            return False
+        _write_bytes(self._layout.routes, content)
+        return True
+
     async def close(self) -> None:
         """Forget the pending retirement; the files stay as they are."""
         if self._retiring is not None:
@@ -193,6 +219,13 @@ class EnvoyFiles:
         if wanted != self._last.routes:
             self._last = _Table.of(wanted)
         return self._last
+
+    def _lay_ready(self, fallback: _Answer | None) -> None:
+        """Before any candidate has traffic, what takes it away again."""
+        if fallback is not None:
+            _write_answer(self._layout.fallback, fallback)
+        else:
+            self._layout.fallback.unlink(missing_ok=True)
 
     def _tls_listeners(self) -> list[tuple[str, Listener]]:
         listeners = (("api", self._config.api_listener), ("gateway", self._config.gateway_listener))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -121,6 +121,46 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """A part of a server's requests, `weight` percent of them, that goes to an upstream of its own."""
+
+    name: Literal["stable", "baseline", "candidate"]
+    upstream: Upstream
+    weight: int
+
+    def __post_init__(self) -> None:
+        _require(self.name in ("stable", "baseline", "candidate"), f"not an arm: {self.name!r}")
+        _require(0 <= self.weight <= 100, f"weight is a percentage: {self.weight}")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a server's requests are divided while a canary judges a candidate.
+
+    `canary` names the canary, and the statistics Envoy keeps of its arms. The weights come to 100. An arm of weight
+    0 keeps its cluster, so that a change of weights changes nothing but weights. `lasting`: the candidate passed, and
+    needs nobody who watches it any more.
+    """
+
+    canary: str
+    arms: tuple[Arm, ...]
+    lasting: bool = False
+
+    def __post_init__(self) -> None:
+        _require(re.fullmatch(r"[a-z0-9-]{1,64}", self.canary), f"not a canary's id: {self.canary!r}")
+        _require(len({arm.name for arm in self.arms}) == len(self.arms), "an arm is given twice")
+        _require(sum(arm.weight for arm in self.arms) == 100, "the weights of a split come to 100")
+
+    @property
+    def at_zero(self) -> Split:
+        """The same arms with everything going to the stable one; a lasting split as it is."""
+        if self.lasting:
+            return self
+        weights = {arm.name: 100 if arm.name == "stable" else 0 for arm in self.arms}
+        return Split(self.canary, tuple(replace(arm, weight=weights[arm.name]) for arm in self.arms))
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """How requests for one server find their upstream.
 
@@ -131,7 +171,8 @@ class Route:
     `credential_header` names the header that carries the upstream credential (None: the server needs none).
     `max_request_bytes` bounds a request's body. `long_lived` says that some operation of the server lasts.
     `binding` is an opaque revision of all this; the check receives it and can refuse a request that Envoy
-    still routes by an older binding than the one whose credential it would inject.
+    still routes by an older binding than the one whose credential it would inject. `split` divides what would go
+    to `upstream`; all its arms get the server's base path and its credential.
     """
 
     server: str
@@ -143,8 +184,10 @@ class Route:
     long_lived: bool = False
     binding: str = ""
     zone: str = DEFAULT_ZONE
+    split: Split | None = None
 
     def __post_init__(self) -> None:
+        _require(self.split is None or self.upstream is not None, "only what has an upstream can be split")
         _require(_SERVER.fullmatch(self.server), f"not a server name: {self.server!r}")
         _require(_SERVER.fullmatch(self.zone), f"not a zone name: {self.zone!r}")
         for host in self.hosts:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bailiwick.gateway.authority_ref import AUTHORITY_HEADER
-from bailiwick.gateway.envoy.clusters import upstream_cluster_name
+from bailiwick.gateway.envoy.clusters import arm_cluster_name, upstream_cluster_name
 from bailiwick.gateway.envoy.model import Route, Upstream
 from bailiwick.gateway.envoy.protos import Config, extension, seconds, set_header, typed
 
@@ -155,9 +155,8 @@ def _route(route: Route, match: Config, rewrite: str) -> Config:
         "match": match,
         "metadata": _metadata(route),
         "route": {
-            "cluster": upstream_cluster_name(route),
+            **_destination(route, route.upstream),
             "prefix_rewrite": rewrite,
-            "host_rewrite_literal": route.upstream.host,
             **_timeouts(route, route.upstream),
         },
     }
@@ -169,6 +168,21 @@ def _route(route: Route, match: Config, rewrite: str) -> Config:
     if route.max_request_bytes is not None:
         entry["typed_per_filter_config"] = _body_limits(route.max_request_bytes, route.long_lived)
     return entry
+
+
+def _destination(route: Route, upstream: Upstream) -> Config:
+    """One cluster, or the arms of a split by their weights."""
+    if route.split is None:
+        return {"cluster": upstream_cluster_name(route), "host_rewrite_literal": upstream.host}
+    arms = [
+        {
+            "name": arm_cluster_name(route.name, route.split.canary, arm.name, arm.upstream),
+            "weight": arm.weight,
+            "host_rewrite_literal": arm.upstream.host,
+        }
+        for arm in route.split.arms
+    ]
+    return {"weighted_clusters": {"clusters": arms}}
 
 
 def _body_limits(limit: int, long_lived: bool) -> Config:

@@ -13,6 +13,9 @@ depends_on = None
 APPEND_ONLY: tuple[str, ...] = (
     "backup_drills",
     "backup_restores",
+    "canary_judgements",
+    "canary_points",
+    "canary_results",
     "incident_alerts",
     "incident_entries",
     "incident_judgements",
@@ -31,6 +34,7 @@ APPEND_ONLY: tuple[str, ...] = (
 KEPT: tuple[str, ...] = (
     "backup_log",
     "backups",
+    "canaries",
     "incident_actions",
     "incident_drills",
     "incidents",

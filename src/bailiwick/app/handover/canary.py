@@ -1,0 +1,137 @@
+"""Canaries in an installation: who judges them, who samples Envoy, who takes traffic back when nobody judges."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from datetime import timedelta
+
+from bailiwick.app.house import House, Part
+from bailiwick.app.settling import settler
+from bailiwick.evidence.events import Context
+from bailiwick.gateway.envoy import EnvoyAdmin
+from bailiwick.gateway.lease import DeadMan, Lease
+from bailiwick.gateway.supervised import envoy_files
+from bailiwick.handover.canary import api
+from bailiwick.handover.canary.chapter import chapter
+from bailiwick.handover.canary.loop import APPLICATION, BEYOND, KEY_HEADER, READ, WRITE, AccessLoop, Ways
+from bailiwick.handover.canary.sampling import JOB, Sampler
+from bailiwick.handover.canary.service import CanaryDesk
+from bailiwick.handover.canary.spec import KINDS
+from bailiwick.identity.applications import Applications
+from bailiwick.identity.hashers import Hashers
+from bailiwick.identity.passwords import COST, Passwords, VerifiedSecrets
+from bailiwick.inventory.credentials import Credentials, Secret
+from bailiwick.inventory.documents import parse_server
+from bailiwick.inventory.resolver import Resolver
+from bailiwick.inventory.servers import Servers
+from bailiwick.kernel.errors import Conflict, NotFound
+from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.permissions import Role
+
+
+def desk_of(house: House) -> CanaryDesk:
+    """What keeps the canaries."""
+    base = house.base
+    return CanaryDesk(
+        base.database,
+        base.clock,
+        base.ids,
+        base.recorder,
+        house.books,
+        house.records,
+        Resolver(base.database, base.clock, base.recorder, base.settings),
+        house.alerts,
+        development=base.settings.dev,
+    )
+
+
+class Rooms:
+    """What a loop of access needs, made and removed by the services that people use."""
+
+    def __init__(self, house: House) -> None:
+        base = house.base
+        shared = (base.database, base.clock, base.ids, base.recorder)
+        self._database = base.database
+        self._revocations = settler(base)
+        passwords = Passwords(None, hashing=Hashers(COST))
+        secrets = VerifiedSecrets(passwords, os.urandom(32))
+        self._applications = Applications(*shared, passwords, secrets, self._revocations)
+        self._credentials = Credentials(*shared, base.sealer)
+        house.on_sealer.append(self._credentials.replace_sealer)
+        resolver = Resolver(base.database, base.clock, base.recorder, base.settings)
+        self._servers = Servers(*shared, base.settings, resolver, self._revocations)
+
+    async def make(self, context: Context, name: str, upstream: str, key: str) -> tuple[str, str, str]:
+        """A server with a credential, and the application of loops granted to read and write there."""
+        await self._credentials.create(context, name, Secret("api_key", KEY_HEADER, {"value": key}))
+        operations = [
+            {"method": method, "path": "/", "scope": scope}
+            for method, scope in (("GET", READ), ("POST", WRITE), ("DELETE", BEYOND))
+        ]
+        binding = {"operations": operations, "credential": name}
+        body = parse_server({"name": name, "endpoint": upstream, "tags": {"for": APPLICATION}, "binding": binding})
+        server = await self._servers.create(context, body)
+        grants = {name: [READ, WRITE]}
+        try:
+            application, secret = await self._applications.create(
+                context, Role.ADMIN, APPLICATION, description="Walks the loop of access.", grants=grants
+            )
+        except Conflict:
+            application, secret = await self._applications.rotate_secret(context, Role.ADMIN, APPLICATION)
+            wanted = {"grants": {**dict.fromkeys(application.grants), **grants}, "is_active": True}
+            await self._applications.change(context, Role.ADMIN, APPLICATION, wanted)
+        return server.status, application.id, secret
+
+    async def revoke(self, context: Context, mandate: str) -> bool:
+        """End a mandate; whether a worker said that it refuses it; any that did not is fenced off."""
+        async with self._database.begin() as tx:
+            revision = await self._revocations.revoke(tx, context, "mandate", mandate, "loop of access")
+        settled = await self._revocations.settle(revision, context)
+        return bool(settled.confirmed)
+
+    async def remove(self, context: Context, name: str) -> None:
+        """Take it away again; the application stays and may nothing."""
+        for remove in (
+            lambda: self._applications.change(context, Role.ADMIN, APPLICATION, {"is_active": False}),
+            lambda: self._servers.delete(context, name),
+            lambda: self._credentials.delete(context, name),
+        ):
+            with contextlib.suppress(NotFound):
+                await remove()
+
+
+def build(house: House) -> Part:
+    """The part."""
+    base = house.base
+    desk = desk_of(house)
+    settings = base.settings
+
+    def ways(zone: str) -> Ways:
+        api_base = settings.zone_issuer(zone)
+        return Ways(api_base, settings.gateway if zone == "default" else f"{settings.gateway}/z/{zone}")
+
+    loop = AccessLoop(base.database, base.clock, base.ids, base.recorder, house.records, Rooms(house), ways)
+
+    house.canaries = house.weights = desk
+    house.chapters["canary"] = chapter
+    lease = Lease(base.layout.canary_lease)
+
+    async def sample() -> None:
+        admin = EnvoyAdmin(envoy_files(base.settings, base.layout).admin_socket)
+        machine = f"{socket.gethostname()}:{base.layout.run}"
+        await Sampler(base.database, base.clock, admin, lease, machine).run()
+
+    async def watch() -> None:
+        await DeadMan(envoy_files(base.settings, base.layout), lease).run()
+
+    return Part(
+        routers=lambda: [api.routes(base.database, desk, loop)],
+        jobs=[JobDefinition(JOB, timedelta(seconds=30), desk.drive, grace=timedelta(minutes=10), timeout_s=60.0)],
+        loops={"canary samples": sample},
+        watches={"canary lease": watch},
+    )
+
+
+__all__ = ["KINDS", "build", "desk_of"]
