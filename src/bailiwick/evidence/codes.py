@@ -287,6 +287,14 @@ INCIDENT_DRILL_ENDED = EventType("BW8232", "incident.drill.ended")
 SWITCH_THROWN = EventType("BW8251", "switch.thrown")
 SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
 
+# 83xx handover: readiness
+READINESS_ASKED = EventType("BW8301", "readiness.asked")
+READINESS_RUN = EventType("BW8302", "readiness.run", mutation=False)
+READINESS_ATTESTED = EventType("BW8303", "readiness.attested")
+READINESS_REVIEWED = EventType("BW8304", "readiness.reviewed")
+READINESS_READ = EventType("BW8305", "readiness.read", mutation=False)
+READINESS_MARKED = EventType("BW8306", "readiness.marked", mutation=False)
+
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)
 }

@@ -310,6 +310,13 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.INCIDENT_DRILL_ENDED: _entity("Update", "change"),
     codes.SWITCH_THROWN: _entity("Deactivate", "change", HIGH),
     codes.SWITCH_LIFTED: _entity("Activate", "change", MEDIUM),
+    # --- 83xx handover: readiness
+    codes.READINESS_ASKED: _call("Create", "info"),
+    codes.READINESS_RUN: _call("Read", "info", INFO, MEDIUM),
+    codes.READINESS_ATTESTED: _entity("Create", "creation"),
+    codes.READINESS_REVIEWED: _entity("Update", "change"),
+    codes.READINESS_READ: _call("Read", "access"),
+    codes.READINESS_MARKED: _call("Create", "info"),
 }
 
 

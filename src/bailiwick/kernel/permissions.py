@@ -87,6 +87,7 @@ class Permission(StrEnum):
     RECONCILIATION_WORK = "reconciliation:work"
     STUCK_WORK = "stuck:work"
     REPORTS_SIGN = "reports:sign"
+    READINESS_ATTEST = "readiness:attest"  # state what no probe can see, and review what others state
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -143,6 +144,7 @@ _OPERATOR = _VIEWER | {
     Permission.OVERRIDES_REQUEST,
     Permission.RECONCILIATION_WORK,
     Permission.STUCK_WORK,
+    Permission.READINESS_ATTEST,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
@@ -159,6 +161,7 @@ _OWNER = _VIEWER | {
     Permission.WAIVERS_REQUEST,
     Permission.OVERRIDES_REQUEST,
     Permission.REPORTS_SIGN,
+    Permission.READINESS_ATTEST,
 }
 _OPS_OWNER = (_OPERATOR | _OWNER) | {
     Permission.CHECKPOINTS_DECIDE,

@@ -16,6 +16,10 @@ APPEND_ONLY: tuple[str, ...] = (
     "incident_alerts",
     "incident_entries",
     "incident_judgements",
+    "readiness_attestations",
+    "readiness_results",
+    "readiness_reviews",
+    "readiness_runs",
     "runbook_steps",
 )
 # these change, and the app never removes any
