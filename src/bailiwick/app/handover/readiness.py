@@ -71,6 +71,7 @@ def readiness_means(house: House) -> Means:
 
     own = ours(
         base.database,
+        base.direct_url,
         base.ids,
         base.recorder,
         house.on_call,

@@ -190,6 +190,32 @@ def kind_of(raw: dict[str, Any]) -> str:
     return f"{raw.get('type')}/{what}" if what else str(raw.get("type"))
 
 
+def _implied(raw: dict[str, Any]) -> dict[str, Any]:
+    """``raw`` with what a check of its type takes from the environment where it says nothing itself."""
+    implied = _IMPLIED.get(str(raw.get("type")), {})
+    if raw.get("type") == "redis" and raw.get("what") != "sentinels":
+        implied = {"url_file": "${redis_url_file}"}
+    if raw.get("type") == "monitoring":
+        server = str(raw.get("what", "")).partition("_")[0]
+        implied = {"url": f"${{{server}_url}}", "ca_file": "${ca_file}"}
+        if server == "grafana":
+            implied["token_file"] = "${grafana_token_file}"  # noqa: S105 - the name of a value
+    return {**implied, **raw}
+
+
+_IMPLIED: dict[str, dict[str, str]] = {
+    "kubernetes": {
+        "url": "${kubernetes_url}", "token_file": "${kubernetes_token_file}", "ca_file": "${kubernetes_ca_file}",
+        "namespace": "${namespace}",
+    },
+    "headers": {"ca_file": "${ca_file}"},
+    "cors": {"ca_file": "${ca_file}"},
+    "rate_limit": {"ca_file": "${ca_file}"},
+    "tls_hosts": {"ca_file": "${ca_file}"},
+    "http": {"ca_file": "${ca_file}"},
+}  # fmt: skip
+
+
 def bound(raw: dict[str, Any], values: dict[str, Any], optional: frozenset[str]) -> dict[str, Any]:
     """``raw`` with every ``${name}`` replaced by the environment's value.
 
@@ -197,7 +223,7 @@ def bound(raw: dict[str, Any], values: dict[str, Any], optional: frozenset[str])
     not said is left out. Raises :class:`Unbound`.
     """
     missing: set[str] = set()
-    made = _bound(raw, values, optional, missing)
+    made = _bound(_implied(raw), values, optional, missing)
     if missing:
         raise Unbound(sorted(missing))
     return dict(made)

@@ -22,6 +22,8 @@ PROBED_FOR = "1h"
 ATTESTED_FOR = "90d"
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?$")]
+FIREWALL_TRIED = ["1-1024", "2375-2380", "3000", "3306", "5432", "6379", "8000-8100", "9090-9100", "10250", "27017"]
+"""Ports where what should not be open is found."""
 OwnerRole = Literal["ops_owner", "security_owner", "finance_owner", "product_owner"]
 Profile = Literal["single", "cluster"]
 Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,60}(/[a-z0-9-]{1,60})?$")]
@@ -137,7 +139,7 @@ class Values(Body):
     load_balancer: Host | None = None
     ca_file: File | None = None
     firewall_host: Host | None = None
-    firewall_tried: Annotated[list[Ports], Field(min_length=1, max_length=50)] = Field(default=["1-1024", "3000-9999"])
+    firewall_tried: Annotated[list[Ports], Field(min_length=1, max_length=50)] = Field(default=FIREWALL_TRIED)
     firewall_open: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(max_length=50)] | None = None
     kubernetes_url: Url | None = None
     kubernetes_token_file: File | None = None

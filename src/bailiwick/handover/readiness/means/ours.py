@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
+
 from bailiwick.assurance.ports import Level, OnCall, Owners, WaiverFacts
 from bailiwick.assurance.probes.means import Asked, Internal
 from bailiwick.assurance.probes.reading import Found, LookFailed
 from bailiwick.assurance.thresholds import Unit
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
-from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.db import Database, Transaction, libpq_url
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.permissions import OWNER_ROLES
@@ -37,6 +39,7 @@ _LOOK_S = 0.2
 
 def ours(
     database: Database,
+    direct_url: str,
     ids: Ids,
     recorder: Recorder,
     on_call: OnCall,
@@ -47,13 +50,14 @@ def ours(
     settings: Mapping[str, Any],
 ) -> dict[str, Internal]:
     """Every look there is here, by the name that documents use. ``settings``: as JSON shows them."""
-    all_ = _Ours(database, ids, recorder, on_call, owners, waivers, secrets, snapshots, settings)
+    all_ = _Ours(database, direct_url, ids, recorder, on_call, owners, waivers, secrets, snapshots, settings)
     return {
         "on_call": all_.covered,
         "owners_held": all_.owners_held,
         "open_waivers": all_.open_waivers,
         "secret_gate": all_.secret_gate,
         "redis_backup_age": all_.redis_backup_age,
+        "replicas": all_.replicas,
         "setting": all_.setting,
         "siem_marker": all_.siem_marker,
     }
@@ -73,6 +77,7 @@ class _Ours:
         settings: Mapping[str, Any],
     ) -> None:
         self._database = database
+        self._direct_url = direct_url
         self._ids = ids
         self._recorder = recorder
         self._on_call = on_call
@@ -136,6 +141,26 @@ class _Ours:
             return Found(absent="no snapshot of Redis is kept", unit=Unit.SECONDS)
         at = datetime.strptime(moments[-1][1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         return Found(max(0.0, (asked.now - at).total_seconds()), Unit.SECONDS, names[-1])
+
+    async def replicas(self, asked: Asked, argument: str) -> Found:
+        """How many servers follow our database and replay what it writes; who only keeps the log is none."""
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                libpq_url(self._direct_url), connect_timeout=max(2, int(asked.timeout_s)), autocommit=True
+            ) as connection:
+                cursor = await connection.execute(
+                    "SELECT count(*) FILTER (WHERE state = 'streaming' AND replay_lsn IS NOT NULL),"
+                    " count(*) FILTER (WHERE state IS NULL),"
+                    " string_agg(application_name, ' ') FROM pg_stat_replication"
+                )
+                row = await cursor.fetchone()
+        except psycopg.Error as error:
+            raise LookFailed(f"the database does not tell: {type(error).__name__}") from None
+        assert row is not None
+        following, hidden, names = row
+        if not following and hidden:
+            raise LookFailed("the database role may not see replication (pg_monitor)")
+        return Found(float(following), Unit.COUNT, f"{following} replicas", str(names or "").encode())
 
     async def setting(self, asked: Asked, argument: str) -> Found:
         """Whether a setting is as it should be: ``name <= number``, ``name >= …``, ``name == …`` (``set``: it is)."""
