@@ -207,7 +207,8 @@ def _print_view(view: View, *, every: bool) -> None:
     print(cut(f"{counted.outside} items are for another profile than {view.held.profile.profile}, and never green"))
     if view.trend:
         last = view.trend[0]
-        print(cut(f"trend {_trend(view)}  last run {length(view.now - last.finished_at)} ago by {last.asked_by or 'clock'}"))
+        by = last.asked_by or "the clock"
+        print(cut(f"trend {_trend(view)}, last run {length(view.now - last.finished_at)} ago by {by}"))
     else:
         print("never run: bailiwick readiness run")
     rows = [

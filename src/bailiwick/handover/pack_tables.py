@@ -56,9 +56,7 @@ TABLES: tuple[ControlTable, ...] = (
         "run item",
         "run zone environment item sha256 looked verdict value unit detail waiver took_ms at expires_at record",
     ),
-    _table(
-        "readiness_reviews", "attestation", "attestation outcome reviewer note reviewed_at record", ""
-    ),
+    _table("readiness_reviews", "attestation", "attestation outcome reviewer note reviewed_at record", ""),
     _table(
         "readiness_runs",
         "id",

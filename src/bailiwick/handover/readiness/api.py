@@ -98,7 +98,12 @@ def routes(database: Database, desk: ReadinessDesk) -> APIRouter:
         """It counts once another person has accepted it, and for as long as the item's evidence lives."""
         _person(caller)
         made = await desk.attest(
-            context_of(request, caller), environment, f"{checklist}/{item}", body.statement, body.attachment, body.sha256
+            context_of(request, caller),
+            environment,
+            f"{checklist}/{item}",
+            body.statement,
+            body.attachment,
+            body.sha256,
         )
         return made.document()
 

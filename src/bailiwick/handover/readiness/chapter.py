@@ -1,4 +1,4 @@
-"""The chapter of a handover pack: how each checklist stood at the end of the window, and each item with its evidence."""
+"""The chapter of a handover pack: how each checklist stood at the end of the window, each item with its evidence."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class ReadinessChapter:
                 f"{counted.green} of {counted.applicable} items are green, {counted.waived} waived,"
                 f" {counted.open_must} in the way; {counted.outside} are for another profile"
             )
-            found.append(
-                Statement(checklist, told, stands.verdict, PRODUCER, since, until, counted.document(), record)
-            )
+            found.append(Statement(checklist, told, stands.verdict, PRODUCER, since, until, counted.document(), record))
             found += [_of(each, since, until) for each in own]
         return found
 

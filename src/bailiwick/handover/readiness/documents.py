@@ -1,4 +1,4 @@
-"""The documents: ``Checklist``, what must be so, and ``ReadinessProfile``, which environment is held to which of them."""
+"""The documents: ``Checklist``, what must be so; ``ReadinessProfile``, which environment is held to which of them."""
 
 from __future__ import annotations
 
@@ -171,7 +171,14 @@ class Values(Body):
 
 
 OPTIONAL = frozenset(
-    {"ca_file", "kubernetes_ca_file", "dns_server", "grafana_token_file", "database_url_file", "audit_database_url_file"}
+    {
+        "ca_file",
+        "kubernetes_ca_file",
+        "dns_server",
+        "grafana_token_file",
+        "database_url_file",
+        "audit_database_url_file",
+    }
 )
 """Values without which a check is made all the same."""
 

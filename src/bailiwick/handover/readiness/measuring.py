@@ -93,8 +93,7 @@ async def measure_all(
         await asyncio.gather(*tasks.values(), return_exceptions=True)
     late = Measured(failed("the run had no time left for it"), began, max(began, clock.now()))
     return {
-        key: task.result() if not task.cancelled() and task.exception() is None else late
-        for key, task in tasks.items()
+        key: task.result() if not task.cancelled() and task.exception() is None else late for key, task in tasks.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""How the items of an environment stand: pure functions of what was found, what was stated, and the moment of asking."""
+"""How the items of an environment stand: pure functions of what was found and stated, and of the moment of asking."""
 
 from __future__ import annotations
 

@@ -32,7 +32,17 @@ from bailiwick.handover.readiness.documents import (
     lines_of,
 )
 from bailiwick.handover.readiness.measuring import Measured, measure_all
-from bailiwick.handover.readiness.rules import Attested, Facts, Judged, Result, blockers, by_area, judge, score, standing
+from bailiwick.handover.readiness.rules import (
+    Attested,
+    Facts,
+    Judged,
+    Result,
+    blockers,
+    by_area,
+    judge,
+    score,
+    standing,
+)
 from bailiwick.handover.readiness.store import Kept, ReadinessRun
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
@@ -223,9 +233,7 @@ class ReadinessDesk:
             held = await self.held(tx, zone, environment)
         applying = [line for line in held.lines if line.applies(held.profile.profile)]
         started = self._clock.now()
-        measured = await measure_all(
-            applying, held.values, held.book.of(THRESHOLD), self._means(), self._clock, zone
-        )
+        measured = await measure_all(applying, held.values, held.book.of(THRESHOLD), self._means(), self._clock, zone)
         async with self._database.begin() as tx:
             results = {
                 line.key: await self._keep(tx, context, held, line, measured[line.key], asked_by)
@@ -305,7 +313,9 @@ class ReadinessDesk:
             self._ids(), held.environment, held.profile.profile, held.book.revision, asked_by, started, now,
             amounts.verdict, counted, record.id,
         )  # fmt: skip
-        await store.add_run(tx, context.zone, run, [_kept(each, held, results.get(each.placed.key), now) for each in judged])
+        await store.add_run(
+            tx, context.zone, run, [_kept(each, held, results.get(each.placed.key), now) for each in judged]
+        )
         await self._recorder.record(
             tx,
             codes.READINESS_RUN,
@@ -462,7 +472,9 @@ def check_name(environment: str, item: str) -> str:
 
 
 def _producer(name: str) -> Producer:
-    return Producer(host=socket.gethostname(), name=name or "schedule", program="bailiwick readiness", version=__version__)
+    return Producer(
+        host=socket.gethostname(), name=name or "schedule", program="bailiwick readiness", version=__version__
+    )
 
 
 def _kept(judged: Judged, held: Held, result: Result | None, now: datetime) -> Kept:

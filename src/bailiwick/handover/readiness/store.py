@@ -177,9 +177,7 @@ async def add_review(
 
 async def attestation(tx: Transaction, zone: str, environment: str, identifier: str) -> Attested | None:
     """One attestation; None where there is none by that id."""
-    row = await tx.one(
-        f"{_ATTESTED} AND a.id = :id", zone=zone, environment=environment, id=identifier, now=None
-    )
+    row = await tx.one(f"{_ATTESTED} AND a.id = :id", zone=zone, environment=environment, id=identifier, now=None)
     return _attested(row) if row is not None else None
 
 

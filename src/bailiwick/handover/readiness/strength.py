@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 _KNOWN = ("password", "passwort", "changeme", "change-me", "secret", "admin", "example", "default", "test", "12345")
 _LEAST_BITS = 80.0
@@ -21,8 +22,21 @@ def weakness(value: str, least: int) -> str:
     lower = value.lower()
     if any(word in lower for word in _KNOWN) and len(value) < 2 * least:
         return "it holds a word that everybody tries"
+    if len(value) >= _SHORT and _is_patterned(value):
+        return "its characters follow a pattern"
     counts = Counter(value)
     bits = -sum(count * math.log2(count / len(value)) for count in counts.values())
     if bits < min(_LEAST_BITS, least * 2.5):
         return "its characters are too few or too alike"
     return ""
+
+
+_SHORT = 8
+
+
+def _is_patterned(value: str) -> bool:
+    """Whether one piece of it is said again and again, or most characters just follow the one before."""
+    if value in (value + value)[1:-1]:
+        return True
+    steps = sum(abs(ord(after) - ord(before)) <= 1 for before, after in pairwise(value))
+    return steps > len(value) // 2

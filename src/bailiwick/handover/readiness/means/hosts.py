@@ -31,9 +31,7 @@ async def tls_hosts(check: TlsHostsCheck, means: Means, asked: Asked) -> Found:
     told = f"{len(found)} servers speak TLS {check.min_version} or newer"
     if days:
         told += f", {min(days):.0f} days left"
-    return Found(
-        min(days) if days else None, Unit.DAYS, told, output, wrong="; ".join(wrong)[:500], holds=not wrong
-    )
+    return Found(min(days) if days else None, Unit.DAYS, told, output, wrong="; ".join(wrong)[:500], holds=not wrong)
 
 
 async def dns_names(check: DnsNamesCheck, means: Means, asked: Asked) -> Found:

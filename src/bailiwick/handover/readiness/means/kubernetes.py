@@ -73,9 +73,7 @@ def nodes(check: KubernetesCheck, objects: Objects) -> Found:
         for each in objects
         if any(c["type"] == "Ready" and c["status"] == "True" for c in each["status"]["conditions"])
         and not each["spec"].get("unschedulable")
-        and all(
-            quantity(each["status"]["capacity"][name]) >= quantity(size) for name, size in check.sizes.items()
-        )
+        and all(quantity(each["status"]["capacity"][name]) >= quantity(size) for name, size in check.sizes.items())
     ]
     return _enough(check, len(ready), f"{len(ready)} of {len(objects)} nodes are ready and large enough", objects)
 
@@ -101,9 +99,7 @@ def volumes(check: KubernetesCheck, objects: Objects) -> Found:
     """For each of ``sizes``, a claim with that in its name that is bound to as much."""
     wrong = []
     for part, size in check.sizes.items():
-        bound = [
-            each for each in objects if part in _name(each) and each["status"].get("phase") == "Bound"
-        ]
+        bound = [each for each in objects if part in _name(each) and each["status"].get("phase") == "Bound"]
         if not any(quantity(each["status"]["capacity"]["storage"]) >= quantity(size) for each in bound):
             wrong.append(f"{part} has no {size}")
     return _found(len(objects), f"{len(check.sizes)} volumes", "; ".join(wrong), objects)
@@ -162,9 +158,7 @@ def secrets(check: KubernetesCheck, objects: Objects) -> Found:
 
 def pod_security(check: KubernetesCheck, objects: Objects) -> Found:
     label = "pod-security.kubernetes.io/enforce"
-    enforced = {
-        _name(each) for each in objects if (each["metadata"].get("labels") or {}).get(label) == "restricted"
-    }
+    enforced = {_name(each) for each in objects if (each["metadata"].get("labels") or {}).get(label) == "restricted"}
     return _lacking(check.names or [check.namespace], enforced, "namespaces enforce restricted", objects)
 
 
@@ -246,9 +240,8 @@ def limits(check: KubernetesCheck, objects: Objects) -> Found:
     wrong = []
     for container in _containers(_pod(one)):
         given = (container.get("resources") or {}).get("limits") or {}
-        for name in {"cpu", "memory", *check.sizes}:
-            if name not in given:
-                wrong.append(f"{container['name']} has no limit of {name}")
+        lacking = {"cpu", "memory", *check.sizes} - set(given)
+        wrong += [f"{container['name']} has no limit of {name}" for name in lacking]
     total: dict[str, Decimal] = {}
     for container in _containers(_pod(one)):
         for name, size in ((container.get("resources") or {}).get("limits") or {}).items():

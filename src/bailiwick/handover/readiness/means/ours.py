@@ -67,7 +67,8 @@ class _Ours:
     def __init__(
         self,
         database: Database,
-            ids: Ids,
+        direct_url: str,
+        ids: Ids,
         recorder: Recorder,
         on_call: OnCall,
         owners: Owners,
@@ -197,7 +198,7 @@ class _Ours:
             )
         behind = "it did not come into the ledger"
         try:
-            async with asyncio.timeout(asked.timeout_s):
+            async with asyncio.timeout(asked.timeout_s * 0.9):  # before it is ended from outside
                 while behind:
                     await asyncio.sleep(_LOOK_S)
                     behind = await self._behind(asked.zone, marked.id)

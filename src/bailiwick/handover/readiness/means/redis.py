@@ -162,10 +162,8 @@ async def _connected(means: Means, at: _At) -> AsyncIterator[Any]:
     )
 
     async def ask(*words: str) -> Any:
-        parts = [f"*{len(words)}\r\n".encode()]
-        for word in words:
-            parts.append(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()))
-        writer.write(b"".join(parts))
+        parts = (b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+        writer.write(b"*%d\r\n" % len(words) + b"".join(parts))
         await writer.drain()
         return await _reply(reader)
 
