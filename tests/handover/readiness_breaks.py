@@ -105,7 +105,7 @@ PRE: dict[str, Break] = {
     "jwt-secret": Break(sql=older("zone_keys", "created_at")),
     "redis-password": Break(_short_password, told="fewer than 32"),
     "database-passwords": cluster(
-        _SECRETS, lambda o: o[0].update(secret("postgresql-credentials", username="o", password="a" * 32)), "alike"
+        _SECRETS, lambda o: o[0].update(secret("postgresql-credentials", username="o", password="a" * 32)), "pattern"
     ),
     "tls13": Break(value(tls_port=lambda world: world.old_tls_port), told="handshake"),
     "security-headers": Break(

@@ -231,7 +231,9 @@ def _print_items(listed: Sequence[Judged]) -> None:
         verdict = "outside" if not each.applies else str(each.verdict)
         _verdict_line(verdict, f"{each.placed.key} ({each.placed.owner})", width=8)
         waived = f" [waiver {each.waiver}]" if each.waiver else ""
-        print(cut(f"{'':8}{each.told}{waived}"))
+        # what a query answers says little without what was asked
+        told = f"{each.placed.item.title}: {each.told}" if each.told.startswith("answers ") else each.told
+        print(cut(f"{'':8}{told}{waived}"))
 
 
 def _trend(view: View) -> str:
@@ -255,12 +257,21 @@ def _verdict_line(verdict: str, text: str, width: int = 0) -> None:
     Console(file=sys.stdout, highlight=False, width=max(80, len(line)), soft_wrap=True).print(made)
 
 
+def _print_wrapped(heading: str, text: str) -> None:
+    import textwrap
+
+    from bailiwick.cli.ledger import WIDTH, printable
+
+    for line in textwrap.wrap(printable(text), WIDTH, initial_indent=heading, subsequent_indent=" " * len(heading)):
+        print(line)
+
+
 def _print_item(told: dict[str, Any]) -> None:
-    from bailiwick.cli.screen import cut, lines, shown
+    from bailiwick.cli.screen import cut, shown
 
     _verdict_line(told["verdict"] if told["applies"] else "outside", told["item"])
-    print(lines(told["title"]), end="")
-    print(cut(f"now       {told['told']}"))
+    _print_wrapped("", told["title"])
+    _print_wrapped("now       ", told["told"])
     print(cut(f"owner     {told['owner']}, {told['requirement']}, profile {told['profile']}"))
     if told["until"] is not None:
         print(f"counts    until {shown(told['until'])}")
@@ -270,18 +281,18 @@ def _print_item(told: dict[str, Any]) -> None:
     if "probe" in asks:
         print(cut(f"asks      probe {asks['probe']}, {told['life_s'] // 3600} h"))
         if asks.get("missing"):
-            print(cut(f"lacks     values of the ReadinessProfile: {', '.join(asks['missing'])}"))
+            _print_wrapped("lacks     ", f"values of the ReadinessProfile: {', '.join(asks['missing'])}")
     elif "states" in asks:
         attached = "; a document goes with it" if asks["attachment"] else ""
-        print(cut(f"asks      a person to state: {asks['states']}{attached}"))
+        _print_wrapped("asks      ", f"a person to state: {asks['states']}{attached}")
     else:
-        print(cut(f"asks      that all pass of {', '.join(asks['requires'])}"))
+        _print_wrapped("asks      ", f"that all pass of {', '.join(asks['requires'])}")
     if told["waiver"]:
         print(cut(f"waiver    {told['waiver']}"))
     elif told["waivable"] and told["verdict"] != "PASS":
         print(cut(f"or waive  control {told['control']}, scope {told['environment']}"))
     if told["mend"]:
-        print(lines(f"to do     {told['mend']}"), end="")
+        _print_wrapped("to do     ", told["mend"])
     for each in told["found"][:5]:
         print(cut(f"found     {shown(each['at'])} {each['verdict']:8}{each['took_ms']} ms  {each['detail']}"))
     for each in told["attestations"][:5]:

@@ -13,9 +13,9 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from bailiwick.assurance.book import Book, Kind, canonical
 from bailiwick.assurance.durations import Duration, span
 from bailiwick.assurance.probes.reading import Limit
-from bailiwick.assurance.probes.spec import INSTALLATION_ZONE, LONGEST, Expectation, File, Host, Ports, Url
+from bailiwick.assurance.probes.spec import INSTALLATION_ZONE, LONGEST, Expectation, File, Host, Ports, Url, Word
 from bailiwick.assurance.thresholds import THRESHOLD, Threshold
-from bailiwick.handover.readiness.checks import Address, ObjectName, Unbound, Word, bound, read_check
+from bailiwick.handover.readiness.checks import Address, ObjectName, Unbound, bound, read_check
 from bailiwick.kernel.fields import Body, Line, Name, Text
 
 PROBED_FOR = "1h"
