@@ -67,7 +67,7 @@ async def _run(layout: Layout, url: str, items: int, hanging: int) -> tuple[dict
     await asyncio.to_thread(migrate, url)
     kek = KekFile(layout.secrets / "kek")
     kek.ensure()
-    settings = Settings(data_dir=layout.data_dir, allow_upstream_networks=("127.0.0.0/8",))
+    settings = Settings(data_dir=layout.data_dir, allow_upstream_networks=("127.0.0.0/8",))  # type: ignore[call-arg]
     clock, ids, database = SystemClock(), Ids(), Database(url, pool_size=3)
     recorder = Recorder(clock, ids)
     metrics = Metrics(CollectorRegistry())
