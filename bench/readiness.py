@@ -133,12 +133,12 @@ def _book(items: int, hanging: int, ports: list[int]) -> str:
         for number in range(items)
     ]
     areas = [
-        {"key": f"area-{first}", "title": "Area", "owner": "ops_owner", "items": made[first : first + 60]}
+        {"key": f"area-{first}", "title": "Area", "role": "ops_owner", "items": made[first : first + 60]}
         for first in range(0, items, 60)
     ]
     documents = [
-        ("Checklist", "bench", {"title": "Bench", "areas": areas}),
-        ("ReadinessProfile", "bench", {"profile": "single", "checklists": ["bench"]}),
+        ("Checklist", "bench", {"owner": "uptime", "title": "Bench", "areas": areas}),
+        ("ReadinessProfile", "bench", {"owner": "uptime", "profile": "single", "checklists": ["bench"]}),
     ]
     return yaml.safe_dump_all(
         {"apiVersion": "bailiwick/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}

@@ -40,11 +40,12 @@ apiVersion: bailiwick/v1
 kind: Checklist
 metadata: {name: small}
 spec:
+  owner: uptime
   title: A small one
   areas:
     - key: seen
       title: What is seen
-      owner: ops_owner
+      role: ops_owner
       items:
         - {key: figure, title: The figure is small, probe: {check: {type: internal, what: metric, argument: level},
            expect: {comparison: "<", value: 5}}}
@@ -54,13 +55,13 @@ spec:
         - {key: many, title: Several machines, profile: cluster, probe: {check: {type: internal, what: database}}}
     - key: said
       title: What is said
-      owner: security_owner
+      role: security_owner
       items:
         - {key: read, title: It was read, attest: {states: somebody read it}}
         - {key: signed, title: It was signed, waivable: false, attest: {states: it was signed, attachment: true}}
     - key: sums
       title: What follows
-      owner: product_owner
+      role: product_owner
       items:
         - {key: all-seen, title: All of it, requires: [small/seen]}
         - {key: everything, title: Everything, requires: [small/all-seen, small/said]}
@@ -68,7 +69,7 @@ spec:
 apiVersion: bailiwick/v1
 kind: ReadinessProfile
 metadata: {name: production}
-spec: {profile: single, checklists: [small]}
+spec: {owner: uptime, profile: single, checklists: [small]}
 """
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_servers import secret
@@ -15,10 +18,16 @@ from readiness_breaks import BREAKS
 from readiness_world import PROBED, Break, Servers, World, world_of
 
 from bailiwick.assurance.probes.internal import internals
+from bailiwick.assurance.probes.means import Internal, Means
+from bailiwick.assurance.probes.reading import Reading
 from bailiwick.handover.readiness.checks import kind_of
 from bailiwick.handover.readiness.documents import Area, Item, ItemProbe, Placed
+from bailiwick.handover.readiness.means.ours import ours
 from bailiwick.handover.readiness.measuring import measure, measure_all
-from bailiwick.kernel.db import Database
+from bailiwick.kernel.clock import SystemClock
+from bailiwick.kernel.db import Database, libpq_url
+from bailiwick.kernel.embedded_postgres import EmbeddedPostgres
+from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
 
@@ -161,4 +170,48 @@ async def test_all_are_looked_at_at_once_each_within_its_own_time(world: World) 
 
 def _line(key: str, probe: ItemProbe) -> Placed:
     item = Item(key=key, title=key, probe=probe)
-    return Placed("small", Area(key="a", title="a", owner="ops_owner", items=[item]), item)
+    return Placed("small", Area(key="a", title="a", role="ops_owner", items=[item]), item)
+
+
+async def test_a_replica_that_replays_is_seen_and_its_end_too(house: House, tmp_path: Path) -> None:
+    """Two servers of our own: one follows the other by PostgreSQL's streaming replication, and then is stopped."""
+    probe = PROBED["pre-deployment/replica"].item.probe
+    assert probe is not None
+    layouts = [Layout(Path(tempfile.mkdtemp(prefix=f"bw-{name}-", dir="/tmp"))) for name in ("one", "two")]
+    for layout in layouts:
+        layout.create()
+    primary, standby = (EmbeddedPostgres(layout) for layout in layouts)
+    try:
+        await primary.start()
+        looks = _ours(house, primary.url("postgres"))
+        means = Means(_nowhere, SystemClock(), "", tmp_path, internals=looks)
+
+        async def look() -> Reading:
+            return await measure(probe, {}, {}, means, "default", SystemClock().now())
+
+        assert (alone := await look()).verdict is Verdict.FAIL and BREAKS["pre-deployment/replica"].told in alone.detail
+        source = libpq_url(primary.url("postgres"))
+        argv = [primary.tool("pg_basebackup"), "-d", source, "-D", standby.cluster, "-R", "-X", "stream", "-c", "fast"]
+        await asyncio.to_thread(subprocess.run, [str(each) for each in argv], check=True, capture_output=True)
+        standby.take_over(standby.cluster)
+        await standby.start()
+        async with asyncio.timeout(30):
+            while (followed := await look()).verdict is not Verdict.PASS:
+                await asyncio.sleep(0.1)
+        assert followed.value == 1
+        await standby.stop()
+        assert (await look()).verdict is Verdict.FAIL
+    finally:
+        await standby.stop()
+        await primary.stop()
+        for layout in layouts:
+            shutil.rmtree(layout.data_dir, ignore_errors=True)
+
+
+def _ours(house: House, url: str) -> dict[str, Internal]:
+    nobody: Any = None
+    return ours(house.database, url, house.ids, house.recorder, nobody, nobody, nobody, nobody, nobody, {})
+
+
+async def _nowhere(host: str, port: int) -> Sequence[str]:
+    raise AssertionError("nothing is reached")

@@ -70,13 +70,13 @@ class Item(Body):
     """One item: shown by a probe, by an attestation, or by other items (``requires``: ``checklist``,
     ``checklist/area`` or ``checklist/item``) all being so.
 
-    ``life``: how long its evidence counts. ``waivable`` false: no waiver lets it pass. ``mend``: what to do where it is
+    ``role``: the owner role that answers for it, where it is not the area's. ``life``: how long its evidence counts. ``waivable`` false: no waiver lets it pass. ``mend``: what to do where it is
     not so.
     """
 
     key: Slug
     title: Line
-    owner: OwnerRole | None = None
+    role: OwnerRole | None = None
     requirement: Literal["must", "should"] = "must"
     profile: Literal["single", "cluster", "both"] = "both"
     life: Duration | None = None
@@ -101,17 +101,18 @@ class Item(Body):
 
 
 class Area(Body):
-    """Items that belong together. ``owner`` is that of those that name none."""
+    """Items that belong together. ``role``: the owner role that answers for those that name none."""
 
     key: Slug
     title: Line
-    owner: OwnerRole
+    role: OwnerRole
     items: Annotated[list[Item], Field(min_length=1, max_length=100)]
 
 
 class Checklist(Body):
-    """A checklist. ``source``: where it comes from."""
+    """A checklist. ``owner``: the activity whose accountable person keeps it; ``source``: where it comes from."""
 
+    owner: Line
     title: Line
     source: Line = ""
     areas: Annotated[list[Area], Field(min_length=1, max_length=50)]
@@ -209,8 +210,9 @@ def example_values() -> dict[str, Any]:
 
 class ReadinessProfile(Body):
     """An environment, by its name: whether it is one machine or a cluster, which checklists it is held to, and the
-    ``values`` that their probes need. ``every``: how often they are run; only when asked for, without it."""
+    ``values`` that their probes need. ``owner``: the activity whose accountable person answers for it; ``every``: how often they are run; only when asked for, without it."""
 
+    owner: Line
     profile: Profile
     checklists: Annotated[list[Name], Field(min_length=1, max_length=50)]
     values: Values = Values()
@@ -244,7 +246,7 @@ class Placed:
     @property
     def owner(self) -> str:
         """The role that answers for it."""
-        return self.item.owner or self.area.owner
+        return self.item.role or self.area.role
 
     @property
     def control(self) -> str:
