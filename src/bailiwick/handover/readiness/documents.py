@@ -70,8 +70,8 @@ class Item(Body):
     """One item: shown by a probe, by an attestation, or by other items (``requires``: ``checklist``,
     ``checklist/area`` or ``checklist/item``) all being so.
 
-    ``role``: the owner role that answers for it, where it is not the area's. ``life``: how long its evidence counts. ``waivable`` false: no waiver lets it pass. ``mend``: what to do where it is
-    not so.
+    ``role``: the owner role that answers for it, where it is not the area's. ``life``: how long its evidence counts.
+    ``waivable`` false: no waiver lets it pass. ``mend``: what to do where it is not so.
     """
 
     key: Slug
@@ -210,7 +210,8 @@ def example_values() -> dict[str, Any]:
 
 class ReadinessProfile(Body):
     """An environment, by its name: whether it is one machine or a cluster, which checklists it is held to, and the
-    ``values`` that their probes need. ``owner``: the activity whose accountable person answers for it; ``every``: how often they are run; only when asked for, without it."""
+    ``values`` that their probes need. ``owner``: the activity whose accountable person answers for it; ``every``: how
+    often they are run; only when asked for, without it."""
 
     owner: Line
     profile: Profile
