@@ -17,6 +17,7 @@ NAMES = (
     "slo",
     "reconcile",
     "canary",
+    "readiness",
 )
 
 if __name__ == "__main__":

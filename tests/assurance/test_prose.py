@@ -24,6 +24,11 @@ WORDS = {
 SENT = {
     ("POST", "/api/v1/registers/{register}/{name}", "state"): "takes an evidence record (test_prose_sets_no_state)",
     ("POST", "/api/v1/overrides/{override_id}/review", "verdict"): "another person's vote, with step-up: one of two",
+    (
+        "POST",
+        "/api/v1/readiness/{environment}/attestations/{attestation_id}/review",
+        "outcome",
+    ): "another living person's word to what somebody stated; how the item stands is computed from both",
     ("POST", "/api/v1/tasks/{task_id}/done", "outcome"): "what came of it, beside the state; nothing reads it",
 }
 IN_BOOK = {

@@ -123,6 +123,8 @@ THROUGH_OTHERS = {
     "waiver revoke": "as close",
     "waiver renew": "needs an expired waiver; tests/assurance prove its events",
     "secrets rotate": "calls the API",
+    "readiness attest": "calls the API; tests/handover prove its event",
+    "readiness review": "calls the API; tests/handover prove its event",
     "override show": "needs an override, which takes two persons; as list",
     "override propose": "calls the API",
     "override break-glass": "calls the API",
@@ -392,6 +394,9 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     ),
     "assurance apply": (lambda stack, tmp: [book_with_one_more(stack, tmp)], codes.ASSURANCE_DOCUMENT_CHANGED),
     "probe run": (lambda stack, tmp: ["database-answers"], codes.PROBE_ASKED),
+    "readiness run": (lambda stack, tmp: [], codes.READINESS_RUN),
+    "readiness show": (lambda stack, tmp: [], codes.READINESS_READ),
+    "readiness explain": (lambda stack, tmp: ["bailiwick/disk"], codes.READINESS_READ),
     "checkpoint go-live": (
         lambda stack, tmp: ["walk", "--at", datetime.now(UTC).isoformat(), "--reason", "walk"],
         codes.GO_LIVE_RECORDED,
@@ -435,6 +440,9 @@ ENDS = {
     "waiver check": {1},
     "user unlock": {1},  # two persons do it
     **{name: {0, 1, 3} for name in ("recon run", "recon report", "recon findings")},
+    "readiness run": {1},  # an installation of a test is not ready
+    "readiness show": {1, 3},
+    "readiness explain": {0, 1, 3},
 }
 
 

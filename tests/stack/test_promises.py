@@ -94,6 +94,9 @@ _NO_MUTATION = {
     },
     "PATCH /api/v1/incidents/{incident_id}": "leaves incident.changed",
     "POST /api/v1/incidents/{incident_id}/preview": "looks at what would be hit",
+    "POST /api/v1/readiness/{environment}/attestations/{attestation_id}/review": (
+        "needs another person's statement; tests/handover/test_readiness.py proves readiness.reviewed"
+    ),
     "POST /api/v1/incidents/drills": "leaves incident.drill.started; it needs a sandbox",
     "POST /api/v1/runbooks/runs/{run_id}/abandon": "leaves runbook.ended",
     "POST /api/v1/runbooks/runs/{run_id}/steps/{number}": "leaves runbook.step.done",
@@ -343,6 +346,12 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/auth/logout": ("/api/v1/auth/logout", None, {"as": "walker2"}),
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
         "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
+        "POST /api/v1/readiness/{environment}/runs": ("/api/v1/readiness/production/runs", None, {}),
+        "POST /api/v1/readiness/{environment}/items/{checklist}/{item}/attestations": (
+            "/api/v1/readiness/production/items/sign-off/go-live-approved/attestations",
+            {"statement": "it may"},
+            {},
+        ),
         "POST /api/v1/incidents": ("/api/v1/incidents", {"title": "a walk", "severity": "P3"}, {}),
         "POST /api/v1/runbooks/{name}/runs": ("/api/v1/runbooks/audit-tamper/runs", {"dry": True}, {}),
         "POST /api/v1/environments/{name}/declare": (

@@ -84,6 +84,7 @@ PORTS = (
     "notebook",
     "canaries",
     "weights",
+    "readiness",
 )
 
 

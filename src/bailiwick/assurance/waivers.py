@@ -204,8 +204,11 @@ def approvers_of(risk: str, tier: Tier | None) -> int:
 
 
 def waivable(book: Book, control: str) -> bool:
-    """Whether a gate lets ``control`` be waived; one that no document names cannot be."""
-    declared = book.of(CONTROL).get(control)
+    """Whether a gate lets ``control`` be waived; one that no document names cannot be.
+
+    A control of many things, as ``readiness/pre-deployment/nodes``, is declared by what stands before the first ``/``.
+    """
+    declared = book.of(CONTROL).get(control.partition("/")[0])
     return control not in NEVER and declared is not None and declared.waivable
 
 

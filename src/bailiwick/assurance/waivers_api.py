@@ -18,6 +18,10 @@ from bailiwick.kernel.http import Caller, Cursor, Limit, encode_cursor, require,
 from bailiwick.kernel.permissions import Permission
 
 SCOPE = r"^[A-Za-z0-9*][A-Za-z0-9._:/@*-]{0,199}$"
+CONTROL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[a-z0-9-]{1,60}){0,2}$"
+Control = Annotated[
+    str, StringConstraints(pattern=CONTROL_PATTERN, max_length=200), Field(examples=["secret-rotation"])
+]
 Scope = Annotated[str, StringConstraints(pattern=SCOPE, max_length=200), Field(examples=["zone/default"])]
 RecordId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(description="id of an evidence record")]
 
@@ -40,7 +44,7 @@ State = Literal["", "draft", "submitted", "approved", "rejected", "active", "clo
 class WaiverBody(Body):
     """What is asked for. What is missing is told by name (422)."""
 
-    control: Name | None = None
+    control: Control | None = None
     scope: Scope | None = None
     reason: Text | None = None
     risk: Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"] | None = None
@@ -111,7 +115,7 @@ def routes(database: Database, clock: Clock, register: WaiverRegister) -> APIRou
     async def check(
         request: Request,
         caller: Reader,
-        control: Annotated[str, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", max_length=100)],
+        control: Annotated[str, Query(pattern=CONTROL_PATTERN, max_length=200)],
         scope: Annotated[str, Query(pattern=SCOPE, max_length=200)],
     ) -> dict[str, Any]:
         async with database.begin() as tx:

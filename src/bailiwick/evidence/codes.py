@@ -306,6 +306,13 @@ CANARY_WITHDRAWN = EventType("BW8505", "canary.withdrawn")
 CANARY_ENDED = EventType("BW8506", "canary.ended")
 CANARY_READ = EventType("BW8507", "canary.read", mutation=False)
 CANARY_LOOP_RUN = EventType("BW8511", "canary.loop.run", mutation=False)
+# 83xx handover: readiness
+READINESS_ASKED = EventType("BW8301", "readiness.asked")
+READINESS_RUN = EventType("BW8302", "readiness.run", mutation=False)
+READINESS_ATTESTED = EventType("BW8303", "readiness.attested")
+READINESS_REVIEWED = EventType("BW8304", "readiness.reviewed")
+READINESS_READ = EventType("BW8305", "readiness.read", mutation=False)
+READINESS_MARKED = EventType("BW8306", "readiness.marked", mutation=False)
 
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)

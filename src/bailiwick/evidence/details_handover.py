@@ -27,6 +27,7 @@ _RELEASE = _always("digest", "str", "digest of the release that is tried")
 _CANARY = (_RELEASE, _always("told", "str", "what happened, in a line"))
 _VERDICT = _always("verdict", "str", "what was found")
 _WHY = _always("reason", "str", "why it is no PASS; empty of one")
+_ITEM = _always("item", "str", "the item, as `checklist/item`")
 
 HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     # --- 80xx handover: backups, restores, drills
@@ -148,4 +149,28 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
         _always("steps", "int", "steps that came out as expected"),
         _always("record", "str", "evidence record of what was expected and what came"),
     ),
+    # --- 83xx handover: readiness
+    codes.READINESS_ASKED: (),
+    codes.READINESS_RUN: (
+        _always("run", "str", "id of the run"),
+        _always("verdict", "str", "what all items amount to"),
+        _always("percent", "int", "green items of a hundred that the profile asks for"),
+        _always("open_must", "int", "must-items that neither are green nor waived"),
+        _always("record", "str", "evidence record of the whole run"),
+    ),
+    codes.READINESS_ATTESTED: (
+        _ITEM,
+        _always("attestation", "str", "id of the attestation"),
+        _always("attachment_sha256", "str", "hash of the document that goes with it; empty without one"),
+        _always("record", "str", "evidence record of the statement"),
+    ),
+    codes.READINESS_REVIEWED: (
+        _ITEM,
+        _always("attestation", "str", "id of the attestation"),
+        _always("outcome", "str", "`accepted` or `refused`"),
+        _always("author", "str", "who stated it"),
+        _always("record", "str", "evidence record of the review"),
+    ),
+    codes.READINESS_READ: (_always("what", "str", "what was read"),),
+    codes.READINESS_MARKED: (_always("marker", "str", "what a look at the SIEM's way then waits for"),),
 }

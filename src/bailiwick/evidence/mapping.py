@@ -329,6 +329,13 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.CANARY_ENDED: _entity("Update", "change", LOW),
     codes.CANARY_READ: _call("Read", "access"),
     codes.CANARY_LOOP_RUN: _call("Read", "info", failed=HIGH),
+    # --- 83xx handover: readiness
+    codes.READINESS_ASKED: _call("Create", "info"),
+    codes.READINESS_RUN: _call("Read", "info", INFO, MEDIUM),
+    codes.READINESS_ATTESTED: _entity("Create", "creation"),
+    codes.READINESS_REVIEWED: _entity("Update", "change"),
+    codes.READINESS_READ: _call("Read", "access"),
+    codes.READINESS_MARKED: _call("Create", "info"),
 }
 
 

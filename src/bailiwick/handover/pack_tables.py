@@ -45,6 +45,23 @@ TABLES: tuple[ControlTable, ...] = (
         "commander scribe alert acknowledged_at contained_at pack preserved_at recovered_at recovered_by review_due "
         "reviewed_at review closed_at closed_by update_due updates_missed version",
     ),
+    # --- readiness
+    _table(
+        "readiness_attestations",
+        "id",
+        "id zone environment item sha256 statement attachment attachment_sha256 author made_at expires_at record",
+    ),
+    _table(
+        "readiness_results",
+        "run item",
+        "run zone environment item sha256 looked verdict value unit detail waiver took_ms at expires_at record",
+    ),
+    _table("readiness_reviews", "attestation", "attestation outcome reviewer note reviewed_at record", ""),
+    _table(
+        "readiness_runs",
+        "id",
+        "id zone environment profile revision asked_by started_at finished_at verdict score record",
+    ),
     _table(
         "runbook_runs",
         "id",

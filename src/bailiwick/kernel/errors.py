@@ -118,6 +118,13 @@ REASONS: dict[str, Reason] = {
     "severity_held": Reason(409, "The severity stands until its exit condition is met; `because` says which."),
     "actions_unverified": Reason(409, "Actions of the review are not verified yet; `actions` names them."),
     "review_missing": Reason(409, "The incident is reviewed before it is closed."),
+    # --- handover: readiness
+    "no_readiness": Reason(404, "The book says nothing of such an environment, or of such an item of it."),
+    "not_attested": Reason(409, "A probe or other items show this one; nobody's word does."),
+    "attachment_missing": Reason(422, "The document that this attestation rests on goes with it, by its hash."),
+    "own_attestation": Reason(403, "Whoever stated something does not review it, nor does another account of his."),
+    "already_reviewed": Reason(409, "Somebody has reviewed it; state it anew."),
+    "person_needed": Reason(403, "This takes a person with an account that is active, and no key of a program."),
     "runbook_order": Reason(409, "The step before is not done; runbooks go contain, preserve, diagnose, recover on."),
     "not_a_sandbox": Reason(422, "Drills are held in a zone that a DrillZone document of its book calls a sandbox."),
     # --- handover: environments, validation, hypercare, announcements

@@ -89,6 +89,7 @@ class Permission(StrEnum):
     REPORTS_SIGN = "reports:sign"
     HANDOVER_WORK = "handover:work"  # environments, validation, known issues, documents, announcements
     CANARY_WORK = "canary:work"  # start, promote as far as was proven, withdraw
+    READINESS_ATTEST = "readiness:attest"  # state what no probe can see, and review what others state
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -147,6 +148,7 @@ _OPERATOR = _VIEWER | {
     Permission.STUCK_WORK,
     Permission.HANDOVER_WORK,
     Permission.CANARY_WORK,
+    Permission.READINESS_ATTEST,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
@@ -163,6 +165,7 @@ _OWNER = _VIEWER | {
     Permission.WAIVERS_REQUEST,
     Permission.OVERRIDES_REQUEST,
     Permission.REPORTS_SIGN,
+    Permission.READINESS_ATTEST,
 }
 _OPS_OWNER = (_OPERATOR | _OWNER) | {
     Permission.CHECKPOINTS_DECIDE,

@@ -155,10 +155,12 @@ async def fetch(
     ca: str = "",
 ) -> Answer:
     """One answer, after at most ``follow`` redirects. Raises :class:`LookFailed`, :class:`Untrusted`."""
-    connector = aiohttp.TCPConnector(resolver=CheckedResolver(means.reach), use_dns_cache=False, ssl=tls_context(ca))
+    target = URL(url)
+    # a context of our own takes a while to make, which many looks at once would feel; True checks certificates too
+    context: ssl.SSLContext | bool = tls_context(ca) if ca or follow or target.scheme != "http" else True
+    connector = aiohttp.TCPConnector(resolver=CheckedResolver(means.reach), use_dns_cache=False, ssl=context)
     sent = {"User-Agent": "bailiwick-probe", "Accept-Encoding": "identity", **(headers or {})}
     began = time.perf_counter()
-    target = URL(url)
     try:
         async with (
             asyncio.timeout(timeout_s),

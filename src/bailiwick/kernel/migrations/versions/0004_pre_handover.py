@@ -19,6 +19,10 @@ APPEND_ONLY: tuple[str, ...] = (
     "incident_alerts",
     "incident_entries",
     "incident_judgements",
+    "readiness_attestations",
+    "readiness_results",
+    "readiness_reviews",
+    "readiness_runs",
     "runbook_steps",
     # environments and registers
     "announcement_notices",

@@ -1,0 +1,1 @@
+"""Readiness: whether an environment may go live, item by item, by evidence that expires."""

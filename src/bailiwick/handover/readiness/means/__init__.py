@@ -1,0 +1,1 @@
+"""Looks that checklists need beside those of the probes."""
