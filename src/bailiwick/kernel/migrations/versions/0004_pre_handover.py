@@ -17,6 +17,10 @@ APPEND_ONLY: tuple[str, ...] = (
     "incident_entries",
     "incident_judgements",
     "runbook_steps",
+    # rollouts
+    "rollout_answers",
+    "rollout_decisions",
+    "rollout_signatures",
 )
 # these change, and the app never removes any
 KEPT: tuple[str, ...] = (
@@ -27,6 +31,9 @@ KEPT: tuple[str, ...] = (
     "incidents",
     "runbook_runs",
     "switches",
+    # rollouts
+    "rollout_attempts",
+    "rollouts",
 )
 
 
