@@ -87,6 +87,9 @@ class Permission(StrEnum):
     RECONCILIATION_WORK = "reconciliation:work"
     STUCK_WORK = "stuck:work"
     REPORTS_SIGN = "reports:sign"
+    # rollouts
+    ROLLOUTS_WORK = "rollouts:work"  # plan, start, do the steps that are a person's
+    ROLLOUTS_DECIDE = "rollouts:decide"  # sign GO or NO-GO, go on, roll back
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -143,6 +146,7 @@ _OPERATOR = _VIEWER | {
     Permission.OVERRIDES_REQUEST,
     Permission.RECONCILIATION_WORK,
     Permission.STUCK_WORK,
+    Permission.ROLLOUTS_WORK,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
@@ -159,6 +163,7 @@ _OWNER = _VIEWER | {
     Permission.WAIVERS_REQUEST,
     Permission.OVERRIDES_REQUEST,
     Permission.REPORTS_SIGN,
+    Permission.ROLLOUTS_DECIDE,
 }
 _OPS_OWNER = (_OPERATOR | _OWNER) | {
     Permission.CHECKPOINTS_DECIDE,
@@ -211,6 +216,7 @@ STEP_UP: frozenset[Permission] = frozenset(
         Permission.OVERRIDES_APPROVE,
         Permission.OVERRIDES_BREAK_GLASS,
         Permission.REPORTS_SIGN,
+        Permission.ROLLOUTS_DECIDE,
     }
 )
 """What a stolen session or key must not be enough for: only a person who proved himself just now, by his second factor

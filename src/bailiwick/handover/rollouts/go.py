@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -59,8 +59,6 @@ class Facts:
     frozen: str
     preflight: Preflight | None
     signatures: Sequence[Signature] = ()
-    canary_of: str = ""
-    waivers: Sequence[str] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +147,6 @@ def _canary(facts: Facts, now: datetime) -> Line:
         verdict = Verdict.STALE
     if verdict.green and standing.blockers:  # a waiver on a point changes nothing here
         verdict = worst([point.verdict for point in standing.blockers if not point.verdict.green] or [Verdict.FAIL])
-    if verdict.green and facts.canary_of not in ("", facts.digest):
-        verdict = Verdict.NO_DATA
     told = f"canary of {facts.digest[:19]} is {verdict}"
     if not verdict.green and standing.blockers:
         told += ": " + "; ".join(f"{point.name} {point.verdict}" for point in standing.blockers[:5])
@@ -184,9 +180,7 @@ def _preflight(found: Preflight | None, now: datetime) -> Line:
 def _signatures(facts: Facts, now: datetime) -> list[Line]:
     """A line for each role. A person counts once, who planned never, an old signature not; one NO-GO ends it."""
     against = [each for each in facts.signatures if each.says != "GO"]
-    lines = [
-        Line(f"signature of {each.role}", Verdict.FAIL, False, f"{each.by} says NO-GO") for each in against
-    ]  # fmt: skip
+    lines = [Line(f"signature of {each.role}", Verdict.FAIL, False, f"{each.by} says NO-GO") for each in against]
     seen: set[str] = set()
     for role in facts.required:
         signed = [
