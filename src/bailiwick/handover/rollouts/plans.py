@@ -159,8 +159,9 @@ Action = Annotated[
 
 HARMLESS = ("manual", "wait", "dns", "preflight")
 """Actions that change nothing by themselves, so that they may come before the GO."""
-REPEATABLE = ("wait", "dns", "preflight", "weights", "policy", "book", "manual")
+REPEATABLE = ("wait", "dns", "preflight", "weights", "policy", "book", "manual", "kubectl")
 """Actions that do no more when they are done again."""
+_IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")  # RFC 9110 §9.2.2
 
 
 class Verification(Body):
@@ -186,23 +187,34 @@ class Verification(Body):
 
 
 class Deed(Body):
-    """Something that is done: the action, what shows that it was, and whether doing it again does no harm."""
+    """Something that is done: the action, what shows that all is well, and whether doing it again does no harm.
+
+    ``proves``: what is verified holds only when it was done, so that it tells after a crash whether it was.
+    """
 
     title: Annotated[Line, Field(min_length=1)]
     do: Action
     verify: list[Verification] = Field(default_factory=list, max_length=10)
     idempotent: bool = False
+    proves: bool = False
     owner: Role | None = None
+
+    @model_validator(mode="after")
+    def _provable(self) -> Deed:
+        if self.proves and not self.verify:
+            raise ValueError("what proves it is a verification")
+        return self
 
     @property
     def repeatable(self) -> bool:
         """Whether it may be done again where nobody knows whether it was done."""
-        return self.idempotent or self.do.kind in REPEATABLE
+        by_method = isinstance(self.do, HttpAction) and self.do.method in _IDEMPOTENT
+        return self.idempotent or self.do.kind in REPEATABLE or by_method
 
     @property
     def lost(self) -> str:
         """What becomes of it when its process died before its outcome was known: ``again``, ``verify`` or ``ask``."""
-        return "again" if self.repeatable else "verify" if self.verify else "ask"
+        return "again" if self.repeatable else "verify" if self.proves else "ask"
 
 
 class Step(Deed):
@@ -465,4 +477,3 @@ FREEZE: Kind[FreezeWindow] = Kind(
     two_persons=lambda before, after: before is not None,
 )
 KINDS = (PLAN, FREEZE)
-

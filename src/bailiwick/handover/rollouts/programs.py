@@ -77,9 +77,7 @@ class Programs:
                 stderr=subprocess.STDOUT,
             )
         except OSError as error:
-            raise BailiwickError(
-                f"{program} cannot be run: {error.strerror}", reason="program_not_allowed"
-            ) from None
+            raise BailiwickError(f"{program} cannot be run: {error.strerror}", reason="program_not_allowed") from None
         kept = _Kept()
         try:
             async with asyncio.timeout(timeout_s):
