@@ -33,6 +33,7 @@ from bailiwick.assurance.ports import (
 from bailiwick.assurance.secret_rotation import Rotator
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.handover.ports import Canaries, Chapter, Environments, Notebook, OpenIncidents, Readiness, Rollouts
+from bailiwick.handover.rollouts.actions import Weights
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.machine import Machine
@@ -71,6 +72,7 @@ PORTS = (
     "drill_facts",
     "slo_facts",
     "capacity_facts",
+    "rollouts",
 )
 
 
@@ -110,6 +112,7 @@ class House:
     open_incidents: OpenIncidents = field(default_factory=partial(_later, "open_incidents"))
     environments: Environments = field(default_factory=partial(_later, "environments"))
     rollouts: Rollouts = field(default_factory=partial(_later, "rollouts"))
+    weights: Weights = field(default_factory=partial(_later, "weights"))
     notebook: Notebook = field(default_factory=partial(_later, "notebook"))
 
 
