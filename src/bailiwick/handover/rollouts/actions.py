@@ -217,7 +217,7 @@ class Actions:
         return Done(None, f"waits for approval {done.id}", told)
 
     async def _dns(self, rollout: Rollout, action: DnsAction, attempt: Attempt) -> Done:
-        found = await self._look(rollout, action.check)
+        found = await self._look(rollout, action.ask.check())
         if found.ok:
             return found
         late = self._tools.clock.now() - attempt.begun_at >= span(action.within)
@@ -288,9 +288,10 @@ class Actions:
         if check.probe is not None:
             verdict = await self._probe(rollout.zone, check.probe, self._tools.clock.now())
             return Done(verdict.green, f"probe {check.probe} is {verdict}")
-        asked = check.http or check.dns
-        assert asked is not None  # as the model says
-        return await self._look(rollout, asked)
+        if check.http is not None:
+            return await self._look(rollout, check.http)
+        assert check.dns is not None  # as the model says
+        return await self._look(rollout, check.dns.check())
 
     async def _look(self, rollout: Rollout, check: DnsCheck | HttpCheck) -> Done:
         asked = Asked(rollout.zone, self._tools.clock.now(), None, _LOOK_S)

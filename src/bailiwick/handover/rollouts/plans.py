@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.durations import Duration, DurationOrZero, within
-from bailiwick.assurance.probes.spec import PROBE, DnsCheck, HttpCheck, Url, Word
+from bailiwick.assurance.probes.spec import PROBE, DnsCheck, Host, HttpCheck, Port, Url, Word
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.fields import Body, Line, Name, Text
 from bailiwick.kernel.permissions import Role
@@ -32,6 +32,7 @@ ProbeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/
 Variable = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Value = Annotated[str, StringConstraints(pattern=VALUE_PATTERN)]
 Relative = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_$][A-Za-z0-9._/${}-]{0,300}$")]
+Reference = Annotated[str, StringConstraints(pattern=r"^\$\{[a-z][a-z0-9_]{0,39}\}$")]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 _REFERENCE = re.compile(r"\$\{([a-z][a-z0-9_]{0,39})\}")
@@ -79,7 +80,7 @@ class WeightsAction(Body):
     """Gives the candidate of a server so much of its traffic."""
 
     kind: Literal["weights"]
-    server: Name
+    server: Name | Reference
     percent: Percent
 
 
@@ -87,7 +88,7 @@ class PolicyAction(Body):
     """Activates a version of a policy of this zone."""
 
     kind: Literal["policy"]
-    policy: Name
+    policy: Name | Reference
     version: Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,8}|\$\{[a-z][a-z0-9_]{0,39}\})$")]
 
 
@@ -98,11 +99,25 @@ class BookAction(Body):
     path: Relative
 
 
+class Question(Body):
+    """What a name server is asked, and what must be among its answers; as a probe of the type ``dns``."""
+
+    name: Host | Reference
+    record: Literal["A", "AAAA", "CNAME", "TXT"] = "A"
+    server: Host | Reference | None = None
+    port: Port = 53
+    answers: Annotated[list[Line], Field(max_length=20)] = Field(default_factory=list)
+
+    def check(self) -> DnsCheck:
+        """The check, once its variables are filled in."""
+        return DnsCheck(type="dns", **self.model_dump())
+
+
 class DnsAction(Body):
     """Waits until a name server answers as it should."""
 
     kind: Literal["dns"]
-    check: DnsCheck
+    ask: Question
     within: Duration = "10m"
 
 
@@ -171,7 +186,7 @@ class Verification(Body):
     command: Argv | None = None
     prints: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")] = ""
     http: HttpCheck | None = None
-    dns: DnsCheck | None = None
+    dns: Question | None = None
     probe: ProbeName | None = None
     within: DurationOrZero = "0s"
 
@@ -408,7 +423,11 @@ def filled(plan: Plan, values: Mapping[str, str], *, digest: str, environment: s
     if bad := sorted(name for name, value in known.items() if re.fullmatch(VALUE_PATTERN[1:-1], value) is None):
         raise InvalidRequest(f"The value of {', '.join(bad)} has a form that no value has.")
     spec = plan.model_dump(mode="json", exclude={"variables"})
-    return Plan.model_validate(_filled(spec, known))
+    try:
+        return Plan.model_validate(_filled(spec, known))
+    except ValidationError as error:
+        places = [".".join(map(str, each["loc"])) for each in error.errors(include_input=False)]
+        raise InvalidRequest(f"With these values the plan does not hold: {', '.join(places[:5])}.") from None
 
 
 def frozen(windows: Mapping[str, FreezeWindow], environment: str, change_class: str, now: datetime) -> str:

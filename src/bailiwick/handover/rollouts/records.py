@@ -38,6 +38,7 @@ class Rollout:
     planned_by: str
     planned_at: datetime
     state: State
+    entered_at: datetime
     told: str
     blocked_on: str
     round: int
@@ -235,7 +236,7 @@ class Ledger:
             changes |= {"outcome": OUTCOMES[state], "ended_at": now}
         if state != "deciding":
             changes |= {"decision_due": None, "fired": []}
-        after = await self.put(tx, rollout, state=state, told=told[:_TOLD], **changes)
+        after = await self.put(tx, rollout, state=state, entered_at=now, told=told[:_TOLD], **changes)
         await self.note(tx, codes.ROLLOUT_MOVED, context, after, before=rollout.state, state=state, told=told[:500])
         if state in OUTCOMES:
             took = after.rollback_s

@@ -104,9 +104,9 @@ class Rollouts:
             await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.rollouts'), hashtext(:zone))", zone=zone)
             await tx.run(
                 "INSERT INTO rollouts (id, zone, number, environment, digest, plan, plan_version, plan_sha256, spec,"
-                " variables, planned_by, planned_at, state) SELECT :id, :zone, coalesce(max(number), 0) + 1,"
+                " variables, planned_by, planned_at, state, entered_at) SELECT :id, :zone, coalesce(max(number), 0) + 1,"
                 " :environment, :digest, :plan, :version, :sha256, cast(:spec AS jsonb), cast(:variables AS jsonb),"
-                " :by, :now, 'planned' FROM rollouts WHERE zone = :zone",
+                " :by, :now, 'planned', :now FROM rollouts WHERE zone = :zone",
                 id=identifier,
                 zone=zone,
                 environment=environment,

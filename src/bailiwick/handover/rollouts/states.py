@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from bailiwick.assurance.rollout_states import ROLLOUT
 from bailiwick.handover.rollouts.plans import Deed, Gate, Phase, Plan, Step
-from bailiwick.kernel.machine import Machine
 
 State = Literal[
     "planned",  # what comes before the Go/No-Go is being done
@@ -26,23 +26,6 @@ State = Literal[
 ]
 Way = Literal["forward", "back", "closing"]
 
-ROLLOUT = Machine(
-    "rollout",
-    {
-        "planned": ("pending", "no_go", "abandoned"),
-        "pending": ("go", "no_go", "abandoned"),
-        "go": ("pending", "running", "no_go", "abandoned"),
-        "running": ("waiting", "deciding", "rolling_back", "done"),
-        "waiting": ("running", "deciding", "rolling_back"),
-        "deciding": ("running", "rolling_back"),
-        "rolling_back": ("stuck", "rolled_back"),
-        "stuck": ("rolling_back", "abandoned"),
-        "done": (),
-        "rolled_back": (),
-        "abandoned": (),
-        "no_go": (),
-    },
-)
 WORKED = ("planned", "running", "waiting", "deciding", "rolling_back")
 """States in which the work role has something to do."""
 CHANGING = ("running", "waiting", "deciding", "rolling_back", "stuck")

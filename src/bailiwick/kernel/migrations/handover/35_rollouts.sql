@@ -14,6 +14,7 @@ CREATE TABLE rollouts (
   planned_at timestamptz NOT NULL,
   state text NOT NULL CHECK (state IN ('planned', 'pending', 'go', 'running', 'waiting', 'deciding', 'rolling_back',
                                        'stuck', 'done', 'rolled_back', 'abandoned', 'no_go')),
+  entered_at timestamptz NOT NULL, -- when it came into its state
   told text NOT NULL DEFAULT '', -- what it waits for, or how it ended
   blocked_on text NOT NULL DEFAULT '', -- the step that somebody has to decide about
   round integer NOT NULL DEFAULT 1, -- of signatures
