@@ -56,7 +56,7 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "rollout_attempts",
         "rollout number",
-        "rollout number step way state begun_at acted_at since ended_at by told record",
+        "rollout number step way state begun_at acted_at since ended_at by told record verification",
         "",
     ),
     _table("rollout_decisions", "rollout number", "rollout number gate what by why at", ""),

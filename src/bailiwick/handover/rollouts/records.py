@@ -301,7 +301,8 @@ class Ledger:
         """Write down what became of it; False where somebody else did."""
         ended = await tx.run(
             "UPDATE rollout_attempts SET state = :state, ended_at = :now, told = :told, by = :by,"
-            " record = CASE WHEN :record = '' THEN record ELSE :record END"
+            " verification = CASE WHEN record = '' THEN '' ELSE :record END,"
+            " record = CASE WHEN record = '' THEN :record ELSE record END"
             " WHERE rollout = :rollout AND number = :number AND state IN ('begun', 'acted')",
             state=state,
             now=self._clock.now(),

@@ -230,7 +230,7 @@ class Rollouts:
             proof = await self._proof.stated(tx, context, rollout, attempt, statement, passed)
             state = "passed" if passed else "failed"
             await self._ledger.end(
-                tx, context, rollout, attempt, state, statement, record=attempt.record if review else proof,
+                tx, context, rollout, attempt, state, statement, record=proof,
                 by=context.actor.user,
             )  # fmt: skip
             await self._tasks.close(tx, context, task_of(rollout, step, attempt.way), state)

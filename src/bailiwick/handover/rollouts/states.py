@@ -38,7 +38,10 @@ OUTCOMES = {"done": "done", "rolled_back": "rolled_back", "abandoned": "abandone
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a step. ``acted_at``: when its action was done, after which only its verification is left."""
+    """One attempt at a step. ``acted_at``: when its action was done, after which only its verification is left.
+
+    ``record`` and ``verification``: the evidence records of both.
+    """
 
     number: int
     step: str
@@ -51,6 +54,7 @@ class Attempt:
     by: str = ""
     told: str = ""
     record: str = ""
+    verification: str = ""
 
     @property
     def open(self) -> bool:

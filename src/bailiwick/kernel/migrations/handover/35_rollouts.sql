@@ -54,7 +54,8 @@ CREATE TABLE rollout_attempts (
   ended_at timestamptz,
   by text NOT NULL DEFAULT '',   -- the person that confirmed it
   told text NOT NULL DEFAULT '',
-  record text NOT NULL DEFAULT '',
+  record text NOT NULL DEFAULT '', -- evidence of the action, or what a person stated
+  verification text NOT NULL DEFAULT '', -- evidence of its verification
   PRIMARY KEY (rollout, number)
 );
 CREATE UNIQUE INDEX rollout_attempts_one_open ON rollout_attempts (rollout, step, way)
