@@ -52,7 +52,7 @@ TABLES: tuple[ControlTable, ...] = (
     ),
     _table("runbook_steps", "run number", "run number verdict at by told record", ""),
     # --- rollouts
-    _table("rollout_answers", "sha256", "sha256 rollout at until go asked_by document", ""),
+    _table("rollout_answers", "number", "sha256 number rollout at until go asked_by document", ""),
     _table(
         "rollout_attempts",
         "rollout number",

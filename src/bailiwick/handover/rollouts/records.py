@@ -176,7 +176,7 @@ async def signatures_of(tx: Transaction, rollout: str, round_: int) -> list[Sign
 async def newest_answer(tx: Transaction, rollout: str) -> dict[str, Any] | None:
     """The answer that was computed last, with its digest."""
     row = await tx.one(
-        "SELECT sha256, document FROM rollout_answers WHERE rollout = :rollout ORDER BY at DESC, sha256 LIMIT 1",
+        "SELECT sha256, document FROM rollout_answers WHERE rollout = :rollout ORDER BY number DESC LIMIT 1",
         rollout=rollout,
     )
     return {**row["document"], "sha256": row["sha256"]} if row is not None else None

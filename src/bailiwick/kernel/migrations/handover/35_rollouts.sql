@@ -76,6 +76,7 @@ CREATE UNIQUE INDEX rollout_signatures_one_a_role ON rollout_signatures (rollout
 
 CREATE TABLE rollout_answers (
   sha256 text PRIMARY KEY,
+  number bigint GENERATED ALWAYS AS IDENTITY,
   rollout text NOT NULL REFERENCES rollouts,
   at timestamptz NOT NULL,
   until timestamptz NOT NULL,
@@ -83,7 +84,7 @@ CREATE TABLE rollout_answers (
   asked_by text NOT NULL,
   document jsonb NOT NULL
 );
-CREATE INDEX rollout_answers_newest ON rollout_answers (rollout, at DESC);
+CREATE INDEX rollout_answers_newest ON rollout_answers (rollout, number DESC);
 
 -- Gates that were passed, and what was decided at them.
 CREATE TABLE rollout_decisions (
