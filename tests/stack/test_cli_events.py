@@ -78,6 +78,9 @@ READ_ONLY = {
     "incident metrics": "computed from incidents, no events",
     "incident actions": "knows it by itself",
     "switch list": "what is switched off, no events",
+    "rollout list": "what goes on, no events",
+    "rollout plans": "documents in force, no evidence",
+    "rollout show": "steps and who signed, no events",
     "register list": "how items stand, no events",
     "register show": "how an item stands, no events",
 }
@@ -117,6 +120,10 @@ THROUGH_OTHERS = {
     "override reject": "calls the API",
     "override execute": "calls the API",
     "override review": "calls the API",
+    **{
+        f"rollout {name}": "calls the API; tests/handover prove its events"
+        for name in ("plan", "check", "go", "no-go", "start", "confirm", "decide", "rollback", "abandon")
+    },
     **{
         f"incident {name}": "calls the API; tests/handover prove its events"
         for name in (
