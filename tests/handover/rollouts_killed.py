@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from rollout_desk import DIGEST, Known, Others, programs_in, reach
 
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.probes.means import Means
@@ -31,7 +32,6 @@ from bailiwick.handover.rollouts.records import Ledger, find
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
 from bailiwick.kernel.ids import Ids
-from rollout_desk import DIGEST, Known, Others, programs_in, reach
 
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 LEASE_S = 0.3

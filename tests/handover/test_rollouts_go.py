@@ -220,7 +220,7 @@ async def test_a_freeze_is_no_go_by_switch_and_by_window(desk: Desk) -> None:
     name = await desk.pending()
     await desk.freeze()
     said = await desk.do("pat", f"/{name}/check")
-    assert [line["name"] for line in said["lines"] if not line["passes"]][0] == "freeze"
+    assert next(line["name"] for line in said["lines"] if not line["passes"]) == "freeze"
     await desk.thaw()
     now = desk.stage.clock.now()
     window = f"""---

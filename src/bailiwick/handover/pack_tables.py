@@ -65,8 +65,8 @@ TABLES: tuple[ControlTable, ...] = (
         "rollouts",
         "id",
         "id zone number environment digest plan plan_version plan_sha256 spec variables planned_by planned_at state "
-        "entered_at told blocked_on round answer answer_until started_by began_at decision_due fired heeded rollback_why "
-        "rollback_began_at rollback_ended_at ended_at outcome holder lease_until version",
+        "entered_at told blocked_on round answer answer_until started_by began_at decision_due fired heeded "
+        "rollback_why rollback_began_at rollback_ended_at ended_at outcome holder lease_until version",
     ),
     _table(
         "switches",

@@ -8,6 +8,7 @@ from bailiwick.app.assurance.probes import means_of
 from bailiwick.app.assurance.slo import services_of
 from bailiwick.app.house import House, Part
 from bailiwick.app.settling import settler
+from bailiwick.assurance.rollout_states import ROLLOUT
 from bailiwick.handover.rollouts import api
 from bailiwick.handover.rollouts.actions import Actions, Tools
 from bailiwick.handover.rollouts.chapter import chapter
@@ -17,7 +18,6 @@ from bailiwick.handover.rollouts.plans import KINDS
 from bailiwick.handover.rollouts.programs import Programs
 from bailiwick.handover.rollouts.records import Ledger
 from bailiwick.handover.rollouts.service import Rollouts, Sources
-from bailiwick.handover.rollouts.states import ROLLOUT
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.policies import Policies
 from bailiwick.policy.trial import Trials

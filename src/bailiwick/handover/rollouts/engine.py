@@ -29,10 +29,9 @@ from bailiwick.handover.ports import Canaries, Environments
 from bailiwick.handover.rollouts.actions import POLLED, Actions, Done
 from bailiwick.handover.rollouts.evidence import Proof
 from bailiwick.handover.rollouts.plans import FREEZE, Deed, Gate, Step, frozen
-from bailiwick.handover.rollouts.records import Ledger, Rollout, attempts_of, find, firing, passed_gates
+from bailiwick.handover.rollouts.records import Ledger, Rollout, attempts_of, find, firing, note, passed_gates
 from bailiwick.handover.rollouts.states import (
     AHEAD,
-    CHANGING,
     WORKED,
     Attempt,
     Due,
@@ -438,8 +437,7 @@ class Engine:
             tx, context, rollout, "deciding", told, decision_due=due, fired=[each[:500] for each in fired]
         )
         await self._ledger.decide(tx, context, rollout, gate.name, "fired", told, "")
-        await self._ledger.note(
-            tx, codes.ROLLOUT_TRIGGERED, context, rollout, "failure", gate=gate.name,
+        await note(tx, self._ledger.recorder, codes.ROLLOUT_TRIGGERED, context, rollout, "failure", gate=gate.name,
             fired=[each[:200] for each in fired[:20]], due=rfc3339(due),
         )  # fmt: skip
         summary = f"{rollout.name} in {rollout.environment}: decide by {due:%H:%M} UTC. {told}"[:200]
@@ -560,6 +558,3 @@ def task_of(rollout: Rollout, step: str, way: str) -> str:
 
 def _context(rollout: Rollout) -> Context:
     return Context(rollout.zone, Actor(application=WORKER))
-
-
-__all__ = ["CHANGING", "Engine", "Lost", "Ports", "task_of", "why_frozen"]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bailiwick.assurance.rollout_states import ROLLOUT
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
 from bailiwick.evidence.events import Context, Outcome, Recorder, Subject
 from bailiwick.handover.rollouts.go import Signature
 from bailiwick.handover.rollouts.plans import Plan
-from bailiwick.handover.rollouts.states import AHEAD, CHANGING, OUTCOMES, ROLLOUT, WORKED, Attempt, State, Way
+from bailiwick.handover.rollouts.states import OUTCOMES, Attempt, State, Way
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import NotFound
@@ -202,29 +203,35 @@ def of_row(row: Row) -> Rollout:
 # ---------------------------------------------------------------------- writing
 
 
+async def note(
+    tx: Transaction,
+    recorder: Recorder,
+    kind: EventType,
+    context: Context,
+    rollout: Rollout,
+    outcome: Outcome = "success",
+    **details: Any,
+) -> None:
+    """Leave an event of a rollout."""
+    await recorder.record(
+        tx,
+        kind,
+        outcome,
+        context,
+        subject=Subject(id=rollout.id, type="rollout"),
+        rollout=rollout.name,
+        environment=rollout.environment,
+        digest=rollout.digest,
+        **details,
+    )
+
+
 class Ledger:
     """Writes what becomes of rollouts, each change with its event."""
 
     def __init__(self, clock: Clock, recorder: Recorder) -> None:
         self._clock = clock
-        self._recorder = recorder
-
-    async def note(
-        self, tx: Transaction, kind: EventType, context: Context, rollout: Rollout, outcome: Outcome = "success",
-        **details: Any,
-    ) -> None:  # fmt: skip
-        """Leave an event of it."""
-        await self._recorder.record(
-            tx,
-            kind,
-            outcome,
-            context,
-            subject=Subject(id=rollout.id, type="rollout"),
-            rollout=rollout.name,
-            environment=rollout.environment,
-            digest=rollout.digest,
-            **details,
-        )
+        self.recorder = recorder
 
     async def move(
         self, tx: Transaction, context: Context, rollout: Rollout, state: State, told: str = "", **changes: Any
@@ -237,11 +244,13 @@ class Ledger:
         if state != "deciding":
             changes |= {"decision_due": None, "fired": []}
         after = await self.put(tx, rollout, state=state, entered_at=now, told=told[:_TOLD], **changes)
-        await self.note(tx, codes.ROLLOUT_MOVED, context, after, before=rollout.state, state=state, told=told[:500])
+        await note(
+            tx, self.recorder, codes.ROLLOUT_MOVED, context, after, before=rollout.state, state=state, told=told[:500]
+        )
         if state in OUTCOMES:
             took = after.rollback_s
-            await self.note(
-                tx, codes.ROLLOUT_ENDED, context, after, "success" if state == "done" else "failure",
+            await note(
+                tx, self.recorder, codes.ROLLOUT_ENDED, context, after, "success" if state == "done" else "failure",
                 state=state, told=told[:500], rollback_s=-1 if took is None else took,
             )  # fmt: skip
         return after
@@ -270,7 +279,9 @@ class Ledger:
         )
         assert row is not None
         attempt = Attempt(**{name: row[name] for name in Attempt.__slots__})
-        await self.note(tx, codes.ROLLOUT_STEP_BEGUN, context, rollout, step=step, way=way, attempt=attempt.number)
+        await note(
+            tx, self.recorder, codes.ROLLOUT_STEP_BEGUN, context, rollout, step=step, way=way, attempt=attempt.number
+        )
         return attempt
 
     async def acted(self, tx: Transaction, rollout: Rollout, attempt: Attempt, told: str, record: str) -> None:
@@ -313,8 +324,9 @@ class Ledger:
             number=attempt.number,
         )
         if ended:
-            await self.note(
-                tx, codes.ROLLOUT_STEP_ENDED, context, rollout, "success" if state == "passed" else "failure",
+            await note(
+                tx, self.recorder, codes.ROLLOUT_STEP_ENDED, context, rollout,
+                "success" if state == "passed" else "failure",
                 step=attempt.step, way=attempt.way, attempt=attempt.number, state=state, told=told[:500],
                 record=record or attempt.record, by=by,
             )  # fmt: skip
@@ -336,14 +348,13 @@ class Ledger:
             now=self._clock.now(),
         )
         if what == "passed":
-            await self.note(tx, codes.ROLLOUT_GATE_PASSED, context, rollout, gate=gate)
+            await note(tx, self.recorder, codes.ROLLOUT_GATE_PASSED, context, rollout, gate=gate)
         elif what != "fired":
-            await self.note(tx, codes.ROLLOUT_DECIDED, context, rollout, gate=gate, decision=what, why=why[:500])
+            await note(
+                tx, self.recorder, codes.ROLLOUT_DECIDED, context, rollout, gate=gate, decision=what, why=why[:500]
+            )
 
 
 def as_jsonb(value: Any) -> str:
     """JSON for a column."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-__all__ = ["AHEAD", "CHANGING", "WORKED", "Attempt", "Ledger", "Rollout", "as_jsonb", "find"]

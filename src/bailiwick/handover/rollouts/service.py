@@ -27,7 +27,7 @@ from bailiwick.handover.rollouts.engine import Engine, task_of, why_frozen
 from bailiwick.handover.rollouts.evidence import Proof
 from bailiwick.handover.rollouts.go import LIFE, Answer, Facts, Preflight, answer, sha256_of
 from bailiwick.handover.rollouts.plans import PLAN, filled
-from bailiwick.handover.rollouts.records import Ledger, Rollout, as_jsonb, attempts_of, find, signatures_of
+from bailiwick.handover.rollouts.records import Ledger, Rollout, as_jsonb, attempts_of, find, note, signatures_of
 from bailiwick.handover.rollouts.states import AHEAD, Attempt, confirmers, current_gate, next_forward, of_step
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
@@ -104,8 +104,9 @@ class Rollouts:
             await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.rollouts'), hashtext(:zone))", zone=zone)
             await tx.run(
                 "INSERT INTO rollouts (id, zone, number, environment, digest, plan, plan_version, plan_sha256, spec,"
-                " variables, planned_by, planned_at, state, entered_at) SELECT :id, :zone, coalesce(max(number), 0) + 1,"
-                " :environment, :digest, :plan, :version, :sha256, cast(:spec AS jsonb), cast(:variables AS jsonb),"
+                " variables, planned_by, planned_at, state, entered_at)"
+                " SELECT :id, :zone, coalesce(max(number), 0) + 1, :environment, :digest, :plan, :version,"
+                " :sha256, cast(:spec AS jsonb), cast(:variables AS jsonb),"
                 " :by, :now, 'planned', :now FROM rollouts WHERE zone = :zone",
                 id=identifier,
                 zone=zone,
@@ -120,7 +121,15 @@ class Rollouts:
                 now=self._clock.now(),
             )
             rollout = await find(tx, zone, identifier)
-            await self._ledger.note(tx, codes.ROLLOUT_PLANNED, context, rollout, plan=plan, sha256=rollout.plan_sha256)
+            await note(
+                tx,
+                self._ledger.recorder,
+                codes.ROLLOUT_PLANNED,
+                context,
+                rollout,
+                plan=plan,
+                sha256=rollout.plan_sha256,
+            )
         return rollout
 
     # --- Go or No-Go
@@ -193,7 +202,14 @@ class Rollouts:
                             tx, context, rollout, "running", "", answer=document["sha256"],
                             began_at=self._clock.now(), started_by=context.actor.user,
                         )  # fmt: skip
-                        await self._ledger.note(tx, codes.ROLLOUT_STARTED, context, rollout, answer=document["sha256"])
+                        await note(
+                            tx,
+                            self._ledger.recorder,
+                            codes.ROLLOUT_STARTED,
+                            context,
+                            rollout,
+                            answer=document["sha256"],
+                        )
         except IntegrityError:
             raise Conflict(reason="rollout_going") from None
         if expired:
@@ -328,8 +344,8 @@ class Rollouts:
             subject=about,
             now=self._clock.now(),
         )
-        await self._ledger.note(
-            tx, codes.ROLLOUT_SIGNED, context, rollout, "success" if says == "GO" else "deny", says=says, role=role,
+        await note(tx, self._ledger.recorder, codes.ROLLOUT_SIGNED, context, rollout, "success" if says == "GO" else "deny",
+            says=says, role=role,
             why=why, about=about,
         )  # fmt: skip
 
@@ -349,8 +365,8 @@ class Rollouts:
             by=context.actor.user,
             document=as_jsonb(document),
         )
-        await self._ledger.note(
-            tx, codes.ROLLOUT_ANSWERED, context, rollout, "allow" if found.go else "deny", answer=document["answer"],
+        await note(tx, self._ledger.recorder, codes.ROLLOUT_ANSWERED, context, rollout, "allow" if found.go else "deny",
+            answer=document["answer"],
             sha256=digest, failing=[line.name for line in found.lines if not line.passes],
         )  # fmt: skip
         return found, {**document, "sha256": digest}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from bailiwick.assurance.rollout_states import ROLLOUT
 from bailiwick.handover.rollouts.plans import Deed, Gate, Phase, Plan, Step
 
 State = Literal[
