@@ -344,9 +344,9 @@ class Rollouts:
             subject=about,
             now=self._clock.now(),
         )
-        await note(tx, self._ledger.recorder, codes.ROLLOUT_SIGNED, context, rollout, "success" if says == "GO" else "deny",
-            says=says, role=role,
-            why=why, about=about,
+        await note(
+            tx, self._ledger.recorder, codes.ROLLOUT_SIGNED, context, rollout,
+            "success" if says == "GO" else "deny", says=says, role=role, why=why, about=about,
         )  # fmt: skip
 
     async def _answer(self, tx: Transaction, context: Context, rollout: Rollout) -> tuple[Answer, dict[str, Any]]:
@@ -365,9 +365,9 @@ class Rollouts:
             by=context.actor.user,
             document=as_jsonb(document),
         )
-        await note(tx, self._ledger.recorder, codes.ROLLOUT_ANSWERED, context, rollout, "allow" if found.go else "deny",
-            answer=document["answer"],
-            sha256=digest, failing=[line.name for line in found.lines if not line.passes],
+        await note(
+            tx, self._ledger.recorder, codes.ROLLOUT_ANSWERED, context, rollout, "allow" if found.go else "deny",
+            answer=document["answer"], sha256=digest, failing=[line.name for line in found.lines if not line.passes],
         )  # fmt: skip
         return found, {**document, "sha256": digest}
 
