@@ -15,6 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from stage import Stage
 
 from bailiwick.assurance.ports import Found
+from bailiwick.cli.rollout import _answered, _show
+from bailiwick.handover.rollouts import records
+from bailiwick.handover.rollouts.chapter import chapter
+from bailiwick.handover.rollouts.view import shown
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -371,3 +375,47 @@ async def test_alerts_of_our_own_are_no_trigger(desk: Desk) -> None:
     from bailiwick.handover.rollouts.engine import OWN_ALERTS
 
     assert set(OWN_ALERTS) == {"RolloutDecision", "RolloutStuck"}
+
+
+async def test_a_rollout_is_readable_in_a_terminal(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.script("step-two", "exit 1")
+    name = await desk.started()
+    await desk.engine.tick()
+    async with desk.stage.database.begin() as tx:
+        rollout = await records.find(tx, "default", name)
+        found = shown(
+            rollout,
+            await records.attempts_of(tx, rollout.id),
+            await records.decisions_of(tx, rollout.id),
+            await records.signatures_of(tx, rollout.id, rollout.round),
+            await records.newest_answer(tx, rollout.id),
+        )
+    _show(found)
+    _answered((await desk.shown(name))["last_answer"], json_=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    assert lines[0].startswith(f"{name} DECIDING production sha256:ab") and any(
+        "FAILED   two" in line for line in lines
+    )
+    assert any(line.startswith("decide by 2026-01-05 09:10") for line in lines)
+    assert any(line.startswith("  ok PASS     canary") for line in lines)
+
+
+async def test_a_handover_pack_tells_of_what_is_out_and_what_was(desk: Desk) -> None:
+    async def told() -> dict[str, Verdict]:
+        now = desk.stage.clock.now()
+        async with desk.stage.database.begin() as tx:
+            found = await chapter(tx, "default", "production", now - timedelta(days=30), now)
+        return {each.name: each.verdict for each in found}
+
+    assert set((await told()).values()) == {Verdict.NO_DATA}
+    await desk.finish(await desk.started())
+    assert await told() == {
+        "version": Verdict.PASS, "rollback revision": Verdict.NO_DATA, "history": Verdict.PASS,
+    }  # fmt: skip
+    name = await desk.planned()
+    await desk.do("olga", f"/{name}/go", {})
+    await desk.do("sue", f"/{name}/go", {})
+    await desk.do("pat", f"/{name}/start")
+    await desk.finish(name)
+    assert set((await told()).values()) == {Verdict.PASS}
