@@ -401,6 +401,30 @@ async def test_a_rollout_is_readable_in_a_terminal(desk: Desk, capsys: pytest.Ca
     assert any(line.startswith("  ok PASS     canary") for line in lines)
 
 
+async def test_whatever_a_person_does_leaves_its_event(desk: Desk) -> None:
+    async def left(what: Any) -> set[str]:
+        before = len(await desk.names())
+        await what
+        return set((await desk.names())[before:])
+
+    name = await desk.pending()
+    desk.script("step-two", "exit 1")
+    assert await left(desk.do("pat", f"/{name}/check")) == {"rollout.answered"}
+    assert await left(desk.do("olga", f"/{name}/go", {})) == {"rollout.signed", "rollout.answered"}
+    assert "rollout.moved" in await left(desk.do("sue", f"/{name}/go", {}))
+    assert {"rollout.started", "rollout.answered"} <= await left(desk.do("pat", f"/{name}/start"))
+    assert {"rollout.triggered", "rollout.step.begun", "rollout.step.ended"} <= await left(desk.engine.tick())
+    body = {"decision": "retry", "why": "x"}
+    assert "rollout.decided" in await left(desk.do("olga", f"/{name}/decide", body))
+    assert "rollout.decided" in await left(desk.do("olga", f"/{name}/rollback", {"why": "x"}))
+    assert "rollout.ended" in await left(desk.engine.tick())
+    assert await left(desk.pending(environment="staging")) >= {"rollout.planned", "rollout.step.ended"}
+    last = (await desk.say("aud", "GET", "?environment=staging"))[1]["rollouts"][0]["name"]
+    assert "rollout.ended" in await left(desk.do("olga", f"/{last}/abandon", {"why": "x"}))
+    other = await desk.pending()
+    assert {"rollout.signed", "rollout.ended"} <= await left(desk.do("fay", f"/{other}/no-go", {"why": "x"}))
+
+
 async def test_a_handover_pack_tells_of_what_is_out_and_what_was(desk: Desk) -> None:
     async def told() -> dict[str, Verdict]:
         now = desk.stage.clock.now()
