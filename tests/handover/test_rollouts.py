@@ -443,3 +443,17 @@ async def test_a_handover_pack_tells_of_what_is_out_and_what_was(desk: Desk) -> 
     await desk.do("pat", f"/{name}/start")
     await desk.finish(name)
     assert set((await told()).values()) == {Verdict.PASS}
+
+
+async def test_the_loop_works_on_all_that_go_on_and_gives_them_back(desk: Desk) -> None:
+    desk.script("step-two", "sleep 0.2")
+    first, second = await desk.started(), await desk.go(environment="staging")
+    await desk.do("pat", f"/{second}/start")
+    loop = asyncio.create_task(desk.engine.run())
+    async with asyncio.timeout(30):
+        while {await desk.state(first), await desk.state(second)} != {"waiting"}:
+            await asyncio.sleep(0.05)
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+    assert sorted(each.split()[0] for each in desk.done()) == ["one", "one", "two", "two"]
+    assert await desk.stage.people.value("SELECT count(*) FROM rollouts WHERE lease_until IS NOT NULL") == 0
