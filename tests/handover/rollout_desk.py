@@ -83,7 +83,7 @@ spec:
         owner: ops_owner
         timer: 10m
         triggers:
-          - {{name: errors, probe: error-rate, verdicts: [FAIL, ERROR]}}
+          - {{name: errors, probe: error-rate, fires_on: [FAIL, ERROR]}}
           - {{name: api, alerts: [APIDown]}}
     - name: traffic
       title: Traffic

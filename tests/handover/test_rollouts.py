@@ -137,14 +137,14 @@ async def test_a_probe_without_data_is_not_quiet(desk: Desk) -> None:
     desk.known.found["error-rate"] = Found(Verdict.NO_DATA, None, desk.stage.clock.now())
     await desk.engine.tick()
     assert await desk.state(name) == "waiting"  # this trigger says on which verdicts, and the phase is through
-    other = PLAN.replace(", verdicts: [FAIL, ERROR]", "")
+    other = PLAN.replace(", fires_on: [FAIL, ERROR]", "")
     assert other != PLAN
     desk.known.found.clear()
     from bailiwick.assurance.book import read_text
     from bailiwick.handover.rollouts.plans import PLAN as KIND
 
     spec = KIND.read(next(each.spec for each in read_text(other, "x") if each.kind == KIND.name))
-    assert set(spec.phases[1].gate.triggers[0].verdicts) == set(Verdict) - {Verdict.PASS}  # type: ignore[union-attr]
+    assert set(spec.phases[1].gate.triggers[0].fires_on) == set(Verdict) - {Verdict.PASS}  # type: ignore[union-attr]
 
 
 async def test_an_alert_by_name_fires(desk: Desk) -> None:
@@ -236,7 +236,7 @@ async def test_steps_of_people_are_theirs_and_another_s(desk: Desk) -> None:
 async def test_a_person_may_say_that_it_is_not_well(desk: Desk) -> None:
     name = await desk.started()
     await desk.engine.tick()
-    await desk.confirm(name, "look", "sue", passed=False, statement="sign-in is broken")
+    await desk.confirm(name, "look", "sue", failed=True, statement="sign-in is broken")
     assert await desk.state(name) == "deciding"
     desk.stage.clock.advance(301)
     await desk.engine.tick()

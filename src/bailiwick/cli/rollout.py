@@ -184,7 +184,7 @@ def confirm(
     json_: Json = False,
 ) -> int:
     """State that a step is done."""
-    body = {"statement": state, "passed": not failed, "record": record}
+    body = {"statement": state, "failed": failed, "record": record}
     return _told(_ask(data_dir, zone, f"/{identifier}/steps/{step}/confirm", body), json_)
 
 

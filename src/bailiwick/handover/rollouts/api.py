@@ -54,10 +54,10 @@ class WhyBody(Body):
 
 
 class ConfirmBody(Body):
-    """What is stated. ``record``: of a preflight, the evidence that was read."""
+    """What is stated; ``failed``: that it cannot be done, or is not well. ``record``: of a preflight, the evidence that was read."""
 
     statement: Annotated[Text, Field(min_length=1)]
-    passed: bool = True
+    failed: bool = False
     record: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$", max_length=64)] = ""
 
 
@@ -162,7 +162,7 @@ def _work(router: APIRouter, rollouts: Rollouts) -> None:
             needed = Permission.ROLLOUTS_WORK
             raise Denied(f"This needs the permission {needed}.", permission=str(needed))
         done = await rollouts.confirm(
-            context_of(request, caller), caller, rollout_id, step, body.statement, passed=body.passed,
+            context_of(request, caller), caller, rollout_id, step, body.statement, passed=not body.failed,
             record=body.record,
         )  # fmt: skip
         return done.document()

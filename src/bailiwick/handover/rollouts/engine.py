@@ -417,7 +417,7 @@ class Engine:
             elif trigger.probe is not None:
                 newest = await self._ports.verdicts.newest(tx, rollout.zone, trigger.probe, now)
                 verdict = newest.verdict if newest is not None else Verdict.NO_DATA
-                if verdict in trigger.verdicts:
+                if verdict in trigger.fires_on:
                     found.append((trigger.name, f"{trigger.name}: probe {trigger.probe} is {verdict}"))
             else:
                 names = sorted({rule for rule, severity in alerts

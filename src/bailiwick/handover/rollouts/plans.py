@@ -248,11 +248,11 @@ class Step(Deed):
 
 class Trigger(Body):
     """What makes somebody decide: a probe that is not green, a firing alert by name or severity, a canary that is not
-    PASS. Nobody can decide to go on against a canary. ``verdicts``: those of a probe that fire it; all but PASS."""
+    PASS. Nobody can decide to go on against a canary. ``fires_on``: those of a probe that fire it; all but PASS."""
 
     name: Name
     probe: ProbeName | None = None
-    verdicts: list[Verdict] = Field(default_factory=lambda: [each for each in Verdict if not each.green], min_length=1)
+    fires_on: list[Verdict] = Field(default_factory=lambda: [each for each in Verdict if not each.green], min_length=1)
     alerts: list[Name] = Field(default_factory=list, max_length=50)
     severities: list[Severity] = Field(default_factory=list, max_length=4)
     canary: bool = False
@@ -261,7 +261,7 @@ class Trigger(Body):
     def _one(self) -> Trigger:
         if sum(map(bool, (self.probe, self.alerts, self.severities, self.canary))) != 1:
             raise ValueError("a trigger is one of probe, alerts, severities and canary")
-        if Verdict.PASS in self.verdicts:
+        if Verdict.PASS in self.fires_on:
             raise ValueError("PASS is no trouble")
         return self
 
