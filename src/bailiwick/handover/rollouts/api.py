@@ -54,7 +54,10 @@ class WhyBody(Body):
 
 
 class ConfirmBody(Body):
-    """What is stated; ``failed``: that it cannot be done, or is not well. ``record``: of a preflight, the evidence that was read."""
+    """What is stated; ``failed``: that it cannot be done, or is not well.
+
+    ``record``: of a preflight, the evidence that was read.
+    """
 
     statement: Annotated[Text, Field(min_length=1)]
     failed: bool = False
