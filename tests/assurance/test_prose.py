@@ -34,6 +34,7 @@ SENT = {
 IN_BOOK = {
     ("Machine", "state"): "the column in which a source tells it",
     ("Probe", "status"): "the HTTP status that is expected",
+    ("RolloutPlan", "status"): "the HTTP statuses that are expected",
     ("SLO", "resolved"): "OpenSLO's alertWhenResolved, a yes or no",
 }
 

@@ -90,6 +90,9 @@ READ_ONLY = {
     "announce preview": "a document in force, no events",
     "announce list": "receipts, no events",
     "announce show": "receipts, no events",
+    "rollout list": "what goes on, no events",
+    "rollout plans": "documents in force, no evidence",
+    "rollout show": "steps and who signed, no events",
     "register list": "how items stand, no events",
     "register show": "how an item stands, no events",
 }
@@ -132,6 +135,10 @@ THROUGH_OTHERS = {
     "override reject": "calls the API",
     "override execute": "calls the API",
     "override review": "calls the API",
+    **{
+        f"rollout {name}": "calls the API; tests/handover prove its events"
+        for name in ("plan", "check", "go", "no-go", "start", "confirm", "decide", "rollback", "abandon")
+    },
     **{
         f"incident {name}": "calls the API; tests/handover prove its events"
         for name in (

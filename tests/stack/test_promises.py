@@ -87,6 +87,15 @@ _NO_MUTATION = {
         f"POST /api/v1/overrides{step}": "leaves an override event"
         for step in ("", "/break-glass", *(f"/{{override_id}}/{verb}" for verb in _ON_OVERRIDES))
     },
+    # each takes an environment and a rollout in the right state (tests/handover/test_rollouts*.py hold them to their events)
+    **{
+        f"POST /api/v1/rollouts{step}": "leaves a rollout event"
+        for step in (
+            "",
+            "/{rollout_id}/steps/{step}/confirm",
+            *(f"/{{rollout_id}}/{verb}" for verb in ("check", "go", "no-go", "start", "decide", "rollback", "abandon")),
+        )
+    },
     # each takes an incident in the right state (tests/handover/test_incidents.py holds them to their events)
     **{
         f"POST /api/v1/incidents/{{incident_id}}/{verb}": "leaves an incident event"

@@ -85,6 +85,7 @@ PORTS = (
     "canaries",
     "weights",
     "readiness",
+    "rollouts",
 )
 
 
@@ -121,10 +122,10 @@ class House:
     chapters: dict[str, Chapter] = field(default_factory=dict)  # of handover packs, by name
     readiness: Readiness = field(default_factory=partial(_later, "readiness"))
     canaries: Canaries = field(default_factory=partial(_later, "canaries"))
-    weights: Weights = field(default_factory=partial(_later, "weights"))
     open_incidents: OpenIncidents = field(default_factory=partial(_later, "open_incidents"))
     environments: Environments = field(default_factory=partial(_later, "environments"))
     rollouts: Rollouts = field(default_factory=partial(_later, "rollouts"))
+    weights: Weights = field(default_factory=partial(_later, "weights"))
     notebook: Notebook = field(default_factory=partial(_later, "notebook"))
 
 

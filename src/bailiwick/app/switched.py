@@ -38,6 +38,9 @@ ALWAYS = _any(
     r"POST /api/v1/canaries/[^/]+/withdraw",
     # what an incident is worked by, and how what was switched off is switched on again
     r"\w+ /api/v1/(incidents|runbooks)(/.*)?",
+    # taking back what goes wrong, and saying no
+    r"POST /api/v1/rollouts/[^/]+/(no-go|rollback|abandon|check)",
+    r"POST /api/v1/rollouts/[^/]+/steps/[^/]+/confirm",
     r"\w+ /api/v1/alerts(/.*)?",
     r"\w+ /api/v1/overrides(/.*)?",
     r"POST /api/v1/approvals/[^/]+/(approve|reject|withdraw)",

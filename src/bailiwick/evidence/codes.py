@@ -287,6 +287,18 @@ INCIDENT_DRILL_STARTED = EventType("BW8231", "incident.drill.started")
 INCIDENT_DRILL_ENDED = EventType("BW8232", "incident.drill.ended")
 SWITCH_THROWN = EventType("BW8251", "switch.thrown")
 SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
+# --- 84xx handover: rollouts
+ROLLOUT_PLANNED = EventType("BW8401", "rollout.planned")
+ROLLOUT_SIGNED = EventType("BW8402", "rollout.signed")
+ROLLOUT_ANSWERED = EventType("BW8403", "rollout.answered")
+ROLLOUT_STARTED = EventType("BW8404", "rollout.started")
+ROLLOUT_STEP_BEGUN = EventType("BW8405", "rollout.step.begun")
+ROLLOUT_STEP_ENDED = EventType("BW8406", "rollout.step.ended")
+ROLLOUT_GATE_PASSED = EventType("BW8407", "rollout.gate.passed")
+ROLLOUT_TRIGGERED = EventType("BW8408", "rollout.triggered")
+ROLLOUT_DECIDED = EventType("BW8409", "rollout.decided")
+ROLLOUT_MOVED = EventType("BW8410", "rollout.moved")
+ROLLOUT_ENDED = EventType("BW8411", "rollout.ended")
 
 # 86xx handover: environments, validation, hypercare, announcements, documents
 ENVIRONMENT_LIVE = EventType("BW8601", "environment.live")

@@ -28,6 +28,17 @@ _CANARY = (_RELEASE, _always("told", "str", "what happened, in a line"))
 _VERDICT = _always("verdict", "str", "what was found")
 _WHY = _always("reason", "str", "why it is no PASS; empty of one")
 _ITEM = _always("item", "str", "the item, as `checklist/item`")
+_ROLLOUT = (
+    _always("rollout", "str", "the rollout as people call it"),
+    _always("environment", "str", "where it goes"),
+    _always("digest", "str", "the release, `sha256:` and 64 hex digits"),
+)
+_ATTEMPT = (
+    *_ROLLOUT,
+    _always("step", "str", "the step"),
+    _always("way", "str", "`forward`, `back` or `closing`"),
+    _always("attempt", "int", "number of the attempt within the rollout"),
+)
 
 HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     # --- 80xx handover: backups, restores, drills
@@ -173,4 +184,53 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     ),
     codes.READINESS_READ: (_always("what", "str", "what was read"),),
     codes.READINESS_MARKED: (_always("marker", "str", "what a look at the SIEM's way then waits for"),),
+    # --- 84xx handover: rollouts
+    codes.ROLLOUT_PLANNED: (*_ROLLOUT, _always("plan", "str", "the plan"), _always("sha256", "str", "its SHA-256")),
+    codes.ROLLOUT_SIGNED: (
+        *_ROLLOUT,
+        _always("says", "str", "`GO` or `NO-GO`"),
+        _always("role", "str", "the role it was signed in"),
+        _always("why", "str", "why, as said"),
+        _always("about", "str", "SHA-256 of what was signed"),
+    ),
+    codes.ROLLOUT_ANSWERED: (
+        *_ROLLOUT,
+        _always("answer", "str", "`GO` or `NO-GO`"),
+        _always("sha256", "str", "SHA-256 of the answer as it is kept"),
+        _always("failing", "list[str]", "the lines that do not pass"),
+    ),
+    codes.ROLLOUT_STARTED: (*_ROLLOUT, _always("answer", "str", "SHA-256 of the GO by which it starts")),
+    codes.ROLLOUT_STEP_BEGUN: _ATTEMPT,
+    codes.ROLLOUT_STEP_ENDED: (
+        *_ATTEMPT,
+        _always("state", "str", "`passed`, `failed`, or `lost` when nobody knows"),
+        _always("told", "str", "what was found"),
+        _always("record", "str", "the evidence record; empty where there is none"),
+        _always("by", "str", "the person that confirmed it; empty where a program did"),
+    ),
+    codes.ROLLOUT_GATE_PASSED: (*_ROLLOUT, _always("gate", "str", "the decision point")),
+    codes.ROLLOUT_TRIGGERED: (
+        *_ROLLOUT,
+        _always("gate", "str", "the decision point"),
+        _always("fired", "list[str]", "what fired"),
+        _always("due", "str", "when it is rolled back without a decision"),
+    ),
+    codes.ROLLOUT_DECIDED: (
+        *_ROLLOUT,
+        _always("gate", "str", "the decision point"),
+        _always("decision", "str", "`continue`, `retry`, `roll-back`, or `no decision` in time"),
+        _always("why", "str", "why, as said"),
+    ),
+    codes.ROLLOUT_MOVED: (
+        *_ROLLOUT,
+        _always("before", "str", "state before"),
+        _always("state", "str", "state now"),
+        _always("told", "str", "why"),
+    ),
+    codes.ROLLOUT_ENDED: (
+        *_ROLLOUT,
+        _always("state", "str", "`done`, `rolled_back`, `abandoned` or `no_go`"),
+        _always("told", "str", "why"),
+        _always("rollback_s", "int", "seconds that taking back took; -1 where nothing was"),
+    ),
 }

@@ -336,6 +336,18 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.READINESS_REVIEWED: _entity("Update", "change"),
     codes.READINESS_READ: _call("Read", "access"),
     codes.READINESS_MARKED: _call("Create", "info"),
+    # --- 84xx handover: rollouts
+    codes.ROLLOUT_PLANNED: _entity("Create", "creation"),
+    codes.ROLLOUT_SIGNED: _entity("Update", "change", LOW),
+    codes.ROLLOUT_ANSWERED: _entity("Update", "change"),
+    codes.ROLLOUT_STARTED: _entity("Update", "change", LOW),
+    codes.ROLLOUT_STEP_BEGUN: _entity("Update", "change"),
+    codes.ROLLOUT_STEP_ENDED: _entity("Update", "change"),
+    codes.ROLLOUT_GATE_PASSED: _entity("Update", "change"),
+    codes.ROLLOUT_TRIGGERED: _entity("Update", "change", MEDIUM),
+    codes.ROLLOUT_DECIDED: _entity("Update", "change", LOW),
+    codes.ROLLOUT_MOVED: _entity("Update", "change"),
+    codes.ROLLOUT_ENDED: _entity("Update", "change", LOW),
 }
 
 

@@ -68,6 +68,23 @@ TABLES: tuple[ControlTable, ...] = (
         "id zone runbook version incident dry started_by started_at steps ended_at outcome",
     ),
     _table("runbook_steps", "run number", "run number verdict at by told record", ""),
+    # --- rollouts
+    _table("rollout_answers", "number", "sha256 number rollout at until go asked_by document", ""),
+    _table(
+        "rollout_attempts",
+        "rollout number",
+        "rollout number step way state begun_at acted_at since ended_at by told record verification",
+        "",
+    ),
+    _table("rollout_decisions", "rollout number", "rollout number gate what by why at", ""),
+    _table("rollout_signatures", "rollout round by says", "rollout round by role says why subject at", ""),
+    _table(
+        "rollouts",
+        "id",
+        "id zone number environment digest plan plan_version plan_sha256 spec variables planned_by planned_at state "
+        "entered_at told blocked_on round answer answer_until started_by began_at decision_due fired heeded "
+        "rollback_why rollback_began_at rollback_ended_at ended_at outcome holder lease_until version",
+    ),
     _table(
         "switches",
         "id",

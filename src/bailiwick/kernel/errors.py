@@ -137,6 +137,16 @@ REASONS: dict[str, Reason] = {
         403, "The candidate was not shown to be fit for so much traffic; nobody waives that. `most_percent` says what."
     ),
     "canary_impossible": Reason(422, "These upstreams cannot be held against each other under this server."),
+    # --- handover: rollouts
+    "rollout_no_go": Reason(409, "The Go/No-Go is NO-GO; `lines` says by what."),
+    "rollout_expired": Reason(409, "The GO, or what it stands on, is older than a day: ask and sign again."),
+    "rollout_going": Reason(409, "Another rollout changes the environment; there is one at a time."),
+    "rollout_same_person": Reason(403, "This takes another person than who planned, signed or confirmed before."),
+    "rollout_role": Reason(403, "This takes somebody of another role; `role` names it."),
+    "rollout_not_waiting": Reason(409, "The rollout does not wait for that."),
+    "rollout_decision_late": Reason(409, "The time for the decision is over: it is rolled back."),
+    "rollout_canary": Reason(409, "The canary is not PASS, and nobody can decide to go on against it."),
+    "program_not_allowed": Reason(409, "The operator of the machine does not allow this program to be run."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),
     "invalid_token": Reason(401, "The token is malformed, forged, of the wrong type or for somebody else."),

@@ -90,6 +90,9 @@ class Permission(StrEnum):
     HANDOVER_WORK = "handover:work"  # environments, validation, known issues, documents, announcements
     CANARY_WORK = "canary:work"  # start, promote as far as was proven, withdraw
     READINESS_ATTEST = "readiness:attest"  # state what no probe can see, and review what others state
+    # rollouts
+    ROLLOUTS_WORK = "rollouts:work"  # plan, start, do the steps that are a person's
+    ROLLOUTS_DECIDE = "rollouts:decide"  # sign GO or NO-GO, go on, roll back
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -149,6 +152,7 @@ _OPERATOR = _VIEWER | {
     Permission.HANDOVER_WORK,
     Permission.CANARY_WORK,
     Permission.READINESS_ATTEST,
+    Permission.ROLLOUTS_WORK,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
@@ -166,6 +170,7 @@ _OWNER = _VIEWER | {
     Permission.OVERRIDES_REQUEST,
     Permission.REPORTS_SIGN,
     Permission.READINESS_ATTEST,
+    Permission.ROLLOUTS_DECIDE,
 }
 _OPS_OWNER = (_OPERATOR | _OWNER) | {
     Permission.CHECKPOINTS_DECIDE,
@@ -218,6 +223,7 @@ STEP_UP: frozenset[Permission] = frozenset(
         Permission.OVERRIDES_APPROVE,
         Permission.OVERRIDES_BREAK_GLASS,
         Permission.REPORTS_SIGN,
+        Permission.ROLLOUTS_DECIDE,
     }
 )
 """What a stolen session or key must not be enough for: only a person who proved himself just now, by his second factor

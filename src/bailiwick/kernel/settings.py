@@ -154,6 +154,14 @@ class Settings(BaseSettings):
         description="Folder in which the paths of reviewed documents are looked up. Default: the source tree that the"
         " program runs from, if it does; an installed package sees none of its documents.",
     )
+    rollout_programs: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Comma-separated programs (absolute paths) that reviewed plans of rollouts may run."
+    )
+    rollout_directory: Path | None = Field(
+        None,
+        description="Where those programs run: the release's files, and `kubeconfig` if there is one. Without it plans"
+        " run nothing.",
+    )
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
     clock_stride_s: int = Field(
@@ -176,6 +184,7 @@ class Settings(BaseSettings):
             "cors_origins",
             "probe_files",
             "probe_programs",
+            "rollout_programs",
         ):
             raw = values.get(name)
             if isinstance(raw, str):
@@ -206,6 +215,8 @@ class Settings(BaseSettings):
             problems.append("backup_escrow_key is not 64 hex digits")
         if not all(path.is_absolute() for path in (*self.probe_files, *self.probe_programs)):
             problems.append("probe_files and probe_programs are absolute paths")
+        if not all(path.is_absolute() for path in self.rollout_programs):
+            problems.append("rollout_programs are absolute paths")
         if self.api_port == self.gateway_port:
             problems.append("api_port and gateway_port must differ")
         if self.breached_passwords is not None and not self.breached_passwords.exists():

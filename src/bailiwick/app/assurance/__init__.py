@@ -24,7 +24,7 @@ from bailiwick.app.assurance import (
 )
 from bailiwick.app.assurance.facts import install
 from bailiwick.app.foundations import Foundations
-from bailiwick.app.handover import backups, canary, environments, incidents, readiness, switches
+from bailiwick.app.handover import backups, canary, environments, incidents, readiness, rollouts, switches
 from bailiwick.app.house import PORTS, House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
@@ -55,6 +55,7 @@ PARTS = (
     environments,
     canary,
     readiness,
+    rollouts,
 )
 """The modules that each build a part, in the order in which that is done."""
 

@@ -12,6 +12,7 @@ from bailiwick.assurance.notices.notices import DELIVERY
 from bailiwick.assurance.override_records import MACHINE as OVERRIDE
 from bailiwick.assurance.reconciliation.findings import LIFECYCLE as FINDING
 from bailiwick.assurance.rhythm.occurrences import OCCURRENCE
+from bailiwick.assurance.rollout_states import ROLLOUT
 from bailiwick.assurance.tasks import MACHINE as TASK
 from bailiwick.assurance.unused import MACHINE as UNUSED
 from bailiwick.assurance.waivers import MACHINE as WAIVER
@@ -186,6 +187,12 @@ OWN_MACHINES: dict[str, Own] = {
                  WHEN 'open' THEN opened_at WHEN 'contained' THEN contained_at
                  WHEN 'recovered' THEN recovered_at ELSE reviewed_at END AS entered_at
         FROM incidents WHERE zone = :zone AND state <> 'closed'""",
+    ),
+    "rollouts": Own(
+        ROLLOUT,
+        """
+        SELECT 'RO-' || number AS item, state, entered_at, coalesce(nullif(started_by, ''), planned_by) AS owner
+        FROM rollouts WHERE zone = :zone AND outcome = ''""",
     ),
     "unused-reviews": Own(
         UNUSED,

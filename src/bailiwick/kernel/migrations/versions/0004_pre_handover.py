@@ -33,6 +33,10 @@ APPEND_ONLY: tuple[str, ...] = (
     "hypercare_incidents",
     "hypercare_slots",
     "validation_reports",
+    # rollouts
+    "rollout_answers",
+    "rollout_decisions",
+    "rollout_signatures",
 )
 # these change, and the app never removes any
 KEPT: tuple[str, ...] = (
@@ -45,6 +49,9 @@ KEPT: tuple[str, ...] = (
     "runbook_runs",
     "switches",
     "environments",
+    # rollouts
+    "rollout_attempts",
+    "rollouts",
 )
 
 

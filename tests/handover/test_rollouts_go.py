@@ -1,0 +1,395 @@
+"""Go or No-Go: every condition is broken by itself, and each makes it NO-GO; of GO and NO-GO at once NO-GO wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_desk import DIGEST, PLAN, Desk, kinds
+from stage import Stage
+
+from bailiwick.assurance.ports import GateAnswer
+from bailiwick.evidence.events import Actor, Context
+from bailiwick.handover.ports import OpenIncident, Point, Standing
+from bailiwick.handover.rollouts.go import Facts, Preflight, Signature, answer, sha256_of
+from bailiwick.handover.rollouts.migrations import dangers, statements
+from bailiwick.kernel.db import Database
+from bailiwick.kernel.errors import BailiwickError
+from bailiwick.kernel.http import Caller
+from bailiwick.kernel.severity import Severity
+from bailiwick.kernel.verdicts import Verdict
+from people_fixtures import House
+
+NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)
+DAY = timedelta(hours=24)
+RED = [each for each in Verdict if each is not Verdict.PASS]
+
+
+def facts(**more: Any) -> Facts:
+    return Facts(
+        **{
+            "digest": DIGEST,
+            "planned_by": "pat",
+            "required": ["ops_owner", "security_owner"],
+            "readiness": Standing(Verdict.PASS, NOW),
+            "canary": Standing(Verdict.PASS, NOW - timedelta(hours=1)),
+            "budget": GateAnswer(Verdict.PASS, True),
+            "incidents": [],
+            "frozen": "",
+            "preflight": Preflight(Verdict.PASS, NOW),
+            "signatures": [Signature("olga", "ops_owner", "GO", NOW), Signature("sue", "security_owner", "GO", NOW)],
+            **more,
+        }
+    )
+
+
+def failing(found: Facts, now: datetime = NOW) -> set[str]:
+    said = answer(found, now)
+    assert said.go is all(line.passes for line in said.lines)
+    return {line.name for line in said.lines if not line.passes}
+
+
+def test_nothing_missing_is_go() -> None:
+    said = answer(facts(), NOW)
+    assert said.go and said.until <= NOW + DAY and all(line.verdict.green for line in said.lines)
+
+
+def signed(by: str, role: str, says: str = "GO", at: datetime = NOW) -> Signature:
+    return Signature(by, role, says, at)
+
+
+OLGA = signed("olga", "ops_owner")
+WAIVED = Point("item", Verdict.FAIL, waiver="WV-1")
+BROKEN: list[tuple[str, dict[str, Any]]] = [
+    *[("readiness", {"readiness": Standing(verdict, NOW)}) for verdict in RED],
+    ("readiness", {"readiness": Standing(Verdict.PASS, NOW, blockers=[Point("item", Verdict.FAIL)])}),
+    ("readiness", {"readiness": Standing(Verdict.PASS, NOW - DAY, until=NOW)}),
+    *[("canary", {"canary": Standing(verdict, NOW)}) for verdict in RED],
+    ("canary", {"canary": Standing(Verdict.PASS, NOW - DAY)}),
+    ("canary", {"canary": Standing(Verdict.PASS, NOW, until=NOW)}),
+    # a waiver on the canary changes nothing
+    ("canary", {"canary": Standing(Verdict.PASS, NOW, blockers=[WAIVED])}),
+    ("canary", {"canary": Standing(Verdict.FAIL, NOW, blockers=[WAIVED])}),
+    *[("error budget", {"budget": GateAnswer(verdict, False, ("spent",))}) for verdict in RED],
+    ("incidents", {"incidents": [OpenIncident("INC-1", Severity.P0, "down", NOW)]}),
+    ("incidents", {"incidents": [OpenIncident("INC-1", Severity.P1, "slow", NOW)]}),
+    ("freeze", {"frozen": "frozen until Monday"}),
+    ("preflight", {"preflight": None}),
+    *[("preflight", {"preflight": Preflight(verdict, NOW)}) for verdict in RED],
+    ("preflight", {"preflight": Preflight(Verdict.PASS, NOW - DAY)}),
+    ("signature of security_owner", {"signatures": [OLGA]}),
+    # one person for both
+    ("signature of security_owner", {"signatures": [OLGA, signed("olga", "security_owner")]}),
+    # who planned it
+    ("signature of security_owner", {"signatures": [OLGA, signed("pat", "security_owner")]}),
+    ("signature of security_owner", {"signatures": [OLGA, signed("sue", "security_owner", at=NOW - DAY)]}),
+    ("signature of security_owner", {"signatures": [OLGA, signed("sue", "finance_owner")]}),
+    ("signature of x", {"signatures": [OLGA, signed("sue", "security_owner"), signed("fay", "x", "NO-GO")]}),
+]
+
+
+@pytest.mark.parametrize(("line", "broken"), BROKEN)
+def test_each_condition_alone_is_no_go(line: str, broken: dict[str, Any]) -> None:
+    assert failing(facts(**broken)) == {line}
+
+
+def test_what_a_waiver_may_pass_passes_by_its_id() -> None:
+    said = answer(facts(readiness=Standing(Verdict.PASS, NOW, blockers=[WAIVED])), NOW)
+    assert said.go and "WV-1" in said.lines[0].told and said.lines[0].exception == "waiver"
+    said = answer(facts(budget=GateAnswer(Verdict.FAIL, True, ("spent",), "waiver", "WV-2")), NOW)
+    assert said.go and "WV-2" in said.lines[2].told
+
+
+def test_lesser_incidents_do_not_stop_it() -> None:
+    assert answer(facts(incidents=[OpenIncident("INC-1", Severity.P2, "x", NOW)]), NOW).go
+
+
+def test_an_answer_ends_with_what_it_stands_on() -> None:
+    said = answer(facts(canary=Standing(Verdict.PASS, NOW, until=NOW + timedelta(hours=2))), NOW)
+    assert said.until == NOW + timedelta(hours=2)
+    old = facts(signatures=[replace(OLGA, at=NOW - timedelta(hours=20)), signed("sue", "security_owner")])
+    assert answer(old, NOW).until == NOW + timedelta(hours=4)
+
+
+VERDICTS = st.sampled_from(list(Verdict))
+
+
+@given(
+    readiness=VERDICTS, canary=VERDICTS, budget=VERDICTS, passes=st.booleans(), preflight=st.none() | VERDICTS,
+    frozen=st.sampled_from(["", "why"]), age=st.integers(0, 48), severity=st.none() | st.sampled_from(list(Severity)),
+    signers=st.lists(st.tuples(st.sampled_from(["olga", "sue", "pat"]), st.sampled_from(["ops_owner", "security_owner"]),
+                               st.sampled_from(["GO", "NO-GO"])), max_size=5),
+)  # fmt: skip
+def test_go_takes_all_of_it(
+    readiness: Verdict, canary: Verdict, budget: Verdict, passes: bool, preflight: Verdict | None, frozen: str,
+    age: int, severity: Severity | None, signers: list[tuple[str, str, str]],
+) -> None:  # fmt: skip
+    found = facts(
+        readiness=Standing(readiness, NOW), canary=Standing(canary, NOW - timedelta(hours=age)),
+        budget=GateAnswer(budget, passes), frozen=frozen,
+        preflight=Preflight(preflight, NOW) if preflight else None,
+        incidents=[OpenIncident("INC-1", severity, "x", NOW)] if severity else [],
+        signatures=[Signature(by, role, says, NOW) for by, role, says in signers],
+    )  # fmt: skip
+    if answer(found, NOW).go:
+        assert (readiness, canary, passes, preflight, frozen) == (Verdict.PASS, Verdict.PASS, True, Verdict.PASS, "")
+        assert age < 24 and severity not in (Severity.P0, Severity.P1)
+        assert "NO-GO" not in [says for *_, says in signers]
+        assert len({by for by, *_ in signers} - {"pat"}) == 2
+
+
+# --- pressed by people
+
+
+@pytest.fixture
+async def desk(house: House, tmp_path: Path) -> Desk:
+    return await Desk(Stage(house, kinds()), tmp_path).open()
+
+
+async def test_go_is_signed_by_distinct_people_of_the_roles(desk: Desk) -> None:
+    name = await desk.pending()
+    said = await desk.do("olga", f"/{name}/go", {"why": "well tested"})
+    assert said["answer"] == "NO-GO" and [line["name"] for line in said["lines"] if not line["passes"]] == [
+        "signature of security_owner"
+    ]
+    for who, body, reason in (
+        ("fay", {}, "rollout_role"),
+        ("ada", {}, "rollout_role"),  # an administrator owns nothing
+        ("sue", {"role": "ops_owner"}, "rollout_role"),
+        ("omar", {"role": "finance_owner"}, "rollout_role"),
+        ("omar", {}, "rollout_role"),  # that role has signed
+    ):
+        status, refused = await desk.say(who, "POST", f"/{name}/go", body)
+        assert (status, refused["reason"]) == (403, reason), who
+    status, refused = await desk.say("omar", "POST", f"/{name}/go", {"role": "ops_owner"})
+    assert status == 409
+    # the same person in another role
+    await desk.stage.people.value("UPDATE users SET owns = '{security_owner}' WHERE username = 'olga' RETURNING 1")
+    status, refused = await desk.say("olga", "POST", f"/{name}/go", {"role": "security_owner"})
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+    assert (await desk.do("olga", f"/{name}/go", {}))["answer"] == "NO-GO"  # asked again, not signed again
+    for who in ("pat", "viv", "aud"):
+        assert (await desk.say(who, "POST", f"/{name}/go", {}))[0] == 403
+    assert (await desk.do("sue", f"/{name}/go", {}))["answer"] == "GO"
+    assert await desk.state(name) == "go"
+
+
+async def test_who_planned_it_signs_nothing(desk: Desk) -> None:
+    made = await desk.do("olga", "", {"plan": "release", "environment": "production", "digest": DIGEST})
+    await desk.engine.tick()
+    record = (await desk.shown(made["name"]))["phases"][0]["steps"][0]["record"]
+    body = {"statement": "read", "record": record}
+    status, refused = await desk.say("olga", "POST", f"/{made['name']}/steps/preflight/confirm", body)
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+    await desk.do("pam", f"/{made['name']}/steps/preflight/confirm", body)
+    await desk.engine.tick()
+    status, refused = await desk.say("olga", "POST", f"/{made['name']}/go", {})
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+
+
+def broken(known: Any, now: datetime) -> list[tuple[str, Callable[[], None]]]:
+    """Every condition that others tell of, and how to break it."""
+    return [
+        ("readiness", lambda: setattr(known, "ready", Standing(Verdict.STALE, now))),
+        ("canary", lambda: setattr(known, "canary", Standing(Verdict.NO_DATA, now))),
+        ("error budget", lambda: setattr(known, "budget", GateAnswer(Verdict.NO_DATA, False, ("no level",)))),
+        ("incidents", lambda: known.incidents.append(OpenIncident("INC-1", Severity.P1, "x", now))),
+    ]
+
+
+@pytest.mark.parametrize("which", range(4))
+async def test_what_broke_after_the_signatures_stops_the_start(desk: Desk, which: int) -> None:
+    name = await desk.go()
+    line, breaks = broken(desk.known, desk.stage.clock.now())[which]
+    breaks()
+    status, said = await desk.say("pat", "POST", f"/{name}/start")
+    assert (status, said["reason"]) == (409, "rollout_no_go") and said["lines"][0].startswith(line)
+    assert await desk.state(name) == "go" and desk.done() == []
+    refused = await desk.do("pat", f"/{name}/check")
+    assert refused["answer"] == "NO-GO"
+
+
+async def test_a_freeze_is_no_go_by_switch_and_by_window(desk: Desk) -> None:
+    name = await desk.pending()
+    await desk.freeze()
+    said = await desk.do("pat", f"/{name}/check")
+    assert next(line["name"] for line in said["lines"] if not line["passes"]) == "freeze"
+    await desk.thaw()
+    now = desk.stage.clock.now()
+    window = f"""---
+apiVersion: bailiwick/v1
+kind: FreezeWindow
+metadata: {{name: holidays}}
+spec: {{environments: [production], since: "{now.isoformat()}", until: "{(now + DAY / 2).isoformat()}", why: Feast}}
+"""
+    await desk.replan(PLAN + window)
+    said = await desk.do("pat", f"/{name}/check")
+    assert "holidays" in next(line["told"] for line in said["lines"] if line["name"] == "freeze")
+    elsewhere = await desk.pending(environment="staging")
+    said = await desk.do("pat", f"/{elsewhere}/check")
+    assert next(line for line in said["lines"] if line["name"] == "freeze")["passes"]
+    desk.stage.clock.advance(12 * 3600 + 1)
+    said = await desk.do("pat", f"/{name}/check")
+    assert next(line for line in said["lines"] if line["name"] == "freeze")["passes"]
+
+
+async def test_a_go_is_a_day_old_and_then_none(desk: Desk) -> None:
+    name = await desk.go()
+    desk.stage.clock.advance(24 * 3600 + 1)
+    status, said = await desk.say("pat", "POST", f"/{name}/start")
+    assert (status, said["reason"]) == (409, "rollout_expired")
+    shown = await desk.shown(name)
+    assert (shown["state"], shown["round"], shown["signatures"]) == ("pending", 2, [])
+    desk.fresh()
+    said = await desk.do("olga", f"/{name}/go", {})
+    # the preflight is as old, and everybody signs anew
+    assert {line["name"] for line in said["lines"] if not line["passes"]} == {
+        "preflight", "signature of security_owner",
+    }  # fmt: skip
+
+
+async def test_no_go_ends_it_and_stays(desk: Desk) -> None:
+    name = await desk.go()
+    await desk.do("fay", f"/{name}/no-go", {"why": "the books are open"})
+    shown = await desk.shown(name)
+    assert (shown["state"], shown["outcome"]) == ("no_go", "abandoned") and "fay" in shown["told"]
+    for who, path, body in (("olga", "go", {}), ("pat", "start", None), ("pat", "check", None)):
+        assert (await desk.say(who, "POST", f"/{name}/{path}", body))[0] == 409
+
+
+async def test_no_go_after_the_start_takes_it_back(desk: Desk) -> None:
+    name = await desk.started()
+    await desk.engine.tick()
+    await desk.do("fay", f"/{name}/no-go", {"why": "I see something"})
+    await desk.engine.tick()
+    assert await desk.state(name) == "rolled_back" and "undo-one" in desk.done()
+
+
+async def test_the_answer_is_kept_as_it_was(desk: Desk) -> None:
+    name = await desk.go()
+    shown = await desk.shown(name)
+    kept = shown["last_answer"]
+    document = {key: value for key, value in kept.items() if key != "sha256"}
+    assert sha256_of(document) == kept["sha256"] == shown["answer"]
+    assert document["digest"] == DIGEST and document["plan_sha256"] == shown["plan_sha256"]
+
+
+@pytest.mark.parametrize("round_", range(4))
+async def test_go_and_no_go_at_once_is_no_go(desk: Desk, round_: int, database_url: str) -> None:
+    """Two services with connections of their own press at the same moment, and one more starts it."""
+    name = await desk.pending()
+    await desk.do("olga", f"/{name}/go", {})
+    databases = [Database(database_url, pool_size=2) for _ in range(3)]
+    go, no_go, start = (desk.service_on(each) for each in databases)
+
+    async def pressed(what: Any) -> str:
+        try:
+            await what
+        except BailiwickError as error:
+            return error.reason
+        return "done"
+
+    def context(who: str) -> Context:
+        return Context("default", Actor(user=who))
+
+    async def later(what: Callable[[], Any], after: float) -> str:
+        await asyncio.sleep(after)
+        return await pressed(what())
+
+    sue = Caller("default", "sue", "security_owner", "s")
+    gap = 0.004 * (round_ % 3 - 1)
+    said = await asyncio.gather(
+        later(lambda: go.go(context("sue"), sue, name, None, ""), max(0.0, gap)),
+        later(lambda: no_go.no_go(context("fay"), name, "stop"), max(0.0, -gap)),
+        later(lambda: start.start(context("pat"), name), 0.003 * round_),
+    )
+    assert said[1] == "done"
+    await desk.engine.tick()
+    shown = await desk.shown(name)
+    assert shown["state"] in ("no_go", "rolled_back") and shown["outcome"] != "done"
+    assert not [each for each in desk.done() if each.startswith("one")]
+    assert said[0] in ("done", "rollout_no_go", "rollout_not_waiting")
+    for each in databases:
+        await each.close()
+
+
+# --- preflight
+
+
+async def test_a_preflight_that_shows_a_difference_is_read_by_another(desk: Desk) -> None:
+    desk.script("migrations", "echo 'ALTER TABLE t ADD COLUMN c int; DROP TABLE old;'")
+    name = await desk.planned()
+    shown = await desk.shown(name)
+    step = shown["phases"][0]["steps"][0]
+    assert shown["state"] == "planned" and step["state"] == "acted"
+    assert "2 statements (1 take something away)" in step["told"]
+    _, text = (await desk.records(name, "preflight"))[0]
+    assert b"+replicas: 4" in text and b"! DROP TABLE old" in text and b"  ALTER TABLE t" in text
+    body = {"statement": "read", "record": "0" * 64}
+    status, said = await desk.say("pam", "POST", f"/{name}/steps/preflight/confirm", body)
+    assert (status, said["reason"]) == (409, "approval_changed")
+    said = await desk.do("pat", f"/{name}/check")
+    assert next(line for line in said["lines"] if line["name"] == "preflight")["verdict"] == "NO_DATA"
+    await desk.do("pam", f"/{name}/steps/preflight/confirm", {**body, "record": step["record"]})
+    await desk.engine.tick()
+    assert await desk.state(name) == "pending"
+
+
+async def test_a_preflight_like_the_release_before_needs_nobody(desk: Desk) -> None:
+    await desk.finish(await desk.started())
+    name = await desk.planned()
+    shown = await desk.shown(name)
+    assert shown["state"] == "pending", shown["told"]
+    assert "0 lines differ" in shown["phases"][0]["steps"][0]["told"]
+    (desk.home / "rendered").write_text("replicas: 5\n")
+    other = await desk.planned()
+    assert await desk.state(other) == "planned"
+    _, text = (await desk.records(other, "preflight"))[0]
+    assert b"-replicas: 4" in text and b"+replicas: 5" in text
+
+
+@pytest.mark.parametrize("program", ["render", "migrations", "smoke"])
+async def test_a_preflight_that_fails_stops_it_before_anything(desk: Desk, program: str) -> None:
+    desk.script(program, "echo broken; exit 1")
+    name = await desk.planned()
+    shown = await desk.shown(name)
+    assert shown["state"] == "planned" and shown["blocked_on"] == "preflight" and program in shown["told"]
+    assert (await desk.say("olga", "POST", f"/{name}/go", {}))[0] == 409
+    desk.script(program, "")
+    await desk.do("olga", f"/{name}/decide", {"decision": "retry", "why": "mended"})
+    await desk.engine.tick()
+    assert step_state(await desk.shown(name)) == "acted"
+
+
+def step_state(shown: Any) -> str:
+    return str(shown["phases"][0]["steps"][0]["state"])
+
+
+@pytest.mark.parametrize(
+    ("sql", "dangerous"),
+    [
+        ("CREATE TABLE t (id int); -- drop it", False),
+        ("/* drop */ ALTER TABLE t ADD COLUMN c int", False),
+        ("ALTER TABLE t ADD COLUMN c int NOT NULL DEFAULT 0", False),
+        ("ALTER TABLE t ADD COLUMN c int NOT NULL", True),
+        ("ALTER TABLE t DROP COLUMN c", True),
+        ("alter table t rename column a to b", True),
+        ("ALTER TABLE t ALTER COLUMN c TYPE bigint", True),
+        ("ALTER TABLE t ALTER COLUMN c SET NOT NULL", True),
+        ("TRUNCATE t", True),
+        ("ALTER TABLE t ADD CONSTRAINT x CHECK (a > 0)", True),
+        ("ALTER TABLE t ADD CONSTRAINT x CHECK (a > 0) NOT VALID", False),
+        ("INSERT INTO t VALUES ('drop; table')", False),
+        ("UPDATE t SET a = 1", True),
+    ],
+)
+def test_what_takes_something_away_is_seen(sql: str, dangerous: bool) -> None:
+    found = statements(sql)
+    assert len(found) == 1 and bool(dangers(found)) is dangerous
