@@ -71,6 +71,7 @@ PORTS = (
     "drill_facts",
     "slo_facts",
     "capacity_facts",
+    "open_incidents",
 )
 
 

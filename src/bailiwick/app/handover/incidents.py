@@ -9,11 +9,13 @@ from bailiwick.app.packs import pack_requests
 from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.authority.rfc8693 import Principal, granted_scopes, policy_input
 from bailiwick.handover.incidents import api, drills_api, runbooks_api, status_api
+from bailiwick.handover.incidents.chapter import WATCH_JOB, IncidentChapter
 from bailiwick.handover.incidents.documents import KINDS, Expected
 from bailiwick.handover.incidents.drills import IncidentDrills
 from bailiwick.handover.incidents.recovery import Recovery
 from bailiwick.handover.incidents.runbooks import Runbooks
 from bailiwick.handover.incidents.service import Incidents, Ports
+from bailiwick.handover.incidents.standing import StandingIncidents
 from bailiwick.handover.incidents.watch import IncidentWatch
 from bailiwick.identity.loader import load_applications, load_users
 from bailiwick.kernel.db import Transaction
@@ -48,6 +50,9 @@ def build(house: House) -> Part:
         base.database, base.clock, base.recorder, house.books, incidents, house.verdicts, house.alerts
     )
 
+    house.open_incidents = StandingIncidents()
+    house.chapters["incidents"] = IncidentChapter(house.runs)
+
     async def look(due: datetime) -> dict[str, int]:
         found = await watch.run(due)
         return {**found, "drills_ended": await drills.follow()}
@@ -59,7 +64,7 @@ def build(house: House) -> Part:
             runbooks_api.routes(base.database, runbooks),
             status_api.routes(base.database, base.clock),
         ],
-        jobs=[JobDefinition("watch-incidents", timedelta(seconds=30), look, grace=timedelta(minutes=10))],
+        jobs=[JobDefinition(WATCH_JOB, timedelta(seconds=30), look, grace=timedelta(minutes=10))],
         machines=[INCIDENT],
     )
 

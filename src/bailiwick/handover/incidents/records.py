@@ -67,6 +67,11 @@ class Incident:
         return f"INC-{self.number}"
 
     @property
+    def heading(self) -> str:
+        """What many may read of it: of a security incident no more than that it is one."""
+        return "a security incident" if self.class_ == "security" else self.title
+
+    @property
     def measured_from(self) -> datetime:
         """What is measured before this says nothing about whether it is over."""
         return self.contained_at or self.opened_at

@@ -583,12 +583,11 @@ def _source(incident: Incident, number: int) -> str:
 
 
 def _raised(incident: Incident, owner: str) -> Raised:
-    title = "a security incident" if incident.class_ == "security" else incident.title
     return Raised(
         incident_key(incident),
         "IncidentOpen",
         incident.severity,
-        f"{incident.name}: {title}",
+        f"{incident.name}: {incident.heading}",
         owner,
         RUNBOOK,
         {"component": "incidents", "incident": incident.name},
