@@ -6,9 +6,8 @@ passes only where something looked all the while.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from bailiwick.assurance.ports import Runs
 from bailiwick.handover.incidents.metrics import NAMES, medians
@@ -39,7 +38,7 @@ def verdict_of(incident: Incident, at: datetime) -> Verdict:
     return Verdict.FAIL if late else Verdict.NOT_DUE
 
 
-def verdict_of_actions(actions: Sequence[Mapping[str, Any]], at: datetime) -> Verdict:
+def verdict_of_actions(actions: Sequence[Row], at: datetime) -> Verdict:
     """Verified passes; overdue fails; what there is time for is not due."""
     left = [each for each in actions if each["state"] != "verified"]
     if not left:

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.durations import DurationOrZero
+from bailiwick.assurance.notices.channels import CHANNEL
 from bailiwick.evidence.codes import EVENT_TYPES
 from bailiwick.kernel.fields import Body, Line, Name, Scope, Text, UserName
 from bailiwick.kernel.severity import Severity
@@ -126,6 +127,30 @@ class DrillZone(Body):
     sandbox: Literal[True]
 
 
+class Room(Body):
+    """Where people follow an incident: each of ``channels`` (chat, ticket or mail) has one thread, or one ticket, an
+    incident of ``severities`` (none: all).
+
+    Of security incidents is told that they are there and how far they are; with ``security`` also what they are: set
+    it where only those read who may.
+    """
+
+    channels: list[Name] = Field(min_length=1, max_length=5)
+    severities: list[Severity] = Field(default_factory=list, max_length=4)
+    security: bool = False
+
+
+def _check_room(book: Book) -> Iterable[str]:
+    channels = book.of(CHANNEL)
+    for name, room in book.of(ROOM).items():
+        for channel in room.channels:
+            spec = channels.get(channel)
+            if spec is None:
+                yield f"IncidentRoom {name}: there is no channel {channel!r}"
+            elif spec.pagerduty is not None:
+                yield f"IncidentRoom {name}: {channel} calls people, which the incident's alert does already"
+
+
 def _check(book: Book) -> Iterable[str]:
     runbooks = book.of(RUNBOOK)
     for name, trigger in book.of(TRIGGER).items():
@@ -138,4 +163,5 @@ RUNBOOK = Kind("Runbook", Runbook)
 EXPECTED = Kind("ExpectedDecision", Expected)
 # whoever calls a zone a sandbox lets drills throw its switches
 DRILL_ZONE = Kind("DrillZone", DrillZone, two_persons=lambda before, after: True)
-KINDS = (TRIGGER, RUNBOOK, EXPECTED, DRILL_ZONE)
+ROOM = Kind("IncidentRoom", Room, check=_check_room)
+KINDS = (TRIGGER, RUNBOOK, EXPECTED, DRILL_ZONE, ROOM)

@@ -187,6 +187,11 @@ async def every_unclosed(tx: Transaction) -> list[Incident]:
     return [incident_of(row) for row in await tx.all(f"{_SELECT} WHERE state <> 'closed' ORDER BY zone, id")]
 
 
+async def closed_since(tx: Transaction, since: datetime) -> list[Incident]:
+    """Those of all zones that were closed since, oldest first."""
+    return [incident_of(row) for row in await tx.all(f"{_SELECT} WHERE closed_at > :since ORDER BY id", since=since)]
+
+
 async def put(tx: Transaction, incident: str, **columns: Any) -> None:
     """Set columns of an incident, by our own names."""
     assert columns.keys() <= {*Incident.__slots__} and "id" not in columns

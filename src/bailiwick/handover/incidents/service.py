@@ -36,6 +36,7 @@ from bailiwick.handover.incidents.records import (
     refuse_other_severity,
 )
 from bailiwick.handover.incidents.recovery import Condition, Recovery, overall, refuse_unmet, unmet_exits
+from bailiwick.handover.incidents.rooms import Rooms
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, Denied, InvalidRequest
@@ -119,6 +120,7 @@ class Incidents:
         self._packs = packs
         self._recovery = recovery
         self._ports = ports
+        self._rooms = Rooms(books, ports.notices, ids)
         self._mandates_live = mandates_live
 
     # --- beginning
@@ -554,7 +556,8 @@ class Incidents:
         """A line and an event of the same thing; a security incident's event says no more than that there is one."""
         now = self._clock.now()
         by = context.actor.user or "bailiwick"
-        await add_line(tx, incident.id, what, told, at=now, now=now, by=by, ref=ref)
+        if await add_line(tx, incident.id, what, told, at=now, now=now, by=by, ref=ref):
+            await self._rooms.tell(tx, incident, what, told)
         await self._recorder.record(
             tx,
             kind,

@@ -20,10 +20,12 @@ from bailiwick.handover.incidents.records import (
     Incident,
     add_line,
     alerts_of,
+    closed_since,
     every_unclosed,
     find,
     put,
 )
+from bailiwick.handover.incidents.rooms import thread_of
 from bailiwick.handover.incidents.service import RUNBOOK, Incidents, Opening, overdue_key
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
@@ -33,6 +35,7 @@ OWN_ALERTS = ("IncidentOpen", "IncidentUpdateOverdue", "BreakGlass", "SwitchLeft
 
 _LOOK_BACK = timedelta(minutes=10)
 _BEFORE = timedelta(hours=1)
+_AFTER = timedelta(hours=2)
 
 
 # ---------------------------------------------------------------------- rules
@@ -178,6 +181,10 @@ class IncidentWatch:
         lines = overdue = 0
         async with self._database.begin() as tx:
             unclosed = await every_unclosed(tx)
+            closed = await closed_since(tx, self._clock.now() - _AFTER)
+        for each in closed:  # what was told last of it may not have arrived yet
+            async with self._database.begin() as tx:
+                lines += await self._lines(tx, each)
         for each in unclosed:
             async with self._database.begin() as tx:
                 incident = await find(tx, each.zone, each.id, lock=True)
@@ -195,6 +202,7 @@ class IncidentWatch:
             "since": incident.began_at - _BEFORE,
             "until": incident.recovered_at or now,
             "alerts": await alerts_of(tx, incident.id),
+            "thread": thread_of(incident.id),
         }
         for row in await tx.all(_HAPPENED, **values):
             added += await add_line(
@@ -296,5 +304,14 @@ SELECT 'action', 'lift/' || id, lifted_at, coalesce(lifted_by, ''), 'switched on
 UNION ALL
 SELECT 'action', 'revocation/' || revision, revoked_at, revoked_by, 'revoked ' || kind || ' ' || key || ': ' || reason
   FROM revocations WHERE zone = :zone AND revoked_at BETWEEN :since AND :until
+UNION ALL
+SELECT 'delivery', 'delivery/' || d.id || '/' || CASE d.state WHEN 'due' THEN 'failing' ELSE d.state END,
+  coalesce(d.delivered_at, d.created_at), 'bailiwick', CASE d.state
+    WHEN 'delivered' THEN '"' || (n.facts ->> 'what') || '" arrived in ' || d.channel
+      || CASE d.remote_id WHEN '' THEN '' ELSE ' as ' || d.remote_id END
+    WHEN 'dead' THEN '"' || (n.facts ->> 'what') || '" did not arrive in ' || d.channel || ': ' || d.told
+    ELSE '"' || (n.facts ->> 'what') || '" does not arrive in ' || d.channel || ' yet: ' || d.told END
+  FROM notice_deliveries d JOIN notices n ON n.id = d.notice
+  WHERE d.zone = :zone AND d.dedup_key = :thread AND (d.state <> 'due' OR d.told <> '')
 ORDER BY at, ref
 """
