@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alerting import Alerting, channel
 from alerting import KINDS as ALERTING_KINDS
+from alerting import Alerting, channel
 from incident_desk import Desk, kinds
 from room_servers import BOT, TOKEN, Chat, Server
 from room_servers import Desk as Tickets
