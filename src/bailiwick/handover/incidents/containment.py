@@ -52,7 +52,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an action would do now. ``sha256`` binds who does it to what he read: action, arguments and target."""
+    """What an action would do now. ``sha256`` binds who does it to what he read: action, arguments and target;
+    ``uncut`` names the live streams that go on all the same."""
 
     action: str
     title: str
@@ -63,11 +64,12 @@ class Preview:
     hits: tuple[str, ...]
     back: str
     sha256: str
+    uncut: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
         told = {name: getattr(self, name) for name in self.__slots__}
-        return {**told, "arguments": dict(self.arguments), "hits": list(self.hits)}
+        return {**told, "arguments": dict(self.arguments), "hits": list(self.hits), "uncut": list(self.uncut)}
 
 
 # ---------------------------------------------------------------------- what is hit

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.incident_states import INCIDENT
-from bailiwick.assurance.override_records import Ask
+from bailiwick.assurance.override_records import Ask, Override
 from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.ports import Alerts, Notice, Notices, OnCall, Raised, Task, Tasks
 from bailiwick.assurance.standing_evidence import require_evidence
@@ -22,6 +22,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.handover.incidents.containment import Look, Preview, arguments_of, preview
+from bailiwick.handover.incidents.containments import containment_of, note_containment, settled
 from bailiwick.handover.incidents.documents import TRIGGER, Class, Trigger, cadence
 from bailiwick.handover.incidents.packs import selection
 from bailiwick.handover.incidents.records import (
@@ -311,31 +312,61 @@ class Incidents:
     ) -> tuple[Incident, dict[str, Any]]:
         """Do an action, exactly as previewed under ``sha256``, as one person; another reviews it within a day.
 
-        Raises ``approval_changed`` where it is not what was read any more, and what the operation refuses.
+        The act, its override, the incident that is contained by it and the line of its timeline are one transaction.
+        Asked for again under the same hash while it stands, it is not done again. Raises ``approval_changed`` where it
+        is not what was read any more, and what the operation refuses.
         """
-        seen = await self.preview(context, identifier, action, given, why)
-        if seen.sha256 != sha256:
-            raise Conflict("It is not what you read any more: preview again.", reason="approval_changed")
+        try:
+            seen = await self.preview(context, identifier, action, given, why)
+            if seen.sha256 != sha256:
+                raise Conflict("It is not what you read any more: preview again.", reason="approval_changed")
+        except Conflict:
+            if (done := await self._done_already(context, identifier, action, sha256)) is not None:
+                return done
+            raise
+        found, arguments = arguments_of(action, given, why)
         async with self._database.begin() as tx:
             incident = await self._unclosed(tx, context, identifier)
-        found, arguments = arguments_of(action, given, why)
         ask = Ask(found.operation, arguments, why, incident.name, "CRITICAL")
-        done = await self._overrides.break_glass(context, caller, ask)
+
+        async def contained(tx: Transaction, override: Override) -> None:
+            await self._contained(tx, context, incident.id, seen, override)
+
+        done_by = await self._overrides.break_glass(context, caller, ask, also=contained)
         async with self._database.begin() as tx:
-            incident = await find(tx, context.zone, incident.id, lock=True)
-            if incident.ongoing:
-                columns: dict[str, Any] = {"state": "contained"}
-                if incident.contained_at is None:
-                    columns["contained_at"] = self._clock.now()
-                if incident.acknowledged_at is None:
-                    columns["acknowledged_at"] = self._clock.now()
-                await put(tx, incident.id, **columns)
-            told = f"{seen.title}: {seen.target}; taken back {seen.back}; review until {done.review_due}"
-            await self._note(
-                tx, codes.INCIDENT_CONTAINED, context, incident, "contained", told, ref=f"override/{done.id}"
-            )
+            await settled(tx, done_by.id, self._clock.now())
             incident = await find(tx, context.zone, incident.id)
-        return incident, {"preview": seen.document(), "override": done.document()}
+        return incident, {"preview": seen.document(), "override": done_by.document()}
+
+    async def _contained(
+        self, tx: Transaction, context: Context, identifier: str, seen: Preview, override: Override
+    ) -> None:
+        incident = await self._unclosed(tx, context, identifier)
+        now = self._clock.now()
+        if incident.ongoing:
+            await put(
+                tx, incident.id, state="contained", contained_at=incident.contained_at or now,
+                acknowledged_at=incident.acknowledged_at or now,
+            )  # fmt: skip
+        await note_containment(tx, incident.id, seen, override, now)
+        told = f"{seen.title}: {seen.target}; taken back {seen.back}; review until {override.review_due}"
+        if seen.uncut:
+            told = f"{told}; not cut: {', '.join(seen.uncut)}"
+        await self._note(
+            tx, codes.INCIDENT_CONTAINED, context, incident, "contained", told, ref=f"override/{override.id}"
+        )
+
+    async def _done_already(
+        self, context: Context, identifier: str, action: str, sha256: str
+    ) -> tuple[Incident, dict[str, Any]] | None:
+        """What was done under this hash of this incident, where it was: who asks again did not hear the answer."""
+        async with self._database.begin() as tx:
+            incident = await self._unclosed(tx, context, identifier)
+            done = await containment_of(tx, incident.id, action, sha256)
+            if done is None:
+                return None
+            override = await self._overrides.get(tx, context.zone, done)
+        return incident, {"preview": None, "override": override.document()}
 
     async def declare_contained(self, context: Context, identifier: str, how: str) -> Incident:
         """It was contained by something that is not done here; a person says what."""
@@ -368,7 +399,14 @@ class Incidents:
 
     async def note_preserved(self, tx: Transaction, context: Context, incident: Incident) -> Incident:
         """Take in that its pack is built, if it is."""
-        row = await tx.one("SELECT state, sha256, finished_at FROM evidence_packs WHERE id = :id", id=incident.pack)
+        row = await tx.one(
+            "SELECT state, sha256, finished_at, error FROM evidence_packs WHERE id = :id", id=incident.pack
+        )
+        if row is not None and row["state"] == "failed" and incident.preserved_at is None:
+            now = self._clock.now()
+            told = f"evidence pack {incident.pack} could not be built: {row['error']}; preserve again"
+            if await add_line(tx, incident.id, "preserving", told, at=now, now=now, ref=f"pack/{incident.pack}/failed"):
+                await self._rooms.tell(tx, incident, "preserving", told)
         if row is None or row["state"] != "built" or incident.preserved_at is not None:
             return incident
         await put(tx, incident.id, preserved_at=row["finished_at"])

@@ -15,6 +15,7 @@ from bailiwick.assurance.durations import span
 from bailiwick.assurance.ports import Alerts, Raised, Verdicts
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.handover.incidents.containments import LEFT, settled, unsettled_before, workers_behind
 from bailiwick.handover.incidents.documents import TRIGGER, Trigger, cadence
 from bailiwick.handover.incidents.records import (
     Incident,
@@ -92,7 +93,7 @@ class IncidentWatch:
             async with self._database.begin() as tx:
                 opened += await self.open_due(tx, zone)
         followed = await self.follow()
-        return {"opened": opened, **followed}
+        return {"opened": opened, **followed, "settled": await self.settle_left()}
 
     # --- triggers
 
@@ -194,6 +195,27 @@ class IncidentWatch:
                 await self._acknowledged(tx, incident)
                 overdue += await self._news(tx, context, incident)
         return {"lines": lines, "overdue": overdue}
+
+    async def settle_left(self) -> int:
+        """Find out what became of actions whose process ended before it knew that every worker has them; how many.
+
+        It is told in the timeline at once, and again when they have it.
+        """
+        now, told = self._clock.now(), 0
+        async with self._database.begin() as tx:
+            left = await unsettled_before(tx, now - LEFT)
+        for each in left:
+            async with self._database.begin() as tx:
+                behind = await workers_behind(tx, each.zone, now)
+                if behind == []:
+                    await settled(tx, each.override, now)
+                    what, said = "settled", "every live worker has it"
+                else:
+                    what = "interrupted"
+                    said = "no worker lives" if behind is None else f"not known to have it: {', '.join(behind)}"
+                said = f"{each.action}: done, and whoever did it ended before every worker had confirmed; {said}"
+                told += await add_line(tx, each.incident, what, said, at=now, now=now, ref=f"{what}/{each.override}")
+        return told
 
     async def _lines(self, tx: Transaction, incident: Incident) -> int:
         now, added = self._clock.now(), 0
