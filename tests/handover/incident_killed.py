@@ -43,8 +43,8 @@ ACTIONS: dict[str, dict[str, str]] = {
 LATER = timedelta(minutes=5)
 
 
-def deadly(database: Database, at: int, after: bool) -> list[int]:
-    """From now on the process dies at the ``at``-th transaction, just before or just after its commit; the count."""
+def deadly(database: Database, at: int) -> None:
+    """From now on the process dies just before it commits its ``at``-th transaction: after all that came before."""
     begin, count = database.begin, [0]
 
     @asynccontextmanager
@@ -53,13 +53,10 @@ def deadly(database: Database, at: int, after: bool) -> list[int]:
         mine = count[0]
         async with begin() as tx:
             yield tx
-            if mine == at and not after:
+            if mine == at:
                 os.kill(os.getpid(), signal.SIGKILL)
-        if mine == at and after:
-            os.kill(os.getpid(), signal.SIGKILL)
 
     database.begin = begun  # type: ignore[method-assign]
-    return count
 
 
 def forked(work: Any) -> int:
@@ -102,12 +99,12 @@ async def contain(desk: Desk, action: str, sha256: str) -> tuple[int, Any]:
     return await desk.say("jane", "POST", "/incidents/INC-1/contain", body)
 
 
-async def containing(url: str, directory: Path, action: str, at: int, after: bool) -> None:
+async def containing(url: str, directory: Path, action: str, at: int) -> None:
     desk = await desk_of(url, directory, fresh=True)
     sha256 = await seen_of(desk, action)
     (directory / "sha256").write_text(sha256)
     await desk.stage.people.signed_in("jane")
-    deadly(desk.stage.database, at, after)
+    deadly(desk.stage.database, at)
     status, said = await contain(desk, action, sha256)
     assert status == 200, said
 
@@ -157,7 +154,7 @@ def ledger_of(desk: Desk, url: str, directory: Path) -> tuple[LedgerKeys, Sequen
     )  # fmt: skip
 
 
-async def preserving(url: str, directory: Path, at: int, after: bool) -> None:
+async def preserving(url: str, directory: Path, at: int) -> None:
     desk = await desk_of(url, directory, fresh=True)
     with psycopg.connect(libpq_url(url), autocommit=True) as connection:
         # tables that are only added to refuse this otherwise
@@ -167,7 +164,7 @@ async def preserving(url: str, directory: Path, at: int, after: bool) -> None:
         add_ledger_key(connection, "default")
     _, sequencer = ledger_of(desk, url, directory)
     await sequencer.drain()
-    deadly(desk.stage.database, at, after)
+    deadly(desk.stage.database, at)
     await build(desk, url, directory)
 
 
@@ -199,19 +196,18 @@ async def preserved(url: str, directory: Path) -> None:
 
 
 def main(url: str, directory: Path, what: str) -> None:
-    at, after = 1, False
+    at = 1
     while True:
         if what == "preserve":
-            status = forked(preserving(url, directory, at, after))
+            status = forked(preserving(url, directory, at))
             then = preserved(url, directory)
         else:
-            status = forked(containing(url, directory, what, at, after))
+            status = forked(containing(url, directory, what, at))
             then = contained(url, directory, what)
-        print(json.dumps({"at": at, "after": after, "killed": os.WIFSIGNALED(status)}), flush=True)
+        print(json.dumps({"at": at, "killed": os.WIFSIGNALED(status)}), flush=True)
         if forked(then) != 0 or not os.WIFSIGNALED(status):
             return
-        # what is killed after a commit leaves what is killed before the next one leaves, but for files
-        at, after = (at, True) if not after and what == "preserve" else (at + 1, False)
+        at += 1
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_a_containment_is_whole_or_not_there_and_never_twice(database_url: str, 
     assert not found[-1]["killed"] and len(found) > 5, "the last life is that which nobody ended"
     seen = set()
     for life in found:
-        where = (life["at"], life["after"])
+        where = life["at"]
         left, looked, end = life["left"], life["looked"], life["end"]
         done = left["effects"]
         # act, override, line and state are one
@@ -49,9 +49,9 @@ def test_a_containment_is_whole_or_not_there_and_never_twice(database_url: str, 
 
 def test_preserving_goes_on_after_any_death_and_makes_one_pack(database_url: str, tmp_path: Path) -> None:
     found = lives(database_url, tmp_path / "here", "preserve")
-    assert not found[-1]["killed"] and len(found) > 10
+    assert not found[-1]["killed"] and len(found) > 5
     for life in found:
-        where = (life["at"], life["after"])
+        where = life["at"]
         (pack,) = life["packs"]
         assert (pack["state"], life["pack"], life["lines"]) == ("built", pack["id"], 1), where
         assert life["files"] == [f"{pack['id']}.zip"], where
