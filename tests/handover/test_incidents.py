@@ -234,6 +234,30 @@ async def test_decisions_that_come_out_wrong_or_not_at_all_keep_it_open(desk: De
     assert (await recovers(desk, name))[0] == 200
 
 
+@pytest.mark.parametrize("answer", ["deny", "the gateway answers 503 server_closed"])
+async def test_what_the_gateway_says_counts_where_requests_went_wrong(desk: Desk, answer: str) -> None:
+    name = await desk.opened(**{"class": "availability"})
+    await desk.packed(name)
+    await desk.all_green()
+    desk.at_gateway["allow"] = answer
+    status, said = await desk.say("jane", "POST", f"/incidents/{name}/recover")
+    assert status == 409, said
+    canary = next(each for each in said["conditions"] if each["name"] == "canary")
+    assert canary["verdict"] in ("FAIL", "ERROR") and any(
+        f"at the gateway: {answer}" in each for each in canary["told"]
+    )
+    desk.at_gateway["allow"] = "allow"
+    assert (await desk.say("jane", "POST", f"/incidents/{name}/recover"))[0] == 200
+
+
+async def test_the_gateway_is_not_asked_of_what_does_not_go_through_it(desk: Desk) -> None:
+    name = await desk.opened(**{"class": "evidence"})
+    await desk.packed(name)
+    await desk.all_green()
+    desk.at_gateway["allow"] = "deny"
+    assert (await desk.say("jane", "POST", f"/incidents/{name}/recover"))[0] == 200
+
+
 async def test_the_schema_knows_no_other_way_to_be_over(desk: Desk) -> None:
     name = await desk.opened()
     for state in ("recovered", "reviewed", "closed"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from bailiwick.app.handover.gateway_canary import AtGateway
+from bailiwick.app.handover.live_streams import Streams
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
 from bailiwick.assurance.incident_states import INCIDENT
@@ -28,7 +30,7 @@ def build(house: House) -> Part:
     """Built after the overrides, by which containment is done."""
     base = house.base
     assert house.overrides is not None, "the overrides are built before"
-    recovery = Recovery(base.clock, house.books, house.verdicts, Known())
+    recovery = Recovery(base.clock, house.books, house.verdicts, Known(), AtGateway(base.settings, house.mint))
     incidents = Incidents(
         base.database,
         base.clock,
@@ -41,6 +43,7 @@ def build(house: House) -> Part:
         recovery,
         Ports(house.alerts, house.notices, house.tasks, house.on_call),
         mandates_live=timedelta(seconds=base.settings.mandate_ttl_s),
+        streams=Streams(base.layout),
     )
     runbooks = Runbooks(
         base.database, base.clock, base.ids, base.recorder, house.books, house.records, incidents, recovery

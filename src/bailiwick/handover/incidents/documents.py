@@ -112,13 +112,18 @@ class Runbook(Body):
 
 class Expected(Body):
     """A decision that is known: what an application asks for, for ``user`` or for itself, must come out so by its
-    grants and the active policies. Recovery is measured by these."""
+    grants and the active policies, and without a ``user`` at the gateway. Recovery is measured by these.
+
+    ``path``: what is asked for there; without one, the server's first operation of that scope that only reads.
+    """
 
     application: Name
     user: UserName | None = None
     server: Name
     scope: Scope
     expect: Literal["allow", "deny"]
+    method: Literal["GET", "HEAD"] = "GET"
+    path: Annotated[str, StringConstraints(pattern=r"^(/[!-~]{0,500})?$", max_length=501)] = ""
 
 
 class DrillZone(Body):

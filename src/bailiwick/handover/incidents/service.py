@@ -38,6 +38,8 @@ from bailiwick.handover.incidents.records import (
 )
 from bailiwick.handover.incidents.recovery import Condition, Recovery, overall, refuse_unmet, unmet_exits
 from bailiwick.handover.incidents.rooms import Rooms
+from bailiwick.handover.incidents.streams import Ask as StreamsNow
+from bailiwick.handover.incidents.streams import unknown
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, Denied, InvalidRequest
@@ -94,7 +96,8 @@ class Ports:
 
 
 class Incidents:
-    """Keeps the incidents of all zones. ``mandates_live``: how long a mandate is good for."""
+    """Keeps the incidents of all zones. ``mandates_live``: how long a mandate is good for; ``streams``: tells which
+    long requests go on."""
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class Incidents:
         ports: Ports,
         *,
         mandates_live: timedelta,
+        streams: StreamsNow = unknown,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -123,6 +127,7 @@ class Incidents:
         self._ports = ports
         self._rooms = Rooms(books, ports.notices, ids)
         self._mandates_live = mandates_live
+        self._streams = streams
 
     # --- beginning
 
@@ -287,13 +292,14 @@ class Incidents:
         """What an action would hit now; of no incident where it is only looked at. Raises ``invalid_request``,
         ``not_found``, ``conflict``."""
         found, arguments = arguments_of(action, given, why)
+        streams = await self._streams(context.zone)
         async with self._database.begin() as tx:
             if identifier:
                 await self._unclosed(tx, context, identifier)
             operation = self._overrides.operations(await self._books.current(tx, context.zone)).get(found.operation)
             if operation is None:
                 raise Conflict(f"{found.operation} is done by the API's workers, and this is none.")
-            look = Look(tx, context.zone, arguments, self._clock, self._mandates_live)
+            look = Look(tx, context.zone, arguments, self._clock, self._mandates_live, streams)
             try:
                 return await preview(look, action, found, operation)
             except ValidationError as error:
