@@ -81,8 +81,8 @@ def build_assurance(
 ) -> Assurance:
     """Build every part.
 
-    ``operations``: what overrides can do beside their own; ``rotators``: how secrets are rotated, by kind; ``mint``: how a
-    canary has a mandate of (zone, application, server, scope).
+    ``operations``: what overrides can do beside their own; ``rotators``: how secrets are rotated, by kind; ``mint``:
+    how a canary has a mandate of (zone, application, server, scope).
     """
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     house = House(base, quorum, books, records, operations, rotators, mint)
