@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -23,12 +24,14 @@ from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.handover.backups.drills import Drill, Targets, judge
+from bailiwick.handover.backups.escrow import make_pair
 from bailiwick.handover.backups.spec import BackupPlanSpec
 from bailiwick.kernel.clock import SystemClock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.settings import Settings
+from bailiwick.kernel.verdicts import Verdict
 
 TARGETS = targets_of(BackupPlanSpec(owner="uptime"))
 
@@ -75,7 +78,43 @@ async def prepared(ground: Ground, house: House) -> None:
 
 
 def wrong(drill: Drill) -> list[str]:
-    return [each.name for each in drill.checks if not each.holds]
+    return [each.name for each in drill.checks if each.verdict is Verdict.FAIL]
+
+
+def escrow_of(drill: Drill) -> tuple[Verdict, str]:
+    return next((each.verdict, each.told) for each in drill.checks if each.name == "escrow")
+
+
+async def test_the_escrow_is_proven_by_the_key_that_opens_it_and_by_no_other(ground: Ground, house: House) -> None:
+    private, public = make_pair()
+    other, _ = make_pair()
+    settings = house.base.settings.model_copy(update={"backup_escrow_key": public})
+    house.base = replace(house.base, settings=settings)
+    await prepared(ground, house)
+    # as after the loss of the machine: what opens the backup is in escrow and nowhere else
+    kek = ground.kek.path
+    text = kek.read_text()
+    kek.unlink()
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root", escrow=private)
+    assert (drill.verdict, wrong(drill)) == ("PASS", []), drill.checks
+    assert escrow_of(drill) == (Verdict.PASS, "k1 came out of the escrow and opened everything")
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root", escrow=other)
+    assert (drill.verdict, escrow_of(drill)[0]) == ("FAIL", Verdict.FAIL)
+    kek.write_text(text)
+    # without the key nothing is known of it, which fails nothing and is not green
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root")
+    assert (drill.verdict, escrow_of(drill)[0]) == ("PASS", Verdict.NO_DATA)
+    async with house.base.database.begin() as tx:
+        chapter = await house.chapters["backups"](tx, "default", "production", now() - timedelta(days=1), now())
+    assert {each.name: each.verdict.value for each in chapter}["escrow"] == "FAIL"  # of the newest that was given one
+
+
+async def test_a_backup_without_an_escrow_says_so(ground: Ground, house: House) -> None:
+    private, _ = make_pair()
+    await prepared(ground, house)
+    drill = await drills_of(house).restore(CONTEXT, TARGETS, "root", escrow=private)
+    assert (drill.verdict, escrow_of(drill)[0]) == ("FAIL", Verdict.FAIL)
+    assert "no keys in escrow" in escrow_of(drill)[1]
 
 
 async def test_a_drill_restores_verifies_signs_in_and_measures(ground: Ground, house: House) -> None:

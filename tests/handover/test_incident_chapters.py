@@ -145,6 +145,7 @@ async def test_backups_are_told_as_they_are(desk: Desk) -> None:
         "kept": "PASS",
         "log": "PASS",
         "restore-drill": "STALE",
+        "escrow": "NO_DATA",
         "failover-drill": "FAIL",
     }
     assert found["restore-drill"].record == "sha256:ab"

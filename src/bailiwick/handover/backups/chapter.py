@@ -15,6 +15,7 @@ from bailiwick.kernel.verdicts import Verdict
 
 FRESH = timedelta(hours=24)
 DRILLED = timedelta(days=30)
+ESCROW_PROVEN = timedelta(days=90)
 COVERED = timedelta(minutes=15)
 BACKUP_COUNT = 7
 
@@ -50,6 +51,7 @@ class BackupChapter:
             await self._kept(tx, plan, since, until),
             await self._log(tx, since, until),
             await self._drill(tx, plan, "restore", since, until),
+            await self._escrow(tx, since, until),
             await self._drill(tx, plan, "failover", since, until),
         ]
 
@@ -106,6 +108,25 @@ class BackupChapter:
         }
         verdict = verdict_of_age(row["covered_until"], until, COVERED)
         return Statement("log", said, verdict, "loop:log for backups", since, until, figures)
+
+    async def _escrow(self, tx: Transaction, since: datetime, until: datetime) -> Statement:
+        """The newest restore drill that was given the escrow key; what was not tried is not known."""
+        row = await tx.one(
+            "SELECT id, finished_at, held_by, record, c ->> 'verdict' AS verdict, c ->> 'told' AS told"
+            " FROM backup_drills, jsonb_array_elements(checks) AS c WHERE kind = 'restore' AND c ->> 'name' = 'escrow'"
+            " AND c ->> 'verdict' IN ('PASS', 'FAIL') AND finished_at <= :until ORDER BY finished_at DESC LIMIT 1",
+            until=until,
+        )
+        if row is None:
+            told = "no restore drill was given the escrow key"
+            return Statement("escrow", told, Verdict.NO_DATA, "drill:restore", since, until)
+        verdict = Verdict(row["verdict"])
+        if verdict.green:
+            verdict = verdict_of_age(row["finished_at"], until, ESCROW_PROVEN)
+        figures: dict[str, object] = {"drill": row["id"], "held_at": row["finished_at"].isoformat()}
+        return Statement(
+            "escrow", row["told"], verdict, f"drill:{row['held_by']}", since, until, figures, row["record"]
+        )
 
     async def _drill(
         self, tx: Transaction, plan: BackupPlanSpec, kind: str, since: datetime, until: datetime
