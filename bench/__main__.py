@@ -5,7 +5,19 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("governed", "decision", "evidence", "search", "archive", "sustained", "soak", "login", "slo", "reconcile")
+NAMES = (
+    "governed",
+    "decision",
+    "evidence",
+    "search",
+    "archive",
+    "sustained",
+    "soak",
+    "login",
+    "slo",
+    "reconcile",
+    "preserve",
+)
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
