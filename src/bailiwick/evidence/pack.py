@@ -40,7 +40,7 @@ from bailiwick_verify.pack import FORMAT, MANIFEST, NOTE, PackStatement
 
 MOST_REQUESTS, MOST_WINDOWS = 1000, 50
 _PORTION = 2000
-_MANY = 8000
+_MANY = 3000
 _NEARBY = timedelta(minutes=5)  # events of a request are recorded no further from when its id was made
 _HEAD_WITHIN_S = 5.0
 
@@ -154,7 +154,8 @@ class Section:
 
 @dataclass(slots=True)
 class Matched:
-    """The events selected: how many, where, and between which instants; ``tiles`` of the tree they stand in."""
+    """The events selected: how many, where, and between which instants; ``tiles`` of the tree they stand in;
+    ``digests`` of what their decisions were made from (hexadecimal), None where those are too many to be held."""
 
     count: int = 0
     first: int = -1
@@ -163,6 +164,7 @@ class Matched:
     until: datetime | None = None
     unsigned: int = 0
     tiles: list[int] = field(default_factory=list)
+    digests: set[bytes] | None = field(default_factory=set)
 
 
 class Pack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,10 @@ LEDGER = "ledger"
 MOST_RECEIPTS = 200
 _TILES_AT_ONCE = 64
 _MARK = f'"{DETAIL}":"'.encode()
+_DIGEST = re.compile(_MARK + rb'([0-9a-f]{64})"')
+_MOST_DIGESTS = 500_000
+_DIGESTS_AT_ONCE = 1000
+_AT = "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 
 
 def evidence_sections(
@@ -58,7 +63,9 @@ async def _events(pack: Pack) -> Outcome:
     count, positions, zone = 0, bytearray(), pack.zone
     async with pack.file("events.jsonl", large=True) as stream:
         async for portion in found:
-            await stream.write(b"".join([body_from_texts(zone, *row[1:]) + b"\n" for row in portion]))
+            bodies = b"\n".join([body_from_texts(zone, *row[1:]) for row in portion]) + b"\n"
+            await stream.write(bodies)
+            _note_digests(pack, bodies)
             positions += b"".join([b"%d\n" % row[0] for row in portion])
             for tile in dict.fromkeys(row[0] // TILE_WIDTH for row in portion):
                 if not matched.tiles or matched.tiles[-1] != tile:
@@ -71,6 +78,16 @@ async def _events(pack: Pack) -> Outcome:
         return Outcome(Verdict.NO_DATA, "no event of what was asked for")
     left_out = f"; {matched.unsigned:,} newer ones are under no head yet" if matched.unsigned else ""
     return Outcome(Verdict.PASS, f"{count:,} events, positions {matched.first:,} to {matched.last:,}{left_out}")
+
+
+def _note_digests(pack: Pack, bodies: bytes) -> None:
+    """Keep from which inputs decisions were made, as far as there is room for it."""
+    found = pack.matched.digests
+    if pack.selection.inputs and found is not None:
+        # a quote within a value is written with a backslash: what is found is the detail itself
+        found.update(_DIGEST.findall(bodies))
+        if len(found) > _MOST_DIGESTS:
+            pack.matched.digests = None
 
 
 async def _log(pack: Pack) -> Outcome:
@@ -218,20 +235,10 @@ def _inputs(sealer: Callable[[], Sealer] | None) -> Callable[[Pack], Any]:
         opener = sealer() if sealer is not None else None
 
         async def opened() -> AsyncIterator[Mapping[str, Any]]:
-            where, values = pack.selection.where()
-            async for row in pack.rows(
-                "SELECT w.digest, d.sealed FROM"  # noqa: S608
-                # a quote within a value is written with a backslash: what is found is the detail itself
-                " (SELECT encode(found, 'escape') AS digest FROM (SELECT DISTINCT"
-                "   substring(rest FROM nullif(position(%(mark)s IN rest), 0) + %(after)s FOR 64) AS found"
-                f"  FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {where}) each) w"
-                " LEFT JOIN decision_inputs d ON d.zone = %(zone)s AND d.digest = w.digest"
-                " WHERE w.digest ~ '^[0-9a-f]{64}$' ORDER BY w.digest",
-                {"zone": pack.zone, "size": pack.head.size, "mark": _MARK, "after": len(_MARK), **values},
-            ):
-                state, body = _opened(opener, pack.zone, row["digest"], row["sealed"])
+            async for digest, sealed in _sealed_inputs(pack):
+                state, body = _opened(opener, pack.zone, digest, sealed)
                 states[state] += 1
-                yield {"digest": row["digest"], "state": state} | ({"body": body} if body is not None else {})
+                yield {"digest": digest, "state": state} | ({"body": body} if body is not None else {})
 
         await pack.put_rows("inputs.jsonl", opened())
         told = ", ".join(f"{count:,} {state}" for state, count in states.items())
@@ -240,6 +247,35 @@ def _inputs(sealer: Callable[[], Sealer] | None) -> Callable[[Pack], Any]:
         )
 
     return write
+
+
+async def _sealed_inputs(pack: Pack) -> AsyncIterator[tuple[str, bytes | None]]:
+    """Each digest once, in order, with what is sealed under it; None where it has expired."""
+    if pack.matched.digests is not None:
+        digests = sorted(each.decode() for each in pack.matched.digests)
+        for first in range(0, len(digests), _DIGESTS_AT_ONCE):
+            asked = digests[first : first + _DIGESTS_AT_ONCE]
+            kept = {
+                row["digest"]: row["sealed"]
+                async for row in pack.rows(
+                    "SELECT digest, sealed FROM decision_inputs WHERE zone = %(zone)s AND digest = ANY(%(asked)s)",
+                    {"zone": pack.zone, "asked": asked},
+                )
+            }
+            for digest in asked:
+                yield digest, kept.get(digest)
+        return
+    where, values = pack.selection.where()
+    async for row in pack.rows(
+        "SELECT w.digest, d.sealed FROM"  # noqa: S608
+        " (SELECT encode(found, 'escape') AS digest FROM (SELECT DISTINCT"
+        "   substring(rest FROM nullif(position(%(mark)s IN rest), 0) + %(after)s FOR 64) AS found"
+        f"  FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {where}) each) w"
+        " LEFT JOIN decision_inputs d ON d.zone = %(zone)s AND d.digest = w.digest"
+        " WHERE w.digest ~ '^[0-9a-f]{64}$' ORDER BY w.digest",
+        {"zone": pack.zone, "size": pack.head.size, "mark": _MARK, "after": len(_MARK), **values},
+    ):
+        yield row["digest"], row["sealed"]
 
 
 def _opened(sealer: Sealer | None, zone: str, digest: str, sealed: bytes | None) -> tuple[str, str | None]:
@@ -260,11 +296,14 @@ async def _timeline(pack: Pack) -> Outcome:
     texts = {f"t_{name}" if name == "requests" else name: value for name, value in texts.items()}
     known = {code: kind.name for code, kind in EVENT_TYPES.items()}
     found = pack.portions(
-        "SELECT convert_to(json_strip_nulls(json_build_object("  # noqa: S608
-        "'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), 'code', code,"
-        " 'duration_us', duration_us, 'ip', nullif(ip, ''), 'kind', kind, 'method', nullif(method, ''), 'name', name,"
-        " 'outcome', nullif(outcome, ''), 'principal', nullif(principal, ''), 'request_id', nullif(request_id, ''),"
-        " 'route', nullif(route, ''), 'seq', seq, 'server', nullif(server, ''), 'status', status))::text, 'UTF8')"
+        "SELECT convert_to(CASE kind WHEN 'event' THEN concat("  # noqa: S608
+        f'\'{{"at":"\', {_AT}, \'","code":"\', code, \'","kind":"event"\', \',"name":\' || to_json(name)::text,'
+        " ',\"outcome\":\"', outcome, '\"', ',\"principal\":' || to_json(nullif(principal, ''))::text,"
+        " ',\"request_id\":\"' || request_id || '\"', ',\"seq\":', seq,"
+        " ',\"server\":' || to_json(nullif(server, ''))::text, '}')"
+        f" ELSE json_strip_nulls(json_build_object('at', {_AT}, 'duration_us', duration_us, 'ip', nullif(ip, ''),"
+        " 'kind', kind, 'method', nullif(method, ''), 'principal', nullif(principal, ''),"
+        " 'request_id', nullif(request_id, ''), 'route', nullif(route, ''), 'status', status))::text END, 'UTF8')"
         " FROM (SELECT at, 'event' AS kind, seq, code, outcome, principal, server, request_id::text AS request_id,"
         " NULL AS method, NULL AS route, NULL::int AS status, NULL::bigint AS duration_us, NULL AS ip"
         f" FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {events}"
