@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bailiwick.assurance.ports import Found
 from bailiwick.assurance.shipped import shipped
 from bailiwick.handover.incidents.containment import ACTIONS
 from bailiwick.handover.incidents.documents import RUNBOOK, Runbook, Step
+from bailiwick.kernel.errors import NotFound
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -177,6 +179,32 @@ async def test_an_action_there_is_none_of_is_refused(desk: Desk) -> None:
                  {"action": "switch-off", "arguments": {"switch": "sign-in"}}):  # fmt: skip
         status, said = await desk.say("olga", "POST", f"/incidents/{name}/preview", body)
         assert (status, said["reason"]) == (400, "invalid_request"), body
+
+
+class Slow:
+    """A builder that is half way, and then cannot go on."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def build(self, selection: Any, path: Path, context: Any, *, identifier: str, progress: Any) -> Any:
+        progress("events", 5, 10)
+        async with asyncio.timeout(20):
+            while await self.desk.stage.people.value("SELECT done FROM evidence_packs") != 5:
+                await asyncio.sleep(0.05)
+        raise NotFound("There is nothing signed.")
+
+
+async def test_preserving_says_how_far_it_is_and_that_it_failed(desk: Desk) -> None:
+    name = await desk.opened()
+    _, asked = await desk.say("olga", "POST", f"/incidents/{name}/preserve")
+    assert asked["progress"] == {"state": "requested", "section": "", "done": 0, "expected": 0}
+    assert (await desk.packs.build_waiting(Slow(desk)))["failed"] == 1  # type: ignore[arg-type]
+    await desk.look()
+    _, shown = await desk.say("jane", "GET", f"/incidents/{name}")
+    assert any("could not be built" in line["told"] for line in shown["timeline"])
+    _, again = await desk.say("olga", "POST", f"/incidents/{name}/preserve")
+    assert again["pack"] != asked["pack"] and again["progress"]["state"] == "requested"
 
 
 # --- the gate of recovery
