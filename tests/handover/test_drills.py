@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -126,7 +127,7 @@ async def test_a_database_of_somebody_elses_is_backed_up_and_drilled_over_tcp(gr
     right to replicate, on a port."""
     folder = tmp_path / "elsewhere"
     shutil.copytree(ground.kek.path.parent, folder / "secrets")
-    async with external(ground, tmp_path) as url:
+    async with external(ground) as url:
         settings = Settings(data_dir=folder, database_url=SecretStr(url), backup_url=f"file://{ground.folder}")
         layout, clock, ids, database = Layout(folder), SystemClock(), Ids(), Database(url, pool_size=4)
         layout.create()
@@ -164,8 +165,10 @@ async def test_a_database_of_somebody_elses_is_backed_up_and_drilled_over_tcp(gr
 
 
 @contextlib.asynccontextmanager
-async def external(ground: Ground, directory: Path) -> AsyncIterator[str]:
+async def external(ground: Ground) -> AsyncIterator[str]:
     """A PostgreSQL that is none of ours: its own initdb, TCP alone, passwords; the URL of an empty database."""
+    directory = Path(tempfile.mkdtemp(prefix="bw-external-", dir="/tmp"))
+    directory.chmod(0o711)
     tools, data = ground.postgres.tool("postgres").parent, directory / "external"
     password = directory / "password"
     password.write_text("planted external password\n")
@@ -179,9 +182,6 @@ async def external(ground: Ground, directory: Path) -> AsyncIterator[str]:
     if who:
         for path in (data, password, sockets):
             shutil.chown(path, "nobody")
-        for parent in (directory, *directory.parents):
-            if parent != Path("/") and parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
     made = subprocess.run(
         [str(tools / "initdb"), "-D", str(data), "-U", "them", "-A", "scram-sha-256", f"--pwfile={password}"],
         capture_output=True, text=True, **who,
@@ -202,13 +202,14 @@ async def external(ground: Ground, directory: Path) -> AsyncIterator[str]:
                     break
                 except OperationalError:
                     await asyncio.sleep(0.1)
-        await connection.execute("CREATE DATABASE bailiwick")
+        await connection.execute("CREATE DATABASE theirs")
         await connection.close()
-        await asyncio.to_thread(migrate, f"{admin}/bailiwick")
-        yield f"{admin}/bailiwick"
+        await asyncio.to_thread(migrate, f"{admin}/theirs")
+        yield f"{admin}/theirs"
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(20)
+        shutil.rmtree(directory)
 
 
 async def test_a_backup_without_an_escrow_says_so(ground: Ground, house: House) -> None:
