@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from incident_desk import Desk, kinds
 from sqlalchemy.exc import DBAPIError
-from stage import Stage
+from stage import Stage, room_of
 
+from bailiwick.app.handover.incidents import _backing_up
 from bailiwick.assurance import alert_rules
 from bailiwick.assurance.alerting.rules import ALERT_RULE
 from bailiwick.assurance.book import read_text
 from bailiwick.assurance.overrides_watch import OverrideWatch
 from bailiwick.assurance.ports import Found
 from bailiwick.assurance.shipped import shipped
+from bailiwick.evidence.events import Context
+from bailiwick.handover.backups.api import BACKUP_JOB
 from bailiwick.handover.incidents.containment import ACTIONS
 from bailiwick.handover.incidents.documents import RUNBOOK, Runbook, Step
 from bailiwick.kernel.errors import NotFound
@@ -205,6 +208,33 @@ async def test_preserving_says_how_far_it_is_and_that_it_failed(desk: Desk) -> N
     assert any("could not be built" in line["told"] for line in shown["timeline"])
     _, again = await desk.say("olga", "POST", f"/incidents/{name}/preserve")
     assert again["pack"] != asked["pack"] and again["progress"]["state"] == "requested"
+
+
+async def test_a_base_backup_is_begun_beside_the_pack_and_shown(desk: Desk) -> None:
+    name = await desk.opened()
+    await desk.say("olga", "POST", f"/incidents/{name}/preserve")
+    now = desk.stage.clock.now()
+    async with desk.stage.database.begin() as tx:
+        await tx.run(
+            "INSERT INTO backups (id, state, place, started_at, finished_at, asked_by, manifest_sha256)"
+            " VALUES ('b1', 'complete', 'file:///b', :now, :now, 'system:backups', 'ab12')",
+            now=now,
+        )
+    await desk.look()
+    _, shown = await desk.say("jane", "GET", f"/incidents/{name}")
+    told = [line["told"] for line in shown["timeline"]]
+    assert any("no base backup: no place for backups is set" in line for line in told)  # it says so
+    assert "base backup b1, sha256 ab12" in told
+
+
+async def test_an_installation_with_a_place_has_the_backup_asked_for(house: House, tmp_path: Path) -> None:
+    settings = house.settings.model_copy(update={"backup_url": f"file://{tmp_path}"})
+    house.settings = settings
+    room = room_of(house, tmp_path)
+    asked = _backing_up(room.house)
+    async with house.database.begin() as tx:
+        assert "a base backup is asked for at" in await asked(tx, Context("default"))
+        assert await tx.value("SELECT count(*) FROM job_occurrences WHERE job = :job", job=BACKUP_JOB) == 1
 
 
 # --- the gate of recovery

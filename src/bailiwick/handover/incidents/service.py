@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +13,7 @@ from bailiwick.assurance.books import Books
 from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.assurance.override_records import Ask, Override
 from bailiwick.assurance.overrides import Overrides
-from bailiwick.assurance.ports import Alerts, Notice, Notices, OnCall, Raised, Task, Tasks
+from bailiwick.assurance.ports import Notice, Task
 from bailiwick.assurance.standing_evidence import require_evidence
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
@@ -23,7 +22,18 @@ from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.handover.incidents.containment import Look, Preview, arguments_of, preview
 from bailiwick.handover.incidents.containments import containment_of, note_containment, settled
-from bailiwick.handover.incidents.documents import TRIGGER, Class, Trigger, cadence
+from bailiwick.handover.incidents.documents import TRIGGER, Class, cadence
+from bailiwick.handover.incidents.openings import (
+    RUNBOOK,
+    BackUp,
+    Opening,
+    Ports,
+    Review,
+    incident_key,
+    nowhere,
+    overdue_key,
+    raised_of,
+)
 from bailiwick.handover.incidents.packs import selection
 from bailiwick.handover.incidents.records import (
     REVIEWED_WITHIN,
@@ -47,57 +57,10 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.severity import Severity
 
-RUNBOOK = "docs/how-to/incidents.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How an incident begins. ``key`` makes two openings the same one; ``alerts``: those it is about."""
-
-    key: str
-    title: str
-    severity: Severity
-    class_: Class
-    trigger: str = ""
-    owner: str = "incident-response"
-    runbook: str = ""
-    exits: tuple[str, ...] = ()
-    public: str = ""
-    began_at: datetime | None = None
-    alerts: tuple[str, ...] = ()
-    drill: str = ""
-
-    @classmethod
-    def of(cls, name: str, trigger: Trigger, *, began_at: datetime | None, alerts: Sequence[str] = ()) -> Opening:
-        """What a trigger says."""
-        return cls(
-            f"trigger/{name}", trigger.title, trigger.severity, trigger.class_, name, trigger.owner,
-            trigger.runbook or "", tuple(trigger.exits), trigger.public, began_at, tuple(alerts),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """What a review found. ``actions``: what is to be done, each with an owner and a day."""
-
-    summary: str
-    cause: str
-    actions: tuple[tuple[str, str, datetime], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What other parts do for this one."""
-
-    alerts: Alerts
-    notices: Notices
-    tasks: Tasks
-    on_call: OnCall
-
 
 class Incidents:
     """Keeps the incidents of all zones. ``mandates_live``: how long a mandate is good for; ``streams``: tells which
-    long requests go on."""
+    long requests go on; ``back_up`` has a base backup begun beside a pack."""
 
     def __init__(
         self,
@@ -114,6 +77,7 @@ class Incidents:
         *,
         mandates_live: timedelta,
         streams: StreamsNow = unknown,
+        back_up: BackUp = nowhere,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -128,6 +92,7 @@ class Incidents:
         self._rooms = Rooms(books, ports.notices, ids)
         self._mandates_live = mandates_live
         self._streams = streams
+        self._back_up = back_up
 
     # --- beginning
 
@@ -175,7 +140,7 @@ class Incidents:
         if opening.alerts:
             alert = opening.alerts[0]  # somebody is called already
         else:
-            alert = await self._ports.alerts.fire(tx, context, _raised(incident, opening.owner))
+            alert = await self._ports.alerts.fire(tx, context, raised_of(incident, opening.owner))
         await put(tx, incident.id, alert=alert)
         await self.link(tx, incident, opening.alerts)
         return await find(tx, zone, identifier), True
@@ -398,9 +363,8 @@ class Incidents:
                 return await self.note_preserved(tx, context, incident)
             asked = await self._packs.ask(tx, context, selection(incident, self._clock), kept=True)
             await put(tx, incident.id, pack=asked.id)
-            await self._note(
-                tx, codes.INCIDENT_PRESERVING, context, incident, "preserving", f"evidence pack {asked.id}"
-            )
+            told = f"evidence pack {asked.id}; {await self._back_up(tx, context)}"
+            await self._note(tx, codes.INCIDENT_PRESERVING, context, incident, "preserving", told)
             return await find(tx, context.zone, incident.id)
 
     async def note_preserved(self, tx: Transaction, context: Context, incident: Incident) -> Incident:
@@ -615,31 +579,19 @@ class Incidents:
         )
 
 
-def incident_key(incident: Incident) -> str:
-    """The key of the alert by which it escalates."""
-    return f"incident/{incident.id}"
-
-
-def overdue_key(incident: Incident) -> str:
-    """The key of the alert that people wait for news."""
-    return f"incident/{incident.id}/update"
-
-
 def _source(incident: Incident, number: int) -> str:
     return f"incident/{incident.id}/action/{number}"
 
 
-def _raised(incident: Incident, owner: str) -> Raised:
-    return Raised(
-        incident_key(incident),
-        "IncidentOpen",
-        incident.severity,
-        f"{incident.name}: {incident.heading}",
-        owner,
-        RUNBOOK,
-        {"component": "incidents", "incident": incident.name},
-        {"description": f"bailiwick incident show {incident.name}; acknowledge, contain, preserve, recover."},
-    )
-
-
-__all__ = ["Incidents", "Opening", "Ports", "Review", "alerts_of", "incident_key", "overdue_key"]
+__all__ = [
+    "RUNBOOK",
+    "BackUp",
+    "Incidents",
+    "Opening",
+    "Ports",
+    "Review",
+    "alerts_of",
+    "incident_key",
+    "nowhere",
+    "overdue_key",
+]

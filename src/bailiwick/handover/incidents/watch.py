@@ -327,6 +327,10 @@ UNION ALL
 SELECT 'action', 'revocation/' || revision, revoked_at, revoked_by, 'revoked ' || kind || ' ' || key || ': ' || reason
   FROM revocations WHERE zone = :zone AND revoked_at BETWEEN :since AND :until
 UNION ALL
+SELECT 'backup', 'backup/' || id || '/' || state, finished_at, asked_by, CASE state WHEN 'failed'
+    THEN 'base backup failed: ' || coalesce(error, '') ELSE 'base backup ' || id || ', sha256 ' || manifest_sha256 END
+  FROM backups WHERE finished_at BETWEEN :since AND :until AND state IN ('complete', 'failed')
+UNION ALL
 SELECT 'delivery', 'delivery/' || d.id || '/' || CASE d.state WHEN 'due' THEN 'failing' ELSE d.state END,
   coalesce(d.delivered_at, d.created_at), 'bailiwick', CASE d.state
     WHEN 'delivered' THEN '"' || (n.facts ->> 'what') || '" arrived in ' || d.channel
