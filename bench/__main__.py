@@ -18,6 +18,7 @@ NAMES = (
     "reconcile",
     "canary",
     "readiness",
+    "preserve",
 )
 
 if __name__ == "__main__":

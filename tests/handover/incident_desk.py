@@ -16,7 +16,7 @@ from bailiwick.assurance.operations import GatewayClose, GatewayOpen
 from bailiwick.assurance.override_rules import KINDS as OVERRIDE_KINDS
 from bailiwick.assurance.overrides import Overrides
 from bailiwick.assurance.overrides_api import routes as override_routes
-from bailiwick.assurance.ports import Found, Level, Person, Raised
+from bailiwick.assurance.ports import Found, Level, Notices, Person, Raised
 from bailiwick.evidence.evidence_records import Producer
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.handover.incidents import api, drills_api, runbooks_api, status_api
@@ -55,7 +55,7 @@ SHIPPED = (HERE / "overrides.yaml").read_text() + (HERE / "incidents.yaml").read
 class Desk:
     """jane contains (admin), kim is another administrator, olga operates, viv looks."""
 
-    def __init__(self, stage: Stage, directory: Path) -> None:
+    def __init__(self, stage: Stage, directory: Path, notices: Notices | None = None) -> None:
         self.stage = stage
         shared = (stage.database, stage.clock, stage.ids, stage.recorder)
         settle = stage.people.authority
@@ -72,12 +72,13 @@ class Desk:
         )  # fmt: skip
         self.found: dict[str, Found] = {}
         self.answers = {"may": "allow", "may-not": "deny"}
+        self.at_gateway = {"allow": "allow", "deny": "deny"}  # by what is expected
         self.called: dict[str, str] = {"primary": "olga", "secondary": "kim"}
-        recovery = Recovery(stage.clock, stage.books, self, self.decide)
+        recovery = Recovery(stage.clock, stage.books, self, self.decide, self.ask)
         self.packs = PackRequests(*shared, directory, "here")
         self.incidents = Incidents(
             *shared, stage.books, stage.records, self.overrides, self.packs, recovery,
-            Ports(self.alerts, stage.heard, stage.heard, self), mandates_live=timedelta(minutes=15),
+            Ports(self.alerts, notices or stage.heard, stage.heard, self), mandates_live=timedelta(minutes=15),
         )  # fmt: skip
         self.watch = IncidentWatch(
             stage.database, stage.clock, stage.recorder, stage.books, self.incidents, self, self.alerts
@@ -92,8 +93,9 @@ class Desk:
             status_api.routes(stage.database, stage.clock),
         )
 
-    async def open(self) -> Desk:
-        await self.stage.books.ship(self.stage.context("bailiwick"), read_text(SHIPPED, "shipped"))
+    async def open(self, more: str = "") -> Desk:
+        """``more``: documents that are in force beside the shipped ones."""
+        await self.stage.books.ship(self.stage.context("bailiwick"), read_text(SHIPPED + more, "shipped"))
         people = (
             ("jane", "admin"),
             ("kim", "admin"),
@@ -117,6 +119,9 @@ class Desk:
 
     async def decide(self, tx: Transaction, zone: str, expected: Expected) -> str:
         return self.answers["may" if expected.expect == "allow" else "may-not"]
+
+    async def ask(self, tx: Transaction, zone: str, expected: Expected) -> str:
+        return self.at_gateway[expected.expect]
 
     # --- what tests do
 
@@ -173,6 +178,17 @@ class Desk:
                 now=self.stage.clock.now(),
                 id=said["pack"],
             )
+
+    async def closed(self, name: str) -> None:
+        """Bring it to its end as people would."""
+        self.stage.clock.advance(1)
+        assert (await self.contain(name, "freeze"))[0] == 200
+        self.stage.clock.advance(1)
+        await self.packed(name)
+        await self.all_green()
+        for step, body in (("recover", None), ("review", {"summary": "s", "cause": "c"}), ("close", None)):
+            status, said = await self.say("jane", "POST", f"/incidents/{name}/{step}", body)
+            assert status == 200, said
 
     async def evidence(self, check: str, exit_code: int = 0) -> str:
         now = self.stage.clock.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,20 @@ from typing import Any
 import pytest
 from incident_desk import Desk, kinds
 from sqlalchemy.exc import DBAPIError
-from stage import Stage
+from stage import Stage, room_of
 
+from bailiwick.app.handover.incidents import _backing_up
 from bailiwick.assurance import alert_rules
 from bailiwick.assurance.alerting.rules import ALERT_RULE
 from bailiwick.assurance.book import read_text
 from bailiwick.assurance.overrides_watch import OverrideWatch
 from bailiwick.assurance.ports import Found
 from bailiwick.assurance.shipped import shipped
+from bailiwick.evidence.events import Context
+from bailiwick.handover.backups.api import BACKUP_JOB
 from bailiwick.handover.incidents.containment import ACTIONS
 from bailiwick.handover.incidents.documents import RUNBOOK, Runbook, Step
+from bailiwick.kernel.errors import NotFound
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -179,6 +184,59 @@ async def test_an_action_there_is_none_of_is_refused(desk: Desk) -> None:
         assert (status, said["reason"]) == (400, "invalid_request"), body
 
 
+class Slow:
+    """A builder that is half way, and then cannot go on."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def build(self, selection: Any, path: Path, context: Any, *, identifier: str, progress: Any) -> Any:
+        progress("events", 5, 10)
+        async with asyncio.timeout(20):
+            while await self.desk.stage.people.value("SELECT done FROM evidence_packs") != 5:
+                await asyncio.sleep(0.05)
+        raise NotFound("There is nothing signed.")
+
+
+async def test_preserving_says_how_far_it_is_and_that_it_failed(desk: Desk) -> None:
+    name = await desk.opened()
+    _, asked = await desk.say("olga", "POST", f"/incidents/{name}/preserve")
+    assert asked["progress"] == {"state": "requested", "section": "", "done": 0, "expected": 0}
+    assert (await desk.packs.build_waiting(Slow(desk)))["failed"] == 1  # type: ignore[arg-type]
+    await desk.look()
+    _, shown = await desk.say("jane", "GET", f"/incidents/{name}")
+    assert any("could not be built" in line["told"] for line in shown["timeline"])
+    _, again = await desk.say("olga", "POST", f"/incidents/{name}/preserve")
+    assert again["pack"] != asked["pack"] and again["progress"]["state"] == "requested"
+
+
+async def test_a_base_backup_is_begun_beside_the_pack_and_shown(desk: Desk) -> None:
+    name = await desk.opened()
+    await desk.say("olga", "POST", f"/incidents/{name}/preserve")
+    now = desk.stage.clock.now()
+    async with desk.stage.database.begin() as tx:
+        await tx.run(
+            "INSERT INTO backups (id, state, place, started_at, finished_at, asked_by, manifest_sha256)"
+            " VALUES ('b1', 'complete', 'file:///b', :now, :now, 'system:backups', 'ab12')",
+            now=now,
+        )
+    await desk.look()
+    _, shown = await desk.say("jane", "GET", f"/incidents/{name}")
+    told = [line["told"] for line in shown["timeline"]]
+    assert any("no base backup: no place for backups is set" in line for line in told)  # it says so
+    assert "base backup b1, sha256 ab12" in told
+
+
+async def test_an_installation_with_a_place_has_the_backup_asked_for(house: House, tmp_path: Path) -> None:
+    settings = house.settings.model_copy(update={"backup_url": f"file://{tmp_path}"})
+    house.settings = settings
+    room = room_of(house, tmp_path)
+    asked = _backing_up(room.house)
+    async with house.database.begin() as tx:
+        assert "a base backup is asked for at" in await asked(tx, Context("default"))
+        assert await tx.value("SELECT count(*) FROM job_occurrences WHERE job = :job", job=BACKUP_JOB) == 1
+
+
 # --- the gate of recovery
 
 
@@ -232,6 +290,30 @@ async def test_decisions_that_come_out_wrong_or_not_at_all_keep_it_open(desk: De
         assert (await recovers(desk, name))[1]["reason"] == "recovery_unproven"
     desk.answers["may-not"] = "deny"
     assert (await recovers(desk, name))[0] == 200
+
+
+@pytest.mark.parametrize("answer", ["deny", "the gateway answers 503 server_closed"])
+async def test_what_the_gateway_says_counts_where_requests_went_wrong(desk: Desk, answer: str) -> None:
+    name = await desk.opened(**{"class": "availability"})
+    await desk.packed(name)
+    await desk.all_green()
+    desk.at_gateway["allow"] = answer
+    status, said = await desk.say("jane", "POST", f"/incidents/{name}/recover")
+    assert status == 409, said
+    canary = next(each for each in said["conditions"] if each["name"] == "canary")
+    assert canary["verdict"] in ("FAIL", "ERROR") and any(
+        f"at the gateway: {answer}" in each for each in canary["told"]
+    )
+    desk.at_gateway["allow"] = "allow"
+    assert (await desk.say("jane", "POST", f"/incidents/{name}/recover"))[0] == 200
+
+
+async def test_the_gateway_is_not_asked_of_what_does_not_go_through_it(desk: Desk) -> None:
+    name = await desk.opened(**{"class": "evidence"})
+    await desk.packed(name)
+    await desk.all_green()
+    desk.at_gateway["allow"] = "deny"
+    assert (await desk.say("jane", "POST", f"/incidents/{name}/recover"))[0] == 200
 
 
 async def test_the_schema_knows_no_other_way_to_be_over(desk: Desk) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 import structlog
+from fastapi import APIRouter
 
 from bailiwick.app import health
 from bailiwick.app.foundations import lay
@@ -58,13 +60,41 @@ async def run(settings: Settings, layout: Layout) -> int:
             ready={"revocation feed": lambda: None if guard.fresh else "nothing heard yet"},
             facts=lambda: {"streams": guard.counts().live, "cut": sum(guard.counts().cut.values())},
         )
-        await serve_until([sidecar(checks, sockets)], background.stopping)
+        await serve_until([sidecar(checks, sockets, streams_route(guard, state))], background.stopping)
     finally:
         await server.stop()
         await background.cancel()
         await spool.close()
         await base.database.close()
     return 1 if background.failed else 0
+
+
+def streams_route(guard: Guard, state: WorkerState) -> APIRouter:
+    """Which streams live, for workers of the API on this machine: the socket is our own user's."""
+    router = APIRouter()
+
+    @router.get("/streams")
+    async def streams() -> list[dict[str, Any]]:
+        return [_told(state, ref, request_id) for ref, request_id in guard.held()]
+
+    return router
+
+
+def _told(state: WorkerState, ref: AuthorityRef, request_id: str) -> dict[str, Any]:
+    zone = state.store.current.zones.get(ref.zone)
+    application = zone.applications.get(ref.client) if zone is not None else None
+    return {
+        "zone": ref.zone,
+        "server": ref.server,
+        "application": application.name if application is not None else ref.client,
+        "client": ref.client,
+        "user": ref.subject,
+        "session": ref.session,
+        "mandate": ref.jti,
+        "kid": ref.kid,
+        "request": request_id,
+        "expires_at": ref.expires_at,
+    }
 
 
 def is_live(state: WorkerState, ref: AuthorityRef) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -86,6 +86,7 @@ PORTS = (
     "weights",
     "readiness",
     "rollouts",
+    "open_incidents",
 )
 
 
@@ -103,6 +104,7 @@ class House:
     records: EvidenceRecords
     operations: Sequence[Operation] = ()  # what overrides can do with services of other rooms
     rotators: Mapping[str, Rotator] = field(default_factory=dict)  # how secrets are rotated, by kind
+    mint: Callable[[str, str, str, str], Awaitable[str]] | None = None  # a mandate for a canary, of API workers
     overrides: Overrides | None = None  # once that part is built
     automatic: dict[str, Automatic] = field(default_factory=dict)  # parts of ceremonies, by name
     belongings: list[Belongings] = field(default_factory=list)  # what `owners check` asks

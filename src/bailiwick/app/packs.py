@@ -59,7 +59,7 @@ KERNEL_TABLES = (
         "evidence_packs",
         (
             "id", "zone", "selection", "requested_by", "requested_at", "state", "attempts", "host", "events", "bytes",
-            "sha256", "error", "finished_at", "expires_at", "kept",
+            "sha256", "error", "finished_at", "expires_at", "kept", "section", "done", "expected",
         ),
         ("id",),
         withheld=("context",),

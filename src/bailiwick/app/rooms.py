@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,6 +11,7 @@ from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.assurance import Assurance, build_assurance, ship
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations, kek_file
+from bailiwick.app.handover.gateway_canary import GRANT
 from bailiwick.app.kek import KekRotation
 from bailiwick.app.packs import pack_requests
 from bailiwick.app.siem import address_check, reach_of
@@ -23,9 +24,11 @@ from bailiwick.authority.authenticate import Authenticator
 from bailiwick.authority.emergency import EmergencyRotation
 from bailiwick.authority.issuer import Issuer
 from bailiwick.authority.revocation import Revocations, Settlement
+from bailiwick.authority.rfc8693 import TokenRequest
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.cold import ColdSearch
 from bailiwick.evidence.drained import drained
+from bailiwick.evidence.events import Context
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.pack_requests import PackRequests
@@ -68,6 +71,7 @@ from bailiwick.inventory.servers import Servers
 from bailiwick.inventory.zones import Zones
 from bailiwick.kernel.crypto import Sealer
 from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.errors import NotFound
 from bailiwick.kernel.ratelimit import HotLimits
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.comparison import KnownPrincipal, KnownServer, Surroundings
@@ -231,7 +235,8 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         "kek": KeyEncryptionKey(clock, file.load, KekRotation(database, recorder, file, revocations, arrived).rotate),
     }
 
-    assurance = build_assurance(base, archive.quorum, records, operations, rotators)
+    mint = _canary_mandates(state, issuer)
+    assurance = build_assurance(base, archive.quorum, records, operations, rotators, mint)
 
     async def administrator(tx: Transaction, zone: str) -> str:
         await ship(assurance.house.books, tx, zone)
@@ -291,6 +296,20 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         packs=pack_requests(base),
         assurance=assurance,
     )
+
+
+def _canary_mandates(state: WorkerState, issuer: Issuer) -> Callable[[str, str, str, str], Awaitable[str]]:
+    """Mandates for a canary, by all the rules but the application's secret."""
+
+    async def mint(zone: str, application: str, server: str, scope: str) -> str:
+        known = state.store.current.zone(zone)
+        found = next((each for each in known.applications.values() if each.name == application), None)
+        if found is None or not found.is_active:
+            raise NotFound(f"There is no active application {application}.")
+        _, token = await issuer.issue(known, found, TokenRequest(GRANT, server, (scope,)), Context(zone))
+        return token
+
+    return mint
 
 
 def _revocation_observer(base: Foundations) -> Callable[[Settlement], None]:

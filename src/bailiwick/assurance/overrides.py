@@ -11,7 +11,7 @@ incident. What destroys, and finance, and what switches on again what was switch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -70,6 +70,10 @@ _TRIED = frozenset(
         "permission_denied",
     ]
 )
+
+
+Also = Callable[[Transaction, Override], Awaitable[None]]
+"""What else becomes so when an override is done, in the transaction that does it."""
 
 
 class Stale(Exception):
@@ -366,11 +370,12 @@ class Overrides:
 
     # --- broken glass
 
-    async def break_glass(self, context: Context, caller: Caller, ask: Ask) -> Override:
+    async def break_glass(self, context: Context, caller: Caller, ask: Ask, *, also: Also | None = None) -> Override:
         """Do it at once, as one person who has just proved himself; another must confirm it within a day.
 
-        Raises ``override_not_signed_in``, ``permission_denied`` for what is finance or destroys, ``not_found``, and
-        what the operation refuses.
+        ``also`` is done in the same transaction: what the act brings about stands or falls with it. Raises
+        ``override_not_signed_in``, ``permission_denied`` for what is finance or destroys, ``not_found``, and what the
+        operation refuses.
         """
         refuse_not_a_person(caller, context)
         async with self._database.begin() as tx:
@@ -404,6 +409,8 @@ class Overrides:
             override = await self._rows.get(tx, context.zone, identifier)
             await self._record(tx, codes.BREAK_GLASS_USED, context, override, review_due=rfc3339(due))
             await self._alerts.fire(tx, context, _glass(override))
+            if also is not None:
+                await also(tx, override)
 
         result = await operation.perform(context, arguments, claim, identifier)
         async with self._database.begin() as tx:

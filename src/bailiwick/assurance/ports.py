@@ -46,13 +46,18 @@ class Alerts(Protocol):
 @dataclass(frozen=True, slots=True)
 class Notice:
     """A message to be delivered. ``to`` names a person (``person:jane``), a role (``role:ops_owner``), or a channel
-    (``channel:ops-chat``). The same ``key`` is sent once. ``subject`` is one line, ``body`` plain text."""
+    (``channel:ops-chat``). The same ``key`` is sent once. ``subject`` is one line, ``body`` plain text.
+
+    Those of one ``thread`` arrive in their order, as one conversation or one ticket where the channel has such.
+    ``facts`` stand beside the text where a channel takes fields."""
 
     to: str
     key: str
     subject: str
     body: str
     severity: Severity = Severity.P3
+    thread: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Notices(Protocol):

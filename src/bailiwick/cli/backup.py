@@ -242,14 +242,26 @@ def _drills() -> None:
 
 @drill_app.command("restore")
 @command
-def drill_restore(place: Place = None, data_dir: DataDir = None, json_: Json = False) -> int:
+def drill_restore(
+    place: Place = None,
+    escrow: Annotated[
+        Path | None, typer.Option("--escrow-key", metavar="FILE", help="Prove the escrow: open the backup by it alone.")
+    ] = None,
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
     """Restore into a scratch directory, verify, sign in, measure. Exits 0 on PASS, 1 otherwise."""
+    try:
+        private = escrow.read_text().strip() if escrow is not None else None
+    except (OSError, UnicodeDecodeError):
+        raise CommandFailed(USAGE, f"{escrow} cannot be read as an escrow key") from None
 
     async def do(house: House, context: Context) -> int:
         from bailiwick.app.handover.backups import drills_of, plan_of, targets_of
 
         plan = await plan_of(house)
-        held = await drills_of(house, place).restore(context, targets_of(plan), context.actor.user)
+        drills = drills_of(house, place)
+        held = await drills.restore(context, targets_of(plan), context.actor.user, escrow=private)
         _show(held.document(), json_)
         return 0 if held.verdict == "PASS" else FAILED
 
@@ -326,7 +338,7 @@ def _show(drill: dict[str, Any], json_: bool) -> None:
         print(as_json(drill, indent=2))
         return
     print(f"{drill['kind']} drill {drill['id']}: {drill['verdict']}")
-    table(["check", "holds", "what"], [[e["name"], "yes" if e["holds"] else "NO", e["told"]] for e in drill["checks"]])
+    table(["check", "verdict", "what"], [[e["name"], e["verdict"], e["told"]] for e in drill["checks"]])
     print(f"evidence record {drill['record']}")
 
 

@@ -237,6 +237,8 @@ def preserve(identifier: Id, zone: Zone = "default", data_dir: DataDir = None, j
     began = time.monotonic()
     while True:
         found = _ask(data_dir, zone, "POST", f"/{identifier}/preserve", {})
+        progress = found.pop("progress", None)
+        _bar(progress)
         if found["preserved_at"]:
             return _told(found, json_)
         if time.monotonic() - began > 600:
@@ -480,3 +482,17 @@ def _in_room(data_dir: Path | None, zone: str, work: Any) -> int:
     from bailiwick.cli.room import in_room
 
     return int(in_room(data_dir, zone, work))
+
+
+def _bar(progress: dict[str, Any] | None) -> None:
+    """How far the pack is, where somebody looks."""
+    import sys
+
+    if progress is None or not sys.stderr.isatty():
+        return
+    of, done = progress["expected"], progress["done"]
+    if progress["state"] == "built":
+        print(f"\r[{'#' * 40}] built{' ' * 40}", file=sys.stderr, flush=True)
+    elif of:
+        told = f"[{'#' * (40 * done // of):<40}] {done:,} of {of:,} {progress['section']}"
+        print(f"\r{told:<78}", end="", file=sys.stderr, flush=True)

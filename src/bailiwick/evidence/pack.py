@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.reader import ColdEvents
@@ -40,6 +40,7 @@ from bailiwick_verify.pack import FORMAT, MANIFEST, NOTE, PackStatement
 
 MOST_REQUESTS, MOST_WINDOWS = 1000, 50
 _PORTION = 2000
+_MANY = 3000
 _NEARBY = timedelta(minutes=5)  # events of a request are recorded no further from when its id was made
 _HEAD_WITHIN_S = 5.0
 
@@ -153,7 +154,8 @@ class Section:
 
 @dataclass(slots=True)
 class Matched:
-    """The events selected: how many, where, and between which instants; ``tiles`` of the tree they stand in."""
+    """The events selected: how many, where, and between which instants; ``tiles`` of the tree they stand in;
+    ``digests`` of what their decisions were made from (hexadecimal), None where those are too many to be held."""
 
     count: int = 0
     first: int = -1
@@ -162,6 +164,7 @@ class Matched:
     until: datetime | None = None
     unsigned: int = 0
     tiles: list[int] = field(default_factory=list)
+    digests: set[bytes] | None = field(default_factory=set)
 
 
 class Pack:
@@ -253,6 +256,21 @@ class Pack:
             while portion := await cursor.fetchmany(_PORTION):
                 for row in portion:
                     yield row
+
+    async def portions(self, sql: str, values: Mapping[str, Any] | None = None) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Rows of a query as tuples, many at a time: the server makes the next ones ready meanwhile."""
+        connection = await driver(self.tx)
+        self._cursors += 1
+        async with connection.cursor(name=f"pack_{self._cursors}", row_factory=tuple_row, binary=True) as cursor:
+            await cursor.execute(sql.encode(), values or None)
+            coming = asyncio.ensure_future(cursor.fetchmany(_MANY))
+            try:
+                while portion := await coming:
+                    coming = asyncio.ensure_future(cursor.fetchmany(_MANY))
+                    await asyncio.sleep(0)  # it is on its way
+                    yield portion
+            finally:
+                await asyncio.gather(coming, return_exceptions=True)
 
 
 async def _nothing(pack: Pack) -> Outcome:

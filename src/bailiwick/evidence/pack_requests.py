@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ import structlog
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.ledger import NoLedgerKey
-from bailiwick.evidence.pack import PackBuilder, Selection
+from bailiwick.evidence.pack import PackBuilder, Progress, Selection
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
 from bailiwick.kernel.db import Database, Row, Transaction
@@ -33,13 +34,15 @@ JOB = "build-evidence-packs"
 KEPT = timedelta(days=7)
 MOST_WAITING = 20
 MOST_ATTEMPTS = 3
+_TOLD_EVERY_S = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PackRequest:
-    """A pack asked for. ``state``: requested, building, built, failed (``error`` says why) or expired."""
+    """A pack asked for. ``state``: requested, building, built, failed (``error`` says why) or expired; while it is
+    building, ``done`` of ``expected`` events are in ``section``."""
 
     id: str
     zone: str
@@ -55,6 +58,9 @@ class PackRequest:
     error: str
     finished_at: datetime | None
     expires_at: datetime | None
+    section: str
+    done: int
+    expected: int
 
     def to_json(self) -> dict[str, Any]:
         """As the API answers it."""
@@ -178,7 +184,10 @@ class PackRequests:
             return False
         try:
             selection = Selection.from_json(request.zone, request.selection)
-            built = await builder.build(selection, self._path(request.id), context, identifier=request.id)
+            async with self._telling(request.id) as progress:
+                built = await builder.build(
+                    selection, self._path(request.id), context, identifier=request.id, progress=progress
+                )
         except Unavailable:
             raise  # the job runs again
         except (BailiwickError, NoLedgerKey, SealError) as error:
@@ -201,6 +210,37 @@ class PackRequests:
                 expires_at=now + KEPT,
             )
         return True
+
+    @asynccontextmanager
+    async def _telling(self, identifier: str) -> AsyncIterator[Progress]:
+        """Meanwhile the row says how far it is, once a second."""
+        now: list[tuple[str, int, int]] = []
+
+        def progress(section: str, done: int, expected: int) -> None:
+            now[:] = [(section, done, expected)]
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(_TOLD_EVERY_S)
+                if now:
+                    section, done, expected = now.pop()
+                    with suppress(Unavailable):  # the next one may be stored
+                        async with self._database.begin() as tx:
+                            await tx.run(
+                                "UPDATE evidence_packs SET section = :section, done = :done, expected = :expected"
+                                " WHERE id = :id AND state = 'building'",
+                                section=section,
+                                done=done,
+                                expected=expected,
+                                id=identifier,
+                            )
+
+        telling = asyncio.ensure_future(tell())
+        try:
+            yield progress
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     async def _failed(self, request: PackRequest, context: Context, why: str) -> None:
         log.error("evidence pack failed", pack=request.id, zone=request.zone, why=why)
@@ -240,7 +280,7 @@ class PackRequests:
 
 _COLUMNS = (
     "id, zone, selection, requested_by, requested_at, state, attempts, host, events, bytes, sha256, error,"
-    " finished_at, expires_at"
+    " finished_at, expires_at, section, done, expected"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM evidence_packs"  # noqa: S608 - our own columns
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from bailiwick.evidence.evidence_records import EvidenceRecord, decode
 from bailiwick.evidence.inputs import DETAIL, input_aad
 from bailiwick.evidence.pack import Outcome, Pack, Section
 from bailiwick.evidence.receipts import receipt
-from bailiwick.evidence.stored import COLUMNS, body_of
+from bailiwick.evidence.stored import TEXTS, body_from_texts
 from bailiwick.evidence.tree import prove, read_hashes
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.verdicts import Verdict
@@ -23,6 +24,11 @@ from bailiwick_verify.tiles import Tile
 LEDGER = "ledger"
 MOST_RECEIPTS = 200
 _TILES_AT_ONCE = 64
+_MARK = f'"{DETAIL}":"'.encode()
+_DIGEST = re.compile(_MARK + rb'([0-9a-f]{64})"')
+_MOST_DIGESTS = 500_000
+_DIGESTS_AT_ONCE = 1000
+_AT = "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 
 
 def evidence_sections(
@@ -49,28 +55,39 @@ def evidence_sections(
 async def _events(pack: Pack) -> Outcome:
     matched = pack.matched
     where, values = pack.selection.where()
-    found = pack.rows(
-        f"SELECT seq, {COLUMNS} FROM ledger.events"  # noqa: S608
+    found = pack.portions(
+        f"SELECT seq, {TEXTS} FROM ledger.events"  # noqa: S608
         f" WHERE zone = %(zone)s AND seq < %(size)s AND {where} ORDER BY seq",
         {"zone": pack.zone, "size": pack.head.size, **values},
     )
-    count, positions = 0, bytearray()
+    count, positions, zone = 0, bytearray(), pack.zone
     async with pack.file("events.jsonl", large=True) as stream:
-        async for row in found:
-            await stream.write(body_of(row) + b"\n")
-            positions += b"%d\n" % row["seq"]
-            tile = row["seq"] // TILE_WIDTH
-            if not matched.tiles or matched.tiles[-1] != tile:
-                matched.tiles.append(tile)
-            count += 1
-            if count % 5000 == 0 or count == matched.count:
-                pack.progress("events", count, matched.count)
+        async for portion in found:
+            bodies = b"\n".join([body_from_texts(zone, *row[1:]) for row in portion]) + b"\n"
+            await stream.write(bodies)
+            _note_digests(pack, bodies)
+            positions += b"".join([b"%d\n" % row[0] for row in portion])
+            for tile in dict.fromkeys(row[0] // TILE_WIDTH for row in portion):
+                if not matched.tiles or matched.tiles[-1] != tile:
+                    matched.tiles.append(tile)
+            count += len(portion)
+            pack.progress("events", count, matched.count)
     assert count == matched.count  # one snapshot
     await pack.put("positions.txt", bytes(positions))
     if not count:
         return Outcome(Verdict.NO_DATA, "no event of what was asked for")
     left_out = f"; {matched.unsigned:,} newer ones are under no head yet" if matched.unsigned else ""
     return Outcome(Verdict.PASS, f"{count:,} events, positions {matched.first:,} to {matched.last:,}{left_out}")
+
+
+def _note_digests(pack: Pack, bodies: bytes) -> None:
+    """Keep from which inputs decisions were made, as far as there is room for it."""
+    found = pack.matched.digests
+    if pack.selection.inputs and found is not None:
+        # a quote within a value is written with a backslash: what is found is the detail itself
+        found.update(_DIGEST.findall(bodies))
+        if len(found) > _MOST_DIGESTS:
+            pack.matched.digests = None
 
 
 async def _log(pack: Pack) -> Outcome:
@@ -218,18 +235,10 @@ def _inputs(sealer: Callable[[], Sealer] | None) -> Callable[[Pack], Any]:
         opener = sealer() if sealer is not None else None
 
         async def opened() -> AsyncIterator[Mapping[str, Any]]:
-            where, values = pack.selection.where()
-            async for row in pack.rows(
-                "SELECT w.digest, d.sealed FROM"  # noqa: S608
-                " (SELECT DISTINCT substring(encode(rest, 'escape') FROM %(pattern)s) AS digest"
-                f" FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {where}) w"
-                " LEFT JOIN decision_inputs d ON d.zone = %(zone)s AND d.digest = w.digest"
-                " WHERE w.digest IS NOT NULL ORDER BY w.digest",
-                {"zone": pack.zone, "size": pack.head.size, "pattern": f'"{DETAIL}":"([0-9a-f]{{64}})"', **values},
-            ):
-                state, body = _opened(opener, pack.zone, row["digest"], row["sealed"])
+            async for digest, sealed in _sealed_inputs(pack):
+                state, body = _opened(opener, pack.zone, digest, sealed)
                 states[state] += 1
-                yield {"digest": row["digest"], "state": state} | ({"body": body} if body is not None else {})
+                yield {"digest": digest, "state": state} | ({"body": body} if body is not None else {})
 
         await pack.put_rows("inputs.jsonl", opened())
         told = ", ".join(f"{count:,} {state}" for state, count in states.items())
@@ -238,6 +247,35 @@ def _inputs(sealer: Callable[[], Sealer] | None) -> Callable[[Pack], Any]:
         )
 
     return write
+
+
+async def _sealed_inputs(pack: Pack) -> AsyncIterator[tuple[str, bytes | None]]:
+    """Each digest once, in order, with what is sealed under it; None where it has expired."""
+    if pack.matched.digests is not None:
+        digests = sorted(each.decode() for each in pack.matched.digests)
+        for first in range(0, len(digests), _DIGESTS_AT_ONCE):
+            asked = digests[first : first + _DIGESTS_AT_ONCE]
+            kept = {
+                row["digest"]: row["sealed"]
+                async for row in pack.rows(
+                    "SELECT digest, sealed FROM decision_inputs WHERE zone = %(zone)s AND digest = ANY(%(asked)s)",
+                    {"zone": pack.zone, "asked": asked},
+                )
+            }
+            for digest in asked:
+                yield digest, kept.get(digest)
+        return
+    where, values = pack.selection.where()
+    async for row in pack.rows(
+        "SELECT w.digest, d.sealed FROM"  # noqa: S608
+        " (SELECT encode(found, 'escape') AS digest FROM (SELECT DISTINCT"
+        "   substring(rest FROM nullif(position(%(mark)s IN rest), 0) + %(after)s FOR 64) AS found"
+        f"  FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {where}) each) w"
+        " LEFT JOIN decision_inputs d ON d.zone = %(zone)s AND d.digest = w.digest"
+        " WHERE w.digest ~ '^[0-9a-f]{64}$' ORDER BY w.digest",
+        {"zone": pack.zone, "size": pack.head.size, "mark": _MARK, "after": len(_MARK), **values},
+    ):
+        yield row["digest"], row["sealed"]
 
 
 def _opened(sealer: Sealer | None, zone: str, digest: str, sealed: bytes | None) -> tuple[str, str | None]:
@@ -252,28 +290,43 @@ def _opened(sealer: Sealer | None, zone: str, digest: str, sealed: bytes | None)
 
 
 async def _timeline(pack: Pack) -> Outcome:
+    """Written by the server, line by line: for each event one of millions, Python would be the slower writer."""
     events, values = pack.selection.where()
     answers, texts = pack.selection.where(texts=True)
     texts = {f"t_{name}" if name == "requests" else name: value for name, value in texts.items()}
-    found = pack.rows(
-        "SELECT * FROM ("  # noqa: S608
-        "SELECT at, 'event' AS kind, seq, code, outcome, principal, server, request_id::text AS request_id,"
+    known = {code: kind.name for code, kind in EVENT_TYPES.items()}
+    found = pack.portions(
+        "SELECT convert_to(CASE kind WHEN 'event' THEN concat("  # noqa: S608
+        f'\'{{"at":"\', {_AT}, \'","code":"\', code, \'","kind":"event"\', \',"name":\' || to_json(name)::text,'
+        " ',\"outcome\":\"', outcome, '\"', ',\"principal\":' || to_json(nullif(principal, ''))::text,"
+        " ',\"request_id\":\"' || request_id || '\"', ',\"seq\":', seq,"
+        " ',\"server\":' || to_json(nullif(server, ''))::text, '}')"
+        f" ELSE json_strip_nulls(json_build_object('at', {_AT}, 'duration_us', duration_us, 'ip', nullif(ip, ''),"
+        " 'kind', kind, 'method', nullif(method, ''), 'principal', nullif(principal, ''),"
+        " 'request_id', nullif(request_id, ''), 'route', nullif(route, ''), 'status', status))::text END, 'UTF8')"
+        " FROM (SELECT at, 'event' AS kind, seq, code, outcome, principal, server, request_id::text AS request_id,"
         " NULL AS method, NULL AS route, NULL::int AS status, NULL::bigint AS duration_us, NULL AS ip"
         f" FROM ledger.events WHERE zone = %(zone)s AND seq < %(size)s AND {events}"
         " UNION ALL SELECT at, 'answer', NULL, NULL, NULL, caller, NULL, request_id,"
         " method, route, status, duration_us, ip"
         f" FROM api_requests WHERE zone = %(zone)s AND {answers.replace('%(requests)s', '%(t_requests)s')}"
-        ") told ORDER BY at, kind DESC, seq",
-        {"zone": pack.zone, "size": pack.head.size, **values, **texts},
+        ") told LEFT JOIN unnest(%(codes)s::text[], %(names)s::text[]) AS types (code, name) USING (code)"
+        " ORDER BY at, kind DESC, seq",
+        {
+            "zone": pack.zone,
+            "size": pack.head.size,
+            "codes": [*known],
+            "names": [*known.values()],
+            **values,
+            **texts,
+        },
     )
-
-    async def named() -> AsyncIterator[Mapping[str, Any]]:
-        async for row in found:
-            kind = EVENT_TYPES.get(row["code"]) if row["code"] else None
-            told = {**row, "name": kind.name if kind else None}
-            yield {name: value for name, value in told.items() if value not in (None, "")}
-
-    count = await pack.put_rows("timeline.jsonl", named())
+    count = 0
+    async with pack.file("timeline.jsonl", large=True) as stream:
+        async for portion in found:
+            await stream.write(b"".join([row[0] + b"\n" for row in portion]))
+            count += len(portion)
+            pack.progress("timeline", count, max(count, pack.matched.count))
     return Outcome(note=f"{count:,} lines; the access log is kept for 30 days and is not part of the ledger")
 
 

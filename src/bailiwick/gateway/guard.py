@@ -100,6 +100,10 @@ class Guard:
     def counts(self) -> GuardCounts:
         return GuardCounts(len(self._streams), self._opened, dict(self._refused), dict(self._cut))
 
+    def held(self) -> list[tuple[AuthorityRef, str]]:
+        """What every live stream stands on, with the id of its request ("" if unknown)."""
+        return [(stream.ref, stream.request_id) for stream in self._streams if not stream.ended.done()]
+
     @property
     def fresh(self) -> bool:
         """Whether the feed was heard within the limit; False until it was heard at all."""

@@ -32,6 +32,12 @@ TABLES: tuple[ControlTable, ...] = (
     ),
     _table("incident_alerts", "incident alert", "incident alert linked_at", ""),
     _table(
+        "incident_containments",
+        "done_at override",
+        "override incident action sha256 by done_at settled_at uncut",
+        "",
+    ),
+    _table(
         "incident_drills",
         "id",
         "id zone trigger started_by injected_at until incident opened_at acknowledged_at contained_at ended_at outcome",

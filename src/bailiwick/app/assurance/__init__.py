@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -81,13 +81,15 @@ def build_assurance(
     records: EvidenceRecords,
     operations: Sequence[Operation] = (),
     rotators: Mapping[str, Rotator] = MappingProxyType({}),
+    mint: Callable[[str, str, str, str], Awaitable[str]] | None = None,
 ) -> Assurance:
     """Build every part.
 
-    ``operations``: what overrides can do beside their own; ``rotators``: how secrets are rotated, by kind.
+    ``operations``: what overrides can do beside their own; ``rotators``: how secrets are rotated, by kind; ``mint``:
+    how a canary has a mandate of (zone, application, server, scope).
     """
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
-    house = House(base, quorum, books, records, operations, rotators)
+    house = House(base, quorum, books, records, operations, rotators, mint)
     later = {port: getattr(house, port) for port in PORTS}
     install(house)
     parts = [part.build(house) for part in PARTS]

@@ -20,6 +20,7 @@ from bailiwick.evidence.archive.store import ObjectStore, digest_of
 from bailiwick.evidence.events import Actor, Context, Subject
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.handover.backups.api import BACKUP_JOB, routes
+from bailiwick.handover.backups.chapter import BackupChapter
 from bailiwick.handover.backups.drills import Drills, Targets
 from bailiwick.handover.backups.log_shipping import LogShipping
 from bailiwick.handover.backups.redis_snapshot import RedisAddress, fetch_rdb
@@ -169,6 +170,7 @@ def build(house: House) -> Part:
     scheduled = _scheduled(house) if configured else lambda zone, book: []
     loops: Mapping[str, Callable[[], Any]] = {"log for backups": lambda: _shipping(house).run()} if configured else {}
     place = store_of(base.settings).place if configured else None
+    house.chapters["backups"] = BackupChapter(place, house.books)
     return Part(
         routers=lambda: (routes(base.database, base.clock, base.recorder, place),), scheduled=scheduled, loops=loops
     )

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from bailiwick.app.handover.backups import store_of
+from bailiwick.app.handover.gateway_canary import AtGateway
+from bailiwick.app.handover.live_streams import Streams
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
 from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.authority.rfc8693 import Principal, granted_scopes, policy_input
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context, Subject
+from bailiwick.handover.backups.api import BACKUP_JOB
 from bailiwick.handover.incidents import api, drills_api, runbooks_api, status_api
+from bailiwick.handover.incidents.chapter import WATCH_JOB, IncidentChapter
 from bailiwick.handover.incidents.documents import KINDS, Expected
 from bailiwick.handover.incidents.drills import IncidentDrills
 from bailiwick.handover.incidents.recovery import Recovery
 from bailiwick.handover.incidents.runbooks import Runbooks
-from bailiwick.handover.incidents.service import Incidents, Ports
+from bailiwick.handover.incidents.service import BackUp, Incidents, Ports, nowhere
+from bailiwick.handover.incidents.standing import StandingIncidents
 from bailiwick.handover.incidents.watch import IncidentWatch
 from bailiwick.identity.loader import load_applications, load_users
 from bailiwick.kernel.db import Transaction
-from bailiwick.kernel.jobs import JobDefinition
+from bailiwick.kernel.jobs import JobDefinition, make_due
 from bailiwick.policy.decisions import Decider
 from bailiwick.policy.loader import load_decider
 
@@ -26,7 +34,7 @@ def build(house: House) -> Part:
     """Built after the overrides, by which containment is done."""
     base = house.base
     assert house.overrides is not None, "the overrides are built before"
-    recovery = Recovery(base.clock, house.books, house.verdicts, Known())
+    recovery = Recovery(base.clock, house.books, house.verdicts, Known(), AtGateway(base.settings, house.mint))
     incidents = Incidents(
         base.database,
         base.clock,
@@ -39,6 +47,8 @@ def build(house: House) -> Part:
         recovery,
         Ports(house.alerts, house.notices, house.tasks, house.on_call),
         mandates_live=timedelta(seconds=base.settings.mandate_ttl_s),
+        streams=Streams(base.layout),
+        back_up=_backing_up(house),
     )
     runbooks = Runbooks(
         base.database, base.clock, base.ids, base.recorder, house.books, house.records, incidents, recovery
@@ -47,6 +57,9 @@ def build(house: House) -> Part:
     watch = IncidentWatch(
         base.database, base.clock, base.recorder, house.books, incidents, house.verdicts, house.alerts
     )
+
+    house.open_incidents = StandingIncidents()
+    house.chapters["incidents"] = IncidentChapter(house.runs)
 
     async def look(due: datetime) -> dict[str, int]:
         found = await watch.run(due)
@@ -59,9 +72,27 @@ def build(house: House) -> Part:
             runbooks_api.routes(base.database, runbooks),
             status_api.routes(base.database, base.clock),
         ],
-        jobs=[JobDefinition("watch-incidents", timedelta(seconds=30), look, grace=timedelta(minutes=10))],
+        jobs=[JobDefinition(WATCH_JOB, timedelta(seconds=30), look, grace=timedelta(minutes=10))],
         machines=[INCIDENT],
     )
+
+
+def _backing_up(house: House) -> BackUp:
+    """Has the work role make a base backup, where there is a place for it. It is of the whole installation."""
+    base = house.base
+    if base.settings.backup_url is None:
+        return nowhere
+
+    async def ask(tx: Transaction, context: Context) -> str:
+        await make_due(tx, BACKUP_JOB, base.clock.now())
+        place = store_of(base.settings).place
+        subject = Subject(id=place, type="backup")
+        await base.recorder.record(
+            tx, codes.BACKUP_ASKED, "success", context, subject=subject, place=place, job=BACKUP_JOB
+        )
+        return f"a base backup is asked for at {place}"
+
+    return ask
 
 
 class Known:

@@ -50,9 +50,36 @@ class Email(Body):
 
 
 class Slack(Body):
-    """An incoming webhook as Slack, Mattermost and Rocket.Chat have it. Its address is the secret."""
+    """An incoming webhook as Slack, Mattermost and Rocket.Chat have it: its address is the secret. With ``api`` and
+    ``channel``, Slack's ``chat.postMessage``: a bot's token is the secret.
 
+    Messages of one thread follow the first of them where its answer named it (``ts``), as the API's does.
+    """
+
+    api: Url | None = None
+    channel: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9#@._-]{1,80})?$", max_length=80)] = ""
     ca: Annotated[str, StringConstraints(max_length=64_000)] = ""
+
+
+class Ticket(Body):
+    """A ticket system by HTTP: what is told first of a thread creates a ticket by POST to ``url``, whose answer names
+    it in ``id_field``; what follows updates it at ``update_url`` (``{id}`` stands for its name).
+
+    A token is the secret, sent as ``Authorization: Bearer``. Each request carries an ``Idempotency-Key``, the same
+    when it is repeated.
+    """
+
+    url: Url
+    update_url: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s\x00-\x1f@#]{1,500})?$", max_length=512)] = ""
+    update_method: Literal["PATCH", "PUT", "POST"] = "PATCH"
+    id_field: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] = "id"
+    ca: Annotated[str, StringConstraints(max_length=64_000)] = ""
+
+    @model_validator(mode="after")
+    def _names_it(self) -> Ticket:
+        if self.update_url and "{id}" not in self.update_url:
+            raise ValueError("update_url has {id} where the ticket's name goes")
+        return self
 
 
 class PagerDuty(Body):
@@ -63,7 +90,7 @@ class PagerDuty(Body):
 
 
 class ChannelSpec(Body):
-    """One way to reach people: exactly one of ``email``, ``slack`` and ``pagerduty``.
+    """One way to reach people: exactly one of ``email``, ``slack``, ``pagerduty`` and ``ticket``.
 
     ``secret_name`` names what `notices secret` holds. After ``fallback_after`` failures, or a refusal, ``fallback`` is
     told too; after ``give_up_after`` attempts nothing more is tried and the notice is dead.
@@ -72,6 +99,7 @@ class ChannelSpec(Body):
     email: Email | None = None
     slack: Slack | None = None
     pagerduty: PagerDuty | None = None
+    ticket: Ticket | None = None
     secret_name: Name | None = None
     fallback: Name | None = None
     fallback_after: Annotated[int, Field(ge=1, le=20)] = 3
@@ -81,11 +109,13 @@ class ChannelSpec(Body):
 
     @model_validator(mode="after")
     def _one_way(self) -> ChannelSpec:
-        if sum(each is not None for each in (self.email, self.slack, self.pagerduty)) != 1:
-            raise ValueError("a channel is exactly one of email, slack and pagerduty")
+        if sum(each is not None for each in (self.email, self.slack, self.pagerduty, self.ticket)) != 1:
+            raise ValueError("a channel is exactly one of email, slack, pagerduty and ticket")
+        if self.slack is not None and bool(self.slack.api) != bool(self.slack.channel):
+            raise ValueError("slack has api and channel, or neither")
         within(self.timeout, "1s", "1m")
         if self.email is None and self.secret_name is None:
-            raise ValueError("slack and pagerduty need the name of a secret")
+            raise ValueError("slack, pagerduty and ticket need the name of a secret")
         if self.email is not None and self.email.username and self.secret_name is None:
             raise ValueError("a mail server with a user name needs the name of a secret")
         return self
@@ -98,9 +128,13 @@ class ChannelSpec(Body):
         return value
 
     @property
-    def way(self) -> Literal["email", "slack", "pagerduty"]:
-        """Which of the three it is."""
-        return "email" if self.email is not None else "slack" if self.slack is not None else "pagerduty"
+    def way(self) -> Literal["email", "slack", "pagerduty", "ticket"]:
+        """Which of the four it is."""
+        if self.email is not None:
+            return "email"
+        if self.ticket is not None:
+            return "ticket"
+        return "slack" if self.slack is not None else "pagerduty"
 
 
 def _check(book: Book) -> Iterable[str]:

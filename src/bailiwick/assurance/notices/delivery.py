@@ -66,6 +66,7 @@ class _Claimed:
     trouble: str
     forgiven: int
     holder: str
+    thread: str
 
     @property
     def message(self) -> Message:
@@ -81,6 +82,7 @@ class _Claimed:
             kept.created_at,
             kept.facts.get("source", "bailiwick"),
             kept.facts,
+            self.thread,
         )
 
 
@@ -249,8 +251,23 @@ class Deliveries:
                         value = await self._secrets.read(tx, delivery.zone, spec.secret_name)
                     except SealError as error:
                         trouble = f"the secret of the channel cannot be opened: {error}"
-                found.append(_Claimed(delivery, Kept(**kept), spec, value, trouble, forgiven, holder))
+                thread = await self._thread_of(tx, delivery)
+                found.append(_Claimed(delivery, Kept(**kept), spec, value, trouble, forgiven, holder, thread))
         return found
+
+    async def _thread_of(self, tx: Transaction, delivery: Delivery) -> str:
+        """What the other side called the first of a key that arrived there."""
+        if not delivery.dedup_key:
+            return ""
+        found = await tx.value(
+            "SELECT remote_id FROM notice_deliveries WHERE zone = :zone AND channel = :channel AND address = :address"
+            " AND dedup_key = :key AND state = 'delivered' AND remote_id <> '' ORDER BY id LIMIT 1",
+            zone=delivery.zone,
+            channel=delivery.channel,
+            address=delivery.address,
+            key=delivery.dedup_key,
+        )
+        return str(found or "")
 
     async def _try(self, claimed: _Claimed) -> None:
         began = self._clock.monotonic()

@@ -109,7 +109,7 @@ class Outbox:
 
     async def send(self, tx: Transaction, zone: str, notice: Notice) -> str:
         """Leave it; its id. The same key is sent once."""
-        return await self.post(tx, zone, notice, Marks())
+        return await self.post(tx, zone, notice, Marks(dedup_key=notice.thread, facts=notice.facts))
 
     async def post(self, tx: Transaction, zone: str, notice: Notice, marks: Marks) -> str:
         """The same, with what a pager makes of it."""

@@ -1,4 +1,4 @@
-"""How a message gets to a mail server, to a Slack-compatible webhook, and to PagerDuty.
+"""How a message gets to a mail server, to Slack and what is compatible, to PagerDuty, and to a ticket system.
 
 A sender returns what the other side calls the message, or raises what that means for delivery:
 :class:`Retry` for what time may mend, :class:`Refused` and :class:`Stop` for what it does not. Addresses are checked
@@ -19,13 +19,13 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from ipaddress import ip_address
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from bailiwick.assurance.durations import span
-from bailiwick.assurance.notices.channels import ChannelSpec, Email
+from bailiwick.assurance.notices.channels import ChannelSpec, Email, Slack, Ticket
 from bailiwick.assurance.notices.notices import Action
 from bailiwick.evidence.siem.destination import Refused, Retry, Stop
-from bailiwick.evidence.siem.outgoing import Outgoing, Reach, judge, reached, tls_context
+from bailiwick.evidence.siem.outgoing import Answer, Outgoing, Reach, judge, reached, retry_after, tls_context
 
 _PAGER_SEVERITY = {"P0": "critical", "P1": "error", "P2": "warning", "P3": "info"}
 _MOST_SLACK = 3500
@@ -33,7 +33,8 @@ _MOST_SLACK = 3500
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent to one address. ``delivery`` is the id by which a repeat is recognised."""
+    """What is sent to one address. ``delivery`` is the id by which a repeat is recognised; ``thread`` what the other
+    side called the first message of the same ``dedup_key``, empty where this is the first or it called it nothing."""
 
     delivery: str
     address: str
@@ -45,6 +46,7 @@ class Message:
     created_at: datetime
     source: str
     facts: Mapping[str, str] = field(default_factory=dict)
+    thread: str = ""
 
 
 class Sender(Protocol):
@@ -70,7 +72,9 @@ def sender_of(spec: ChannelSpec, secret: str | None, reach: Reach, now: Callable
     if secret is None:
         raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
     if spec.slack is not None:
-        return SlackSender(secret, reach, now, span(spec.timeout).total_seconds(), spec.slack.ca)
+        return SlackSender(spec.slack, secret, reach, now, span(spec.timeout).total_seconds())
+    if spec.ticket is not None:
+        return TicketSender(spec.ticket, secret, reach, now, span(spec.timeout).total_seconds())
     assert spec.pagerduty is not None
     return PagerDutySender(
         spec.pagerduty.url, secret, reach, now, span(spec.timeout).total_seconds(), spec.pagerduty.ca
@@ -97,23 +101,58 @@ def _on_this_machine(host: str) -> bool:
 # ---------------------------------------------------------------------- Slack and what is compatible
 
 
-class SlackSender:
-    """An incoming webhook: one JSON object with ``text``; 200 and ``ok`` say that it was taken."""
+_SLACK_LATER = frozenset(
+    ["ratelimited", "rate_limited", "internal_error", "fatal_error", "request_timeout", "service_unavailable"]
+)
+_SLACK_NEVER = frozenset(
+    ["invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope",
+     "channel_not_found", "not_in_channel", "is_archived"]
+)  # fmt: skip
 
-    def __init__(self, url: str, reach: Reach, now: Callable[[], datetime], timeout_s: float, ca: str) -> None:
-        self._url = _safe_url(url)
+
+class SlackSender:
+    """An incoming webhook, which takes one JSON object with ``text`` and answers 200 and ``ok``; or with an API,
+    ``chat.postMessage``, whose answer names the message and says in its body whether it was taken."""
+
+    def __init__(self, spec: Slack, secret: str, reach: Reach, now: Callable[[], datetime], timeout_s: float) -> None:
+        self._url = _safe_url(spec.api or secret)
+        self._token = secret if spec.api else ""
+        self._channel = spec.channel
         self._now = now
-        self._outgoing = Outgoing(reach, timeout_s=timeout_s, ca=ca)
+        self._outgoing = Outgoing(reach, timeout_s=timeout_s, ca=spec.ca)
 
     async def send(self, message: Message) -> str:
-        """See :class:`Sender`. Slack has no names for messages: the answer is empty."""
-        body = json.dumps({"text": slack_text(message)}, ensure_ascii=False).encode()
+        """See :class:`Sender`; answers the ``ts`` of the message, which a plain webhook does not tell."""
+        said: dict[str, str] = {"text": slack_text(message)}
+        headers = {"Content-Type": "application/json; charset=utf-8"}
+        if self._token:
+            said["channel"] = self._channel
+            headers["Authorization"] = f"Bearer {self._token}"
+        if message.thread:
+            said["thread_ts"] = message.thread
+        body = json.dumps(said, ensure_ascii=False).encode()
         try:
-            answer = await self._outgoing.post(self._url, body, {"Content-Type": "application/json; charset=utf-8"})
+            answer = await self._outgoing.post(self._url, body, headers)
         except (Retry, Stop) as error:
-            raise _without(self._url, error) from None
+            raise (error if self._token else _without(self._url, error)) from None
         judge(answer, self._now())
-        return ""
+        return self._name_of(answer)
+
+    def _name_of(self, answer: Answer) -> str:
+        try:
+            told = json.loads(answer.body)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            if self._token:
+                raise Retry(f"{answer.status}, but it does not say that the message was taken")
+            return ""  # a webhook's plain "ok"
+        if told.get("ok") is not True and (self._token or "ok" in told):
+            why = str(told.get("error", "no reason"))[:100]
+            if why in _SLACK_LATER:
+                raise Retry(why, retry_after(answer.headers.get("Retry-After"), self._now()))
+            raise Stop(f"the chat does not take it: {why}") if why in _SLACK_NEVER else Refused(why)
+        return _name(told.get("ts"))
 
     async def close(self) -> None:
         """See :class:`Sender`."""
@@ -130,6 +169,69 @@ def _without(url: str, error: Retry | Stop) -> Retry | Stop:
     """The error without the path of the webhook, which is its secret."""
     told = str(error).replace(url, "the webhook").replace(urlsplit(url).path or "\0", "/…")
     return Retry(told, error.after_s) if isinstance(error, Retry) else Stop(told)
+
+
+def _name(found: object) -> str:
+    """What the other side calls something, where that is a name that can be stored and sent back; else empty."""
+    text = str(found) if isinstance(found, str | int) and not isinstance(found, bool) else ""
+    return text if len(text) <= 200 and text.isascii() and text.isprintable() else ""
+
+
+# ---------------------------------------------------------------------- tickets
+
+
+class TicketSender:
+    """A ticket system by HTTP, one ticket a thread."""
+
+    def __init__(self, spec: Ticket, token: str, reach: Reach, now: Callable[[], datetime], timeout_s: float) -> None:
+        self._spec = spec
+        self._url = _safe_url(spec.url)
+        self._update = _safe_url(spec.update_url or f"{spec.url.rstrip('/')}/{{id}}")
+        self._token = token
+        self._now = now
+        self._outgoing = Outgoing(reach, timeout_s=timeout_s, ca=spec.ca)
+
+    async def send(self, message: Message) -> str:
+        """See :class:`Sender`; answers the name of the ticket."""
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self._token}",
+            "Idempotency-Key": message.delivery,
+        }
+        body = json.dumps(ticket_body(message), ensure_ascii=False).encode()
+        if message.thread:
+            url = self._update.replace("{id}", quote(message.thread, safe=""))
+            judge(await self._outgoing.post(url, body, headers, method=self._spec.update_method), self._now())
+            return message.thread
+        answer = await self._outgoing.post(self._url, body, headers)
+        if answer.status == 409:  # the first attempt under this key is still worked on
+            raise Retry(f"409 {answer.told()}")
+        judge(answer, self._now())
+        try:
+            found = _name(json.loads(answer.body)[self._spec.id_field])
+        except (ValueError, TypeError, KeyError, IndexError):
+            found = ""
+        if not found:
+            raise Retry(f"{answer.status}, but it does not name the ticket in {self._spec.id_field}")
+        return found
+
+    async def close(self) -> None:
+        """See :class:`Sender`."""
+        await self._outgoing.close()
+
+
+def ticket_body(message: Message) -> dict[str, Any]:
+    """What is sent of a message: ``create`` for the first of a thread, ``update`` for those after it."""
+    return {
+        "action": "update" if message.thread else "create",
+        **({"id": message.thread} if message.thread else {}),
+        "key": message.dedup_key or message.delivery,
+        "title": message.subject,
+        "text": message.body,
+        "severity": message.severity,
+        "at": message.created_at.isoformat(),
+        "facts": dict(message.facts),
+    }
 
 
 # ---------------------------------------------------------------------- PagerDuty

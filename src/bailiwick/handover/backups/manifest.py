@@ -44,7 +44,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``parts`` joined and unzipped are a tar of the cluster, with PostgreSQL's own manifest in it. ``start`` to ``stop``
     is the stretch of the log, on ``timeline``, that must be replayed for it to be consistent; it is in the tar.
     ``keks`` are the ids of the keys that open what is sealed in it, the active one last; ``configuration`` is sealed by
-    that key, ``escrow`` (None without an escrow key) holds the keys themselves, sealed to ``escrow_key``.
+    that key, ``escrow`` (None without an escrow key) holds the keys themselves, sealed to ``escrow_key``. ``login`` and
+    ``database``: by which the server was reached, which may be somebody else's.
     """
 
     format: str
@@ -67,6 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     escrow: Object | None
     escrow_key: str
     simulated_clock: bool
+    login: str = ""
+    database: str = ""
 
     @property
     def finished(self) -> datetime:

@@ -28,7 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
+from psycopg import Error as PsycopgError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.store import ObjectMissing, ObjectStore
@@ -353,6 +354,7 @@ class Restoring:
     async def _settle(
         self, postgres: EmbeddedPostgres, layout: Layout, manifest: Manifest, sealer: Sealer, wanted: Wanted
     ) -> tuple[str, list[ZoneState], int]:
+        await _adopt(postgres, manifest)
         await postgres.ensure_login(ADMIN)
         async with await AsyncConnection.connect(postgres.url("postgres"), autocommit=True) as connection:
             row = await (await connection.execute("SELECT pg_current_wal_lsn()::text")).fetchone()
@@ -588,6 +590,34 @@ def _prepare_recovery(cluster: Path, log: Path, to: datetime | None) -> None:
     (cluster / "postgresql.auto.conf").write_text("".join(lines))
     (cluster / "pg_hba.conf").write_text(_TRUST)  # the socket stands in a directory of our own
     (cluster / "recovery.signal").touch()
+
+
+async def _adopt(postgres: EmbeddedPostgres, manifest: Manifest) -> None:
+    """Make the cluster of somebody else's server one of ours: our administrator, and our name for the database.
+
+    Nobody but us can connect yet, and who does needs no password. Raises ``restore_failed`` where no login gets in.
+    """
+    if manifest.login in ("", ADMIN) and manifest.database in ("", DATABASE):
+        return
+    try:
+        theirs = manifest.login or ADMIN
+        connect = postgres.url(manifest.database or DATABASE, user=theirs)
+        async with await AsyncConnection.connect(connect, autocommit=True) as connection:
+            cursor = await connection.execute(
+                "SELECT rolname FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY oid"
+            )
+            masters = [str(row[0]) for row in await cursor.fetchall()]
+        # a database is not renamed by who is connected to it
+        connect = postgres.url("postgres", user=ADMIN if ADMIN in masters else masters[0])
+        async with await AsyncConnection.connect(connect, autocommit=True) as connection:
+            if ADMIN not in masters:
+                await connection.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(sql.Identifier(ADMIN)))
+            if manifest.database not in ("", DATABASE):
+                renamed = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+                names = sql.Identifier(manifest.database), sql.Identifier(DATABASE)
+                await connection.execute(renamed.format(*names))
+    except (PsycopgError, IndexError) as error:
+        raise Unavailable(f"The cluster of {manifest.host} lets nobody in: {error}", reason="restore_failed") from error
 
 
 def _finish(cluster: Path) -> None:

@@ -35,6 +35,8 @@ class Server:
 
     def __init__(self, url: str, tools: Path) -> None:
         self.url = libpq_url(url)
+        known = conninfo_to_dict(self.url)
+        self.login, self.database = str(known.get("user") or ""), str(known.get("dbname") or "")
         self._tools = tools
 
     def command(self, program: str, arguments: Sequence[str]) -> Command:

@@ -136,7 +136,7 @@ class Backups:
                 FORMAT, identifier, __version__, platform.node(), facts.version, facts.system, facts.segment_bytes,
                 taken.timeline, taken.start, taken.stop, began.isoformat(), self._clock.now().isoformat(),
                 sum(part.size for part in taken.parts), taken.parts, heads, keks, configuration, escrow,
-                self._vault.escrow_key or "", self._clock.simulated,
+                self._vault.escrow_key or "", self._clock.simulated, self._server.login, self._server.database,
             )  # fmt: skip
             await self._prove(manifest)
             self._fault("proven")

@@ -223,9 +223,14 @@ def _work(router: APIRouter, database: Database, incidents: Incidents) -> None:
 
     @router.post("/{incident_id}/preserve", status_code=202, summary="Have its evidence preserved as one signed pack")
     async def preserve(request: Request, incident_id: Identifier, caller: Worker) -> dict[str, Any]:
-        """The pack is built behind the answer; ask again until `preserved_at` is set."""
+        """The pack is built behind the answer; ask again until `preserved_at` is set. `progress` says how far it is."""
         await _require_readable(database, request, incident_id, caller)
-        return (await incidents.preserve(context_of(request, caller), incident_id)).document()
+        incident = await incidents.preserve(context_of(request, caller), incident_id)
+        async with database.begin() as tx:
+            row = await tx.one(
+                "SELECT state, section, done, expected FROM evidence_packs WHERE id = :id", id=incident.pack
+            )
+        return {**incident.document(), "progress": dict(row) if row is not None else None}
 
 
 def _end(router: APIRouter, database: Database, incidents: Incidents) -> None:

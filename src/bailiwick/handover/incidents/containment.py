@@ -6,13 +6,24 @@ What widens again (opening, lifting) takes two persons and is no action of conta
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from bailiwick.assurance.operations import Operation
 from bailiwick.evidence import codes
+from bailiwick.handover.incidents.streams import (
+    LiveStream,
+    Rule,
+    authority_ended,
+    closed,
+    goes_on,
+    key_replaced,
+    no_matter,
+    switched_off,
+    told,
+)
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import InvalidRequest
@@ -27,19 +38,21 @@ Hits = Callable[["Look"], Awaitable[list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a listing looks at. ``mandates_live``: how long a mandate is good for."""
+    """What a listing looks at. ``mandates_live``: how long a mandate is good for; ``streams``: what lives now, None
+    where that is not known."""
 
     tx: Transaction
     zone: str
     arguments: Mapping[str, Any]
     clock: Clock
     mandates_live: timedelta
+    streams: Sequence[LiveStream] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
     """One action: ``operation`` with ``fixed`` arguments and those that are ``asked`` for. ``back``: how it is taken
-    back; ``why``: the argument that takes the reason."""
+    back; ``why``: the argument that takes the reason; ``streams``: which live streams it cuts."""
 
     title: str
     operation: str
@@ -48,11 +61,13 @@ class Action:
     fixed: Mapping[str, str] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
     why: str = "why"
+    streams: Rule = no_matter
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an action would do now. ``sha256`` binds who does it to what he read: action, arguments and target."""
+    """What an action would do now. ``sha256`` binds who does it to what he read: action, arguments and target;
+    ``uncut`` names the live streams that go on all the same."""
 
     action: str
     title: str
@@ -63,11 +78,12 @@ class Preview:
     hits: tuple[str, ...]
     back: str
     sha256: str
+    uncut: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
         told = {name: getattr(self, name) for name in self.__slots__}
-        return {**told, "arguments": dict(self.arguments), "hits": list(self.hits)}
+        return {**told, "arguments": dict(self.arguments), "hits": list(self.hits), "uncut": list(self.uncut)}
 
 
 # ---------------------------------------------------------------------- what is hit
@@ -228,19 +244,32 @@ _LIFT = _TWO.format("switch.lift")
 
 ACTIONS: Mapping[str, Action] = {
     "fail-closed": Action(
-        "Let nothing through the gateway", "gateway.close", _fail_closed, _TWO.format("gateway.open")
+        "Let nothing through the gateway",
+        "gateway.close",
+        _fail_closed,
+        _TWO.format("gateway.open"),
+        streams=closed,
     ),
     "fail-closed-server": Action(
-        "Let nothing through to one server", "gateway.close", _fail_closed, _TWO.format("gateway.open"), {}, ("server",)
+        "Let nothing through to one server",
+        "gateway.close",
+        _fail_closed,
+        _TWO.format("gateway.open"),
+        {},
+        ("server",),
+        streams=closed,
     ),
     "freeze": Action("Freeze changes and what destroys", "switch.throw", _changes, _LIFT, {"switch": "freeze"}),
     "read-only": Action("Make the zone read-only", "switch.throw", _mutations, _LIFT, {"switch": "read-only"}),
-    "switch-off": Action("Switch one capability off", "switch.throw", _capability, _LIFT, {}, ("switch",)),
+    "switch-off": Action(
+        "Switch one capability off", "switch.throw", _capability, _LIFT, {}, ("switch",), streams=switched_off
+    ),
     "last-known-good": Action(
         "Return to the last policy set that has proven itself",
         "policy.last-known-good",
         _policy,
         "by activating another set, once nothing is frozen",
+        streams=goes_on,
     ),
     "rotate-key": Action(
         "Replace a signing key and refuse what the old one signed",
@@ -250,6 +279,7 @@ ACTIONS: Mapping[str, Action] = {
         {},
         ("purpose",),
         "reason",
+        streams=key_replaced,
     ),
     "revoke": Action(
         "End somebody's or something's authority",
@@ -258,6 +288,7 @@ ACTIONS: Mapping[str, Action] = {
         "not at all: new authority must be had",
         {},
         ("kind", "name"),
+        streams=authority_ended,
     ),
 }
 """Every action of containment there is, by name."""
@@ -280,7 +311,13 @@ async def preview(look: Look, action: str, found: Action, operation: Operation) 
     digest = payload_hash(
         f"containment.{action}", look.zone, {"arguments": said, "target": target.id, "version": target.version}
     )
+    cut, uncut = told(found.streams, look.arguments, target.version, look.streams)
+    hits = [
+        *await found.hits(look),
+        *(f"live stream is cut: {name}" for name in cut),
+        *(f"live stream goes on: {name}" for name in uncut),
+    ]
     return Preview(
-        action, found.title, found.operation, said, target.id, target.version, tuple(await found.hits(look)),
-        found.back, digest,
+        action, found.title, found.operation, said, target.id, target.version, tuple(hits), found.back, digest,
+        tuple(uncut),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.durations import DurationOrZero
+from bailiwick.assurance.notices.channels import CHANNEL
 from bailiwick.evidence.codes import EVENT_TYPES
 from bailiwick.kernel.fields import Body, Line, Name, Scope, Text, UserName
 from bailiwick.kernel.severity import Severity
@@ -111,19 +112,48 @@ class Runbook(Body):
 
 class Expected(Body):
     """A decision that is known: what an application asks for, for ``user`` or for itself, must come out so by its
-    grants and the active policies. Recovery is measured by these."""
+    grants and the active policies, and without a ``user`` at the gateway. Recovery is measured by these.
+
+    ``path``: what is asked for there; without one, the server's first operation of that scope that only reads.
+    """
 
     application: Name
     user: UserName | None = None
     server: Name
     scope: Scope
     expect: Literal["allow", "deny"]
+    method: Literal["GET", "HEAD"] = "GET"
+    path: Annotated[str, StringConstraints(pattern=r"^(/[!-~]{0,500})?$", max_length=501)] = ""
 
 
 class DrillZone(Body):
     """Says that drills may be held in this zone: nobody depends on it."""
 
     sandbox: Literal[True]
+
+
+class Room(Body):
+    """Where people follow an incident: each of ``channels`` (chat, ticket or mail) has one thread, or one ticket, an
+    incident of ``severities`` (none: all).
+
+    Of security incidents is told that they are there and how far they are; with ``security`` also what they are: set
+    it where only those read who may.
+    """
+
+    channels: list[Name] = Field(min_length=1, max_length=5)
+    severities: list[Severity] = Field(default_factory=list, max_length=4)
+    security: bool = False
+
+
+def _check_room(book: Book) -> Iterable[str]:
+    channels = book.of(CHANNEL)
+    for name, room in book.of(ROOM).items():
+        for channel in room.channels:
+            spec = channels.get(channel)
+            if spec is None:
+                yield f"IncidentRoom {name}: there is no channel {channel!r}"
+            elif spec.pagerduty is not None:
+                yield f"IncidentRoom {name}: {channel} calls people, which the incident's alert does already"
 
 
 def _check(book: Book) -> Iterable[str]:
@@ -138,4 +168,5 @@ RUNBOOK = Kind("Runbook", Runbook)
 EXPECTED = Kind("ExpectedDecision", Expected)
 # whoever calls a zone a sandbox lets drills throw its switches
 DRILL_ZONE = Kind("DrillZone", DrillZone, two_persons=lambda before, after: True)
-KINDS = (TRIGGER, RUNBOOK, EXPECTED, DRILL_ZONE)
+ROOM = Kind("IncidentRoom", Room, check=_check_room)
+KINDS = (TRIGGER, RUNBOOK, EXPECTED, DRILL_ZONE, ROOM)

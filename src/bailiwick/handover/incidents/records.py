@@ -67,6 +67,11 @@ class Incident:
         return f"INC-{self.number}"
 
     @property
+    def heading(self) -> str:
+        """What many may read of it: of a security incident no more than that it is one."""
+        return "a security incident" if self.class_ == "security" else self.title
+
+    @property
     def measured_from(self) -> datetime:
         """What is measured before this says nothing about whether it is over."""
         return self.contained_at or self.opened_at
@@ -180,6 +185,11 @@ async def list_incidents(
 async def every_unclosed(tx: Transaction) -> list[Incident]:
     """Those of all zones that are not closed, oldest first."""
     return [incident_of(row) for row in await tx.all(f"{_SELECT} WHERE state <> 'closed' ORDER BY zone, id")]
+
+
+async def closed_since(tx: Transaction, since: datetime) -> list[Incident]:
+    """Those of all zones that were closed since, oldest first."""
+    return [incident_of(row) for row in await tx.all(f"{_SELECT} WHERE closed_at > :since ORDER BY id", since=since)]
 
 
 async def put(tx: Transaction, incident: str, **columns: Any) -> None:

@@ -33,7 +33,11 @@ PROBES: Mapping[str, Sequence[str]] = {
 _ALIVE = timedelta(seconds=60)
 
 Decide = Callable[[Transaction, str, Expected], Awaitable[str]]
-"""Puts a known question to the active policies of a zone: ``allow``, ``deny``, or why there is no answer."""
+"""Puts a known question to the active policies of a zone, or to its gateway: ``allow``, ``deny``, or why there is no
+answer."""
+
+_AT_GATEWAY = ("security", "availability")
+"""Classes of incidents whose recovery is measured at the gateway, whatever they were contained by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ def overall(conditions: Sequence[Condition]) -> Verdict:
 class Recovery:
     """Measures."""
 
-    def __init__(self, clock: Clock, books: Books, verdicts: Verdicts, decide: Decide) -> None:
+    def __init__(self, clock: Clock, books: Books, verdicts: Verdicts, decide: Decide, at_gateway: Decide) -> None:
+        self._at_gateway = at_gateway
         self._clock = clock
         self._books = books
         self._verdicts = verdicts
@@ -122,19 +127,22 @@ class Recovery:
         return [(Verdict.PASS if fresh else Verdict.FAIL, told)]
 
     async def _canary(self, tx: Transaction, incident: Incident) -> Condition:
+        """By grants and policies; and at the gateway, where the incident concerns what goes through it."""
         title = "Known decisions come out as expected"
         expected = await self._books.read_all(tx, incident.zone, EXPECTED)
         found = []
         for name, each in expected.items():
-            answer = await self._decide(tx, incident.zone, each)
-            if answer not in ("allow", "deny"):
-                found.append((Verdict.ERROR, f"{name}: {answer}"))
-                continue
-            right = answer == each.expect
-            found.append((Verdict.PASS if right else Verdict.FAIL, f"{name}: {answer}, expected {each.expect}"))
-        kinds = {each.expect for each in expected.values()}
-        if len(kinds) < 2:
+            found.append(_held(name, "", each, await self._decide(tx, incident.zone, each)))
+        if len({each.expect for each in expected.values()}) < 2:
             found.append((Verdict.NO_DATA, "at least one ExpectedDecision must allow and one deny"))
+        if await _concerns_gateway(tx, incident):
+            asked = {name: each for name, each in expected.items() if each.user is None}
+            for name, each in asked.items():
+                answer = await self._at_gateway(tx, incident.zone, each)
+                found.append(_held(name, " at the gateway", each, answer))
+            if len({each.expect for each in asked.values()}) < 2:
+                told = "at the gateway at least one ExpectedDecision without a user must allow and one deny"
+                found.append((Verdict.NO_DATA, told))
         return Condition("canary", title, worst(verdict for verdict, _ in found), tuple(told for _, told in found))
 
     async def _preserved(self, tx: Transaction, incident: Incident) -> Condition:
@@ -144,6 +152,25 @@ class Recovery:
         if state != "built":
             return Condition("preserved", title, Verdict.FAIL, (f"evidence pack: {state or 'not asked for'}",))
         return Condition("preserved", title, Verdict.PASS, (f"evidence pack {incident.pack}", f"{told} lines"))
+
+
+def _held(name: str, where: str, expected: Expected, answer: str) -> tuple[Verdict, str]:
+    """An answer beside what is expected."""
+    if answer not in ("allow", "deny"):
+        return Verdict.ERROR, f"{name}{where}: {answer}"
+    right = answer == expected.expect
+    return Verdict.PASS if right else Verdict.FAIL, f"{name}{where}: {answer}, expected {expected.expect}"
+
+
+async def _concerns_gateway(tx: Transaction, incident: Incident) -> bool:
+    """Whether requests went wrong, or were stopped or let through otherwise to contain it."""
+    return incident.class_ in _AT_GATEWAY or bool(
+        await tx.value(
+            "SELECT EXISTS (SELECT FROM incident_containments WHERE incident = :id AND action = ANY(:actions))",
+            id=incident.id,
+            actions=["fail-closed", "fail-closed-server", "last-known-good", "switch-off", "rotate-key", "revoke"],
+        )
+    )
 
 
 async def unmet_exits(tx: Transaction, incident: Incident) -> list[str]:

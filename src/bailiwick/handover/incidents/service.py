@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.incident_states import INCIDENT
-from bailiwick.assurance.override_records import Ask
+from bailiwick.assurance.override_records import Ask, Override
 from bailiwick.assurance.overrides import Overrides
-from bailiwick.assurance.ports import Alerts, Notice, Notices, OnCall, Raised, Task, Tasks
+from bailiwick.assurance.ports import Notice, Task
 from bailiwick.assurance.standing_evidence import require_evidence
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
@@ -22,7 +21,19 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.handover.incidents.containment import Look, Preview, arguments_of, preview
-from bailiwick.handover.incidents.documents import TRIGGER, Class, Trigger, cadence
+from bailiwick.handover.incidents.containments import containment_of, note_containment, settled
+from bailiwick.handover.incidents.documents import TRIGGER, Class, cadence
+from bailiwick.handover.incidents.openings import (
+    RUNBOOK,
+    BackUp,
+    Opening,
+    Ports,
+    Review,
+    incident_key,
+    nowhere,
+    overdue_key,
+    raised_of,
+)
 from bailiwick.handover.incidents.packs import selection
 from bailiwick.handover.incidents.records import (
     REVIEWED_WITHIN,
@@ -36,6 +47,9 @@ from bailiwick.handover.incidents.records import (
     refuse_other_severity,
 )
 from bailiwick.handover.incidents.recovery import Condition, Recovery, overall, refuse_unmet, unmet_exits
+from bailiwick.handover.incidents.rooms import Rooms
+from bailiwick.handover.incidents.streams import Ask as StreamsNow
+from bailiwick.handover.incidents.streams import unknown
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, Denied, InvalidRequest
@@ -43,56 +57,10 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.severity import Severity
 
-RUNBOOK = "docs/how-to/incidents.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How an incident begins. ``key`` makes two openings the same one; ``alerts``: those it is about."""
-
-    key: str
-    title: str
-    severity: Severity
-    class_: Class
-    trigger: str = ""
-    owner: str = "incident-response"
-    runbook: str = ""
-    exits: tuple[str, ...] = ()
-    public: str = ""
-    began_at: datetime | None = None
-    alerts: tuple[str, ...] = ()
-    drill: str = ""
-
-    @classmethod
-    def of(cls, name: str, trigger: Trigger, *, began_at: datetime | None, alerts: Sequence[str] = ()) -> Opening:
-        """What a trigger says."""
-        return cls(
-            f"trigger/{name}", trigger.title, trigger.severity, trigger.class_, name, trigger.owner,
-            trigger.runbook or "", tuple(trigger.exits), trigger.public, began_at, tuple(alerts),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """What a review found. ``actions``: what is to be done, each with an owner and a day."""
-
-    summary: str
-    cause: str
-    actions: tuple[tuple[str, str, datetime], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What other parts do for this one."""
-
-    alerts: Alerts
-    notices: Notices
-    tasks: Tasks
-    on_call: OnCall
-
 
 class Incidents:
-    """Keeps the incidents of all zones. ``mandates_live``: how long a mandate is good for."""
+    """Keeps the incidents of all zones. ``mandates_live``: how long a mandate is good for; ``streams``: tells which
+    long requests go on; ``back_up`` has a base backup begun beside a pack."""
 
     def __init__(
         self,
@@ -108,6 +76,8 @@ class Incidents:
         ports: Ports,
         *,
         mandates_live: timedelta,
+        streams: StreamsNow = unknown,
+        back_up: BackUp = nowhere,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -119,7 +89,10 @@ class Incidents:
         self._packs = packs
         self._recovery = recovery
         self._ports = ports
+        self._rooms = Rooms(books, ports.notices, ids)
         self._mandates_live = mandates_live
+        self._streams = streams
+        self._back_up = back_up
 
     # --- beginning
 
@@ -167,7 +140,7 @@ class Incidents:
         if opening.alerts:
             alert = opening.alerts[0]  # somebody is called already
         else:
-            alert = await self._ports.alerts.fire(tx, context, _raised(incident, opening.owner))
+            alert = await self._ports.alerts.fire(tx, context, raised_of(incident, opening.owner))
         await put(tx, incident.id, alert=alert)
         await self.link(tx, incident, opening.alerts)
         return await find(tx, zone, identifier), True
@@ -284,13 +257,14 @@ class Incidents:
         """What an action would hit now; of no incident where it is only looked at. Raises ``invalid_request``,
         ``not_found``, ``conflict``."""
         found, arguments = arguments_of(action, given, why)
+        streams = await self._streams(context.zone)
         async with self._database.begin() as tx:
             if identifier:
                 await self._unclosed(tx, context, identifier)
             operation = self._overrides.operations(await self._books.current(tx, context.zone)).get(found.operation)
             if operation is None:
                 raise Conflict(f"{found.operation} is done by the API's workers, and this is none.")
-            look = Look(tx, context.zone, arguments, self._clock, self._mandates_live)
+            look = Look(tx, context.zone, arguments, self._clock, self._mandates_live, streams)
             try:
                 return await preview(look, action, found, operation)
             except ValidationError as error:
@@ -309,31 +283,61 @@ class Incidents:
     ) -> tuple[Incident, dict[str, Any]]:
         """Do an action, exactly as previewed under ``sha256``, as one person; another reviews it within a day.
 
-        Raises ``approval_changed`` where it is not what was read any more, and what the operation refuses.
+        The act, its override, the incident that is contained by it and the line of its timeline are one transaction.
+        Asked for again under the same hash while it stands, it is not done again. Raises ``approval_changed`` where it
+        is not what was read any more, and what the operation refuses.
         """
-        seen = await self.preview(context, identifier, action, given, why)
-        if seen.sha256 != sha256:
-            raise Conflict("It is not what you read any more: preview again.", reason="approval_changed")
+        try:
+            seen = await self.preview(context, identifier, action, given, why)
+            if seen.sha256 != sha256:
+                raise Conflict("It is not what you read any more: preview again.", reason="approval_changed")
+        except Conflict:
+            if (done := await self._done_already(context, identifier, action, sha256)) is not None:
+                return done
+            raise
+        found, arguments = arguments_of(action, given, why)
         async with self._database.begin() as tx:
             incident = await self._unclosed(tx, context, identifier)
-        found, arguments = arguments_of(action, given, why)
         ask = Ask(found.operation, arguments, why, incident.name, "CRITICAL")
-        done = await self._overrides.break_glass(context, caller, ask)
+
+        async def contained(tx: Transaction, override: Override) -> None:
+            await self._contained(tx, context, incident.id, seen, override)
+
+        done_by = await self._overrides.break_glass(context, caller, ask, also=contained)
         async with self._database.begin() as tx:
-            incident = await find(tx, context.zone, incident.id, lock=True)
-            if incident.ongoing:
-                columns: dict[str, Any] = {"state": "contained"}
-                if incident.contained_at is None:
-                    columns["contained_at"] = self._clock.now()
-                if incident.acknowledged_at is None:
-                    columns["acknowledged_at"] = self._clock.now()
-                await put(tx, incident.id, **columns)
-            told = f"{seen.title}: {seen.target}; taken back {seen.back}; review until {done.review_due}"
-            await self._note(
-                tx, codes.INCIDENT_CONTAINED, context, incident, "contained", told, ref=f"override/{done.id}"
-            )
+            await settled(tx, done_by.id, self._clock.now())
             incident = await find(tx, context.zone, incident.id)
-        return incident, {"preview": seen.document(), "override": done.document()}
+        return incident, {"preview": seen.document(), "override": done_by.document()}
+
+    async def _contained(
+        self, tx: Transaction, context: Context, identifier: str, seen: Preview, override: Override
+    ) -> None:
+        incident = await self._unclosed(tx, context, identifier)
+        now = self._clock.now()
+        if incident.ongoing:
+            await put(
+                tx, incident.id, state="contained", contained_at=incident.contained_at or now,
+                acknowledged_at=incident.acknowledged_at or now,
+            )  # fmt: skip
+        await note_containment(tx, incident.id, seen, override, now)
+        told = f"{seen.title}: {seen.target}; taken back {seen.back}; review until {override.review_due}"
+        if seen.uncut:
+            told = f"{told}; not cut: {', '.join(seen.uncut)}"
+        await self._note(
+            tx, codes.INCIDENT_CONTAINED, context, incident, "contained", told, ref=f"override/{override.id}"
+        )
+
+    async def _done_already(
+        self, context: Context, identifier: str, action: str, sha256: str
+    ) -> tuple[Incident, dict[str, Any]] | None:
+        """What was done under this hash of this incident, where it was: who asks again did not hear the answer."""
+        async with self._database.begin() as tx:
+            incident = await self._unclosed(tx, context, identifier)
+            done = await containment_of(tx, incident.id, action, sha256)
+            if done is None:
+                return None
+            override = await self._overrides.get(tx, context.zone, done)
+        return incident, {"preview": None, "override": override.document()}
 
     async def declare_contained(self, context: Context, identifier: str, how: str) -> Incident:
         """It was contained by something that is not done here; a person says what."""
@@ -359,14 +363,20 @@ class Incidents:
                 return await self.note_preserved(tx, context, incident)
             asked = await self._packs.ask(tx, context, selection(incident, self._clock), kept=True)
             await put(tx, incident.id, pack=asked.id)
-            await self._note(
-                tx, codes.INCIDENT_PRESERVING, context, incident, "preserving", f"evidence pack {asked.id}"
-            )
+            told = f"evidence pack {asked.id}; {await self._back_up(tx, context)}"
+            await self._note(tx, codes.INCIDENT_PRESERVING, context, incident, "preserving", told)
             return await find(tx, context.zone, incident.id)
 
     async def note_preserved(self, tx: Transaction, context: Context, incident: Incident) -> Incident:
         """Take in that its pack is built, if it is."""
-        row = await tx.one("SELECT state, sha256, finished_at FROM evidence_packs WHERE id = :id", id=incident.pack)
+        row = await tx.one(
+            "SELECT state, sha256, finished_at, error FROM evidence_packs WHERE id = :id", id=incident.pack
+        )
+        if row is not None and row["state"] == "failed" and incident.preserved_at is None:
+            now = self._clock.now()
+            told = f"evidence pack {incident.pack} could not be built: {row['error']}; preserve again"
+            if await add_line(tx, incident.id, "preserving", told, at=now, now=now, ref=f"pack/{incident.pack}/failed"):
+                await self._rooms.tell(tx, incident, "preserving", told)
         if row is None or row["state"] != "built" or incident.preserved_at is not None:
             return incident
         await put(tx, incident.id, preserved_at=row["finished_at"])
@@ -554,7 +564,8 @@ class Incidents:
         """A line and an event of the same thing; a security incident's event says no more than that there is one."""
         now = self._clock.now()
         by = context.actor.user or "bailiwick"
-        await add_line(tx, incident.id, what, told, at=now, now=now, by=by, ref=ref)
+        if await add_line(tx, incident.id, what, told, at=now, now=now, by=by, ref=ref):
+            await self._rooms.tell(tx, incident, what, told)
         await self._recorder.record(
             tx,
             kind,
@@ -568,32 +579,19 @@ class Incidents:
         )
 
 
-def incident_key(incident: Incident) -> str:
-    """The key of the alert by which it escalates."""
-    return f"incident/{incident.id}"
-
-
-def overdue_key(incident: Incident) -> str:
-    """The key of the alert that people wait for news."""
-    return f"incident/{incident.id}/update"
-
-
 def _source(incident: Incident, number: int) -> str:
     return f"incident/{incident.id}/action/{number}"
 
 
-def _raised(incident: Incident, owner: str) -> Raised:
-    title = "a security incident" if incident.class_ == "security" else incident.title
-    return Raised(
-        incident_key(incident),
-        "IncidentOpen",
-        incident.severity,
-        f"{incident.name}: {title}",
-        owner,
-        RUNBOOK,
-        {"component": "incidents", "incident": incident.name},
-        {"description": f"bailiwick incident show {incident.name}; acknowledge, contain, preserve, recover."},
-    )
-
-
-__all__ = ["Incidents", "Opening", "Ports", "Review", "alerts_of", "incident_key", "overdue_key"]
+__all__ = [
+    "RUNBOOK",
+    "BackUp",
+    "Incidents",
+    "Opening",
+    "Ports",
+    "Review",
+    "alerts_of",
+    "incident_key",
+    "nowhere",
+    "overdue_key",
+]

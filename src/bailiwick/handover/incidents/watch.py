@@ -15,15 +15,18 @@ from bailiwick.assurance.durations import span
 from bailiwick.assurance.ports import Alerts, Raised, Verdicts
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.handover.incidents.containments import LEFT, settled, unsettled_before, workers_behind
 from bailiwick.handover.incidents.documents import TRIGGER, Trigger, cadence
 from bailiwick.handover.incidents.records import (
     Incident,
     add_line,
     alerts_of,
+    closed_since,
     every_unclosed,
     find,
     put,
 )
+from bailiwick.handover.incidents.rooms import thread_of
 from bailiwick.handover.incidents.service import RUNBOOK, Incidents, Opening, overdue_key
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
@@ -33,6 +36,7 @@ OWN_ALERTS = ("IncidentOpen", "IncidentUpdateOverdue", "BreakGlass", "SwitchLeft
 
 _LOOK_BACK = timedelta(minutes=10)
 _BEFORE = timedelta(hours=1)
+_AFTER = timedelta(hours=2)
 
 
 # ---------------------------------------------------------------------- rules
@@ -89,7 +93,7 @@ class IncidentWatch:
             async with self._database.begin() as tx:
                 opened += await self.open_due(tx, zone)
         followed = await self.follow()
-        return {"opened": opened, **followed}
+        return {"opened": opened, **followed, "settled": await self.settle_left()}
 
     # --- triggers
 
@@ -178,6 +182,10 @@ class IncidentWatch:
         lines = overdue = 0
         async with self._database.begin() as tx:
             unclosed = await every_unclosed(tx)
+            closed = await closed_since(tx, self._clock.now() - _AFTER)
+        for each in closed:  # what was told last of it may not have arrived yet
+            async with self._database.begin() as tx:
+                lines += await self._lines(tx, each)
         for each in unclosed:
             async with self._database.begin() as tx:
                 incident = await find(tx, each.zone, each.id, lock=True)
@@ -188,6 +196,27 @@ class IncidentWatch:
                 overdue += await self._news(tx, context, incident)
         return {"lines": lines, "overdue": overdue}
 
+    async def settle_left(self) -> int:
+        """Find out what became of actions whose process ended before it knew that every worker has them; how many.
+
+        It is told in the timeline at once, and again when they have it.
+        """
+        now, told = self._clock.now(), 0
+        async with self._database.begin() as tx:
+            left = await unsettled_before(tx, now - LEFT)
+        for each in left:
+            async with self._database.begin() as tx:
+                behind = await workers_behind(tx, each.zone, now)
+                if behind == []:
+                    await settled(tx, each.override, now)
+                    what, said = "settled", "every live worker has it"
+                else:
+                    what = "interrupted"
+                    said = "no worker lives" if behind is None else f"not known to have it: {', '.join(behind)}"
+                said = f"{each.action}: done, and whoever did it ended before every worker had confirmed; {said}"
+                told += await add_line(tx, each.incident, what, said, at=now, now=now, ref=f"{what}/{each.override}")
+        return told
+
     async def _lines(self, tx: Transaction, incident: Incident) -> int:
         now, added = self._clock.now(), 0
         values = {
@@ -195,6 +224,7 @@ class IncidentWatch:
             "since": incident.began_at - _BEFORE,
             "until": incident.recovered_at or now,
             "alerts": await alerts_of(tx, incident.id),
+            "thread": thread_of(incident.id),
         }
         for row in await tx.all(_HAPPENED, **values):
             added += await add_line(
@@ -296,5 +326,18 @@ SELECT 'action', 'lift/' || id, lifted_at, coalesce(lifted_by, ''), 'switched on
 UNION ALL
 SELECT 'action', 'revocation/' || revision, revoked_at, revoked_by, 'revoked ' || kind || ' ' || key || ': ' || reason
   FROM revocations WHERE zone = :zone AND revoked_at BETWEEN :since AND :until
+UNION ALL
+SELECT 'backup', 'backup/' || id || '/' || state, finished_at, asked_by, CASE state WHEN 'failed'
+    THEN 'base backup failed: ' || coalesce(error, '') ELSE 'base backup ' || id || ', sha256 ' || manifest_sha256 END
+  FROM backups WHERE finished_at BETWEEN :since AND :until AND state IN ('complete', 'failed')
+UNION ALL
+SELECT 'delivery', 'delivery/' || d.id || '/' || CASE d.state WHEN 'due' THEN 'failing' ELSE d.state END,
+  coalesce(d.delivered_at, d.created_at), 'bailiwick', CASE d.state
+    WHEN 'delivered' THEN '"' || (n.facts ->> 'what') || '" arrived in ' || d.channel
+      || CASE d.remote_id WHEN '' THEN '' ELSE ' as ' || d.remote_id END
+    WHEN 'dead' THEN '"' || (n.facts ->> 'what') || '" did not arrive in ' || d.channel || ': ' || d.told
+    ELSE '"' || (n.facts ->> 'what') || '" does not arrive in ' || d.channel || ' yet: ' || d.told END
+  FROM notice_deliveries d JOIN notices n ON n.id = d.notice
+  WHERE d.zone = :zone AND d.dedup_key = :thread AND (d.state <> 'due' OR d.told <> '')
 ORDER BY at, ref
 """

@@ -209,6 +209,7 @@ CREATE TABLE notice_deliveries (
   told text NOT NULL DEFAULT '',
   UNIQUE (notice, channel, address)
 );
+CREATE INDEX notice_deliveries_thread ON notice_deliveries (dedup_key, id) WHERE dedup_key <> '';
 CREATE INDEX notice_deliveries_due ON notice_deliveries (next_at) WHERE state = 'due';
 CREATE TABLE notice_attempts (
   delivery text NOT NULL REFERENCES notice_deliveries ON DELETE CASCADE,

@@ -67,6 +67,20 @@ CREATE TABLE incident_judgements (
   conditions jsonb NOT NULL,
   PRIMARY KEY (incident, number)
 );
+-- Actions of containment: a row is written in the transaction that does the action, and settled when every worker is
+-- known to have it. One that nobody settled belongs to a process that ended in between.
+CREATE TABLE incident_containments (
+  override text PRIMARY KEY REFERENCES overrides,
+  incident text NOT NULL REFERENCES incidents,
+  action text NOT NULL,
+  sha256 text NOT NULL,          -- of the preview that was read
+  by text NOT NULL,
+  done_at timestamptz NOT NULL,
+  settled_at timestamptz,
+  uncut text[] NOT NULL DEFAULT '{}' -- live streams that it did not cut
+);
+CREATE INDEX incident_containments_of ON incident_containments (incident, sha256);
+CREATE INDEX incident_containments_unsettled ON incident_containments (done_at) WHERE settled_at IS NULL;
 -- What the review found to be done. Verified by somebody else than who did it, with evidence.
 CREATE TABLE incident_actions (
   incident text NOT NULL REFERENCES incidents,

@@ -196,7 +196,10 @@ CREATE TABLE evidence_packs (
   error text NOT NULL DEFAULT '',
   finished_at timestamptz,
   expires_at timestamptz,
-  kept boolean NOT NULL DEFAULT false -- it does not end by itself
+  kept boolean NOT NULL DEFAULT false, -- it does not end by itself
+  section text NOT NULL DEFAULT '', -- what is written now, and how far
+  done bigint NOT NULL DEFAULT 0,
+  expected bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX ON evidence_packs (zone, id);
 CREATE INDEX ON evidence_packs (requested_at) WHERE state IN ('requested', 'building');
