@@ -286,6 +286,14 @@ INCIDENT_DRILL_STARTED = EventType("BW8231", "incident.drill.started")
 INCIDENT_DRILL_ENDED = EventType("BW8232", "incident.drill.ended")
 SWITCH_THROWN = EventType("BW8251", "switch.thrown")
 SWITCH_LIFTED = EventType("BW8252", "switch.lifted")
+# 87xx handover: packs, sign-off, acceptance
+HANDOVER_BUILT = EventType("BW8701", "handover.built")
+HANDOVER_SIGNED = EventType("BW8702", "handover.signed")
+HANDOVER_REFUSED = EventType("BW8703", "handover.refused")
+HANDOVER_ACCEPTED = EventType("BW8704", "handover.accepted")
+HANDOVER_STATED = EventType("BW8705", "handover.stated")
+HANDOVER_READ = EventType("BW8706", "handover.read", mutation=False)
+HANDOVER_ESCALATED = EventType("BW8707", "handover.escalated", mutation=False)
 
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)

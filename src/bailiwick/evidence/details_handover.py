@@ -23,6 +23,11 @@ _SWITCH = (
     _always("reason", "str", "why, as said"),
     _always("override", "str", "id of the override by which it was done"),
 )
+_HANDOVER = (
+    _always("environment", "str", "environment that changes hands"),
+    _always("sha256", "str", "SHA-256 of the pack"),
+)
+_TEAM = _always("team", "str", "`engineering`, `operations`, `security` or `management`")
 
 HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     # --- 80xx handover: backups, restores, drills
@@ -87,4 +92,28 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     ),
     codes.SWITCH_THROWN: _SWITCH,
     codes.SWITCH_LIFTED: _SWITCH,
+    # --- 87xx handover: packs, sign-off, acceptance
+    codes.HANDOVER_BUILT: (
+        *_HANDOVER,
+        _always("verdict", "str", "what its statements amount to"),
+        _always("statements", "int", "how many there are"),
+    ),
+    codes.HANDOVER_SIGNED: (
+        *_HANDOVER,
+        _TEAM,
+        _always("how", "str", "`webauthn` or `step-up`"),
+        _always("assertion", "str", "SHA-256 of the assertion; empty of a step-up"),
+    ),
+    codes.HANDOVER_REFUSED: (*_HANDOVER, _TEAM, _always("reason", "str", "why, as said")),
+    codes.HANDOVER_ACCEPTED: (
+        *_HANDOVER,
+        _always("revision", "int", "revision of the book that it brought"),
+        _always("transfer", "str", "SHA-256 of what changed hands"),
+    ),
+    codes.HANDOVER_STATED: (*_HANDOVER, _always("statement", "str", "SHA-256 of the statement")),
+    codes.HANDOVER_READ: (_always("what", "str", "what was read"), _always("returned", "int", "how many")),
+    codes.HANDOVER_ESCALATED: (
+        _always("environment", "str", "environment it tells of"),
+        _always("degraded", "int", "how many guarantees are degraded"),
+    ),
 }

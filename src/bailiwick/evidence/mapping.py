@@ -310,6 +310,14 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.INCIDENT_DRILL_ENDED: _entity("Update", "change"),
     codes.SWITCH_THROWN: _entity("Deactivate", "change", HIGH),
     codes.SWITCH_LIFTED: _entity("Activate", "change", MEDIUM),
+    # --- 87xx handover: packs, sign-off, acceptance
+    codes.HANDOVER_BUILT: _entity("Create", "creation"),
+    codes.HANDOVER_SIGNED: _entity("Update", "change", LOW),
+    codes.HANDOVER_REFUSED: _entity("Update", "change", MEDIUM),
+    codes.HANDOVER_ACCEPTED: _entity("Update", "change", MEDIUM),
+    codes.HANDOVER_STATED: _entity("Create", "creation", LOW),
+    codes.HANDOVER_READ: _call("Read", "access"),
+    codes.HANDOVER_ESCALATED: _call("Read", "access"),
 }
 
 

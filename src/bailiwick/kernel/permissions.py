@@ -87,6 +87,9 @@ class Permission(StrEnum):
     RECONCILIATION_WORK = "reconciliation:work"
     STUCK_WORK = "stuck:work"
     REPORTS_SIGN = "reports:sign"
+    HANDOVER_BUILD = "handover:build"  # have packs built of what is to change hands
+    HANDOVER_SIGN = "handover:sign"  # for the team that a plan says one speaks for
+    HANDOVER_ACCEPT = "handover:accept"  # for the team that receives
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -143,6 +146,7 @@ _OPERATOR = _VIEWER | {
     Permission.OVERRIDES_REQUEST,
     Permission.RECONCILIATION_WORK,
     Permission.STUCK_WORK,
+    Permission.HANDOVER_SIGN,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
@@ -159,10 +163,13 @@ _OWNER = _VIEWER | {
     Permission.WAIVERS_REQUEST,
     Permission.OVERRIDES_REQUEST,
     Permission.REPORTS_SIGN,
+    Permission.HANDOVER_SIGN,
 }
 _OPS_OWNER = (_OPERATOR | _OWNER) | {
     Permission.CHECKPOINTS_DECIDE,
     Permission.OVERRIDES_BREAK_GLASS,
+    Permission.HANDOVER_BUILD,
+    Permission.HANDOVER_ACCEPT,
 }
 _SECURITY_OWNER = (_AUDITOR | _OWNER) | {
     Permission.POLICIES_ROLLBACK,
@@ -211,6 +218,8 @@ STEP_UP: frozenset[Permission] = frozenset(
         Permission.OVERRIDES_APPROVE,
         Permission.OVERRIDES_BREAK_GLASS,
         Permission.REPORTS_SIGN,
+        Permission.HANDOVER_SIGN,
+        Permission.HANDOVER_ACCEPT,
     }
 )
 """What a stolen session or key must not be enough for: only a person who proved himself just now, by his second factor

@@ -13,6 +13,9 @@ depends_on = None
 APPEND_ONLY: tuple[str, ...] = (
     "backup_drills",
     "backup_restores",
+    "handover_acceptances",
+    "handover_refusals",
+    "handover_signatures",
     "incident_alerts",
     "incident_entries",
     "incident_judgements",
@@ -22,6 +25,7 @@ APPEND_ONLY: tuple[str, ...] = (
 KEPT: tuple[str, ...] = (
     "backup_log",
     "backups",
+    "handovers",
     "incident_actions",
     "incident_drills",
     "incidents",
