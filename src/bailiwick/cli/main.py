@@ -62,6 +62,7 @@ COMMANDS: dict[str, Entry] = {
     "secrets": Entry("bailiwick.cli.secrets:app", "Know every secret by its fingerprint; the gate, scans, rotations."),
     "override": Entry("bailiwick.cli.override:app", "Ask for, agree to, do and review exact operations."),
     "incident": Entry("bailiwick.cli.incident:app", "Open, contain, preserve, recover, review incidents; drill."),
+    "handover": Entry("bailiwick.cli.handover:app", "Build, sign, accept handovers; the escalation package."),
     "switch": Entry("bailiwick.cli.switch:app", "Switch capabilities off, freeze, make read-only; ask to lift."),
     "selftest": Entry("bailiwick.cli.selftest:app", "Live a simulated month with faults; is each noticed?"),
     "witness": Entry("bailiwick.cli.witness:app", "Cosign the checkpoints of logs that another party keeps."),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bailiwick_verify.archive import Archive
+from bailiwick_verify.archive import Archive, ArchiveError
 from bailiwick_verify.note import VerifierKey
 from bailiwick_verify.pack_evidence import EvidenceError
 from bailiwick_verify.receipt import Receipt, ReceiptError
@@ -77,7 +77,12 @@ def check_handover(
     subject = str(manifest.get("selection", {}).get("subject", ""))
     if not subject.startswith(FOLDER) and not any(name.startswith(FOLDER) for name in archive.names):
         return None
-    return _Check(archive, manifest, origin, keys, witness_keys, quorum, subject).run()
+    try:
+        return _Check(archive, manifest, origin, keys, witness_keys, quorum, subject).run()
+    except (EvidenceError, ArchiveError):
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise EvidenceError(DOCUMENT, f"it cannot be read: {type(error).__name__}") from None
 
 
 class _Check:
@@ -185,9 +190,7 @@ class _Check:
         for identifier, event in self._events.items():
             if event.get("code") == BUILT:
                 statements = sum(len(each.get("statements", ())) for each in self._document.get("chapters", ()))
-                self._event(
-                    DOCUMENT, identifier, BUILT, verdict=self._document["verdict"], statements=statements
-                )
+                self._event(DOCUMENT, identifier, BUILT, verdict=self._document["verdict"], statements=statements)
                 return
         raise EvidenceError(DOCUMENT, "the ledger does not say that it was built: there is no receipt of that")
 
@@ -295,9 +298,9 @@ class _Check:
             for each in told["signatures"]:
                 self._check_signature(each)
             self._check_end(told)
+        except (EvidenceError, ArchiveError):
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, EvidenceError):
-                raise
             raise EvidenceError(SIGNATURES, f"they cannot be read: {error}") from None
         signed = [each["team"] for each in self._found.signatures]
         self._found.missing = [team for team in TEAMS if team not in signed]
@@ -407,7 +410,9 @@ class _Check:
 
 
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _worst(verdicts: Sequence[str]) -> str:

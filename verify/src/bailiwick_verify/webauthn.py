@@ -37,7 +37,12 @@ class RelyingParty:
 
 
 def verify_assertion(
-    party: RelyingParty, public: bytes, challenge: bytes, client_data: bytes, authenticator_data: bytes, signature: bytes
+    party: RelyingParty,
+    public: bytes,
+    challenge: bytes,
+    client_data: bytes,
+    authenticator_data: bytes,
+    signature: bytes,
 ) -> bool:
     """Whether the authenticator verified its user as well; raises :class:`BadAssertion` where the assertion fails.
 

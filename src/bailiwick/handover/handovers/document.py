@@ -67,9 +67,7 @@ def chapters_of(shown: Sequence[Shown]) -> list[dict[str, Any]]:
     """The statements by chapter, in the order in which one reads them."""
     names = dict.fromkeys(each.chapter for each in shown)
     placed = sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    return [
-        {"name": name, "statements": [each.to_json() for each in shown if each.chapter == name]} for name in placed
-    ]
+    return [{"name": name, "statements": [each.to_json() for each in shown if each.chapter == name]} for name in placed]
 
 
 def overall(shown: Sequence[Shown], readiness: Standing) -> Verdict:
@@ -77,7 +75,9 @@ def overall(shown: Sequence[Shown], readiness: Standing) -> Verdict:
     found = [Verdict.PASS if each.passes else each.statement.verdict for each in shown]
     ready = Verdict.PASS if readiness.passes else worst([readiness.verdict, *(p.verdict for p in readiness.blockers)])
     # what blocks is not green, whatever a part says of it
-    return worst([*found, Verdict.FAIL if ready.green and not readiness.passes else ready]) if found else Verdict.NO_DATA
+    return (
+        worst([*found, Verdict.FAIL if ready.green and not readiness.passes else ready]) if found else Verdict.NO_DATA
+    )
 
 
 def standing_json(standing: Standing) -> dict[str, Any]:

@@ -305,5 +305,3 @@ def _check_name(*parts: str) -> str:
 
 def _at(moment: datetime) -> str:
     return rfc3339(moment.astimezone(UTC))
-
-

@@ -95,7 +95,9 @@ def _check(book: Book) -> Iterable[str]:
     channels = book.of(CHANNEL)
     for name, plan in book.of(PLAN).items():
         for kind, changes in (("Activity", plan.activities), ("Rota", plan.rotas), ("Route", plan.routes)):
-            yield from (f"HandoverPlan {name}: there is no {kind} {each}" for each in changes if each not in there[kind])
+            yield from (
+                f"HandoverPlan {name}: there is no {kind} {each}" for each in changes if each not in there[kind]
+            )
         for route, change in plan.routes.items():
             missing = [each for each in change.channels if each not in channels]
             yield from (f"HandoverPlan {name}: route {route} names no channel {each!r}" for each in missing)

@@ -199,9 +199,7 @@ async def _read(tx: Transaction, zone: str, where: str, *, limit: int = 1, **val
         **values,
     )
     ids = [row["id"] for row in rows]
-    signed = await tx.all(
-        "SELECT * FROM handover_signatures WHERE handover = ANY (:ids) ORDER BY at, team", ids=ids
-    )
+    signed = await tx.all("SELECT * FROM handover_signatures WHERE handover = ANY (:ids) ORDER BY at, team", ids=ids)
     refused = await tx.all("SELECT * FROM handover_refusals WHERE handover = ANY (:ids)", ids=ids)
     accepted = await tx.all("SELECT * FROM handover_acceptances WHERE handover = ANY (:ids)", ids=ids)
     return [_handover(row, signed, refused, accepted) for row in rows]

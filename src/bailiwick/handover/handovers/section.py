@@ -25,6 +25,7 @@ from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.verdicts import Verdict
 
 PREFIX = "handover/"
+_AROUND = timedelta(seconds=1)
 _NEARBY = timedelta(seconds=30)  # events are recorded with the row that they tell of
 
 
@@ -32,7 +33,7 @@ def selection(found: Handover) -> Selection:
     """What the evidence pack of a handover is of: the instants at which something was done to it."""
     moments = [found.built_at, *(each.at for each in found.signatures)]
     moments += [each.at for each in (found.refusal, found.acceptance) if each is not None]
-    windows = tuple(Window(at, at + timedelta(milliseconds=1)) for at in dict.fromkeys(moments))
+    windows = tuple(Window(at - _AROUND, at + _AROUND) for at in dict.fromkeys(moments))
     return Selection(found.zone, (), windows, f"handover of {found.environment}"[:200], subject=PREFIX + found.id)
 
 

@@ -82,7 +82,13 @@ class Keys:
         return assertion_options(party, bytes.fromhex(sha256), mine, verify_user=False)
 
     async def assertion(
-        self, tx: Transaction, zone: str, username: str, sha256: str, known: Sequence[str], credential: Mapping[str, Any]
+        self,
+        tx: Transaction,
+        zone: str,
+        username: str,
+        sha256: str,
+        known: Sequence[str],
+        credential: Mapping[str, Any],
     ) -> dict[str, str]:
         """What is kept of a key's answer. Raises ``invalid_passkey``, ``passkey_cloned``, ``handover_key_unknown``."""
         party = self.party()

@@ -34,4 +34,6 @@ def moved(signed: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]])
     """What is changed in another way now than it was when the pack was built: kind and name of each."""
     then = {(each["kind"], each["name"]): each for each in signed}
     today = {(each["kind"], each["name"]): each for each in now}
-    return sorted(f"{kind}/{name}" for kind, name in {*then, *today} if then.get((kind, name)) != today.get((kind, name)))
+    return sorted(
+        f"{kind}/{name}" for kind, name in {*then, *today} if then.get((kind, name)) != today.get((kind, name))
+    )
