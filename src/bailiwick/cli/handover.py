@@ -24,6 +24,7 @@ PATH = "/api/v1/handovers"
 
 Zone = Annotated[str, typer.Option("--zone", help="The zone whose handovers are meant.")]
 Id = Annotated[str, typer.Argument(metavar="HANDOVER", help="Its id, or the beginning of its SHA-256.")]
+Whole = Annotated[str, typer.Argument(metavar="HANDOVER", help="Its id.")]
 Team = Annotated[str, typer.Option("--team", help="engineering, operations, security or management.")]
 Sha256 = Annotated[str, typer.Option("--sha256", help="SHA-256 of the pack as you read it.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to; else to the terminal.")]
@@ -110,7 +111,7 @@ def show(
 @app.command()
 @command
 def sign(
-    identifier: Id,
+    identifier: Whole,
     team: Team,
     sha256: Sha256,
     assertion: Annotated[
@@ -133,7 +134,7 @@ def sign(
 @app.command()
 @command
 def refuse(
-    identifier: Id,
+    identifier: Whole,
     team: Team,
     reason: Annotated[str, typer.Option("--reason", help="Why, in a line.")],
     zone: Zone = "default",
@@ -147,7 +148,7 @@ def refuse(
 @app.command()
 @command
 def accept(
-    identifier: Id, sha256: Sha256, zone: Zone = "default", data_dir: DataDir = None, json_: Json = False
+    identifier: Whole, sha256: Sha256, zone: Zone = "default", data_dir: DataDir = None, json_: Json = False
 ) -> int:
     """Take over, now: on-call, alert routes and RACI change hands, the environment becomes BAU active."""
     return _told(_ask(data_dir, zone, "POST", f"/{identifier}/accept", {"sha256": sha256}), json_)

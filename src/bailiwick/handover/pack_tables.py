@@ -10,6 +10,11 @@ def _table(name: str, order: str, columns: str, zoned: str = "zone") -> ControlT
     return ControlTable(name, tuple(columns.split()), tuple(order.split()), zoned=zoned)
 
 
+_HANDOVERS = tuple(
+    "id zone plan environment since until good_until verdict sha256 built_by built_at event state ended_at"
+    " ended_by".split()
+)
+
 TABLES: tuple[ControlTable, ...] = (
     # --- backups
     _table(
@@ -28,15 +33,7 @@ TABLES: tuple[ControlTable, ...] = (
     _table("handover_acceptances", "handover", "handover person at event revision statement statement_event", ""),
     _table("handover_refusals", "handover", "handover team person reason at event", ""),
     _table("handover_signatures", "handover team", "handover team person account how sha256 assertion at event", ""),
-    ControlTable(
-        "handovers",
-        tuple(
-            "id zone plan environment since until good_until verdict sha256 built_by built_at event state ended_at "
-            "ended_by".split()
-        ),
-        ("id",),
-        withheld=("document",),
-    ),
+    ControlTable("handovers", _HANDOVERS, ("id",), withheld=("document",)),
     _table(
         "incident_actions",
         "incident number",

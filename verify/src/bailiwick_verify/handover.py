@@ -28,12 +28,13 @@ FOLDER = "handover/"
 DOCUMENT, SIGNATURES, RECORDS = FOLDER + "handover.json", FOLDER + "signatures.json", FOLDER + "records.jsonl"
 OUTPUTS, RECEIPTS = FOLDER + "outputs/", FOLDER + "receipts/"
 SHOWN = (FOLDER + "handover.html", FOLDER + "handover.pdf")
+_FILES = (DOCUMENT, SIGNATURES, RECORDS, *SHOWN)
 FORMAT = "bailiwick-handover/v1"
 TEAMS = ("engineering", "operations", "security", "management")
 STATEMENT = (
-    "The platform has been successfully handed over to the BAU operating model. Ownerships are assigned, the operational"
-    " rhythm is established, and control points are defined. Open risks will be tracked and closed via the roadmap and"
-    " waiver register."
+    "The platform has been successfully handed over to the BAU operating model. Ownerships are assigned, the"
+    " operational rhythm is established, and control points are defined. Open risks will be tracked and closed via the"
+    " roadmap and waiver register."
 )
 BUILT, SIGNED, REFUSED, ACCEPTED, STATED = "BW8701", "BW8702", "BW8703", "BW8704", "BW8705"
 RECORDED = "evidence.recorded"
@@ -44,7 +45,10 @@ _WORST_FIRST = ("FAIL", "ERROR", "NO_DATA", "STALE", "NOT_DUE", "PASS")
 
 @dataclass(slots=True)
 class Handover:
-    """What was found. ``signatures``: team, person and how each signed. ``simulated``: some clock was not the world's."""
+    """What was found. ``signatures``: who signed for each team, and how.
+
+    ``simulated``: some clock was not the world's.
+    """
 
     id: str = ""
     environment: str = ""
@@ -166,9 +170,8 @@ class _Check:
                     raise EvidenceError(name, "it is not of the event that its name says")
                 self._events[identifier] = event
                 self._found.simulated |= bool(event.get("simulated_clock"))
-            elif name.startswith(FOLDER) and not name.startswith(OUTPUTS):
-                if name not in (DOCUMENT, SIGNATURES, RECORDS, *SHOWN):
-                    raise EvidenceError(name, "a handover has no such file")
+            elif name.startswith(FOLDER) and not name.startswith(OUTPUTS) and name not in _FILES:
+                raise EvidenceError(name, "a handover has no such file")
 
     def _event(self, file: str, identifier: Any, code: str, **details: Any) -> dict[str, Any]:
         """The event by that id, which must tell of this handover and say ``details``; raises EvidenceError."""
@@ -365,7 +368,7 @@ class _Check:
             raise EvidenceError(SIGNATURES, f"it is said to be {str(state)[:20]}, and how it ended is something else")
         if state not in ("proposed", "signed", "refused", "superseded", "accepted"):
             raise EvidenceError(SIGNATURES, f"there is no state {str(state)[:20]}")
-        if state == "proposed" and complete or state == "signed" and not complete:
+        if (state == "proposed" and complete) or (state == "signed" and not complete):
             raise EvidenceError(SIGNATURES, f"it is said to be {state} with {len(self._found.signatures)} signatures")
         if refusal is not None:
             self._event(SIGNATURES, refusal["event"], REFUSED, team=refusal["team"], reason=refusal["reason"])

@@ -10,9 +10,9 @@ from bailiwick.handover.ports import OpenIncident, Stage, Standing
 from bailiwick.kernel.severity import Severity
 
 STATEMENT = (
-    "The platform has been successfully handed over to the BAU operating model. Ownerships are assigned, the operational"
-    " rhythm is established, and control points are defined. Open risks will be tracked and closed via the roadmap and"
-    " waiver register."
+    "The platform has been successfully handed over to the BAU operating model. Ownerships are assigned, the"
+    " operational rhythm is established, and control points are defined. Open risks will be tracked and closed via the"
+    " roadmap and waiver register."
 )
 """Section 7 of the operating handoff, word for word."""
 

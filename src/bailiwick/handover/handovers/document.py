@@ -159,12 +159,14 @@ def _readiness(standing: Mapping[str, Any]) -> list[Block]:
 
 
 def _transfer(transfer: Mapping[str, Any]) -> list[Block]:
-    rows = []
+    rows: list[list[str]] = []
     for each in transfer["differences"]:
         before, after = each["before"] or {}, each["after"] or {}
-        for key in sorted({*before, *after}):
-            if before.get(key) != after.get(key):
-                rows.append([f"{each['kind']} {each['name']}", key, _text(before.get(key)), _text(after.get(key))])
+        rows += [
+            [f"{each['kind']} {each['name']}", key, _text(before.get(key)), _text(after.get(key))]
+            for key in sorted({*before, *after})
+            if before.get(key) != after.get(key)
+        ]
     told = "What acceptance changes in the book, in one transaction:" if rows else "Nothing in the book changes hands."
     table: list[Block] = [Table(["What", "Member", "Now", "Then"], rows)] if rows else []
     return [Heading("What changes hands"), Paragraph(told), *table]

@@ -243,7 +243,8 @@ class Escalation:
 
     async def _workers(self, tx: Transaction, now: datetime) -> Any:
         return await tx.all(
-            "SELECT slot, host, pid, revision, seen_at, fenced_at FROM workers WHERE seen_at > :since ORDER BY host, slot",
+            "SELECT slot, host, pid, revision, seen_at, fenced_at FROM workers WHERE seen_at > :since"
+            " ORDER BY host, slot",
             since=now - timedelta(hours=1),
         )
 

@@ -1,7 +1,7 @@
-"""A handover's part of an evidence pack, so that who gets the file needs nobody to check it (``bailiwick-verify pack``).
+"""A handover's part of an evidence pack, which ``bailiwick-verify pack`` checks offline.
 
-``handover/handover.json`` is the pack that was signed, byte for byte; beside it the same for people, the signatures, each
-statement's evidence record with its output, and a receipt of every event that tells of any of these.
+``handover/handover.json`` is the pack that was signed, byte for byte; beside it the same for people, the signatures,
+each statement's evidence record with its output, and a receipt of every event that tells of any of these.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Handovers:
     # ------------------------------------------------------------------ sign-off
 
     async def options(self, caller: Caller, identifier: str, team: Team) -> dict[str, Any]:
-        """What the caller's keys are asked, to sign for ``team``. Raises as :meth:`sign` for what can be seen before."""
+        """What the caller's keys are asked, to sign for ``team``. Raises as :meth:`sign` does."""
         async with self._database.begin() as tx:
             found = await find(tx, caller.zone, identifier)
             known = await self._may_sign(tx, found, caller, team)

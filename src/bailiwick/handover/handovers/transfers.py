@@ -19,12 +19,12 @@ def wanted(book: Book, plan: HandoverPlan) -> list[Document]:
     for name, activity in plan.activities.items():
         changed["Activity", name] = activity.model_dump(mode="json", exclude_none=True)
     for name, rota in plan.rotas.items():
-        said = rota.model_dump(mode="json", exclude_none=True)
-        levels = {**book.documents["Rota", name].spec.get("levels", {}), **said.pop("levels")}
-        changed["Rota", name] = {**said, "levels": levels}
+        turns = rota.model_dump(mode="json", exclude_none=True)
+        levels = {**book.documents["Rota", name].spec.get("levels", {}), **turns.pop("levels")}
+        changed["Rota", name] = {**turns, "levels": levels}
     for name, route in plan.routes.items():
         changed["Route", name] = {"channels": list(route.channels)}
-    documents = dict(book.documents)
+    documents: dict[tuple[str, str], Document] = dict(book.documents)
     for key, said in changed.items():
         documents[key] = replace(documents[key], spec={**documents[key].spec, **said})
     return list(documents.values())

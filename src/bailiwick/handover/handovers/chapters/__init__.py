@@ -1,1 +1,1 @@
-"""The chapters that finished rooms write: each asks who knows, and judges by a rule. Nothing is said that is not there."""
+"""The chapters about what finished rooms know: each asks who knows and judges by a rule."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bailiwick.handover.ports import Statement
-from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.verdicts import Verdict
 
 INSTALLATION_ZONE = "default"
@@ -41,7 +41,7 @@ class Look:
         """A statement. ``since``: where the window that it is of begins, if not where the pack's does."""
         return Statement(name, told, verdict, producer, since or self.since, self.until, figures or {}, record)
 
-    async def last_run(self, job: str) -> Mapping[str, Any] | None:
+    async def last_run(self, job: str) -> Row | None:
         """The newest run of a job that ended, with its state; None where it never ran."""
         return await self.tx.one(
             "SELECT job, due_at, state, finished_at FROM job_occurrences WHERE job = :job"

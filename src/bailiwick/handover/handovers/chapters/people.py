@@ -64,12 +64,12 @@ class Ownership:
     async def _rotation(self, look: Look) -> Statement:
         primary = await self._on_call.on_call(look.tx, look.zone, "primary", look.until)
         secondary = await self._on_call.on_call(look.tx, look.zone, "secondary", look.until)
-        told = f"{primary.username if primary else 'nobody'} is on call, {secondary.username if secondary else 'nobody'} next"
+        first, second = (person.username if person else "" for person in (primary, secondary))
         return look.says(
             "on-call",
-            told,
-            fails(primary is None or secondary is None),
-            {"primary": primary.username if primary else "", "secondary": secondary.username if secondary else ""},
+            f"{first or 'nobody'} is on call, {second or 'nobody'} after",
+            fails(not first or not second),
+            {"primary": first, "secondary": second},
         )
 
     async def _path(self, look: Look) -> Statement:
@@ -174,7 +174,7 @@ class Access:
             since=look.since,
             until=look.until,
         )
-        late = [row["id"] for row in rows
-                if row["review_due"] is not None and row["reviewed_by"] is None and row["review_due"] < look.until]  # fmt: skip
+        waiting = [row for row in rows if row["review_due"] is not None and row["reviewed_by"] is None]
+        late = [row["id"] for row in waiting if row["review_due"] < look.until]
         told = f"{len(rows)} uses of broken glass; {len(late)} not reviewed in time"
         return look.says("break-glass", told, fails(bool(late)), cut([dict(row) for row in rows]))

@@ -59,8 +59,8 @@ class Observability:
 
     async def _evaluated(self, look: Look) -> Statement:
         row = await look.tx.one(
-            "SELECT count(DISTINCT rule) AS rules, count(*) FILTER (WHERE verdict = 'ERROR') AS errors, max(at) AS newest"
-            " FROM alert_evaluations WHERE zone = :zone AND at >= :since AND at <= :until",
+            "SELECT count(DISTINCT rule) AS rules, count(*) FILTER (WHERE verdict = 'ERROR') AS errors,"
+            " max(at) AS newest FROM alert_evaluations WHERE zone = :zone AND at >= :since AND at <= :until",
             zone=look.zone,
             since=look.until - EVALUATED,
             until=look.until,
