@@ -61,7 +61,7 @@ apiVersion: bailiwick/v1
 kind: Rota
 metadata: {name: default}
 spec:
-  start: 2026-01-01
+  start: "2026-01-01"
   levels:
     primary: {people: [eve]}
     secondary: {people: [mia]}
@@ -72,12 +72,12 @@ spec:
 apiVersion: bailiwick/v1
 kind: Channel
 metadata: {name: makers}
-spec: {type: webhook, url: "https://makers.example.com/hook"}
+spec: {slack: {}, secret_name: hook-makers}
 ---
 apiVersion: bailiwick/v1
 kind: Channel
 metadata: {name: operations}
-spec: {type: webhook, url: "https://operations.example.com/hook"}
+spec: {slack: {}, secret_name: hook-operations}
 ---
 apiVersion: bailiwick/v1
 kind: Route
@@ -209,7 +209,7 @@ class Desk:
 
     async def key(self, name: str, *, verifies: bool = True) -> SoftKey:
         """A passkey of ours for somebody."""
-        made = self.keys[name] = SoftKey(verifies=verifies)
+        made = self.keys[name] = SoftKey(verifies=verifies, user=name.encode())
         numbers = made.private.public_key().public_numbers()
         cose = {1: 2, 3: -7, -1: 1, -2: numbers.x.to_bytes(32, "big"), -3: numbers.y.to_bytes(32, "big")}
         async with self.stage.database.begin() as tx:

@@ -121,7 +121,11 @@ async def test_a_key_signs_the_hash_of_the_pack_and_no_other(desk: Desk) -> None
     _, asked = await desk.say("eve", "POST", f"/{built['id']}/sign/options", {"team": "engineering"})
     good = asked["publicKey"]
     other = {**good, "challenge": "A" * 43}
-    for credential in (key.get(other), key.get(good, rp_id="evil.example.com"), key.get(good, origin="https://evil.example")):
+    for credential in (
+        key.get(other),
+        key.get(good, rp_id="evil.example.com"),
+        key.get(good, origin="https://evil.example"),
+    ):
         status, said = await desk.sign(built, "engineering", credential=credential)
         assert (status, said["reason"]) == (401, "invalid_passkey")
     late = await desk.key("eve")  # made after the pack, which does not name it

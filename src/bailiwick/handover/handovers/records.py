@@ -199,7 +199,7 @@ async def _read(tx: Transaction, zone: str, where: str, *, limit: int = 1, **val
         **values,
     )
     ids = [row["id"] for row in rows]
-    signed = await tx.all("SELECT * FROM handover_signatures WHERE handover = ANY (:ids) ORDER BY at, team", ids=ids)
+    signed = await tx.all("SELECT * FROM handover_signatures WHERE handover = ANY (:ids)", ids=ids)
     refused = await tx.all("SELECT * FROM handover_refusals WHERE handover = ANY (:ids)", ids=ids)
     accepted = await tx.all("SELECT * FROM handover_acceptances WHERE handover = ANY (:ids)", ids=ids)
     return [_handover(row, signed, refused, accepted) for row in rows]
@@ -241,7 +241,7 @@ def _handover(row: Row, signed: Sequence[Row], refused: Sequence[Row], accepted:
                 each["team"], each["person"], each["account"], each["how"], each["sha256"], each["at"], each["event"],
                 each["assertion"],
             )
-            for each in signed
+            for each in sorted(signed, key=lambda row: TEAMS.index(row["team"]))
             if each["handover"] == of
         ),
         next(iter(refusals), None),
