@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from stage import Stage, room_of
 
 from bailiwick.app.assurance import KINDS
-from bailiwick.assurance.book import read_text
+from bailiwick.app.foundations import kek_file
 from bailiwick.assurance.rhythm.ceremonies import Ceremony
 from bailiwick.assurance.shipped import shipped
 from bailiwick.handover.handovers.conditions import RHYTHM, STATEMENT, Facts, unmet
@@ -36,6 +36,9 @@ class Room:
         self.house = room_of(people, directory).house
 
     async def open(self) -> Room:
+        layout = self.house.base.layout
+        layout.secrets.mkdir()
+        kek_file(self.house.base.settings, layout).ensure()
         await self.house.books.ship(Stage(self.people, KINDS).context("bailiwick"), shipped("default"))
         return self
 
@@ -69,7 +72,6 @@ async def test_an_empty_installation_has_every_chapter_and_little_that_is_green(
         assert all(each.told and each.producer and each.until >= each.since for each in told.values())
         green[chapter] = {name for name, each in told.items() if each.verdict.green}
     assert not green["ownership"] and not green["runbooks"] and "backups" not in green["storage"]
-    assert await room.verdicts("storage") >= {"backups": Verdict.NO_DATA}.items() or True
     storage = await room.verdicts("storage")
     assert storage["backups"] is Verdict.NO_DATA and storage["ledger-whole"] is Verdict.NO_DATA
     assert "redis-snapshot" not in storage and "failover-drill" not in storage  # nothing is said of what is not there
@@ -158,7 +160,7 @@ async def test_secrets_are_told_without_their_values(room: Room) -> None:
     )
     inventory = (await room.told("secrets"))["inventory"]
     rows: Any = inventory.figures["rows"]
-    key = next(row for row in rows if "k9" in row["name"])
+    key = next(row for row in rows if row["name"] == "signing-key/session")
     assert key["rotate_by"] - key["last_rotated"] == timedelta(days=90)
     assert "sealed-thing" not in str(rows)
     room.people.clock.advance(91 * 86400)
@@ -235,8 +237,7 @@ async def test_each_condition_of_the_statement_is_one(room: Room) -> None:
 
 
 def test_a_pack_is_as_bad_as_what_is_worst_and_not_waived() -> None:
-    now = Facts.__module__ and Standing(Verdict.PASS, __import__("datetime").datetime(2026, 1, 1))
-    assert isinstance(now, Standing)
+    now = Standing(Verdict.PASS, datetime(2026, 1, 1, tzinfo=UTC))
 
     def shown(verdict: Verdict, waiver: str = "") -> Shown:
         return Shown("c", Statement("s", "t", verdict, "p", now.at, now.at), waiver)
@@ -254,4 +255,3 @@ def test_the_verifier_knows_the_same_statement_and_teams() -> None:
     from bailiwick.handover.handovers.plan import TEAMS
 
     assert (offline.STATEMENT, offline.TEAMS, offline.FORMAT) == (STATEMENT, TEAMS, FORMAT)
-    assert read_text("", "nothing") == []

@@ -10,12 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from handover_desk import BOOK, MFA, PLAN_TEXT, SIGNERS, Desk
+from handover_desk import BOOK, MFA, PLAN_TEXT, Desk
 from ledger_world import World
 
 from bailiwick.assurance.book import read_text
-from bailiwick.assurance.books import plan as planned
-from bailiwick.evidence.events import Context
 from bailiwick.evidence.pack import Selection
 from bailiwick.handover.handovers.conditions import STATEMENT
 from bailiwick.handover.handovers.section import selection
@@ -177,8 +175,7 @@ async def test_acceptance_needs_four_signatures_and_every_condition(desk: Desk) 
     _, shown = await desk.say("mia", "GET", f"/{built['id']}/statement")
     assert shown == {"statement": None, "unmet": said["conditions"]}
     assert desk.taken == [] and (await desk.book())["primary"] == ["eve"]
-    status, said = await desk.say("sam", "POST", f"/{built['id']}/accept", body)
-    assert status == 403
+    assert (await desk.say("sam", "POST", f"/{built['id']}/accept", body))[0] == 403
     async with desk.stage.database.begin() as tx:
         await tx.run("UPDATE users SET is_active = false WHERE username = 'mia'")
     status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", body)
@@ -262,7 +259,7 @@ async def test_killed_in_the_middle_nothing_has_changed_hands(desk: Desk, databa
     with psycopg.connect(database_url) as connection:
         row = connection.execute("SELECT count(*) FROM bailiwick.handover_acceptances").fetchone()
     assert row == (0,)
-    status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    status, _ = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
     assert status == 200 and (await desk.book())["primary"] == ["olga"]
 
 
@@ -294,12 +291,7 @@ async def test_the_escalation_package_tells_what_is_degraded(desk: Desk) -> None
     assert "no head of the ledger was signed within the hour" in told["degraded"]
     assert {"version", "changes", "readiness", "alerts", "requests", "explanations", "streams"} <= told.keys()
 
-    async def broken(*asked: Any) -> Any:
-        raise RuntimeError("away")
-
-    desk_ready = desk.stage  # a part that does not answer is told in its place
-    del desk_ready
-    desk.__dict__.pop("standing")
+    desk.__dict__.pop("standing")  # a part that does not answer is told in its place
     status, told = await desk.say("olga", "GET", "/escalation?environment=production")
     assert status == 200 and told["readiness"] is None
     assert "readiness cannot be read: AttributeError" in told["degraded"]
@@ -319,11 +311,3 @@ async def test_a_plan_names_only_what_the_book_has(desk: Desk) -> None:
             await desk.stage.books.plan("default", read_text(BOOK + PLAN_TEXT.replace(before, after), "test.yaml"))
     changed = read_text(BOOK + PLAN_TEXT.replace("[eve]", "[finn]", 1), "test.yaml")
     assert (await desk.stage.books.plan("default", changed)).two_persons
-    assert planned and Context("default")
-
-
-async def test_all_four_names_are_those_of_the_plan(desk: Desk) -> None:
-    assert list(SIGNERS) == ["engineering", "operations", "security", "management"]
-    built = await desk.build()
-    document = (await desk.found(built)).document
-    assert document["teams"]["operations"]["role"] == "ops_owner"

@@ -10,9 +10,9 @@ def _table(name: str, order: str, columns: str, zoned: str = "zone") -> ControlT
     return ControlTable(name, tuple(columns.split()), tuple(order.split()), zoned=zoned)
 
 
-_HANDOVERS = tuple(
-    "id zone plan environment since until good_until verdict sha256 built_by built_at event state ended_at"
-    " ended_by".split()
+_HANDOVERS = (
+    *("id", "zone", "plan", "environment", "since", "until", "good_until", "verdict", "sha256"),
+    *("built_by", "built_at", "event", "state", "ended_at", "ended_by"),
 )
 
 TABLES: tuple[ControlTable, ...] = (

@@ -22,7 +22,7 @@ from bailiwick.kernel.verdicts import Verdict
 RUNBOOK_LIFE = timedelta(days=90)
 DRILL_LIFE = timedelta(days=90)
 EVALUATED = timedelta(hours=1)
-CADENCES = {"daily": timedelta(days=2), "weekly": timedelta(days=8), "monthly": timedelta(days=32)}
+CADENCES = {"daily": timedelta(days=2), "weekly": timedelta(days=8), "monthly": timedelta(days=40)}
 
 
 class Observability:
