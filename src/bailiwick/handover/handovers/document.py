@@ -196,7 +196,7 @@ def _figures(statement: Mapping[str, Any]) -> list[Block]:
     for name, value in statement["figures"].items():
         if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
             columns = list(dict.fromkeys(key for row in value for key in row))
-            title = f"{statement['name']}: {name}".replace("_", " ")
+            title = str(statement["name"]) if name == "rows" else f"{statement['name']}: {name}".replace("_", " ")
             blocks.append(Paragraph(title))
             blocks.append(
                 Table(

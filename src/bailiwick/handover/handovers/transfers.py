@@ -19,7 +19,7 @@ def wanted(book: Book, plan: HandoverPlan) -> list[Document]:
     for name, activity in plan.activities.items():
         changed["Activity", name] = activity.model_dump(mode="json", exclude_none=True)
     for name, rota in plan.rotas.items():
-        turns = rota.model_dump(mode="json", exclude_none=True)
+        turns = rota.model_dump(mode="json", exclude_unset=True)
         levels = {**book.documents["Rota", name].spec.get("levels", {}), **turns.pop("levels")}
         changed["Rota", name] = {**turns, "levels": levels}
     for name, route in plan.routes.items():
