@@ -14,8 +14,10 @@ from handover_desk import BOOK, MFA, PLAN_TEXT, Desk
 from ledger_world import World
 
 from bailiwick.assurance.book import read_text
+from bailiwick.cli.handover import _shown
 from bailiwick.evidence.pack import Selection
 from bailiwick.handover.handovers.conditions import STATEMENT
+from bailiwick.handover.handovers.escalation import lines
 from bailiwick.handover.handovers.section import selection
 from bailiwick.handover.ports import Environment, OpenIncident, Point, Standing
 from bailiwick.kernel.severity import Severity
@@ -311,3 +313,33 @@ async def test_a_plan_names_only_what_the_book_has(desk: Desk) -> None:
             await desk.stage.books.plan("default", read_text(BOOK + PLAN_TEXT.replace(before, after), "test.yaml"))
     changed = read_text(BOOK + PLAN_TEXT.replace("[eve]", "[finn]", 1), "test.yaml")
     assert (await desk.stage.books.plan("default", changed)).two_persons
+
+
+async def test_a_terminal_of_eighty_columns_is_wide_enough(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    built = await desk.accepted()
+    assert _shown(await desk.found(built), False, whole=True) == 0
+    told = capsys.readouterr().out
+    assert "signed   security: sam, webauthn" in told and "accepted by olga" in told and built["sha256"] in told
+    assert max(len(line) for line in told.splitlines()) <= 80
+    desk.proven = Verdict.FAIL
+    assert _shown(await desk.found(await desk.build()), False) == 1
+    assert "FAIL     storage/backups: there are two" in capsys.readouterr().out
+    _, package = await desk.say("olga", "GET", "/escalation?environment=production")
+    assert all(len(line) <= 80 for line in lines(package)) and lines(package)[2] == "readiness    PASS"
+
+
+async def test_nothing_is_built_signed_or_accepted_while_a_zone_is_read_only(desk: Desk) -> None:
+    built = await desk.signed()
+    async with desk.people.owner.begin() as tx:
+        await tx.run("SET LOCAL session_replication_role = replica")
+        await tx.run(
+            "INSERT INTO bailiwick.switches (id, zone, name, reason, thrown_by, thrown_at, thrown_as)"
+            " VALUES ('s', 'default', 'read-only', 'x', 'x', now(), 'x')"
+        )
+    for who, path, body in (
+        ("ada", "", {"plan": "bau"}),
+        ("olga", f"/{built['id']}/accept", {"sha256": built["sha256"]}),
+        ("sam", f"/{built['id']}/refuse", {"team": "security", "reason": "no"}),
+    ):
+        status, said = await desk.say(who, "POST", path, body)
+        assert (status, said["reason"]) == (503, "read_only"), (path, said)

@@ -71,7 +71,7 @@ def chapters(house: House) -> dict[str, Chapter]:
     return {
         "ownership": Ownership(house.books, house.owners, house.on_call),
         "versions": Versions(house.books, newest_schema()),
-        "secrets": Secrets(lambda: inventory_of(house)),
+        "secrets": Secrets(house.books, lambda: inventory_of(house)),
         "storage": Storage(with_redis=settings.redis_url is not None),
         "network": Network(listening),
         "observability": Observability(house.books, logs),

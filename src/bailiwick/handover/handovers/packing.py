@@ -40,6 +40,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.redaction import scrub
 from bailiwick.kernel.verdicts import Verdict, worst
 
@@ -79,6 +80,7 @@ class Packer:
         """
         zone, now, identifier = context.zone, self._clock.now(), self._ids()
         async with self._database.begin() as tx:
+            await require_on(tx, zone, Switch.READ_ONLY)
             said = await self._asked.books.read(tx, zone, PLAN, name)
             if said is None:
                 raise NotFound(f"The book has no HandoverPlan {name}.")

@@ -135,6 +135,7 @@ class Handovers:
         """Say no for ``team``, also where it signed before: the pack is over, and why stands in the ledger."""
         async with self._database.begin() as tx:
             found = await find(tx, caller.zone, identifier, lock=True)
+            await require_on(tx, caller.zone, Switch.READ_ONLY)
             document = self._ongoing(found)
             self._require_team(document["teams"][team], caller)
             event = await self._recorder.record(

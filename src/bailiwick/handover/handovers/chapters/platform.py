@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from bailiwick import __version__
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.secrets import SecretInventory
+from bailiwick.assurance.secrets import SECRET, SecretInventory
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.handovers.chapters.look import INSTALLATION_ZONE, Look, cut, fails, judged
 from bailiwick.handover.ports import Statement
@@ -17,6 +17,14 @@ from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
 
 BY = Actor(user="system:handover")
+WHERE = {
+    "kek": "file on the machine",
+    "setting": "settings of the machine",
+    "first-password": "file on the machine",
+    "application": "database, as a hash",
+    "api-key": "database, as a hash",
+}
+"""Where secrets of a kind lie; of every other kind sealed in the database."""
 
 
 class Versions:
@@ -73,7 +81,8 @@ class Versions:
 class Secrets:
     """Every secret by its name: where it is, who rotates it, when it was last and when it has to be. Never a value."""
 
-    def __init__(self, inventory: Callable[[], SecretInventory]) -> None:
+    def __init__(self, books: Books, inventory: Callable[[], SecretInventory]) -> None:
+        self._books = books
         self._inventory = inventory
 
     async def __call__(
@@ -82,10 +91,14 @@ class Secrets:
         """The chapter."""
         look = Look(tx, zone, environment, since, until)
         _, found = await self._inventory().check(tx, Context(zone, BY), "handover")
+        declared = (await self._books.current(tx, zone)).of(SECRET)
+        places = {name: each.reference for name, each in declared.items()}
+        places |= {each.reference.replace(":", "/", 1): each.reference for each in declared.values()}
         rows = [
             {
                 "name": each.secret.name,
                 "kind": each.secret.kind,
+                "where": places.get(each.secret.name) or WHERE.get(each.secret.kind, "database, sealed"),
                 "class": each.secret.class_,
                 "owner": each.secret.owner,
                 "last_rotated": each.secret.created_at,
