@@ -72,7 +72,7 @@ def chapters(house: House) -> dict[str, Chapter]:
         "ownership": Ownership(house.books, house.owners, house.on_call),
         "versions": Versions(house.books, newest_schema()),
         "secrets": Secrets(house.books, lambda: inventory_of(house)),
-        "storage": Storage(with_redis=settings.redis_url is not None),
+        "storage": Storage(with_redis=settings.redis_url is not None, backups="backups" not in house.chapters),
         "network": Network(listening),
         "observability": Observability(house.books, logs),
         "runbooks": Runbooks(house.books),

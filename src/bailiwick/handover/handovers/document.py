@@ -24,7 +24,7 @@ MOST_ROWS = 60
 
 ORDER = (
     "readiness", "ownership", "versions", "rollouts", "canary", "environment", "validation", "secrets", "storage",
-    "network", "observability", "runbooks", "access", "compliance", "incidents", "known-issues", "waivers",
+    "backups", "network", "observability", "runbooks", "access", "compliance", "incidents", "known-issues", "waivers",
     "service-levels", "cadence", "documents", "announcements",
 )  # fmt: skip
 

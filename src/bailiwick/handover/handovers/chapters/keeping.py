@@ -25,11 +25,13 @@ TAMPER = "AuditTamperDetected"
 class Storage:
     """Proofs of storage: that backups are there and were restored, that the archive and the ledger hold.
 
-    ``with_redis``: whether this installation has one, whose snapshots are then kept as well.
+    ``with_redis``: whether this installation has one, whose snapshots are then kept as well. ``backups``: whether to tell
+    of backups, which the part that makes them may do in a chapter of its own.
     """
 
-    def __init__(self, *, with_redis: bool) -> None:
+    def __init__(self, *, with_redis: bool, backups: bool = True) -> None:
         self._with_redis = with_redis
+        self._tells_backups = backups
 
     async def __call__(
         self, tx: Transaction, zone: str, environment: str, since: datetime, until: datetime
@@ -39,18 +41,21 @@ class Storage:
         found = [await self._head(look), await self._letters(look), await self._retention(look)]
         if zone != INSTALLATION_ZONE:
             return found
+        if self._tells_backups:
+            found += [
+                await self._backups(look),
+                await self._log(look),
+                await self._drill(look, "restore", RESTORE_LIFE),
+            ]
+            if await look.tx.value("SELECT count(*) FROM backup_drills WHERE kind = 'failover'"):
+                found.append(await self._drill(look, "failover", FAILOVER_LIFE))
         found += [
-            await self._backups(look),
-            await self._log(look),
-            await self._drill(look, "restore", RESTORE_LIFE),
             await look.ran(
                 "ledger-newest", "the newest events were verified", "verify-newest-events", timedelta(hours=1)
             ),
             await look.ran("ledger-whole", "the whole ledger was verified", "verify-whole-ledger", timedelta(hours=36)),
             await look.ran("archive", "evidence was sealed into the archive", "seal-archive", timedelta(hours=26)),
         ]
-        if await look.tx.value("SELECT count(*) FROM backup_drills WHERE kind = 'failover'"):
-            found.append(await self._drill(look, "failover", FAILOVER_LIFE))
         return [*found, await self._redis(look)] if self._with_redis else found
 
     async def _backups(self, look: Look) -> Statement:
