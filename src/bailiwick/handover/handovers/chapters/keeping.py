@@ -25,8 +25,8 @@ TAMPER = "AuditTamperDetected"
 class Storage:
     """Proofs of storage: that backups are there and were restored, that the archive and the ledger hold.
 
-    ``with_redis``: whether this installation has one, whose snapshots are then kept as well. ``backups``: whether to tell
-    of backups, which the part that makes them may do in a chapter of its own.
+    ``with_redis``: whether this installation has one, whose snapshots are then kept as well. ``backups``: whether to
+    tell of backups, which the part that makes them may do in a chapter of its own.
     """
 
     def __init__(self, *, with_redis: bool, backups: bool = True) -> None:
