@@ -186,7 +186,7 @@ def bar(section: str, done: int, of: int) -> None:
             print(file=sys.stderr)
 
 
-async def measure(events: int, verify: bool) -> dict[str, float]:
+async def measure(events: int) -> dict[str, float]:
     """All figures."""
     sealer, clock, ids = Sealer({"k1": os.urandom(32)}, "k1"), SystemClock(), Ids()
     with tempfile.TemporaryDirectory(prefix="bw-bench-", dir="/tmp") as name:
@@ -206,9 +206,9 @@ async def measure(events: int, verify: bool) -> dict[str, float]:
             print(f"  {size:,} events in {filled:.0f} s", file=sys.stderr)
             layout = Layout(root / "data")
             layout.create()
+            settings = Settings(data_dir=layout.data_dir, database_url=SecretStr(url))  # type: ignore[call-arg]
             builder = pack_builder(
-                Settings(data_dir=layout.data_dir, database_url=SecretStr(url)), layout, database, clock, ids,
-                Recorder(clock, ids), keys, lambda: sealer,
+                settings, layout, database, clock, ids, Recorder(clock, ids), keys, lambda: sealer,
             )  # fmt: skip
             took: dict[str, float] = {}
             builder._sections = {each: timed(section, took) for each, section in builder._sections.items()}
@@ -228,31 +228,16 @@ async def measure(events: int, verify: bool) -> dict[str, float]:
                 "filled_s": round(filled, 1),
                 **{f"{each}_s": round(seconds, 1) for each, seconds in took.items()},
             }
-            if verify:
-                figures["verified_s"] = await asyncio.to_thread(checked, root / "pack.zip")
             await database.close()
     return figures
-
-
-def checked(path: Path) -> float:
-    """How long an auditor's verifier takes over it. Raises where it does not pass."""
-    from bailiwick_verify.pack import verify_pack
-
-    begun = time.perf_counter()
-    found = verify_pack(path)
-    verdict = getattr(found[0] if isinstance(found, tuple) else found, "verdict", "")
-    if verdict not in ("PASS", "UNTRUSTED"):
-        raise RuntimeError(f"the pack does not verify: {found}")
-    return round(time.perf_counter() - begun, 1)
 
 
 def main(arguments: list[str]) -> None:
     """``python -m bench preserve``."""
     parser = argparse.ArgumentParser(prog="python -m bench preserve")
     parser.add_argument("--events", type=int, default=5_000_000)
-    parser.add_argument("--verify", action="store_true", help="also verify the pack as an auditor does")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args(arguments)
-    figures = asyncio.run(measure(given.events, given.verify))
+    figures = asyncio.run(measure(given.events))
     method = f"{given.events} events of {WITHIN}, {INPUTS} decision inputs, every section of an installation's pack"
     report("preserve", figures, given.json, path="the pack builder over PostgreSQL", method=method)

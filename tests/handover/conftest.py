@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "assurance"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "evidence"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "identity"))
 
 from backup_ground import bucket, ground, template
 

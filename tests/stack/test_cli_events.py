@@ -164,6 +164,13 @@ THROUGH_OTHERS = {
             "step",
         )
     },
+    "handover build": "needs a HandoverPlan; tests/handover prove its event",
+    "handover show": "needs a pack; as list",
+    "handover statement": "needs a pack; as list",
+    "handover pack": "needs a pack; as evidence pack",
+    "handover sign": "calls the API",
+    "handover refuse": "calls the API",
+    "handover accept": "calls the API",
     "switch throw": "calls the API",
     "validate run": "needs what is live; tests/handover prove its event",
     "known-issue fixed": "needs evidence newer than the issue; tests/handover prove its event",
@@ -418,6 +425,8 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "waiver list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "waiver check": (lambda stack, tmp: ["--control", "secret-class", "--scope", "walk"], codes.AUDIT_READ),
     "waiver burndown": (lambda stack, tmp: [], codes.AUDIT_READ),
+    "handover list": (lambda stack, tmp: [], codes.HANDOVER_READ),
+    "handover escalation": (lambda stack, tmp: ["-o", str(tmp / "escalation.json")], codes.HANDOVER_ESCALATED),
     "secrets list": (lambda stack, tmp: [], codes.AUDIT_READ),
     "secrets check": (lambda stack, tmp: [], codes.SECRETS_CHECKED),
     "secrets scan": (lambda stack, tmp: [str(tmp / "secret")], codes.SECRETS_SCANNED),
@@ -440,9 +449,14 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 ENDS = {
     "documents check": {3},  # nobody has reviewed them yet
     **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review", "canary list")},
+    **{
+        name: {3}
+        for name in ("audit archive verify", "waiver list", "override list", "secrets review", "handover list")
+    },
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "drill restore": {1},  # without its log in the store, what a loss would cost is not known
     "owners check": {1, 3},  # nobody was made an owner yet
+    "handover escalation": {0, 1},  # 1 where a guarantee is degraded, as the walk itself makes some
     "secrets scan": {1},  # it finds one
     "waiver check": {1},
     "user unlock": {1},  # two persons do it

@@ -106,6 +106,13 @@ _NO_MUTATION = {
     "POST /api/v1/readiness/{environment}/attestations/{attestation_id}/review": (
         "needs another person's statement; tests/handover/test_readiness.py proves readiness.reviewed"
     ),
+    # each takes a HandoverPlan and its pack (tests/handover/test_handovers.py holds them to their events)
+    "POST /api/v1/handovers": "leaves handover.built",
+    "POST /api/v1/handovers/{identifier}/sign/options": "says what a key is asked",
+    "POST /api/v1/handovers/{identifier}/sign": "leaves handover.signed",
+    "POST /api/v1/handovers/{identifier}/refuse": "leaves handover.refused",
+    "POST /api/v1/handovers/{identifier}/accept": "leaves handover.accepted and handover.stated",
+    "POST /api/v1/handovers/{identifier}/pack": "leaves evidence.pack.requested",
     "POST /api/v1/incidents/drills": "leaves incident.drill.started; it needs a sandbox",
     "POST /api/v1/runbooks/runs/{run_id}/abandon": "leaves runbook.ended",
     "POST /api/v1/runbooks/runs/{run_id}/steps/{number}": "leaves runbook.step.done",

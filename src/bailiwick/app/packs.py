@@ -25,6 +25,7 @@ from bailiwick.evidence.pack import Outcome, Pack, PackBuilder, Section
 from bailiwick.evidence.pack_control import ControlTable, control_section
 from bailiwick.evidence.pack_requests import JOB, PackRequests
 from bailiwick.evidence.pack_sections import evidence_sections
+from bailiwick.handover.handovers.section import handover_section
 from bailiwick.handover.incidents.packs import selector
 from bailiwick.handover.pack_tables import TABLES as HANDOVER_TABLES
 from bailiwick.identity.pack_tables import TABLES as IDENTITY_TABLES
@@ -147,6 +148,7 @@ def pack_builder(
 ) -> PackBuilder:
     """The builder of an installation."""
     stores = places(settings, layout)
+    cold = ColdEvents(database, stores.local, stores.remote, stores.cache)
     builder = PackBuilder(
         database,
         clock,
@@ -156,12 +158,13 @@ def pack_builder(
         __version__,
         head_files=HeadFiles(layout.heads),
         incidents=selector(clock),
-        cold=ColdEvents(database, stores.local, stores.remote, stores.cache),
+        cold=cold,
     )
     for section in (
         *evidence_sections(sealer),
         policy_section(),
         control_section(CONTROL_TABLES),
+        handover_section(cold),
         _configuration(settings, layout),
         _logs(layout),
     ):

@@ -185,35 +185,52 @@ class Books:
         Called again once that is approved, it applies. Raises :class:`BadBook`; ``Conflict`` where the plan is not the
         one that was seen.
         """
-        zone = context.zone
         async with self._database.begin() as tx:
-            await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.books'), hashtext(:zone))", zone=zone)
-            current = await self.current(tx, zone)
-            planned = plan(current, check(zone, documents, self.kinds), self.kinds)
-            if planned.sha256 != sha256:
-                raise Conflict("The plan is not the one you saw: plan again.", reason="plan_changed")
-            if not planned.differences:
-                return planned
-            await require_on(tx, zone, Switch.FREEZE, Switch.READ_ONLY)
-            if planned.two_persons:
-                held = await self._held(tx, context, planned, by, signed_in)
-                if held is not None:
-                    return held
-            revision = planned.revision + 1
-            for each in planned.differences:
-                await self._write(tx, zone, each, revision, by)
-                await self._recorder.record(
-                    tx,
-                    codes.ASSURANCE_DOCUMENT_CHANGED,
-                    "success",
-                    context,
-                    subject=Subject(id=f"{each.kind}/{each.name}", type="assurance"),
-                    how=each.how,
-                    revision=revision,
-                    plan=planned.sha256,
-                )
-            await feed.announce(tx, zone, FEED, str(revision))
+            return await self.apply_in(tx, context, documents, sha256=sha256, by=by, signed_in=signed_in)
+
+    async def apply_in(
+        self,
+        tx: Transaction,
+        context: Context,
+        documents: Sequence[Document],
+        *,
+        sha256: str,
+        by: str,
+        signed_in: bool = True,
+    ) -> Plan | Approval:
+        """The same within the caller's transaction, with what else becomes so by it or not at all."""
+        zone = context.zone
+        await self.lock(tx, zone)
+        current = await self.current(tx, zone)
+        planned = plan(current, check(zone, documents, self.kinds), self.kinds)
+        if planned.sha256 != sha256:
+            raise Conflict("The plan is not the one you saw: plan again.", reason="plan_changed")
+        if not planned.differences:
+            return planned
+        await require_on(tx, zone, Switch.FREEZE, Switch.READ_ONLY)
+        if planned.two_persons:
+            held = await self._held(tx, context, planned, by, signed_in)
+            if held is not None:
+                return held
+        revision = planned.revision + 1
+        for each in planned.differences:
+            await self._write(tx, zone, each, revision, by)
+            await self._recorder.record(
+                tx,
+                codes.ASSURANCE_DOCUMENT_CHANGED,
+                "success",
+                context,
+                subject=Subject(id=f"{each.kind}/{each.name}", type="assurance"),
+                how=each.how,
+                revision=revision,
+                plan=planned.sha256,
+            )
+        await feed.announce(tx, zone, FEED, str(revision))
         return planned
+
+    async def lock(self, tx: Transaction, zone: str) -> None:
+        """Have nobody else change the book of ``zone`` until the transaction ends."""
+        await tx.run("SELECT pg_advisory_xact_lock(hashtext('bailiwick.books'), hashtext(:zone))", zone=zone)
 
     async def ship(self, context: Context, documents: Sequence[Document]) -> bool:
         """Put what we ship in force in a zone that never had a book; whether that was so. Needs nobody's approval."""

@@ -209,7 +209,7 @@ def pack(
         raise CommandFailed(USAGE, "say --request, --window or --incident")
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise CommandFailed(USAGE, f"{out} cannot be written: name a file in a folder that is there")
-    built = _build(data_dir, wanted, incident, out)
+    built = build_pack(data_dir, wanted, incident, out)
     told = {name: getattr(built, name) for name in built.__slots__}
     if json_:
         print(_as_json(told))
@@ -234,7 +234,8 @@ def _window(text: str) -> tuple[datetime, datetime]:
     return since, datetime.now(UTC) if end in {"", "now"} else instant(end, "--window")
 
 
-def _build(data_dir: Path | None, wanted: Selection, incident: str, out: Path) -> BuiltPack:
+def build_pack(data_dir: Path | None, wanted: Selection, incident: str, out: Path) -> BuiltPack:
+    """The pack of ``wanted`` and of ``incident``, if one is named, at ``out``; a refusal ends the command."""
     import asyncio
     import sys
 

@@ -71,6 +71,7 @@ COMMANDS: dict[str, Entry] = {
     "announce": Entry("bailiwick.cli.announce:app", "Announce from templates; show who got it."),
     "readiness": Entry("bailiwick.cli.readiness:app", "Whether an environment may go live, and why not."),
     "rollout": Entry("bailiwick.cli.rollout:app", "Plan, sign, start releases; decide at gates; take back."),
+    "handover": Entry("bailiwick.cli.handover:app", "Build, sign, accept handovers; the escalation package."),
     "switch": Entry("bailiwick.cli.switch:app", "Switch capabilities off, freeze, make read-only; ask to lift."),
     "canary": Entry("bailiwick.cli.canary:app", "Try a candidate on real traffic; walk the loop of access."),
     "selftest": Entry("bailiwick.cli.selftest:app", "Live a simulated month with faults; is each noticed?"),

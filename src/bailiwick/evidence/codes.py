@@ -325,6 +325,14 @@ READINESS_ATTESTED = EventType("BW8303", "readiness.attested")
 READINESS_REVIEWED = EventType("BW8304", "readiness.reviewed")
 READINESS_READ = EventType("BW8305", "readiness.read", mutation=False)
 READINESS_MARKED = EventType("BW8306", "readiness.marked", mutation=False)
+# 87xx handover: packs, sign-off, acceptance
+HANDOVER_BUILT = EventType("BW8701", "handover.built")
+HANDOVER_SIGNED = EventType("BW8702", "handover.signed")
+HANDOVER_REFUSED = EventType("BW8703", "handover.refused")
+HANDOVER_ACCEPTED = EventType("BW8704", "handover.accepted")
+HANDOVER_STATED = EventType("BW8705", "handover.stated")
+HANDOVER_READ = EventType("BW8706", "handover.read", mutation=False)
+HANDOVER_ESCALATED = EventType("BW8707", "handover.escalated", mutation=False)
 
 EVENT_TYPES: dict[str, EventType] = {
     value.code: value for value in list(globals().values()) if isinstance(value, EventType)

@@ -39,6 +39,11 @@ _ATTEMPT = (
     _always("way", "str", "`forward`, `back` or `closing`"),
     _always("attempt", "int", "number of the attempt within the rollout"),
 )
+_HANDOVER = (
+    _always("environment", "str", "environment that changes hands"),
+    _always("sha256", "str", "SHA-256 of the pack"),
+)
+_TEAM = _always("team", "str", "`engineering`, `operations`, `security` or `management`")
 
 HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     # --- 80xx handover: backups, restores, drills
@@ -232,5 +237,29 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
         _always("state", "str", "`done`, `rolled_back`, `abandoned` or `no_go`"),
         _always("told", "str", "why"),
         _always("rollback_s", "int", "seconds that taking back took; -1 where nothing was"),
+    ),
+    # --- 87xx handover: packs, sign-off, acceptance
+    codes.HANDOVER_BUILT: (
+        *_HANDOVER,
+        _always("verdict", "str", "what its statements amount to"),
+        _always("statements", "int", "how many there are"),
+    ),
+    codes.HANDOVER_SIGNED: (
+        *_HANDOVER,
+        _TEAM,
+        _always("how", "str", "`webauthn` or `step-up`"),
+        _always("assertion", "str", "SHA-256 of the assertion; empty of a step-up"),
+    ),
+    codes.HANDOVER_REFUSED: (*_HANDOVER, _TEAM, _always("reason", "str", "why, as said")),
+    codes.HANDOVER_ACCEPTED: (
+        *_HANDOVER,
+        _always("revision", "int", "revision of the book that it brought"),
+        _always("transfer", "str", "SHA-256 of what changed hands"),
+    ),
+    codes.HANDOVER_STATED: (*_HANDOVER, _always("statement", "str", "SHA-256 of the statement")),
+    codes.HANDOVER_READ: (_always("what", "str", "what was read"), _always("returned", "int", "how many")),
+    codes.HANDOVER_ESCALATED: (
+        _always("environment", "str", "environment it tells of"),
+        _always("degraded", "int", "how many guarantees are degraded"),
     ),
 }

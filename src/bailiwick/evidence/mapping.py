@@ -348,6 +348,14 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ROLLOUT_DECIDED: _entity("Update", "change", LOW),
     codes.ROLLOUT_MOVED: _entity("Update", "change"),
     codes.ROLLOUT_ENDED: _entity("Update", "change", LOW),
+    # --- 87xx handover: packs, sign-off, acceptance
+    codes.HANDOVER_BUILT: _entity("Create", "creation"),
+    codes.HANDOVER_SIGNED: _entity("Update", "change", LOW),
+    codes.HANDOVER_REFUSED: _entity("Update", "change", MEDIUM),
+    codes.HANDOVER_ACCEPTED: _entity("Update", "change", MEDIUM),
+    codes.HANDOVER_STATED: _entity("Create", "creation", LOW),
+    codes.HANDOVER_READ: _call("Read", "access"),
+    codes.HANDOVER_ESCALATED: _call("Read", "access"),
 }
 
 

@@ -61,13 +61,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A named set of requests and stretches of time of one zone. ``inputs``: with what decisions were made from."""
+    """A named set of requests and stretches of time of one zone. ``inputs``: with what decisions were made from.
+
+    ``subject``: what of a room's own the pack is of beside, for the section that knows (``handover/0192…``).
+    """
 
     zone: str
     requests: tuple[UUID, ...] = ()
     windows: tuple[Window, ...] = ()
     name: str = ""
     inputs: bool = False
+    subject: str = ""
 
     def checked(self) -> Selection:
         """The selection, if it can be one; raises :class:`InvalidRequest`."""
@@ -86,6 +90,7 @@ class Selection:
             "requests": sorted(str(each) for each in self.requests),
             "windows": [{"since": rfc3339(each.since), "until": rfc3339(each.until)} for each in self.windows],
             "inputs": self.inputs,
+            **({"subject": self.subject} if self.subject else {}),
         }
 
     def joined(self, other: Selection) -> Selection:
@@ -96,6 +101,7 @@ class Selection:
             tuple(dict.fromkeys((*self.windows, *other.windows))),
             self.name or other.name,
             self.inputs or other.inputs,
+            self.subject or other.subject,
         )
 
     @classmethod
@@ -105,7 +111,8 @@ class Selection:
             Window(datetime.fromisoformat(each["since"]), datetime.fromisoformat(each["until"]))
             for each in told["windows"]
         )
-        return cls(zone, tuple(UUID(each) for each in told["requests"]), windows, told["name"], bool(told["inputs"]))
+        requests = tuple(UUID(each) for each in told["requests"])
+        return cls(zone, requests, windows, told["name"], bool(told["inputs"]), str(told.get("subject", "")))
 
     def where(self, at: str = "at", request: str = "request_id", *, texts: bool = False) -> tuple[str, dict[str, Any]]:
         """A condition over a row's time and request id (``texts``: a text column), with its values."""

@@ -10,6 +10,11 @@ def _table(name: str, order: str, columns: str, zoned: str = "zone") -> ControlT
     return ControlTable(name, tuple(columns.split()), tuple(order.split()), zoned=zoned)
 
 
+_HANDOVERS = (
+    *("id", "zone", "plan", "environment", "since", "until", "good_until", "verdict", "sha256"),
+    *("built_by", "built_at", "event", "state", "ended_at", "ended_by"),
+)
+
 TABLES: tuple[ControlTable, ...] = (
     # --- backups
     _table(
@@ -24,6 +29,11 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "backup_drills", "id", "id kind verdict started_at finished_at held_by backup rto_s rpo_s checks record", ""
     ),
+    # --- handovers
+    _table("handover_acceptances", "handover", "handover person at event revision statement statement_event", ""),
+    _table("handover_refusals", "handover", "handover team person reason at event", ""),
+    _table("handover_signatures", "handover team", "handover team person account how sha256 assertion at event", ""),
+    ControlTable("handovers", _HANDOVERS, ("id",), withheld=("document",)),
     _table(
         "incident_actions",
         "incident number",

@@ -125,6 +125,10 @@ class Environments(Protocol):
         """Whether hypercare may end: every slot to 72 h filled and PASS; NOT_DUE before."""
         ...
 
+    async def handed_over(self, tx: Transaction, context: Context, name: str, pack_hash: str) -> None:
+        """The receiving team accepted the pack of that SHA-256 (hex): hypercare becomes bau_active."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:

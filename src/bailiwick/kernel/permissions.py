@@ -93,6 +93,9 @@ class Permission(StrEnum):
     # rollouts
     ROLLOUTS_WORK = "rollouts:work"  # plan, start, do the steps that are a person's
     ROLLOUTS_DECIDE = "rollouts:decide"  # sign GO or NO-GO, go on, roll back
+    HANDOVER_BUILD = "handover:build"  # have packs built of what is to change hands
+    HANDOVER_SIGN = "handover:sign"  # for the team that a plan says one speaks for
+    HANDOVER_ACCEPT = "handover:accept"  # for the team that receives
 
 
 _VIEWER = {Permission.SELF, Permission.SERVERS_READ, Permission.ZONES_READ, Permission.POLICIES_READ}
@@ -153,6 +156,7 @@ _OPERATOR = _VIEWER | {
     Permission.CANARY_WORK,
     Permission.READINESS_ATTEST,
     Permission.ROLLOUTS_WORK,
+    Permission.HANDOVER_SIGN,
 }
 
 # what whoever owns a plane needs of all of them: to see the registers, to ask, to say yes to others, to sign
@@ -171,10 +175,13 @@ _OWNER = _VIEWER | {
     Permission.REPORTS_SIGN,
     Permission.READINESS_ATTEST,
     Permission.ROLLOUTS_DECIDE,
+    Permission.HANDOVER_SIGN,
 }
 _OPS_OWNER = (_OPERATOR | _OWNER) | {
     Permission.CHECKPOINTS_DECIDE,
     Permission.OVERRIDES_BREAK_GLASS,
+    Permission.HANDOVER_BUILD,
+    Permission.HANDOVER_ACCEPT,
 }
 _SECURITY_OWNER = (_AUDITOR | _OWNER) | {
     Permission.POLICIES_ROLLBACK,
@@ -224,6 +231,8 @@ STEP_UP: frozenset[Permission] = frozenset(
         Permission.OVERRIDES_BREAK_GLASS,
         Permission.REPORTS_SIGN,
         Permission.ROLLOUTS_DECIDE,
+        Permission.HANDOVER_SIGN,
+        Permission.HANDOVER_ACCEPT,
     }
 )
 """What a stolen session or key must not be enough for: only a person who proved himself just now, by his second factor

@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     receipt.add_argument("file", type=Path)
     pack = verbs.add_parser("pack", parents=[common], help="check an evidence pack (.zip)")
     pack.add_argument("file", type=Path)
+    pack.add_argument(
+        "--accepted", action="store_true", help="it must be of a handover that four teams signed and one accepted"
+    )
     for verb, meaning, what in (
         ("export", "check a log exported into a folder", "folder"),
         ("live", "check a log at its address, for example https://host/evidence/default", "url"),
@@ -134,6 +137,8 @@ def _pack(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[Ve
     except OSError as error:
         print(f"bailiwick-verify: {given.file}: {error.strerror}", file=sys.stderr)
         return 2
+    if given.accepted and (report.handover or {}).get("state") != "accepted":
+        report.fail("", "no handover in it was accepted")
     print(json.dumps(report.to_json()) if given.json else _told_of_pack(report))
     return EXITS[report.verdict]
 
@@ -149,12 +154,34 @@ def _told_of_pack(report: PackReport) -> str:
         )
     if report.gaps:
         lines.append(f"           {report.gaps:,} events between the first and the last are not of what was asked for")
+    lines += _told_of_handover(report.handover) if report.handover else []
     if report.verdict == "SIMULATED":
         lines.append("           made under a simulated clock: it proves nothing about the world")
     lines += [f"           {finding}" for finding in report.findings]
     if report.first_bad:
         lines.append(f"           first bad file: {report.first_bad}")
     return "\n".join(lines)
+
+
+def _told_of_handover(handover: dict[str, Any]) -> list[str]:
+    lines = [
+        f"           handover of {handover['environment']}: {handover['state']}; {handover['statements']} statements,"
+        f" {handover['verdict']}",
+        f"           SHA-256 {handover['sha256']}",
+    ]
+    for each in handover["signatures"]:
+        if each["how"] == "webauthn":
+            verified = ", user verified" if each["user_verified"] else ""
+            how = f"by a WebAuthn key over the SHA-256{verified}"
+        else:
+            how = "by step-up: a receipt in the ledger, no signature of a key"
+        lines.append(_printable(f"           {each['team']:11} {each['person']} {how}"))
+    lines += [f"           {team:11} has not signed" for team in handover["missing"]]
+    if handover["refused"]:
+        lines.append(_printable(f"           refused by {handover['refused']}"))
+    if handover["accepted_by"]:
+        lines.append(_printable(f"           accepted by {handover['accepted_by']} at {handover['accepted_at']}"))
+    return lines
 
 
 def _log(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list[VerifierKey]) -> int:

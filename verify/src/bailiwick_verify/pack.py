@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bailiwick_verify.archive import Archive, ArchiveError
+from bailiwick_verify.handover import check_handover
 from bailiwick_verify.note import Note, NoteError, Signer, VerifierKey, parse_note
 from bailiwick_verify.pack_evidence import Evidence, EvidenceError
 
@@ -87,6 +88,7 @@ class PackReport:
     events: int = 0
     gaps: int = 0
     tree_size: int = 0
+    handover: dict[str, Any] | None = None  # where the pack is of one: who signed it and how
     first_bad: str = ""
     findings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -200,8 +202,12 @@ def _hold(
         evidence.check_receipts(witness_keys, quorum)
         evidence.check_records()
         evidence.check_inputs()
+        handover = check_handover(archive, manifest, report.origin, keys, witness_keys, quorum=quorum)
     except EvidenceError as error:
         report.fail(error.file, str(error))
         return
+    if handover is not None:
+        report.handover = handover.to_json()
+        simulated = simulated or handover.simulated
     if simulated and report.verdict == "PASS":
         report.verdict = "SIMULATED"

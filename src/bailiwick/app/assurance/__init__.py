@@ -24,7 +24,7 @@ from bailiwick.app.assurance import (
 )
 from bailiwick.app.assurance.facts import install
 from bailiwick.app.foundations import Foundations
-from bailiwick.app.handover import backups, canary, environments, incidents, readiness, rollouts, switches
+from bailiwick.app.handover import backups, canary, environments, handovers, incidents, readiness, rollouts, switches
 from bailiwick.app.house import PORTS, House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.books import Books
@@ -56,6 +56,7 @@ PARTS = (
     canary,
     readiness,
     rollouts,
+    handovers,  # after whatever has a chapter to write
 )
 """The modules that each build a part, in the order in which that is done."""
 

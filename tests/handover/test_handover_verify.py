@@ -1,0 +1,280 @@
+"""Handover packs checked offline: what is genuine holds, and whatever is changed in one is found, even by who has the key."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handover_desk import Desk, repacked
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ledger_world import World
+
+from bailiwick_verify.cli import main
+from bailiwick_verify.handover import DOCUMENT, RECEIPTS, RECORDS, SIGNATURES
+from bailiwick_verify.note import Signer, VerifierKey
+from bailiwick_verify.pack import verify_pack
+from bailiwick_verify.webauthn import BadAssertion, RelyingParty, decoded, verify_assertion
+from people_fixtures import House
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture
+async def desk(house: House, database_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+    world = await World.make(database_url, tmp_path)
+    house.clock.simulated = False
+    world.clock = house.clock
+    world.keys._clock = house.clock
+    yield await Desk(house, world, tmp_path).open()
+    await world.close()
+
+
+@dataclass
+class Accepted:
+    """An accepted pack as a file, and the keys."""
+
+    path: Path
+    keys: list[VerifierKey]
+    signer: Signer
+
+    def bad(self, change: Callable[[Files], None]) -> tuple[str, str]:
+        """What is found first after ``change``, though signed anew."""
+        out = self.path.with_name("changed.zip")
+        report = verify_pack(repacked(self.path, out, self.signer, change), self.keys)
+        assert report.verdict == "FAIL" or not report.findings, report
+        return report.first_bad, "; ".join(report.findings)
+
+
+@pytest.fixture
+async def accepted(desk: Desk) -> Accepted:
+    built = await desk.accepted()
+    return Accepted(await desk.zipped(built), await desk.trusted(), await desk.signer())
+
+
+def edited(name: str, edit: Callable[[Any], None]) -> Callable[[Files], None]:
+    """A change to one JSON file; the document stays in its one form."""
+
+    def change(files: Files) -> None:
+        told = json.loads(files[name])
+        edit(told)
+        files[name] = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    return change
+
+
+async def test_an_accepted_handover_holds_and_says_who_signed_how(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = await desk.accepted()
+    path = await desk.zipped(built)
+    report = await desk.check(path)
+    assert report.verdict == "PASS", report.findings
+    found = report.handover
+    assert found is not None and found["sha256"] == built["sha256"] and found["state"] == "accepted"
+    assert [(each["team"], each["how"], each["user_verified"]) for each in found["signatures"]] == [
+        ("engineering", "webauthn", True), ("operations", "step-up", False), ("security", "webauthn", False),
+        ("management", "step-up", False),
+    ]  # fmt: skip
+    assert (found["accepted_by"], found["missing"], found["verdict"], found["statements"]) == ("olga", [], "PASS", 8)
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+    assert {"handover/handover.html", "handover/handover.pdf", "handover/handover.json"} <= names
+    key = str((await desk.trusted())[0])
+    assert main(["pack", str(path), "--key", key, "--accepted"]) == 0
+    told = capsys.readouterr().out
+    assert "by a WebAuthn key over the SHA-256" in told and "by step-up: a receipt in the ledger" in told
+    assert "accepted by olga" in told
+
+
+async def test_what_is_not_accepted_yet_is_genuine_and_said_to_be_open(desk: Desk) -> None:
+    built = await desk.build()
+    path = await desk.zipped(built)
+    report = await desk.check(path)
+    assert report.verdict == "PASS" and report.handover is not None, report.findings
+    assert report.handover["state"] == "proposed" and len(report.handover["missing"]) == 4
+    key = str((await desk.trusted())[0])
+    assert main(["pack", str(path), "--key", key]) == 0
+    assert main(["pack", str(path), "--key", key, "--accepted"]) == 1
+
+
+async def test_a_refusal_is_told(desk: Desk) -> None:
+    built = await desk.signed()
+    await desk.say("sam", "POST", f"/{built['id']}/refuse", {"team": "security", "reason": "a leak"})
+    report = await desk.check(await desk.zipped(built))
+    assert report.verdict == "PASS" and report.handover is not None, report.findings
+    assert report.handover["refused"] == "security: a leak"
+
+
+async def test_a_simulated_clock_is_not_valid(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.stage.clock.simulated = True
+    built = await desk.accepted()
+    path = await desk.zipped(built)
+    assert (await desk.check(path)).verdict == "SIMULATED"
+    assert main(["pack", str(path), "--key", str((await desk.trusted())[0])]) == 1
+    assert "SIMULATED" in capsys.readouterr().out
+
+
+def _first(document: Any) -> Any:
+    return document["chapters"][0]["statements"][0]
+
+
+CHANGES: dict[str, tuple[Callable[[Files], None], str]] = {
+    "a statement says more": (edited(DOCUMENT, lambda d: _first(d).update(told="all is well")), DOCUMENT),
+    "a figure": (edited(DOCUMENT, lambda d: d["chapters"][1]["statements"][1]["figures"].update(count=3)), DOCUMENT),
+    "a verdict": (edited(DOCUMENT, lambda d: _first(d).update(verdict="FAIL")), DOCUMENT),
+    "the whole verdict": (edited(DOCUMENT, lambda d: d.update(verdict="FAIL")), DOCUMENT),
+    "a statement is left out": (edited(DOCUMENT, lambda d: d["chapters"][0]["statements"].pop()), DOCUMENT),
+    "a producer is forgotten": (edited(DOCUMENT, lambda d: d["producers"].remove("bailiwick")), DOCUMENT),
+    "another receives": (edited(DOCUMENT, lambda d: d.update(receives={"role": "", "people": ["eve"]})), DOCUMENT),
+    "what changes hands": (edited(DOCUMENT, lambda d: d["transfer"]["differences"].pop()), DOCUMENT),
+    "readiness": (edited(DOCUMENT, lambda d: d["readiness"].update(passes=False)), DOCUMENT),
+    "its window": (edited(DOCUMENT, lambda d: d.update(since=d["good_until"])), DOCUMENT),
+    "its zone": (edited(DOCUMENT, lambda d: d.update(zone="acme")), DOCUMENT),
+    "the clock": (edited(DOCUMENT, lambda d: d.update(simulated_clock=True)), DOCUMENT),
+    "a key of a signer": (
+        edited(DOCUMENT, lambda d: d["teams"]["security"]["keys"][0].update(person="viv")), DOCUMENT,
+    ),
+    "no document": (lambda files: files.pop(DOCUMENT) and None, DOCUMENT),
+    "a document of nothing": (lambda files: files.update({DOCUMENT: b"[]"}), DOCUMENT),
+    "another form": (lambda files: files.update({DOCUMENT: files[DOCUMENT] + b" "}), DOCUMENT),
+    "who signed": (edited(SIGNATURES, lambda s: s["signatures"][1].update(person="finn")), SIGNATURES),
+    "for which team": (edited(SIGNATURES, lambda s: s["signatures"][0].update(team="management")), SIGNATURES),
+    "how": (edited(SIGNATURES, lambda s: s["signatures"][1].update(how="webauthn")), SIGNATURES),
+    "when": (edited(SIGNATURES, lambda s: s["signatures"][0].update(at="2026-01-06T00:00:00Z")), SIGNATURES),
+    "one signs twice": (edited(SIGNATURES, lambda s: s["signatures"].append(s["signatures"][0])), SIGNATURES),
+    "a signature is left out": (edited(SIGNATURES, lambda s: s["signatures"].pop()), SIGNATURES),
+    "one person for two": (
+        edited(SIGNATURES, lambda s: s["signatures"][1].update(account=s["signatures"][0]["account"])), SIGNATURES,
+    ),
+    "an assertion": (
+        edited(SIGNATURES, lambda s: s["signatures"][0]["assertion"].update(
+            signature=s["signatures"][2]["assertion"]["signature"])), SIGNATURES,
+    ),
+    "the hash that was signed": (edited(SIGNATURES, lambda s: s.update(sha256="0" * 64)), SIGNATURES),
+    "the event of its building": (edited(SIGNATURES, lambda s: s.update(event=s["statement_event"])), SIGNATURES),
+    "who accepted": (edited(SIGNATURES, lambda s: s["acceptance"].update(person="eve")), SIGNATURES),
+    "the revision": (edited(SIGNATURES, lambda s: s["acceptance"].update(revision=99)), SIGNATURES),
+    "it was refused": (
+        edited(SIGNATURES, lambda s: s.update(state="refused", acceptance=None, statement=None, statement_event="",
+               refusal={"team": "security", "person": "sam", "reason": "no", "at": "", "event": s["event"]})), SIGNATURES,
+    ),
+    "the statement": (edited(SIGNATURES, lambda s: s["statement"].update(text="All is well.")), SIGNATURES),
+    "no statement": (edited(SIGNATURES, lambda s: s.update(statement=None)), SIGNATURES),
+    "the state": (edited(SIGNATURES, lambda s: s.update(state="signed")), SIGNATURES),
+    "a list in place of it": (lambda files: files.update({SIGNATURES: b"[1]"}), SIGNATURES),
+    "a record's line": (
+        lambda files: files.update({RECORDS: files[RECORDS].replace(b'\\"exit\\":0', b'\\"exit\\":1', 1)}), RECORDS,
+    ),
+    "a record is left out": (
+        lambda files: files.update({RECORDS: b"\n".join(files[RECORDS].splitlines()[1:]) + b"\n"}), "handover/outputs/",
+    ),
+    "a file nobody names": (lambda files: files.update({"handover/extra.txt": b"x"}), "handover/extra.txt"),
+    "an output nobody names": (
+        lambda files: files.update({f"handover/outputs/{'0' * 64}.txt": b"x"}), "handover/outputs/",
+    ),
+}  # fmt: skip
+
+
+async def test_every_class_of_change_is_found_though_it_was_signed_anew(accepted: Accepted) -> None:
+    for name, (change, file) in CHANGES.items():
+        first, told = accepted.bad(change)
+        assert first.startswith(file), (name, first, told)
+
+
+async def test_receipts_are_needed_and_must_be_of_what_they_are_said_to_be(accepted: Accepted) -> None:
+    with zipfile.ZipFile(accepted.path) as archive:
+        receipts = sorted(name for name in archive.namelist() if name.startswith(RECEIPTS))
+    assert len(receipts) > 12
+    for name in receipts:
+
+        def gone(files: Files, name: str = name) -> None:
+            del files[name]
+
+        def other(files: Files, name: str = name) -> None:
+            files[name] = files[receipts[0] if name != receipts[0] else receipts[1]]
+
+        assert accepted.bad(gone)[1], name
+        assert accepted.bad(other)[0] == name
+
+
+async def test_any_byte_of_any_file_is_found(accepted: Accepted) -> None:
+    with zipfile.ZipFile(accepted.path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    names = sorted(name for name in files if name.startswith("handover/") and files[name])
+    out = accepted.path.with_name("flipped.zip")
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sampled_from(names), st.integers(0, 1 << 20), st.integers(1, 255))
+    def flip(name: str, place: int, bits: int) -> None:
+        data = bytearray(files[name])
+        data[place % len(data)] ^= bits
+        with zipfile.ZipFile(out, "w") as archive:
+            for each, content in files.items():
+                archive.writestr(each, bytes(data) if each == name else content)
+        report = verify_pack(out, accepted.keys)
+        assert (report.verdict, report.first_bad) == ("FAIL", name)
+
+    flip()
+
+
+async def test_whatever_json_is_put_in_a_handover_is_refused_in_good_order(accepted: Accepted) -> None:
+    junk = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6,
+    )  # fmt: skip
+    with zipfile.ZipFile(accepted.path) as archive:
+        told = {name: json.loads(archive.read(name)) for name in (DOCUMENT, SIGNATURES)}
+
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sampled_from([DOCUMENT, SIGNATURES]), st.data())
+    def put(name: str, data: st.DataObject) -> None:
+        member = data.draw(st.sampled_from(sorted(told[name])))
+        value = data.draw(junk)
+        if told[name][member] == value or (name == SIGNATURES and member == "refusal" and not value):
+            return
+        first, findings = accepted.bad(edited(name, lambda each: each.update({member: value})))
+        assert first in (DOCUMENT, SIGNATURES) and findings, (member, value)
+
+    put()
+
+
+async def test_an_assertion_by_itself(desk: Desk) -> None:
+    key = await desk.key("eve")
+    party = RelyingParty("bailiwick.example.com", "https://bailiwick.example.com")
+    challenge = bytes(range(32))
+    text = base64.urlsafe_b64encode(challenge).rstrip(b"=").decode()
+    answer = key.get({"rpId": party.id, "challenge": text})["response"]
+    async with desk.stage.database.begin() as tx:
+        (named,) = await desk.packer._asked.keys.named(tx, "default", "eve")
+    public = base64.b64decode(named["public"])
+    parts = [decoded(answer[name]) for name in ("clientDataJSON", "authenticatorData", "signature")]
+    assert verify_assertion(party, public, challenge, *parts)
+    told = json.loads(parts[0])
+    absent = bytearray(parts[1])
+    absent[32] &= ~1
+    for why, arguments in (
+        ("another challenge", (party, public, bytes(32), *parts)),
+        ("another origin", (RelyingParty(party.id, "https://x.example"), public, challenge, *parts)),
+        ("another relying party", (RelyingParty("x.example", party.origin), public, challenge, *parts)),
+        (
+            "no assertion",
+            (party, public, challenge, json.dumps({**told, "type": "webauthn.create"}).encode(), *parts[1:]),
+        ),
+        ("not genuine", (party, public, challenge, parts[0], parts[1], parts[2][:-1] + bytes([parts[2][-1] ^ 1]))),
+        ("too short", (party, public, challenge, parts[0], b"", parts[2])),
+        ("nobody was present", (party, public, challenge, parts[0], bytes(absent), parts[2])),
+        ("cannot be read", (party, public, challenge, b"\xff", *parts[1:])),
+    ):
+        with pytest.raises(BadAssertion, match=why):
+            verify_assertion(*arguments)
+    with pytest.raises(BadAssertion):
+        verify_assertion(party, b"no key", challenge, *parts)
+    with pytest.raises(BadAssertion):
+        decoded("a+b/")
