@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bailiwick.app.quorum import quorum_of
 from bailiwick.app.siem import reach_of
 from bailiwick.evidence.events import Context, Event, Recorder, decode
 from bailiwick.identity.api_keys import ApiKeys
@@ -174,7 +175,8 @@ class House:
         self.resolver = Resolver(*shared, self.recorder, self.settings, self.names)
         self.credentials = Credentials(*shared, self.ids, self.recorder, self.sealer)
         self.servers = Servers(*shared, self.ids, self.recorder, self.settings, self.resolver, self.authority)
-        self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority)
+        self.quorum = quorum_of(*shared, self.ids, self.recorder)
+        self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority, self.quorum)
         self.sessions = Sessions(*shared, self.recorder, self.authority)
         self.sign_ins = SignIns(
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority

@@ -150,7 +150,7 @@ class PolicyRollback(_Own):
         return Target("policy-set", f"{row['id']}:{row['hash']}")
 
     async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
-        change = await self._policies.rollback(context, within=claim)
+        change = await self._policies.roll_back(context, within=claim)
         return {"active": change.activation.hash, "changed": change.changed}
 
 

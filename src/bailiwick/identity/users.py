@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
+from bailiwick.identity.enabling import ENABLE, HERE, SCIM, agreed
 from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.persons import note_influence
@@ -37,6 +38,7 @@ from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import held
+from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.kernel.settings import Settings
 
 INVITATION_LIFE = timedelta(hours=72)
@@ -61,7 +63,7 @@ class User:
 
     ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
     ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him. ``owns``: the
-    owner roles he has beside ``role``.
+    owner roles he has beside ``role``. ``disabled_by``: ``here`` or ``scim``, where it is known.
     """
 
     id: str
@@ -84,6 +86,7 @@ class User:
     created_at: datetime
     updated_at: datetime
     owns: tuple[str, ...] = ()
+    disabled_by: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -96,6 +99,7 @@ class User:
             "own_role": self.own_role,
             "owns": [*self.owns],
             "is_active": self.is_active,
+            "disabled_by": self.disabled_by,
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
@@ -163,6 +167,15 @@ def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
         raise may_not_widen()
 
 
+def _disabled_by(before: User, named: Mapping[str, Any], active: bool, scim: bool) -> str | None:
+    """By whom the account is disabled after a change: who disables it here takes it out of the provider's hand."""
+    if active:
+        return None
+    if before.is_active:
+        return SCIM if scim else HERE
+    return HERE if not scim and named.get("is_active") is False else before.disabled_by
+
+
 def _require_a_password(user: User) -> None:
     """Refuse to make a way around the provider for somebody whom it alone lets in."""
     if user.providers and not user.has_password and not user.invited:
@@ -188,6 +201,7 @@ class Users:
         settings: Settings,
         passwords: Passwords,
         revocations: Revoke,
+        quorum: Quorum,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -196,6 +210,8 @@ class Users:
         self._settings = settings
         self._passwords = passwords
         self._revocations = revocations
+        self._quorum = quorum
+        quorum.register(ENABLE)
 
     async def create(self, context: Context, new: NewUser, *, widen: bool = True) -> tuple[User, Invitation | None]:
         """A new user, and the invitation where no password was given.
@@ -214,9 +230,10 @@ class Users:
             await require_active(tx, context.zone)
             await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             row = await tx.one(
-                "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
-                " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
-                " :role, :is_active, :mfa_enabled, :hash, :external_id, cast(:profile AS jsonb), :now, :now)"
+                "INSERT INTO users (id, zone, username, email, full_name, role, is_active, disabled_by, mfa_enabled,"
+                " password_hash, external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email,"
+                " :full_name, :role, :is_active, :disabled_by, :mfa_enabled, :hash, :external_id,"
+                " cast(:profile AS jsonb), :now, :now)"
                 " ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
@@ -225,6 +242,7 @@ class Users:
                 full_name=new.full_name,
                 role=new.role,
                 is_active=new.is_active,
+                disabled_by=None if new.is_active else HERE,
                 mfa_enabled=new.mfa_enabled,
                 external_id=new.external_id,
                 profile=json.dumps(dict(new.profile)),
@@ -358,8 +376,13 @@ class Users:
         guard: VersionGuard = any_version,
         *,
         widen: bool = True,
-    ) -> User:
+        scim: bool = False,
+    ) -> User | Approval:
         """Change the members of :data:`CHANGEABLE` that ``patch`` names, or names when it sees the user as he is.
+
+        To enable a disabled account takes two persons: nothing is changed, and the approval that is waited for is
+        answered; sent again once that is given, it is done. ``scim``: the provider says so, who alone enables what he
+        disabled (``user_disabled_here`` for anything else).
 
         Disabling ends the user's sessions, and a changed role holds on open ones, everywhere before this returns.
         ``widen`` False refuses (``Denied``) what gives more than there was: a higher role, or a way into the account
@@ -376,21 +399,49 @@ class Users:
             named = patch(before) if callable(patch) else patch
             wanted = present | {member: named[member] for member in CHANGEABLE if member in named}
             changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
+            wanted["disabled_by"] = _disabled_by(before, named, wanted["is_active"], scim)
+            if wanted["disabled_by"] == HERE and before.disabled_by == SCIM:
+                changed.append("disabled_by")
             if not changed:
                 return before
-            if changed != ["is_active"] or wanted["is_active"]:  # disabling ends authority, which nothing stops
+            # disabling ends authority, which nothing stops
+            if wanted["is_active"] or not {"is_active", "disabled_by"}.issuperset(changed):
                 await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
+            approval = None
+            if wanted["is_active"] and not before.is_active:
+                approval = await self._let_in(tx, context, before, {name: wanted[name] for name in changed}, scim)
+                if approval is not None and approval.state != "executed":
+                    return approval
             administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
             if not widen:
                 _require_narrow(before, row, changed)
             if administrated and not (row["is_active"] and row["role"] == "admin"):
                 await require_an_administrator(tx, context.zone)
-            revision, ended = await self._after_change(tx, context, before, row, changed, now)
+            revision, ended = await self._after_change(tx, context, before, row, changed, now, approval)
             user = await _read(tx, context.zone, username)
         if narrows(before, row) or ended:
             await self._revocations.settle(revision, context)
         return user
+
+    async def _let_in(
+        self, tx: Transaction, context: Context, before: User, change: Mapping[str, Any], scim: bool
+    ) -> Approval | None:
+        """The approval by which a disabled account is enabled; None where the provider undoes what was his own."""
+        if scim:
+            if before.disabled_by != SCIM:
+                raise Denied(reason="user_disabled_here")
+            return None
+        return await agreed(
+            self._quorum,
+            tx,
+            context,
+            identifier=before.id,
+            username=before.username,
+            version=before.version,
+            change=change,
+            shown={"role": before.role, "owns": [*before.owns], "disabled_by": before.disabled_by},
+        )
 
     async def delete(self, context: Context, username: str, guard: VersionGuard = any_version) -> None:
         """Delete a user with everything of his; nothing he opened or made is accepted when this returns.
@@ -487,7 +538,8 @@ class Users:
     async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
         try:
             row = await tx.one(
-                "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
+                "UPDATE users SET is_active = :is_active, disabled_by = :disabled_by, own_role = :role, email = :email,"
+                " full_name = :full_name,"
                 " mfa_enabled = :mfa_enabled, external_id = :external_id, profile = cast(:profile AS jsonb),"
                 " version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
                 **{**wanted, "profile": json.dumps(dict(wanted["profile"]))},
@@ -502,7 +554,14 @@ class Users:
         return row
 
     async def _after_change(
-        self, tx: Transaction, context: Context, before: User, row: Row, changed: Sequence[str], now: datetime
+        self,
+        tx: Transaction,
+        context: Context,
+        before: User,
+        row: Row,
+        changed: Sequence[str],
+        now: datetime,
+        approval: Approval | None,
     ) -> tuple[int, bool]:
         """Record, end sessions, announce; answers the feed revision and whether sessions were ended."""
         kind = codes.USER_CHANGED
@@ -515,7 +574,8 @@ class Users:
             await note_influence(tx, context, before.username, "raised", now)
         if not _WAYS_IN.isdisjoint(changed) or (row["is_active"] and not before.is_active):
             await note_influence(tx, context, before.username, "entered", now)
-        await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed])
+        agreed_by = approval.agreed if approval is not None else {}
+        await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed], **agreed_by)
         revision = await feed.announce(tx, context.zone, "user", before.username)
         if disabled:
             revision = await self._revocations.revoke(tx, context, "user", before.username, "user disabled")
@@ -627,4 +687,5 @@ def user_of(row: Row) -> User:
         row["created_at"],
         row["updated_at"],
         tuple(row["owns"]),
+        row["disabled_by"],
     )

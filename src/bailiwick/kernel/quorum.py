@@ -148,6 +148,11 @@ class Approval:
         return self.requested_at - timedelta(seconds=self.window_s) if self.window_s else None
 
     @property
+    def agreed(self) -> dict[str, Any]:
+        """How an event of what was done says by whose word."""
+        return {"approval": self.id, "approved_by": [vote.person for vote in self.votes if vote.approves]}
+
+    @property
     def missing(self) -> int:
         """How many approvals it still needs."""
         return max(0, self.needed - sum(vote.approves for vote in self.votes))
@@ -444,6 +449,44 @@ class Quorum:
         await self._note(tx, "executed", approval, context)
         return approval
 
+    async def given(
+        self,
+        tx: Transaction,
+        context: Any,
+        zone: str,
+        action: str,
+        bound: Mapping[str, Any],
+        shown: Mapping[str, Any],
+        *,
+        by: str,
+        reason: str,
+        signed_in: bool,
+        terms: Terms,
+    ) -> Approval:
+        """The approval of what ``bound`` says, ``executed`` by this where it was given; else what is waited for.
+
+        For what is asked for by the call that does it: the first time it makes the request, and sent again once that
+        is approved it goes through, whoever sends it. ``shown`` is what who approves is to see beside ``bound``, as it
+        was when it was first asked for. A request of somebody who has left gives way to a new one.
+        """
+        for standing in await self.open(tx, zone, action):
+            if any(name not in standing.payload or standing.payload[name] != bound[name] for name in bound):
+                continue
+            if standing.state != "approved":
+                return standing
+            try:
+                return await self.execute(tx, context, zone, standing.id, action, standing.payload, by)
+            except Conflict as refused:
+                if refused.reason == "approval_requester_gone":
+                    await self.end(tx, context, zone, standing.id, by)
+                    continue
+                if refused.reason != "approval_required":  # somebody who approved may not any more
+                    raise
+                return standing
+        return await self.request(
+            tx, context, zone, action, {**shown, **bound}, by=by, reason=reason, signed_in=signed_in, terms=terms
+        )
+
     async def _refuse_gone(self, tx: Transaction, approval: Approval) -> None:
         """Refuse what somebody asked for who has left, or whose role is another one since."""
         if self._people is None or not approval.requester_id:
@@ -485,6 +528,17 @@ class Quorum:
                             action=action)  # fmt: skip
         found = [await self._load(tx, row["zone"], row["id"]) for row in rows]
         return [approval for approval in found if approval.state == "approved"]
+
+    async def open(self, tx: Transaction, zone: str, action: str) -> list[Approval]:
+        """The requests of an action in a zone that wait, or are approved and not done, oldest first."""
+        rows = await tx.all(
+            "SELECT id FROM approvals WHERE zone = :zone AND action = :action AND ended IS NULL"
+            " AND expires_at > :now ORDER BY id",
+            zone=zone,
+            action=action,
+            now=self._clock.now(),
+        )
+        return [await self._load(tx, zone, row["id"]) for row in rows]
 
     async def get(self, zone: str, identifier: str) -> Approval:
         """One request; raises ``not_found``."""

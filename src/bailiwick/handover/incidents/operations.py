@@ -49,7 +49,7 @@ class LastKnownGood:
         return Target("policy-set", f"{row['id']}:{row['hash']}")
 
     async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
-        change = await self._policies.rollback(context, known_good_only=True, within=claim)
+        change = await self._policies.roll_back(context, within=claim, known_good_only=True)
         if not change.changed:
             raise Conflict("The last policy set that has proven itself is the active one.")
         return {"active": change.activation.hash, "changed": change.changed}

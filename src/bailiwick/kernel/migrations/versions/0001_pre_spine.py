@@ -93,6 +93,7 @@ CREATE TABLE users (
   external_id text,
   profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
+  disabled_by text CHECK (disabled_by IN ('here', 'scim')), -- what SCIM disabled it may enable again alone
   mfa_enabled boolean NOT NULL DEFAULT false,
   password_hash text,
   must_change_password boolean NOT NULL DEFAULT false,
@@ -451,6 +452,7 @@ CREATE TABLE policy_activations (
   known_good_at timestamptz,
   activated_by text NOT NULL,
   activated_at timestamptz NOT NULL,
+  approval text, -- by which two persons agreed to it
   FOREIGN KEY (zone, hash) REFERENCES policy_sets (zone, hash)
 );
 CREATE INDEX ON policy_activations (zone, id DESC);
