@@ -136,11 +136,8 @@ def enable(name: Username, zone: Zone = "default", data_dir: DataDir = None) -> 
     if isinstance(done, User):
         print(f"{name} is enabled")
         return 0
-    if done.state == "approved":
-        print(f"approval {done.id} is not enough any more: somebody who gave it may not now")
-    print(
-        f"{name} waits for approval {done.id}: {done.missing} more must approve it, by {done.expires_at:%Y-%m-%d %H:%M} UTC"
-    )
+    until = f"{done.expires_at:%Y-%m-%d %H:%M} UTC"
+    print(f"{name} waits for approval {done.id}: {done.missing} more must approve it, by {until}")
     print(f"could do so: {', '.join(done.candidates) or 'nobody'}")
     if blocked := done.document().get("blocked"):
         print(blocked)

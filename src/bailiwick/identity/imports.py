@@ -22,8 +22,8 @@ from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.together import Together
 
 _INSERT = """
-INSERT INTO users (id, zone, username, email, full_name, role, is_active, disabled_by, mfa_enabled, external_id, profile,
-  created_at, updated_at)
+INSERT INTO users (id, zone, username, email, full_name, role, is_active, disabled_by, mfa_enabled, external_id,
+  profile, created_at, updated_at)
 SELECT id, :zone, username, email, full_name, role, is_active, CASE WHEN NOT is_active THEN 'scim' END, mfa_enabled,
   external_id, cast(profile AS jsonb), :now, :now
 FROM unnest(cast(:ids AS text[]), cast(:usernames AS text[]), cast(:emails AS text[]), cast(:full_names AS text[]),
