@@ -3,8 +3,8 @@
 Who agrees sees whose account it is, what it may, and what else would change with it, as the account stands: a change of
 it in between asks anew. Whom it concerns does not agree to it, nor does an account of his.
 
-SCIM is the provider's word on who works here, and may take back its own ``active: false`` alone. What was disabled
-here, by a person or because nobody used it, it does not undo.
+SCIM is the provider's word on who works here: the account by which it comes may take back its own ``active: false``
+alone. What was disabled here, by a person or because nobody used it, or by another account, it does not undo.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum, Terms
 
 ENABLE = Action("user.enable", Permission.OVERRIDES_APPROVE, life=timedelta(hours=24))
-HERE, SCIM = "here", "scim"
-"""By whom an account was disabled; where nothing says, it was here."""
+HERE = "here"
+
+
+def provider(context: Context) -> str:
+    """How it is kept that SCIM disabled an account, and by whose account; where nothing says, it was :data:`HERE`."""
+    return f"scim:{context.actor.user}"
 
 
 async def agreed(

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
-from bailiwick.identity.enabling import ENABLE, HERE, SCIM, agreed
+from bailiwick.identity.enabling import ENABLE, HERE, agreed, provider
 from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.persons import note_influence
@@ -63,7 +63,7 @@ class User:
 
     ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
     ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him. ``owns``: the
-    owner roles he has beside ``role``. ``disabled_by``: ``here`` or ``scim``, where it is known.
+    owner roles he has beside ``role``. ``disabled_by``: ``here``, or ``scim:`` and whose account.
     """
 
     id: str
@@ -167,13 +167,13 @@ def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
         raise may_not_widen()
 
 
-def _disabled_by(before: User, named: Mapping[str, Any], active: bool, scim: bool) -> str | None:
+def _disabled_by(before: User, named: Mapping[str, Any], active: bool, by: str) -> str | None:
     """By whom the account is disabled after a change: who disables it here takes it out of the provider's hand."""
     if active:
         return None
     if before.is_active:
-        return SCIM if scim else HERE
-    return HERE if not scim and named.get("is_active") is False else before.disabled_by
+        return by
+    return HERE if by == HERE and named.get("is_active") is False else before.disabled_by
 
 
 def _require_a_password(user: User) -> None:
@@ -399,8 +399,10 @@ class Users:
             named = patch(before) if callable(patch) else patch
             wanted = present | {member: named[member] for member in CHANGEABLE if member in named}
             changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
-            wanted["disabled_by"] = _disabled_by(before, named, wanted["is_active"], scim)
-            if wanted["disabled_by"] == HERE and before.disabled_by == SCIM:
+            wanted["disabled_by"] = _disabled_by(
+                before, named, wanted["is_active"], provider(context) if scim else HERE
+            )
+            if wanted["disabled_by"] == HERE and before.disabled_by not in (None, HERE) and not before.is_active:
                 changed.append("disabled_by")
             if not changed:
                 return before
@@ -429,7 +431,7 @@ class Users:
     ) -> Approval | None:
         """The approval by which a disabled account is enabled; None where the provider undoes what was his own."""
         if scim:
-            if before.disabled_by != SCIM:
+            if before.disabled_by != provider(context):
                 raise Denied(reason="user_disabled_here")
             return None
         return await agreed(

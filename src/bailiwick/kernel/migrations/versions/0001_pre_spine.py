@@ -93,7 +93,8 @@ CREATE TABLE users (
   external_id text,
   profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
-  disabled_by text CHECK (disabled_by IN ('here', 'scim')), -- what SCIM disabled it may enable again alone
+  -- 'here', or 'scim:' and whose account: what SCIM disabled the same account may enable again alone
+  disabled_by text CHECK (disabled_by = 'here' OR disabled_by LIKE 'scim:%'),
   mfa_enabled boolean NOT NULL DEFAULT false,
   password_hash text,
   must_change_password boolean NOT NULL DEFAULT false,
