@@ -300,7 +300,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "db reader": (lambda stack, tmp: ["bailiwick_readonly"], codes.READER_ADDED),
     "user create": (lambda stack, tmp: ["walker", "--email", "walker@example.com"], codes.USER_CREATED),
     "user disable": (lambda stack, tmp: ["walker"], codes.USER_DISABLED),
-    "user enable": (lambda stack, tmp: ["walker"], codes.USER_ENABLED),
+    "user enable": (lambda stack, tmp: ["walker"], codes.APPROVAL_REQUESTED),
     "user reset-mfa": (lambda stack, tmp: ["walker"], codes.USER_MFA_RESET),
     "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
     "user unlock": (lambda stack, tmp: ["walker"], codes.OVERRIDE_REFUSED),

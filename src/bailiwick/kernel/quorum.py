@@ -467,13 +467,17 @@ class Quorum:
 
         For what is asked for by the call that does it: the first time it makes the request, and sent again once that
         is approved it goes through, whoever sends it. ``shown`` is what who approves is to see beside ``bound``, as it
-        was when it was first asked for. A request of somebody who has left gives way to a new one.
+        was when it was first asked for. A request of somebody who has left gives way to a new one, and so does one of
+        who was not signed in to one of somebody who is.
         """
         for standing in await self.open(tx, zone, action):
             if any(name not in standing.payload or standing.payload[name] != bound[name] for name in bound):
                 continue
             if standing.state != "approved":
-                return standing
+                if standing.requester_id or not signed_in:
+                    return standing
+                await self.end(tx, context, zone, standing.id, by)
+                continue
             try:
                 return await self.execute(tx, context, zone, standing.id, action, standing.payload, by)
             except Conflict as refused:
