@@ -52,6 +52,7 @@ def test_an_account_from_its_making_to_its_reset(stack: Stack) -> None:
     assert waits.returncode == 3 and "2 more must approve" in waits.stdout and "admin" in waits.stdout, waits
     enabled = stack.agreed("PATCH", "/api/v1/users/jane", {"is_active": True})
     assert (enabled.status, enabled.json["is_active"]) == (200, True)
+    assert stack.admin("DELETE", "/api/v1/users/ada").status == 204  # what follows is about the last administrator
 
     token = stack.login("jane", CHOSEN)
     link = told(stack, "reset-password", "jane")

@@ -32,6 +32,7 @@ class LastKnownGood:
     title = "return to the last policy set that has proven itself"
     class_: Class = "narrowing"
     external = False
+    reversible = False
     arguments = Nothing
 
     def __init__(self, policies: Policies) -> None:
@@ -65,6 +66,7 @@ class RevokeAuthority:
     title = "end the authority of a user, an application, a session or a mandate"
     class_: Class = "narrowing"
     external = False
+    reversible = False
     arguments = Revoke
 
     def __init__(self, database: Database, revocations: Revocations) -> None:
