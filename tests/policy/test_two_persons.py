@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from policy_stage import NOBODY, PAYMENTS, SEED, Stage, allowing, codes
+from sqlalchemy.exc import DBAPIError
 
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.kernel.errors import BailiwickError
@@ -300,6 +301,27 @@ async def test_it_is_done_once(stage: Stage) -> None:
     assert len(await stage.history()) == 2
     await stage.activate("authorization", 1)
     assert (await again(stage)).id != waits.id
+
+
+@pytest.mark.parametrize("kind", ["initial", "activate", "rollback"])
+async def test_the_database_takes_no_set_that_nobody_agreed_to(stage: Stage, kind: str) -> None:
+    """Also not by statements of its own, with an approval of something else."""
+    waits = await asked(stage)
+    first = await stage.active_hash()
+    await stage.approve(waits)
+    await stage.activate("authorization", 2)
+    with pytest.raises(DBAPIError, match="nobody agreed"):
+        async with stage.database.begin() as tx:
+            await tx.run(
+                "INSERT INTO policy_activations (zone, hash, kind, approval, activated_by, activated_at)"
+                " VALUES (:zone, :hash, :kind, :approval, 'alice', :at)",
+                zone=stage.zone,
+                hash=first,
+                kind=kind,
+                approval=waits.id,
+                at=stage.clock.now(),
+            )
+    assert await stage.active_hash() == waits.payload["policy_set"]
 
 
 async def test_who_approves_proved_himself_just_now() -> None:
