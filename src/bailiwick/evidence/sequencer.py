@@ -37,6 +37,7 @@ from bailiwick.evidence.tree import put_run
 from bailiwick.evidence.troubles import STALLS, Figures, Trouble, cause_of, stall_of
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
+from bailiwick.kernel.listening import notified
 from bailiwick_verify.merkle import Edge
 
 CHANNEL = "bailiwick_outbox"
@@ -155,12 +156,14 @@ class Sequencer:
         if not self._heads.zones:
             async with self._database.begin() as tx:
                 await self._heads.learn_zones(tx)
-        if await loop.run_in_executor(self._thread, self._held):
+        held, portions = await loop.run_in_executor(self._thread, self._look)
+        if held:
             await self._count_waiting()
             await self._measure()
             return False
         await self._ensure_partitions(self._clock.now())
-        portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
+        if portions is None:
+            portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
         self._fault("read")
         for portion in portions:
             if portion.lost:
@@ -170,7 +173,8 @@ class Sequencer:
         if portions or asks_outbox:
             moved = await self._move(portions, asks_outbox)
         await self._publish(await self._heads.sign_waiting(self._database))
-        self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions)
+        more = any(portion.more for portion in portions)
+        self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions) if more else 0
         self._moved_at = self._clock.monotonic()
         self.figures.troubles.end(*STALLS)
         if not moved:
@@ -293,7 +297,7 @@ class Sequencer:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._listening = True
                     self.wake()  # whatever was left while nobody listened
-                    async for _ in connection.notifies():
+                    async for _ in notified(connection):
                         self.wake()
             self._listening = False
             await asyncio.sleep(0.5)
@@ -307,9 +311,21 @@ class Sequencer:
 
     # ------------------------------------------------------------------ reading the spools
 
+    def _look(self) -> tuple[bool, list[Portion] | None]:
+        """Whether nothing may be moved, and what there is to move; None where sources came or went.
+
+        Most rounds find nothing: this is all they cost, one journey to the thread.
+        """
+        if self._held():
+            return True, None
+        return False, self._collect({}) if self._sources() == self._readers.keys() else None
+
+    def _sources(self) -> set[str]:
+        return source_names(self._root) - {path.name for path in self._leftovers}
+
     async def _new_places(self) -> dict[str, Place]:
         """Where to go on in sources that were not known yet."""
-        names = source_names(self._root) - {path.name for path in self._leftovers}
+        names = self._sources()
         for name in self._readers.keys() - names:
             self._readers.pop(name).close()
             self._places.pop(name, None)

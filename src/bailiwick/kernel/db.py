@@ -88,8 +88,7 @@ class Database:
             async with self.engine.begin() as connection:
                 if self._role:
                     # a login of our own has this search path by ALTER ROLE; SET ROLE does not apply it
-                    await connection.execute(text(f"SET LOCAL ROLE {self._role}"))
-                    await connection.execute(text("SET LOCAL search_path = bailiwick"))
+                    await connection.execute(_ACT_AS, {"role": self._role})
                 yield Transaction(connection)
         except BailiwickError:
             raise
@@ -105,6 +104,8 @@ class Database:
         await self.engine.dispose()
 
 
+# SET LOCAL ROLE and SET LOCAL search_path in one journey, since every transaction begins so
+_ACT_AS = text("SELECT set_config('role', :role, true), set_config('search_path', 'bailiwick', true)")
 _statements: dict[str, TextClause] = {}
 
 
