@@ -65,6 +65,7 @@ class Database:
         self.url = url
         parsed = make_url(sqlalchemy_url(url))
         self._role = None if parsed.username == role else role
+        self._act_as = f"SET LOCAL ROLE {role}; SET LOCAL search_path = bailiwick"
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
@@ -88,7 +89,9 @@ class Database:
             async with self.engine.begin() as connection:
                 if self._role:
                     # a login of our own has this search path by ALTER ROLE; SET ROLE does not apply it
-                    await connection.execute(_ACT_AS, {"role": self._role})
+                    # both in one journey, since every transaction begins so; a SELECT of set_config would be a query,
+                    # before which alone a transaction may choose its isolation
+                    await connection.exec_driver_sql(self._act_as)
                 yield Transaction(connection)
         except BailiwickError:
             raise
@@ -104,8 +107,6 @@ class Database:
         await self.engine.dispose()
 
 
-# SET LOCAL ROLE and SET LOCAL search_path in one journey, since every transaction begins so
-_ACT_AS = text("SELECT set_config('role', :role, true), set_config('search_path', 'bailiwick', true)")
 _statements: dict[str, TextClause] = {}
 
 
