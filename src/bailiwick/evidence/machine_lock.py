@@ -19,6 +19,7 @@ class MachineLock:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._path = os.fspath(root / LOCK_NAME)  # looked at forty times a second
         self._fd = -1
 
     @property
@@ -46,7 +47,7 @@ class MachineLock:
     def lost(self) -> bool:
         """Whether the file was taken away under us, so that another may hold a lock on a new one; lets go then."""
         try:
-            same = os.path.samestat(os.fstat(self._fd), (self._root / LOCK_NAME).stat())
+            same = os.path.samestat(os.fstat(self._fd), os.stat(self._path))
         except OSError:
             same = False
         if not same:

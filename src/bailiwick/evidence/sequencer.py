@@ -172,7 +172,9 @@ class Sequencer:
         moved = False
         if portions or asks_outbox:
             moved = await self._move(portions, asks_outbox)
-        await self._publish(await self._heads.sign_waiting(self._database))
+        heads = await self._heads.sign_waiting(self._database)
+        if heads or self._heads.unpublished:
+            await self._publish(heads)
         more = any(portion.more for portion in portions)
         self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions) if more else 0
         self._moved_at = self._clock.monotonic()
@@ -283,8 +285,12 @@ class Sequencer:
         self._outbox_waits = True
 
     async def _sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+        # in place of asyncio.wait_for, which makes a task each time, forty times a second
+        alarm = asyncio.get_running_loop().call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
         self._wake.clear()
 
     async def _listen(self) -> None:
