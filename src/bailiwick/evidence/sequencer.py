@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,6 +44,7 @@ from bailiwick_verify.merkle import Edge
 CHANNEL = "bailiwick_outbox"
 _PARTITION_LOCK = 0x70617274  # "part": two sequencers would create the same partition
 _PARTITIONS_AHEAD = timedelta(days=2)
+_QUIET_ROUNDS = 10  # looked in the thread alone, between rounds of everything else
 _MEASURE_S = 2.0
 _CONTENDED_S = 60.0
 _REMEMBER_GONE = timedelta(hours=1)
@@ -105,6 +107,7 @@ class Sequencer:
         self._births_looked_at = float("-inf")
         self._listening = False
         self._wake = asyncio.Event()
+        self._stirred = threading.Event()  # the same for the thread
         self._more = False
         self._moved_at = clock.monotonic()
         self._lock = MachineLock(spool_root)
@@ -130,7 +133,11 @@ class Sequencer:
                     moved = await self.step()
                     pause = 0.1
                     if not self._more:
-                        await self._sleep(self._poll_s)
+                        if moved or self._heads.unsigned or not self._at_rest():
+                            await self._sleep(self._poll_s)
+                        else:
+                            await loop.run_in_executor(self._thread, self._watch)
+                            self._wake.clear()
                         if moved:
                             await asyncio.sleep(max(0.0, began + self._gather_s - loop.time()))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is named, and tried again
@@ -188,9 +195,25 @@ class Sequencer:
         """Look at once, outbox included."""
         self._outbox_waits = True
         self._wake.set()
+        self._stirred.set()
+
+    def _at_rest(self) -> bool:
+        """Whether only the spools are to be looked at: it is its turn, nothing is wrong, and it hears of the outbox."""
+        return self.figures.active and self._listening and not self.figures.lost
+
+    def _watch(self) -> None:
+        """Return when there is something to read, somebody woke us, or some rounds found nothing.
+
+        As often as before, but in the thread alone: the loop of a machine at rest is not woken forty times a second.
+        """
+        for _ in range(_QUIET_ROUNDS):
+            if self._stirred.wait(self._poll_s) or self._sources() != self._readers.keys() or self._collect({}):
+                break
+        self._stirred.clear()
 
     def close(self) -> None:
         """Let go of files and of the machine's sequencer lock."""
+        self._stirred.set()
         self._thread.shutdown(wait=True)
         self._forget()
         self._lock.release()
