@@ -383,6 +383,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 
 # nothing is sealed yet, waived, overridden or listed as unused, which is no data and no failure
 ENDS = {
+    "user enable": {3},  # waits for others
     **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review")},
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "drill restore": {1},  # without its log in the store, what a loss would cost is not known
