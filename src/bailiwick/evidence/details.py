@@ -18,7 +18,7 @@ from bailiwick.evidence.details_handover import HANDOVER
 from bailiwick.evidence.events import Event
 
 _AGREED = (
-    _sometimes("approval", "str", "id of the approval, where it took two persons"),
+    _sometimes("approval", "str", "id of the approval, empty where it took one person"),
     _sometimes("approved_by", "list[str]", "who approved it"),
 )
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")

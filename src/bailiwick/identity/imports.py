@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject, encode
 from bailiwick.identity.enabling import provider
-from bailiwick.identity.users import NewUser, User, above_viewer, may_not_widen, user_of
+from bailiwick.identity.users import NewUser, User, user_of
+from bailiwick.identity.widening import above_viewer, may_not_widen
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed, outbox
 from bailiwick.kernel.clock import Clock

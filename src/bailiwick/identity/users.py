@@ -22,6 +22,7 @@ from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.persons import note_influence
 from bailiwick.identity.ports import Revoke
+from bailiwick.identity.removal import forget_failures, remove_user
 from bailiwick.identity.sessions import end_sessions
 from bailiwick.identity.standing import (
     RANKS,
@@ -30,6 +31,7 @@ from bailiwick.identity.standing import (
     require_an_administrator,
     settle_roles,
 )
+from bailiwick.identity.widening import WAYS_IN, above_viewer, disabled_by, may_not_widen, narrows, require_narrow
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
@@ -37,7 +39,6 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound, Unauthenticated
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.modes import Switch, require_on
-from bailiwick.kernel.permissions import held
 from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.kernel.settings import Settings
 
@@ -46,8 +47,6 @@ RESET_LIFE = timedelta(hours=24)
 INVITATION_PREFIX = "bwi_"
 # what a PATCH may name, and nothing else
 CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "external_id", "profile")
-# who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
-_WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
 # what user_of reads
 _SELECT = """
@@ -148,45 +147,10 @@ class NewUser:
 Patch = Mapping[str, Any] | Callable[[User], Mapping[str, Any]]
 
 
-def narrows(before: User, after: Row) -> bool:
-    """Whether a change takes something away that open sessions must lose at once."""
-    lost = after["role"] != before.role or not set(before.owns) <= set(after["owns"])
-    return before.is_active and (not after["is_active"] or lost)
-
-
-def above_viewer(role: str) -> bool:
-    """Whether a role may more than look."""
-    return RANKS.index(role) > RANKS.index("viewer")
-
-
-def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
-    """Refuse what gives more than there was. To put out anybody is always narrow."""
-    raised = not held(after["role"], after["owns"]) <= held(before.role, before.owns)
-    opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
-    if raised or (opened and above_viewer(before.role)):
-        raise may_not_widen()
-
-
-def _disabled_by(before: User, named: Mapping[str, Any], active: bool, by: str) -> str | None:
-    """By whom the account is disabled after a change: who disables it here takes it out of the provider's hand."""
-    if active:
-        return None
-    if before.is_active:
-        return by
-    return HERE if by == HERE and named.get("is_active") is False else before.disabled_by
-
-
 def _require_a_password(user: User) -> None:
     """Refuse to make a way around the provider for somebody whom it alone lets in."""
     if user.providers and not user.has_password and not user.invited:
         raise Conflict(f"The user comes by {', '.join(user.providers)} and has no password here.")
-
-
-def may_not_widen() -> Denied:
-    """The refusal of what gives more than there was."""
-    return Denied(
-        "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
-    )
 
 
 class Users:
@@ -399,9 +363,7 @@ class Users:
             named = patch(before) if callable(patch) else patch
             wanted = present | {member: named[member] for member in CHANGEABLE if member in named}
             changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
-            wanted["disabled_by"] = _disabled_by(
-                before, named, wanted["is_active"], provider(context) if scim else HERE
-            )
+            wanted["disabled_by"] = disabled_by(before, named, wanted["is_active"], provider(context) if scim else HERE)
             if wanted["disabled_by"] == HERE and before.disabled_by not in (None, HERE) and not before.is_active:
                 changed.append("disabled_by")
             if not changed:
@@ -417,7 +379,7 @@ class Users:
             administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
             if not widen:
-                _require_narrow(before, row, changed)
+                require_narrow(before, row, changed)
             if administrated and not (row["is_active"] and row["role"] == "admin"):
                 await require_an_administrator(tx, context.zone)
             revision, ended = await self._after_change(tx, context, before, row, changed, now, approval)
@@ -574,10 +536,21 @@ class Users:
             await end_sessions(tx, context.zone, before.username, now=now, reason="user disabled")
         if RANKS.index(row["role"]) > RANKS.index(before.role):
             await note_influence(tx, context, before.username, "raised", now)
-        if not _WAYS_IN.isdisjoint(changed) or (row["is_active"] and not before.is_active):
+        if not WAYS_IN.isdisjoint(changed) or (row["is_active"] and not before.is_active):
             await note_influence(tx, context, before.username, "entered", now)
-        agreed_by = approval.agreed if approval is not None else {}
-        await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed], **agreed_by)
+        if approval is None:
+            await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed])
+        else:
+            await self._record(
+                tx,
+                codes.USER_ENABLED,
+                context,
+                before.username,
+                role=row["role"],
+                changed=[*changed],
+                approval=approval.id,
+                approved_by=approval.approved_by,
+            )
         revision = await feed.announce(tx, context.zone, "user", before.username)
         if disabled:
             revision = await self._revocations.revoke(tx, context, "user", before.username, "user disabled")
@@ -593,44 +566,6 @@ class Users:
     ) -> None:
         subject = Subject(id=username, type="user")
         await self._recorder.record(tx, kind, "success", context, subject=subject, **details)
-
-
-async def remove_user(
-    tx: Transaction, context: Context, user: User, recorder: Recorder, revocations: Revoke, now: datetime
-) -> int:
-    """Delete the locked ``user``, and end what he had; answers the feed revision to settle. Called last.
-
-    The caller holds :func:`lock_administrators`. Raises ``Conflict`` for the last administrator.
-    """
-    administrated = await administrates(tx, context.zone, user.username)
-    ended = await end_sessions(tx, context.zone, user.username, now=now, reason="user deleted")
-    keys = await tx.all(
-        "DELETE FROM api_keys WHERE zone = :zone AND username = :u RETURNING id", zone=context.zone, u=user.username
-    )
-    await tx.run("DELETE FROM sessions WHERE zone = :zone AND username = :u", zone=context.zone, u=user.username)
-    await forget_failures(tx, context.zone, user.username)
-    await tx.run("DELETE FROM users WHERE id = :id", id=user.id)
-    if administrated:
-        await require_an_administrator(tx, context.zone)
-    await recorder.record(
-        tx,
-        codes.USER_DELETED,
-        "success",
-        context,
-        subject=Subject(id=user.username, type="user"),
-        role=user.role,
-        sessions_ended=len(ended),
-    )
-    # a namesake made later must find nothing of his in the workers' memory
-    for key in keys:
-        await feed.announce(tx, context.zone, "api_key", key["id"])
-    await feed.announce(tx, context.zone, "user", user.username)
-    return await revocations.revoke(tx, context, "user", user.username, "user deleted")
-
-
-async def forget_failures(tx: Transaction, zone: str, username: str) -> None:
-    """Forget failed sign-ins, and with them a lock: the person has proved himself."""
-    await tx.run("DELETE FROM login_failures WHERE zone = :zone AND username = :username", zone=zone, username=username)
 
 
 def _acting_as(context: Context, username: str) -> Context:

@@ -148,9 +148,9 @@ class Approval:
         return self.requested_at - timedelta(seconds=self.window_s) if self.window_s else None
 
     @property
-    def agreed(self) -> dict[str, Any]:
-        """How an event of what was done says by whose word."""
-        return {"approval": self.id, "approved_by": [vote.person for vote in self.votes if vote.approves]}
+    def approved_by(self) -> list[str]:
+        """Who approved."""
+        return [vote.person for vote in self.votes if vote.approves]
 
     @property
     def missing(self) -> int:

@@ -452,7 +452,8 @@ class Policies:
             change=chosen.kind,
             previous=active.hash if active else "",
             members=[f"{version.name} {version.version}" for version in chosen.versions],
-            **(approval.agreed if approval is not None else {}),
+            approval=approval.id if approval is not None else "",
+            approved_by=approval.approved_by if approval is not None else [],
         )
         if pairs or found.status != "complete":
             await self._recorder.record(

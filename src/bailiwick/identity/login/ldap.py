@@ -23,7 +23,7 @@ from bailiwick.identity.login.oidc_options import email_of, line_of
 from bailiwick.identity.login.sign_ins import SignedIn
 from bailiwick.identity.providers import Provider, Providers, of_kind, options_of
 from bailiwick.identity.provisioning import MAX_SUBJECT, Arrival
-from bailiwick.identity.users import forget_failures
+from bailiwick.identity.removal import forget_failures
 from bailiwick.inventory.endpoints import Upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.inventory.zones import require_active

@@ -18,8 +18,8 @@ from bailiwick.identity.login.lockout import LOCK, count_failure, locked_until
 from bailiwick.identity.login.sign_ins import FactorDue, SignedIn, SignIns
 from bailiwick.identity.passwords import Passwords, Verified
 from bailiwick.identity.ports import Revoke
+from bailiwick.identity.removal import forget_failures
 from bailiwick.identity.sessions import end_sessions, printable
-from bailiwick.identity.users import forget_failures
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
