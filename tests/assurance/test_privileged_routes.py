@@ -47,7 +47,6 @@ CALLERS = {
         "assurance/books.py", "assurance/checkpoints/golive.py", "assurance/checkpoints/plans.py",
         "assurance/overrides.py", "assurance/waivers.py", "evidence/archive/lives.py", "evidence/archive/purge.py",
     },
-    "_quorum.given": {"policy/agreement.py"},
     "_agreements.given": {"policy/policies.py", "policy/known_good.py"},
     "_policies.roll_back": {"assurance/operations.py", "handover/incidents/operations.py"},
     "_quorum.end": {"assurance/overrides.py", "policy/agreement.py"},

@@ -189,7 +189,8 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("change", "str", "`rollback`"),
         _SET_MEMBERS,
         _always("previous", "str", "hash of the set it was rolled back from"),
-        *_AGREED,
+        _always("approval", "str", "id of the approval, empty where it took one person"),
+        _always("approved_by", "list[str]", "who approved it"),
     ),
     codes.POLICY_TESTED: (_VERSION, _SHA256),
     codes.POLICY_NEWLY_ALLOWED: (

@@ -15,6 +15,7 @@ from typing import Any
 
 from bailiwick.evidence.approvals import asker_of
 from bailiwick.evidence.events import Context
+from bailiwick.kernel.agreement import given
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum, Terms
@@ -44,7 +45,8 @@ async def agreed(
     Called in the transaction that enables it, with the account locked.
     """
     by, signed_in = asker_of(context)
-    return await quorum.given(
+    return await given(
+        quorum,
         tx,
         context,
         context.zone,

@@ -16,6 +16,7 @@ from typing import Any
 
 from bailiwick.evidence.approvals import asker_of
 from bailiwick.evidence.events import Context
+from bailiwick.kernel.agreement import given
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum, Terms
@@ -47,7 +48,8 @@ class Agreements:
         Called in the transaction that makes the change, under the lock of the zone. ``shown`` has a ``summary``.
         """
         by, signed_in = asker_of(context)
-        return await self._quorum.given(
+        return await given(
+            self._quorum,
             tx,
             context,
             context.zone,
