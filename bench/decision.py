@@ -52,7 +52,7 @@ def run(seconds: float, connections: int, out: str | None) -> None:
     """Measure and report."""
     environment = {"BAILIWICK_DECISION_CACHE_ENTRIES": "50000"}
     with stack(environment=environment) as made:
-        made.api.upload("grants", GRANTS_POLICY, grants())
+        made.activate("grants", GRANTS_POLICY, grants())
         url = f"http://127.0.0.1:{made.bench_port}/api/v1/authz/evaluate"
         token = made.api.token
         seed = json.dumps(json.dumps({"user_id": "admin", "resource": "servers", "action": "read"}))

@@ -28,7 +28,7 @@ from joserfc.jwk import OKPKey
 from pydantic import SecretStr
 
 from bailiwick.app.packs import pack_builder
-from bailiwick.evidence.events import Context, Recorder, encode, leaf_hash
+from bailiwick.evidence.events import Context, Event, Recorder, encode, leaf_hash
 from bailiwick.evidence.inputs import input_aad
 from bailiwick.evidence.ledger import Head, LedgerKeys, key_aad
 from bailiwick.evidence.pack import Outcome, Pack, Section, Selection, Window
@@ -74,7 +74,7 @@ def copied(url: str, first: int, count: int, start: datetime, step: timedelta, l
                 hashes.write(leaf_hash(body))
 
 
-def _with_input(event, seq):  # type: ignore[no-untyped-def]
+def _with_input(event: Event, seq: int) -> Event:
     import msgspec
 
     return msgspec.structs.replace(event, details={**event.details, "input": f"{seq % INPUTS:064x}"})

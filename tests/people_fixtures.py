@@ -24,8 +24,9 @@ from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bailiwick.app.quorum import quorum_of
 from bailiwick.app.siem import reach_of
-from bailiwick.evidence.events import Context, Event, Recorder, decode
+from bailiwick.evidence.events import Actor, Context, Event, Recorder, decode
 from bailiwick.identity.api_keys import ApiKeys
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.cookie_sessions import CookieSessions
@@ -66,6 +67,7 @@ from bailiwick.kernel.errors import Unauthenticated
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.metrics import Metrics
+from bailiwick.kernel.quorum import Approval
 from bailiwick.kernel.ratelimit import HotLimits, MachineCounters
 from bailiwick.kernel.settings import Settings
 from databases import fresh
@@ -176,7 +178,8 @@ class House:
         self.credentials = Credentials(*shared, self.ids, self.recorder, self.sealer)
         self.servers = Servers(*shared, self.ids, self.recorder, self.settings, self.resolver, self.authority)
         self.invitations = Invitations(*shared, self.recorder, self.passwords, self.authority)
-        self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority)
+        self.quorum = quorum_of(*shared, self.ids, self.recorder)
+        self.users = Users(*shared, self.ids, self.recorder, self.settings, self.passwords, self.authority, self.quorum)
         self.sessions = Sessions(*shared, self.recorder, self.authority)
         self.sign_ins = SignIns(
             *shared, self.ids, self.recorder, self.settings, self.sealer, self.authority, self.authority
@@ -292,6 +295,18 @@ class House:
                 then=now + timedelta(hours=12),
             )
         return self.authority.session_token(zone, username, session_id, 0.0, amr, int(now.timestamp()))
+
+    async def approve(self, approval: Mapping[str, Any], who: str, role: str = "admin") -> Approval:
+        """What ``who`` says to exactly what the document of an approval says."""
+        return await self.quorum.vote(
+            Context("default", Actor(user=who)),
+            "default",
+            approval["id"],
+            person=who,
+            role=role,
+            approves=True,
+            payload_sha256=approval["payload_sha256"],
+        )
 
     async def call(
         self,

@@ -16,7 +16,16 @@ from stage import Stage
 import bailiwick.assurance
 from bailiwick.assurance.book import Book, Document, read_text
 from bailiwick.assurance.gateway_switch import GatewaySwitch
-from bailiwick.assurance.operations import Claim, GatewayClose, GatewayOpen, Nothing, Operation, Target, UserUnlock
+from bailiwick.assurance.operations import (
+    Claim,
+    GatewayClose,
+    GatewayOpen,
+    Nothing,
+    Operation,
+    PolicyRollback,
+    Target,
+    UserUnlock,
+)
 from bailiwick.assurance.override_records import MACHINE, Ask
 from bailiwick.assurance.override_rules import KINDS, RULE, choose
 from bailiwick.assurance.overrides import Overrides, refuse_not_a_person
@@ -53,6 +62,8 @@ class Force:
     class_: Any = "finance"
     arguments = Nothing
     external = False
+    reversible = True
+    target_id = "payout/7"
 
     def __init__(self, stage: Stage, name: str = "payout.force", class_: str = "finance") -> None:
         self.name, self.class_ = name, class_
@@ -64,7 +75,7 @@ class Force:
         return 1
 
     async def target(self, tx: Transaction, zone: str, arguments: Nothing) -> Target:
-        return Target("payout/7", self.version)
+        return Target(self.target_id, self.version)
 
     async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
         async with self._stage.database.begin() as tx:
@@ -86,11 +97,21 @@ class Desk:
         self.stage = stage
         self.force = Force(stage)
         self.other = Force(stage, "payout.other", "widening")
+        self.hold = Force(stage, "payout.hold", "narrowing")
         self.switch = GatewaySwitch(stage.clock, stage.ids, stage.recorder)
         settle = stage.people.authority
+        self.rolled_back: list[str] = []
+
+        class Sets:
+            """Stands for the policies: to go back is noted."""
+
+            async def roll_back(_, context: Context, within: Any, **more: Any) -> Any:
+                self.rolled_back.append(context.actor.user)
+
         operations: list[Operation] = [
-            self.force, self.other, Force(stage, "payout.paid"), UserUnlock(stage.people.users),
+            self.force, self.other, Force(stage, "payout.paid"), self.hold, UserUnlock(stage.people.users),
             GatewayClose(stage.database, self.switch, settle), GatewayOpen(stage.database, self.switch, settle),
+            PolicyRollback(Sets()),  # type: ignore[arg-type]
         ]  # fmt: skip
         self.overrides = Overrides(
             stage.database, stage.clock, stage.ids, stage.recorder, stage.quorum, stage.books, stage.heard,
@@ -320,7 +341,8 @@ async def who_is_locked_by_his_second_account(desk: Desk) -> tuple[tuple[int, An
 
 async def who_is_locked_reviews(desk: Desk) -> tuple[tuple[int, Any], int, str]:
     """What one did by broken glass is not reviewed by who has the good of it."""
-    status, done = await desk.say("jane", "/break-glass", desk.wanted("user.unlock", username="kim"))
+    desk.hold.target_id = "user/kim"
+    status, done = await desk.say("jane", "/break-glass", desk.wanted("payout.hold"))
     assert (status, done["state"]) == (201, "review_due"), done
     word = {"payload_sha256": done["payload_sha256"], "verdict": "confirmed"}
     return await desk.say("kim", f"/{done['id']}/review", word), 403, "approval_concerned"
@@ -455,6 +477,21 @@ async def test_finance_is_never_done_by_broken_glass(desk: Desk) -> None:
     status, said = await desk.say("jane", "/break-glass", desk.wanted())
     assert (status, said["reason"], desk.force.done) == (403, "permission_denied", 0)
     assert (await desk.say("olga", "/break-glass", desk.wanted("payout.other")))[0] == 403
+
+
+@pytest.mark.parametrize("operation", ["user.unlock", "payout.other", "policy.rollback"])
+async def test_what_widens_and_cannot_be_taken_back_is_never_done_by_broken_glass(desk: Desk, operation: str) -> None:
+    await desk.sql(
+        "INSERT INTO login_failures (zone, username, failures, last_at, locked_until)"
+        " VALUES ('default', 'kim', 10, now(), now() + interval '1 hour')"
+    )
+    desk.other.reversible = False
+    arguments = {"username": "kim"} if operation == "user.unlock" else {}
+    status, said = await desk.say("jane", "/break-glass", desk.wanted(operation, **arguments))
+    assert (status, said["reason"]) == (403, "switch_takes_two")
+    assert "switch_takes_two" in await desk.refused()
+    assert await desk.stage.people.value("SELECT failures FROM login_failures WHERE username = 'kim'") == 10
+    assert desk.other.done == 0 and not desk.rolled_back
 
 
 # ---------------------------------------------------------------------- real operations, grants, watch

@@ -27,7 +27,12 @@ ROOT = Path(bailiwick.__file__).parent
 PRIVILEGED = {
     ("authority/api.py", "rotate"): "step-up",
     ("assurance/overrides_api.py", "unlock_user"): "refused",
-    ("policy/api.py", "rollback"): "known-good alone, or policies:write",
+    ("policy/api.py", "rollback"): "known-good alone, else two",
+    ("policy/api.py", "activate"): "two, held by the service",
+    ("policy/api.py", "deactivate"): "two, held by the service",
+    ("policy/api.py", "mark"): "two, held by the service",
+    ("policy/api.py", "upload"): "two, held by the service",
+    ("identity/api.py", "change_user"): "two, held by the service",
     ("assurance/overrides_api.py", "break_glass"): "step-up",
     ("assurance/overrides_api.py", "approve"): "step-up",
     ("assurance/overrides_api.py", "review"): "step-up",
@@ -43,7 +48,9 @@ CALLERS = {
         "assurance/overrides.py", "assurance/waivers.py", "evidence/archive/lives.py", "evidence/archive/purge.py",
         "handover/environments/states.py",
     },
-    "_quorum.end": {"assurance/overrides.py"},
+    "_agreements.given": {"policy/policies.py", "policy/known_good.py"},
+    "_policies.roll_back": {"assurance/operations.py", "handover/incidents/operations.py"},
+    "_quorum.end": {"assurance/overrides.py", "policy/agreement.py"},
     "_users.unlock": {"assurance/operations.py"},
 }  # fmt: skip
 
@@ -73,9 +80,10 @@ def test_every_operation_hands_its_claim_into_the_transaction_that_does_it() -> 
         lines = inspect.getsource(direct.perform).splitlines()
         begin = next(number for number, line in enumerate(lines) if "database.begin()" in line)
         assert lines[begin + 1].strip() == "await claim(tx)", direct
-    for method in (Users.unlock, EmergencyRotation.rotate, Policies.rollback):
+    for method in (Users.unlock, EmergencyRotation.rotate, Policies.roll_back):
         assert "within" in inspect.signature(method).parameters
-    assert inspect.signature(Users.unlock).parameters["within"].default is inspect.Parameter.empty
+    for method in (Users.unlock, Policies.roll_back):
+        assert inspect.signature(method).parameters["within"].default is inspect.Parameter.empty
     source = inspect.getsource(Overrides._execute)
     assert source.index("self._quorum.execute") < source.index("codes.OVERRIDE_DONE")
 
@@ -106,6 +114,9 @@ def test_each_privileged_route_carries_its_guard(file: str, function: str) -> No
         assert called == {"post", "refuse_alone"} and permission in STEP_UP, called
     elif guard in ("step-up", "two"):
         assert permission in STEP_UP, (permission, guard)
+    elif guard.startswith("two, "):
+        body = ast.unparse(route)
+        assert "_told(" in body or "status_code = 202" in body or "_waits(" in body
     else:
         assert permission == Permission.POLICIES_ROLLBACK
         assert "known_good_only=narrow" in ast.unparse(route)

@@ -332,7 +332,12 @@ async def test_what_nobody_used_is_listed_kept_or_disabled_and_comes_back(desk: 
     clock.advance(7 * 86_400)
     assert (await desk.unused.disable_due(now))["disabled"] == 1
     assert await people.value("SELECT is_active FROM users WHERE username = 'idle'") is False
-    status, said = await desk.call("POST", f"/review/{review['id']}/restore", {"note": "back from leave"})
+    await people.user("ada")
+    back = {"note": "back from leave"}
+    status, said = await desk.call("POST", f"/review/{review['id']}/restore", back)
+    assert (status, said["approval"]["action"], said["approval"]["candidates"]) == (202, "user.enable", ["ada"])
+    await people.approve(said["approval"], "ada")
+    status, said = await desk.call("POST", f"/review/{review['id']}/restore", back)
     assert (status, said["state"]) == (200, "restored")
     assert await people.value("SELECT is_active FROM users WHERE username = 'idle'") is True
     names = [event.name for event in await people.events() if event.name.startswith("unused.")]

@@ -23,14 +23,21 @@ async def test_the_handoffs_calls_work_as_printed(house: House, token: str) -> N
     made = await house.call("POST", "/api/v1/users", SEED, token=token)
     assert made.status == 201
     assert {name: made.json()[name] for name in SEED} == SEED
-    for active in (False, True):
+    await house.user("ada")
+    for active, status in ((False, 200), (True, 202)):
         changed = await house.call("PATCH", "/api/v1/users/jane.doe", {"is_active": active}, token=token)
-        assert (changed.status, changed.json()["is_active"]) == (200, active)
+        assert (changed.status, changed.json()["is_active"]) == (status, False)
+    await house.approve(changed.json()["approval"], "ada")
+    enabled = await house.call("PATCH", "/api/v1/users/jane.doe", {"is_active": True}, token=token)
+    assert (enabled.status, enabled.json()["is_active"]) == (200, True)
     reset = await house.call("DELETE", "/api/v1/users/jane.doe/mfa", token=token)
     assert (reset.status, reset.json()["factors_removed"]) == (200, 0)
     assert [event.name for event in await house.events()] == [
         "user.created",
         "user.disabled",
+        "approval.requested",
+        "approval.voted",
+        "approval.executed",
         "user.enabled",
         "user.mfa.reset",
     ]
@@ -111,7 +118,12 @@ async def test_disabling_ends_sessions_at_once(house: House, token: str) -> None
     assert await house.value("SELECT end_reason FROM sessions WHERE username = 'jane'") == "user disabled"
     assert await house.feed() == [("user", "jane"), ("revocation", "user/jane")]
     assert house.authority.settled == [2]
-    await house.call("PATCH", "/api/v1/users/jane", {"is_active": True}, token=token)
+    await house.user("ada")
+    for _ in range(2):
+        enabled = await house.call("PATCH", "/api/v1/users/jane", {"is_active": True}, token=token)
+        if enabled.status == 202:
+            await house.approve(enabled.json()["approval"], "ada")
+    assert enabled.json()["is_active"] is True
     assert (await house.call("GET", "/api/v1/servers", token=jane)).status == 401
 
 

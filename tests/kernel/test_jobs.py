@@ -380,3 +380,19 @@ async def test_the_loop_lives_through_an_outage(database: Database, clock: FakeC
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
     await away.close()
+
+
+@pytest.mark.parametrize("schedule", [timedelta(seconds=1), timedelta(minutes=7), "*/5 * * * *", "11 4 * * *"])
+@pytest.mark.parametrize("second", [0, 1, 59.5, 86_399])
+def test_nothing_comes_due_before_the_next_instant_and_that_does(schedule: timedelta | str, second: float) -> None:
+    """What lets a look be skipped: between an instant and the next one nothing is due."""
+
+    async def nothing(due: datetime) -> None:
+        raise AssertionError
+
+    job = JobDefinition("j", schedule, nothing)
+    moment = datetime(2026, 2, 28, tzinfo=UTC) + timedelta(seconds=second)
+    following = job.next_after(moment)
+    assert following > moment
+    assert job.due_between(moment, following - timedelta(microseconds=1)) == []
+    assert job.due_between(moment, following) == [following]

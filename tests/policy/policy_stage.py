@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from asgi_client import Client
+from asgi_client import Answer, Client
 from fastapi import FastAPI, Request
 
+from bailiwick.app.quorum import quorum_of
 from bailiwick.evidence import codes
+from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.events import Actor, Context, Event, Recorder, decode
 from bailiwick.evidence.inputs import digest_of, input_aad
 from bailiwick.kernel import problems
@@ -23,6 +25,7 @@ from bailiwick.kernel.errors import BailiwickError, Unauthenticated, Unavailable
 from bailiwick.kernel.feed import Change, FeedReader
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.quorum import Approval
 from bailiwick.policy import api, sets
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.comparison import KnownPrincipal, KnownServer, Surroundings
@@ -30,6 +33,7 @@ from bailiwick.policy.decisions import Decider
 from bailiwick.policy.evaluate import PATH, Evaluate
 from bailiwick.policy.known_good import KnownGood
 from bailiwick.policy.loader import Loaded, load_decider
+from bailiwick.policy.policies import Change as SetChange
 from bailiwick.policy.policies import Policies, Upload
 from bailiwick.policy.trial import Trials
 
@@ -151,9 +155,10 @@ class Stage:
         self.stale = False
         self.limited: set[str] = set()
         self.worker = Worker(self)
+        self.quorum = quorum_of(self.database, self.clock, self.ids, self.recorder)
         self.policies = self.service()
-        self.known_good = KnownGood(self.database, self.recorder, self.clock)
-        self.context = Context(self.zone, Actor(user="alice"))
+        self.known_good = KnownGood(self.database, self.recorder, self.clock, self.quorum)
+        self.context = Context(self.zone, Actor(user="alice", session="session-1"))
         self.app = self._app()
         self.evaluate = Evaluate(
             authenticate=self.authenticate,
@@ -178,6 +183,7 @@ class Stage:
             self.sealer,
             Admission(),
             Trials(),
+            self.quorum,
             settle=self.worker,
             surroundings=lambda zone: self.surroundings,
             on_newly_allowed=lambda zone, pairs: self.newly_allowed.append(pairs),
@@ -188,6 +194,8 @@ class Stage:
             await tx.run(
                 "INSERT INTO zones (name, created_at) VALUES (:zone, :at)", zone=self.zone, at=self.clock.now()
             )
+        for name in ("alice", "ada"):
+            await self.person(name)
         await self.worker.start()
 
     async def close(self) -> None:
@@ -212,6 +220,7 @@ class Stage:
     def _app(self) -> FastAPI:
         app = FastAPI()
         problems.install(app)
+        app.include_router(approval_routes(self.quorum))
         app.include_router(api.routes(self.policies, self.known_good, self.database, self.recorder, self.memory.find))
 
         async def authenticate(request: Request) -> Caller:
@@ -232,12 +241,63 @@ class Stage:
     def client(self, token: str | None = "admin:alice") -> Client:
         return Client(self.asgi, token)
 
+    # --- two persons
+
+    async def person(self, name: str, role: str = "admin", email: str = "") -> None:
+        async with self.database.begin() as tx:
+            await tx.run(
+                "INSERT INTO users (id, zone, username, email, role, created_at, updated_at)"
+                " VALUES (:id, :zone, :name, :email, :role, :at, :at)",
+                id=self.ids(),
+                zone=self.zone,
+                name=name,
+                email=email,
+                role=role,
+                at=self.clock.now(),
+            )
+
+    async def approve(self, approval: Approval | dict[str, Any], who: str = "ada", role: str = "admin") -> Approval:
+        document = approval.document() if isinstance(approval, Approval) else approval
+        return await self.quorum.vote(
+            Context(self.zone, Actor(user=who)),
+            self.zone,
+            document["id"],
+            person=who,
+            role=role,
+            approves=True,
+            payload_sha256=document["payload_sha256"],
+        )
+
+    async def agreed(self, change: Callable[[], Awaitable[SetChange | Approval]]) -> SetChange:
+        """What alice asks for, after ada approved it where that is needed."""
+        done = await change()
+        if isinstance(done, Approval):
+            await self.approve(done)
+            done = await change()
+        assert isinstance(done, SetChange), done
+        return done
+
+    async def activate(self, name: str, version: int | None = None) -> SetChange:
+        return await self.agreed(lambda: self.policies.activate(self.context, name, version))
+
+    async def said(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The same over HTTP."""
+        answer = await call()
+        if answer.status_code == 202:
+            await self.approve(answer.json()["approval"])
+            answer = await call()
+        assert answer.status_code != 202, answer.text
+        return answer
+
     # --- short cuts
 
     async def put(self, name: str, source: bytes | str, *, activate: bool = True) -> str:
         """Upload; answers the hash of what is active then."""
         content = source.encode() if isinstance(source, str) else source
-        await self.policies.upload(self.context, Upload(name, f"{name}.rego", content), activate=activate)
+        upload = Upload(name, f"{name}.rego", content)
+        done = await self.policies.upload(self.context, upload, activate=activate)
+        if done.waits is not None:
+            await self.activate(name, done.version.version)
         return await self.active_hash()
 
     async def active_hash(self) -> str:

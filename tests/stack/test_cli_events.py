@@ -344,7 +344,7 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
     "db reader": (lambda stack, tmp: ["bailiwick_readonly"], codes.READER_ADDED),
     "user create": (lambda stack, tmp: ["walker", "--email", "walker@example.com"], codes.USER_CREATED),
     "user disable": (lambda stack, tmp: ["walker"], codes.USER_DISABLED),
-    "user enable": (lambda stack, tmp: ["walker"], codes.USER_ENABLED),
+    "user enable": (lambda stack, tmp: ["walker"], codes.APPROVAL_REQUESTED),
     "user reset-mfa": (lambda stack, tmp: ["walker"], codes.USER_MFA_RESET),
     "user reset-password": (lambda stack, tmp: ["walker"], codes.USER_PASSWORD_RESET),
     "user unlock": (lambda stack, tmp: ["walker"], codes.OVERRIDE_REFUSED),
@@ -448,10 +448,17 @@ LEAVES: dict[str, tuple[Prepare, EventType]] = {
 # nothing is sealed yet, waived, overridden or listed as unused, which is no data and no failure
 ENDS = {
     "documents check": {3},  # nobody has reviewed them yet
-    **{name: {3} for name in ("audit archive verify", "waiver list", "override list", "secrets review", "canary list")},
+    "user enable": {3},  # waits for others
     **{
         name: {3}
-        for name in ("audit archive verify", "waiver list", "override list", "secrets review", "handover list")
+        for name in (
+            "audit archive verify",
+            "waiver list",
+            "override list",
+            "secrets review",
+            "canary list",
+            "handover list",
+        )
     },
     **{name: {3} for name in ("slo report", "kpi build")},  # nothing was measured yet
     "drill restore": {1},  # without its log in the store, what a loss would cost is not known

@@ -469,6 +469,9 @@ def test_every_route_that_changes_something_leaves_an_event_of_it(stack: Stack) 
         if "form" in more:
             token = ""
         got = call(route.split(" ")[0], stack.api + path, token=token, body=body, **more)
+        if got.status == 202 and "approval" in got.json:  # it is done when somebody else agreed
+            stack.approve(got.json["approval"])
+            got = call(route.split(" ")[0], stack.api + path, token=token, body=body, **more)
         assert got.status < 300, (route, got)
         events = stack.story(got.headers["x-request-id"])
         if not any(EVENT_TYPES[event["code"]].mutation for event in events):

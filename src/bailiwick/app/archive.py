@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from bailiwick.app.foundations import Foundations
+from bailiwick.app.quorum import quorum_of
 from bailiwick.evidence import codes
-from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.archive.api import SEAL_JOB, ArchiveServices
 from bailiwick.evidence.archive.lives import RELEASE, Keeping
 from bailiwick.evidence.archive.places import places
@@ -22,8 +22,6 @@ from bailiwick.evidence.archive.seal import Archivist, Bounds
 from bailiwick.evidence.archive.tiers import expire_local
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.evidence.ledger import HeadSigner
-from bailiwick.identity.holders import holders
-from bailiwick.identity.persons import Persons
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.ids import Ids
@@ -55,7 +53,7 @@ def build_archive(
     settings: Settings, layout: Layout, database: Database, clock: Clock, ids: Ids, recorder: Recorder
 ) -> Archive:
     """Build the archive's services. Connects to nothing yet."""
-    quorum = Quorum(database, clock, ids, recorder_note(recorder), holders, [PURGE, RELEASE], Persons())
+    quorum = quorum_of(database, clock, ids, recorder, [PURGE, RELEASE])
     stores = places(settings, layout)
     cold = ColdEvents(database, stores.local, stores.remote, stores.cache)
     services = ArchiveServices(

@@ -10,18 +10,16 @@ from typing import Any
 from bailiwick import __version__
 from bailiwick.app.assurance import KINDS, ship
 from bailiwick.app.foundations import Foundations, database_urls, kek_file, lay
+from bailiwick.app.quorum import quorum_of
 from bailiwick.assurance.books import Books
 from bailiwick.authority.keys import KeyStore
 from bailiwick.evidence import codes
-from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.events import Context, Subject
 from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR, create_first_administrator
-from bailiwick.identity.holders import holders
 from bailiwick.identity.passwords import Passwords
 from bailiwick.kernel import feed
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.paths import Layout, write_private
-from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.settings import Settings
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.policies import Policies
@@ -72,7 +70,7 @@ async def bootstrap(settings: Settings) -> dict[str, Any]:
 
 async def _ship_books(base: Foundations, tx: Transaction) -> None:
     """The operating model we ship, in every zone that never had one."""
-    quorum = Quorum(base.database, base.clock, base.ids, recorder_note(base.recorder), holders, [])
+    quorum = quorum_of(base.database, base.clock, base.ids, base.recorder)
     books = Books(base.database, base.clock, base.recorder, quorum, KINDS)
     for row in await tx.all("SELECT name FROM zones WHERE state = 'active' ORDER BY name"):
         await ship(books, tx, row["name"])
@@ -95,7 +93,8 @@ async def _make_default_zone(base: Foundations, tx: Transaction) -> str:
         now=base.clock.now(),
     )
     await KeyStore(base.database, base.sealer, base.clock, base.recorder).create(tx, ZONE)
-    policies = Policies(base.database, base.recorder, base.clock, base.sealer, Admission(), Trials())
+    quorum = quorum_of(base.database, base.clock, base.ids, base.recorder)
+    policies = Policies(base.database, base.recorder, base.clock, base.sealer, Admission(), Trials(), quorum)
     await policies.load_library(tx, ZONE, context)
     password = await create_first_administrator(
         tx, ZONE, clock=base.clock, ids=base.ids, recorder=base.recorder, passwords=Passwords()

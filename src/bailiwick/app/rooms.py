@@ -184,7 +184,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
     archive = build_archive(settings, base.layout, database, clock, ids, recorder)
     records = EvidenceRecords(clock, recorder)
     search = Search(database, base.sealer, ColdSearch(archive.cold, ColdEvents.open_parts))
-    users = Users(database, clock, ids, recorder, settings, passwords, revocations)
+    users = Users(database, clock, ids, recorder, settings, passwords, revocations, archive.quorum)
     groups = Groups(database, clock, ids, recorder, revocations)
     sign_ins = SignIns(database, clock, ids, recorder, settings, base.sealer, issuer, revocations)
     resolver = Resolver(database, clock, recorder, settings)
@@ -214,6 +214,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         base.sealer,
         Admission(),
         Trials(),
+        archive.quorum,
         settle=revocations,
         surroundings=surroundings_of(state),
         on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
@@ -291,7 +292,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         servers=Servers(database, clock, ids, recorder, settings, resolver, revocations),
         credentials=Credentials(database, clock, ids, recorder, base.sealer),
         policies=policies,
-        known_good=KnownGood(database, recorder, clock),
+        known_good=KnownGood(database, recorder, clock, archive.quorum),
         evidence_records=records,
         packs=pack_requests(base),
         assurance=assurance,

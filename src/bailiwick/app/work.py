@@ -46,6 +46,7 @@ from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.modes import frozen_zones
 from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings, parse_witness
 from bailiwick.policy.known_good import KnownGood
@@ -96,7 +97,7 @@ async def run(settings: Settings, layout: Layout) -> int:
     sealer = CurrentSealer(base.sealer)
     state.on_sealer.append(sealer.replace)
     definitions = [
-        *scheduled(base, state),
+        *scheduled(base, state, archive.quorum),
         *swept(sweep),
         packing(base, signer, sealer),
         *archive_jobs(base, archive, signer),
@@ -161,9 +162,9 @@ def siem_delivery(base: Foundations, cold: ColdEvents) -> Delivery:
     )
 
 
-def scheduled(base: Foundations, state: WorkerState) -> list[JobDefinition]:
+def scheduled(base: Foundations, state: WorkerState, quorum: Quorum) -> list[JobDefinition]:
     """What is done by the clock."""
-    proving = KnownGood(base.database, base.recorder, base.clock)
+    proving = KnownGood(base.database, base.recorder, base.clock, quorum)
     resolver = Resolver(base.database, base.clock, base.recorder, base.settings)
 
     async def resolve(due: datetime) -> dict[str, int]:

@@ -61,6 +61,7 @@ class ExternalOperation:
     """One of them."""
 
     external = True
+    reversible = False
 
     def __init__(self, name: str, described: External, means: Externals) -> None:
         self.name = PREFIX + name

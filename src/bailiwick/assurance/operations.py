@@ -57,6 +57,11 @@ class Operation(Protocol):
         ...
 
     @property
+    def reversible(self) -> bool:
+        """Whether :meth:`undo` takes it back; what widens and does not is never done by broken glass."""
+        ...
+
+    @property
     def arguments(self) -> type[Body]:
         """The model of its arguments."""
         ...
@@ -122,6 +127,7 @@ class _Own:
     """What the operations of this program share: one thing at a time, done here, and no way back unless one says so."""
 
     external = False
+    reversible = False
 
     def amount(self, arguments: Body) -> int:
         return 1
@@ -150,7 +156,7 @@ class PolicyRollback(_Own):
         return Target("policy-set", f"{row['id']}:{row['hash']}")
 
     async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
-        change = await self._policies.rollback(context, within=claim)
+        change = await self._policies.roll_back(context, within=claim)
         return {"active": change.activation.hash, "changed": change.changed}
 
 

@@ -4,9 +4,10 @@ What is approved is the hash of everything: the operation, its arguments, the ta
 asked for*, the environment and the ticket. It is done in the transaction that marks it done; if the target moved it is
 STALE. The two-person rule is ``kernel/quorum.py``; this adds what is done, by what rule, and broken glass.
 
-Broken glass is one person who acts at once, for what narrows or where waiting costs more. Another person must confirm
-it within a day; otherwise, or when he disputes it, it is taken back where there is a way, and an alert opens an
-incident. What destroys, and finance, and what switches on again what was switched off, is never done so.
+Broken glass is one person who acts at once, for what narrows or can be taken back. Another person must confirm it
+within a day; otherwise, or when he disputes it, it is taken back where there is a way, and an alert opens an incident.
+What destroys, and finance, and what widens without a way back (an unlock, a policy set that has not proven itself, what
+switches on again what was switched off) is never done so.
 """
 
 from __future__ import annotations
@@ -380,7 +381,7 @@ class Overrides:
         refuse_not_a_person(caller, context)
         async with self._database.begin() as tx:
             operation = self._operation(await self._books.current(tx, context.zone), ask.operation)
-        if operation.name in LIFTING:
+        if operation.name in LIFTING or (operation.class_ == "widening" and not operation.reversible):
             two = Denied(reason="switch_takes_two")
             await self._tried(context, ask.operation, "", two)
             raise two

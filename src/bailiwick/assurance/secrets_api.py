@@ -18,11 +18,16 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.fields import Body, IdPath, Line
 from bailiwick.kernel.http import Caller, Limit, require, zone_of
 from bailiwick.kernel.permissions import Permission
+from bailiwick.kernel.quorum import Approval
 
 Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
 Writer = Annotated[Caller, Depends(require(Permission.SECRETS_WRITE))]
 Rotator = Annotated[Caller, Depends(require(Permission.KEYS_ROTATE))]
 Old = Annotated[SecretStr, Field(max_length=500, description="the old value, to be presented and refused")]
+
+_WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
+}
 
 
 class RotationBody(Body):
@@ -119,11 +124,18 @@ def routes(
         never_store(response)
         return await unused.keep(context_of(request, caller), review_id, caller.name, body.note)
 
-    @router.post("/review/{review_id}/restore", summary="Enable again what was disabled for not being used")
+    @router.post(
+        "/review/{review_id}/restore", summary="Enable again what was disabled for not being used", responses=_WAITS
+    )
     async def restore(
         request: Request, response: Response, review_id: IdPath, body: NoteBody, caller: Writer
     ) -> dict[str, Any]:
+        """An account takes two persons: 202 with the approval; sent again once that is given, it is done."""
         never_store(response)
-        return await unused.restore(context_of(request, caller), review_id, caller.name, body.note)
+        done = await unused.restore(context_of(request, caller), review_id, caller.name, body.note)
+        if isinstance(done, Approval):
+            response.status_code = 202
+            return {"approval": done.document()}
+        return done
 
     return router

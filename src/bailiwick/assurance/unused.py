@@ -19,6 +19,7 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.machine import Machine
+from bailiwick.kernel.quorum import Approval
 
 IDLE = timedelta(days=30)
 GRACE = timedelta(days=7)
@@ -118,12 +119,14 @@ class UnusedReview:
             raise Conflict("Nobody keeps his own.")
         return await self._decide(context, row, "kept", by, note, codes.UNUSED_KEPT)
 
-    async def restore(self, context: Context, identifier: str, by: str, note: str) -> dict[str, Any]:
-        """Enable again what was disabled here."""
+    async def restore(self, context: Context, identifier: str, by: str, note: str) -> dict[str, Any] | Approval:
+        """Enable again what was disabled here; for an account that takes two, the approval that is waited for."""
         row = await self._get(context.zone, identifier)
         MACHINE.require(row["state"], "restored")
         if row["kind"] == "account":
-            await self._accounts.change(context, row["name"], {"is_active": True})
+            enabled = await self._accounts.change(context, row["name"], {"is_active": True})
+            if isinstance(enabled, Approval):
+                return enabled
         else:
             await self._key(context, row["name"], None)
         return await self._decide(context, row, "restored", by, note, codes.UNUSED_RESTORED)

@@ -129,10 +129,19 @@ def disable(name: Username, zone: Zone = "default", data_dir: DataDir = None) ->
 @app.command()
 @command
 def enable(name: Username, zone: Zone = "default", data_dir: DataDir = None) -> int:
-    """Enable an account again."""
-    _at(data_dir, zone, lambda desk: desk.users.change(desk.context, name, {"is_active": True}))
-    print(f"{name} is enabled")
-    return 0
+    """Enable an account again, which takes others: exits 3 while it waits for them, and when run again does it."""
+    from bailiwick.identity.users import User
+
+    done = _at(data_dir, zone, lambda desk: desk.users.change(desk.context, name, {"is_active": True}))
+    if isinstance(done, User):
+        print(f"{name} is enabled")
+        return 0
+    until = f"{done.expires_at:%Y-%m-%d %H:%M} UTC"
+    print(f"{name} waits for approval {done.id}: {done.missing} more must approve it, by {until}")
+    print(f"could do so: {', '.join(done.candidates) or 'nobody'}")
+    if blocked := done.document().get("blocked"):
+        print(blocked)
+    return NO_DATA
 
 
 @app.command("reset-mfa")
@@ -175,7 +184,7 @@ async def _refuse_unlock(house: House, context: Context, name: str) -> int:
     from bailiwick.assurance.operations import UserUnlock
     from bailiwick.kernel.errors import Conflict, InvalidRequest
 
-    overrides, _ = overrides_of(house, [UserUnlock(users_of(house.base))])
+    overrides, _ = overrides_of(house, [UserUnlock(users_of(house.base, house.quorum))])
     try:
         await overrides.refuse_alone(context, context.actor.user, UserUnlock.name, {"username": name}, signed_in=False)
     except (Conflict, InvalidRequest) as error:
@@ -226,6 +235,7 @@ async def _work(layout: Layout, zone: str, work: Callable[[_Desk], Awaitable[T]]
     from datetime import timedelta
 
     from bailiwick.app.fencing import Fence
+    from bailiwick.app.quorum import quorum_of
     from bailiwick.authority.revocation import Revocations
     from bailiwick.cli.local import clock_of, database_url, running_settings
     from bailiwick.cli.recorded import by_operator
@@ -249,7 +259,9 @@ async def _work(layout: Layout, zone: str, work: Callable[[_Desk], Awaitable[T]]
         fence=Fence(layout.control_socket),
     )
     try:
-        users = Users(database, clock, Ids(), recorder, settings, passwords, revocations)
+        ids = Ids()
+        quorum = quorum_of(database, clock, ids, recorder)
+        users = Users(database, clock, ids, recorder, settings, passwords, revocations, quorum)
         return await work(_Desk(users, Sessions(database, clock, recorder, revocations), context))
     finally:
         passwords.close()

@@ -60,6 +60,13 @@ def recorder_note(recorder: Recorder) -> Note:
     return note
 
 
+def asker_of(context: Context) -> tuple[str, bool]:
+    """Who asks, and whether he does so signed in: a key, or the machine's own account, could be anybody's."""
+    actor = context.actor
+    foreign = actor.application or actor.delegation or actor.mandate or actor.session.startswith("key:")
+    return actor.user or actor.application or "system", bool(actor.user and actor.session) and not foreign
+
+
 def routes(quorum: Quorum) -> APIRouter:
     """The routes under ``/api/v1/approvals``. Requests are made where the thing is asked for."""
     router = APIRouter(prefix="/api/v1/approvals", tags=["approvals"])

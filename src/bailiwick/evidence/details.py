@@ -17,6 +17,10 @@ from bailiwick.evidence.details_assurance import ASSURANCE
 from bailiwick.evidence.details_handover import HANDOVER
 from bailiwick.evidence.events import Event
 
+_AGREED = (
+    _sometimes("approval", "str", "id of the approval, empty where it took one person"),
+    _sometimes("approved_by", "list[str]", "who approved it"),
+)
 _CHANGED = _always("changed", "list[str]", "members that changed, by name")
 _ROLE = _always("role", "str", "role of the account afterwards")
 _METHOD = _always("method", "str", "by what: `local`, `ldap`, `oidc`, `saml`, `passkey` and others")
@@ -129,7 +133,7 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     ),
     codes.USER_CHANGED: (_ROLE, _CHANGED, _sometimes("cause", "str", "`sign-in` where an identity provider says so")),
     codes.USER_DISABLED: (_ROLE, _CHANGED),
-    codes.USER_ENABLED: (_ROLE, _CHANGED),
+    codes.USER_ENABLED: (_ROLE, _CHANGED, *_AGREED),
     codes.USER_MFA_RESET: (_SESSIONS_ENDED, _always("factors_removed", "int", "how many factors were forgotten")),
     codes.USER_PASSWORD_RESET: (_SESSIONS_ENDED,),
     codes.USER_UNLOCKED: (_always("failures", "int", "failed sign-ins that were forgotten"),),
@@ -179,11 +183,14 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
         _always("change", "str", "`activate`, `deactivate` or `initial`"),
         _SET_MEMBERS,
         _sometimes("previous", "str", "hash of the set before, empty if there was none"),
+        *_AGREED,
     ),
     codes.POLICY_ROLLED_BACK: (
         _always("change", "str", "`rollback`"),
         _SET_MEMBERS,
         _always("previous", "str", "hash of the set it was rolled back from"),
+        _always("approval", "str", "id of the approval, empty where it took one person"),
+        _always("approved_by", "list[str]", "who approved it"),
     ),
     codes.POLICY_TESTED: (_VERSION, _SHA256),
     codes.POLICY_NEWLY_ALLOWED: (

@@ -138,6 +138,16 @@ class HeadKeeper:
                     heads.append(head)
         return heads
 
+    @property
+    def unpublished(self) -> bool:
+        """Whether a head is committed that stands in no file yet."""
+        return self.unwritable is not None or any(memory.unpublished is not None for memory in self._zones.values())
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether events wait for their head."""
+        return any(memory.unsigned for memory in self._zones.values())
+
     def publish(self, heads: Sequence[Head]) -> None:
         """Write committed heads to their files, and those again that could not be written before."""
         for head in heads:

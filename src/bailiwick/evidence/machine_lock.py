@@ -19,6 +19,7 @@ class MachineLock:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._file = root / LOCK_NAME
         self._fd = -1
 
     @property
@@ -46,7 +47,7 @@ class MachineLock:
     def lost(self) -> bool:
         """Whether the file was taken away under us, so that another may hold a lock on a new one; lets go then."""
         try:
-            same = os.path.samestat(os.fstat(self._fd), (self._root / LOCK_NAME).stat())
+            same = os.path.samestat(os.fstat(self._fd), self._file.stat())
         except OSError:
             same = False
         if not same:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,11 +38,13 @@ from bailiwick.evidence.tree import put_run
 from bailiwick.evidence.troubles import STALLS, Figures, Trouble, cause_of, stall_of
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
+from bailiwick.kernel.listening import notified
 from bailiwick_verify.merkle import Edge
 
 CHANNEL = "bailiwick_outbox"
 _PARTITION_LOCK = 0x70617274  # "part": two sequencers would create the same partition
 _PARTITIONS_AHEAD = timedelta(days=2)
+_QUIET_ROUNDS = 10  # looked in the thread alone, between rounds of everything else
 _MEASURE_S = 2.0
 _CONTENDED_S = 60.0
 _REMEMBER_GONE = timedelta(hours=1)
@@ -104,6 +107,7 @@ class Sequencer:
         self._births_looked_at = float("-inf")
         self._listening = False
         self._wake = asyncio.Event()
+        self._stirred = threading.Event()  # the same for the thread
         self._more = False
         self._moved_at = clock.monotonic()
         self._lock = MachineLock(spool_root)
@@ -129,7 +133,11 @@ class Sequencer:
                     moved = await self.step()
                     pause = 0.1
                     if not self._more:
-                        await self._sleep(self._poll_s)
+                        if moved or self._heads.unsigned or not self._at_rest():
+                            await self._sleep(self._poll_s)
+                        else:
+                            await loop.run_in_executor(self._thread, self._watch)
+                            self._wake.clear()
                         if moved:
                             await asyncio.sleep(max(0.0, began + self._gather_s - loop.time()))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is named, and tried again
@@ -155,12 +163,14 @@ class Sequencer:
         if not self._heads.zones:
             async with self._database.begin() as tx:
                 await self._heads.learn_zones(tx)
-        if await loop.run_in_executor(self._thread, self._held):
+        held, portions = await loop.run_in_executor(self._thread, self._look)
+        if held:
             await self._count_waiting()
             await self._measure()
             return False
         await self._ensure_partitions(self._clock.now())
-        portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
+        if portions is None:
+            portions = await loop.run_in_executor(self._thread, self._collect, await self._new_places())
         self._fault("read")
         for portion in portions:
             if portion.lost:
@@ -169,8 +179,11 @@ class Sequencer:
         moved = False
         if portions or asks_outbox:
             moved = await self._move(portions, asks_outbox)
-        await self._publish(await self._heads.sign_waiting(self._database))
-        self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions)
+        heads = await self._heads.sign_waiting(self._database)
+        if heads or self._heads.unpublished:
+            await self._publish(heads)
+        more = any(portion.more for portion in portions)
+        self.figures.backlog_bytes = await loop.run_in_executor(self._thread, self._backlog, portions) if more else 0
         self._moved_at = self._clock.monotonic()
         self.figures.troubles.end(*STALLS)
         if not moved:
@@ -182,9 +195,25 @@ class Sequencer:
         """Look at once, outbox included."""
         self._outbox_waits = True
         self._wake.set()
+        self._stirred.set()
+
+    def _at_rest(self) -> bool:
+        """Whether only the spools are to be looked at: it is its turn, nothing is wrong, and it hears of the outbox."""
+        return self.figures.active and self._listening and not self.figures.lost
+
+    def _watch(self) -> None:
+        """Return when there is something to read, somebody woke us, or some rounds found nothing.
+
+        As often as before, but in the thread alone: the loop of a machine at rest is not woken forty times a second.
+        """
+        for _ in range(_QUIET_ROUNDS):
+            if self._stirred.wait(self._poll_s) or self._sources() != self._readers.keys() or self._collect({}):
+                break
+        self._stirred.clear()
 
     def close(self) -> None:
         """Let go of files and of the machine's sequencer lock."""
+        self._stirred.set()
         self._thread.shutdown(wait=True)
         self._forget()
         self._lock.release()
@@ -279,8 +308,12 @@ class Sequencer:
         self._outbox_waits = True
 
     async def _sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+        # in place of asyncio.wait_for, which makes a task each time, forty times a second
+        alarm = asyncio.get_running_loop().call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
         self._wake.clear()
 
     async def _listen(self) -> None:
@@ -293,7 +326,7 @@ class Sequencer:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._listening = True
                     self.wake()  # whatever was left while nobody listened
-                    async for _ in connection.notifies():
+                    async for _ in notified(connection):
                         self.wake()
             self._listening = False
             await asyncio.sleep(0.5)
@@ -307,9 +340,21 @@ class Sequencer:
 
     # ------------------------------------------------------------------ reading the spools
 
+    def _look(self) -> tuple[bool, list[Portion] | None]:
+        """Whether nothing may be moved, and what there is to move; None where sources came or went.
+
+        Most rounds find nothing: this is all they cost, one journey to the thread.
+        """
+        if self._held():
+            return True, None
+        return False, self._collect({}) if self._sources() == self._readers.keys() else None
+
+    def _sources(self) -> set[str]:
+        return source_names(self._root) - {path.name for path in self._leftovers}
+
     async def _new_places(self) -> dict[str, Place]:
         """Where to go on in sources that were not known yet."""
-        names = source_names(self._root) - {path.name for path in self._leftovers}
+        names = self._sources()
         for name in self._readers.keys() - names:
             self._readers.pop(name).close()
             self._places.pop(name, None)

@@ -130,6 +130,7 @@ class Switches:
 
 class _Switching:
     external = False
+    reversible = False
     arguments = Throw
 
     def __init__(self, database: Database, switches: Switches, settle: Settle) -> None:

@@ -61,6 +61,9 @@ GrantsPatch = Annotated[
     Field(max_length=MAX_GRANTED_SERVERS),
 ]
 
+_WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
+}
 _NOT_LET_IN: dict[int | str, dict[str, Any]] = {401: {"description": "Not the right words, or not any more"}}
 
 SignedInCaller = Annotated[Caller, Depends(signed_in)]  # also with a one-time password not yet changed
@@ -452,12 +455,18 @@ def _user_routes(router: APIRouter, users: Users) -> None:
     ) -> dict[str, Any]:
         return answer(response, await users.get(zone_of(request), username))
 
-    @router.patch("/users/{username}", tags=["users"], summary="Change a user (JSON merge patch)")
+    @router.patch("/users/{username}", tags=["users"], summary="Change a user (JSON merge patch)", responses=_WAITS)
     async def change_user(
         request: Request, response: Response, caller: UserWriter, username: UserNamePath, body: UserPatch
     ) -> dict[str, Any]:
+        """To enable a disabled account takes two persons: 202 with the approval, and `is_active` still false."""
         context, guard = context_of(request, caller), version_guard(request)
-        return answer(response, await users.change(context, username, body.patch(), guard))
+        changed = await users.change(context, username, body.patch(), guard)
+        if isinstance(changed, User):
+            return answer(response, changed)
+        response.status_code = 202
+        user = await users.get(zone_of(request), username)
+        return {**answer(response, user), "approval": changed.document()}
 
     @router.post("/users/{username}/invitation", tags=["users"], status_code=201, summary="Invite a user anew")
     async def invite_user(

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject, encode
-from bailiwick.identity.users import NewUser, User, above_viewer, may_not_widen, user_of
+from bailiwick.identity.enabling import provider
+from bailiwick.identity.users import NewUser, User, user_of
+from bailiwick.identity.widening import above_viewer, may_not_widen
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed, outbox
 from bailiwick.kernel.clock import Clock
@@ -22,14 +24,14 @@ from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.together import Together
 
 _INSERT = """
-INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, external_id, profile, created_at,
-  updated_at)
-SELECT id, :zone, username, email, full_name, role, is_active, mfa_enabled, external_id, cast(profile AS jsonb), :now,
-  :now
+INSERT INTO users (id, zone, username, email, full_name, role, is_active, disabled_by, mfa_enabled, external_id,
+  profile, created_at, updated_at)
+SELECT id, :zone, username, email, full_name, role, is_active, disabled_by, mfa_enabled,
+  external_id, cast(profile AS jsonb), :now, :now
 FROM unnest(cast(:ids AS text[]), cast(:usernames AS text[]), cast(:emails AS text[]), cast(:full_names AS text[]),
-  cast(:roles AS text[]), cast(:active AS boolean[]), cast(:mfa AS boolean[]), cast(:external AS text[]),
-  cast(:profiles AS text[]))
-  AS n (id, username, email, full_name, role, is_active, mfa_enabled, external_id, profile)
+  cast(:roles AS text[]), cast(:active AS boolean[]), cast(:disabled_by AS text[]), cast(:mfa AS boolean[]),
+  cast(:external AS text[]), cast(:profiles AS text[]))
+  AS n (id, username, email, full_name, role, is_active, disabled_by, mfa_enabled, external_id, profile)
 ORDER BY lower(username)
 ON CONFLICT DO NOTHING RETURNING *
 """
@@ -87,6 +89,7 @@ class Imports:
                 full_names=[new.full_name for new in news],
                 roles=[new.role for new in news],
                 active=[new.is_active for new in news],
+                disabled_by=[None if asked.new.is_active else provider(asked.context) for asked in batch],
                 mfa=[new.mfa_enabled for new in news],
                 external=[new.external_id for new in news],
                 profiles=[json.dumps(dict(new.profile)) for new in news],

@@ -9,7 +9,7 @@ TABLES = (
         "users",
         (
             "id", "zone", "username", "email", "full_name", "role", "own_role", "owns", "external_id",
-            "profile", "is_active",
+            "profile", "is_active", "disabled_by",
             "mfa_enabled", "must_change_password", "invitation_expires_at", "last_login_at", "version", "created_at",
             "updated_at",
         ),

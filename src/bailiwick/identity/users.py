@@ -16,12 +16,13 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.enabling import ENABLE, HERE, agreed, provider
 from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.invitations import Invitation, invite
-from bailiwick.identity.login.lockout import forget_failures
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.persons import note_influence
 from bailiwick.identity.ports import Revoke
+from bailiwick.identity.removal import remove_user
 from bailiwick.identity.sessions import end_sessions
 from bailiwick.identity.standing import (
     RANKS,
@@ -30,6 +31,7 @@ from bailiwick.identity.standing import (
     require_an_administrator,
     settle_roles,
 )
+from bailiwick.identity.widening import WAYS_IN, above_viewer, disabled_by, may_not_widen, narrows, require_narrow
 from bailiwick.inventory.zones import VersionGuard, any_version, require_active
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
@@ -37,13 +39,11 @@ from bailiwick.kernel.db import Database, Row, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.modes import Switch, require_on
-from bailiwick.kernel.permissions import held
+from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.kernel.settings import Settings
 
 # what a PATCH may name, and nothing else
 CHANGEABLE = ("is_active", "role", "email", "full_name", "mfa_enabled", "external_id", "profile")
-# who may not widen may not change these of somebody who is more than a viewer: they are ways into his account
-_WAYS_IN = frozenset(("email", "external_id", "mfa_enabled"))
 
 # what user_of reads
 _SELECT = """
@@ -58,7 +58,7 @@ class User:
 
     ``invited`` says that an invitation is open. ``external_id`` is what the company's directory calls him, and
     ``profile`` what else it says of him (SCIM). ``providers``: the identity providers that know him. ``owns``: the
-    owner roles he has beside ``role``.
+    owner roles he has beside ``role``. ``disabled_by``: ``here``, or ``scim:`` and whose account.
     """
 
     id: str
@@ -81,6 +81,7 @@ class User:
     created_at: datetime
     updated_at: datetime
     owns: tuple[str, ...] = ()
+    disabled_by: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -93,6 +94,7 @@ class User:
             "own_role": self.own_role,
             "owns": [*self.owns],
             "is_active": self.is_active,
+            "disabled_by": self.disabled_by,
             "mfa_enabled": self.mfa_enabled,
             "must_change_password": self.must_change_password,
             "invited": self.invited,
@@ -128,36 +130,10 @@ class NewUser:
 Patch = Mapping[str, Any] | Callable[[User], Mapping[str, Any]]
 
 
-def narrows(before: User, after: Row) -> bool:
-    """Whether a change takes something away that open sessions must lose at once."""
-    lost = after["role"] != before.role or not set(before.owns) <= set(after["owns"])
-    return before.is_active and (not after["is_active"] or lost)
-
-
-def above_viewer(role: str) -> bool:
-    """Whether a role may more than look."""
-    return RANKS.index(role) > RANKS.index("viewer")
-
-
-def _require_narrow(before: User, after: Row, changed: Sequence[str]) -> None:
-    """Refuse what gives more than there was. To put out anybody is always narrow."""
-    raised = not held(after["role"], after["owns"]) <= held(before.role, before.owns)
-    opened = not _WAYS_IN.isdisjoint(changed) or (after["is_active"] and not before.is_active)
-    if raised or (opened and above_viewer(before.role)):
-        raise may_not_widen()
-
-
 def _require_a_password(user: User) -> None:
     """Refuse to make a way around the provider for somebody whom it alone lets in."""
     if user.providers and not user.has_password and not user.invited:
         raise Conflict(f"The user comes by {', '.join(user.providers)} and has no password here.")
-
-
-def may_not_widen() -> Denied:
-    """The refusal of what gives more than there was."""
-    return Denied(
-        "This gives somebody more than he had, which needs the permission users:write.", permission="users:write"
-    )
 
 
 class Users:
@@ -172,6 +148,7 @@ class Users:
         settings: Settings,
         passwords: Passwords,
         revocations: Revoke,
+        quorum: Quorum,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -180,6 +157,8 @@ class Users:
         self._settings = settings
         self._passwords = passwords
         self._revocations = revocations
+        self._quorum = quorum
+        quorum.register(ENABLE)
 
     async def create(self, context: Context, new: NewUser, *, widen: bool = True) -> tuple[User, Invitation | None]:
         """A new user, and the invitation where no password was given.
@@ -198,9 +177,10 @@ class Users:
             await require_active(tx, context.zone)
             await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
             row = await tx.one(
-                "INSERT INTO users (id, zone, username, email, full_name, role, is_active, mfa_enabled, password_hash,"
-                " external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email, :full_name,"
-                " :role, :is_active, :mfa_enabled, :hash, :external_id, cast(:profile AS jsonb), :now, :now)"
+                "INSERT INTO users (id, zone, username, email, full_name, role, is_active, disabled_by, mfa_enabled,"
+                " password_hash, external_id, profile, created_at, updated_at) VALUES (:id, :zone, :username, :email,"
+                " :full_name, :role, :is_active, :disabled_by, :mfa_enabled, :hash, :external_id,"
+                " cast(:profile AS jsonb), :now, :now)"
                 " ON CONFLICT DO NOTHING RETURNING *",
                 id=self._ids(),
                 zone=context.zone,
@@ -209,6 +189,7 @@ class Users:
                 full_name=new.full_name,
                 role=new.role,
                 is_active=new.is_active,
+                disabled_by=None if new.is_active else HERE,
                 mfa_enabled=new.mfa_enabled,
                 external_id=new.external_id,
                 profile=json.dumps(dict(new.profile)),
@@ -299,8 +280,13 @@ class Users:
         guard: VersionGuard = any_version,
         *,
         widen: bool = True,
-    ) -> User:
+        scim: bool = False,
+    ) -> User | Approval:
         """Change the members of :data:`CHANGEABLE` that ``patch`` names, or names when it sees the user as he is.
+
+        To enable a disabled account takes two persons: nothing is changed, and the approval that is waited for is
+        answered; sent again once that is given, it is done. ``scim``: the provider says so, who alone enables what he
+        disabled (``user_disabled_here`` for anything else).
 
         Disabling ends the user's sessions, and a changed role holds on open ones, everywhere before this returns.
         ``widen`` False refuses (``Denied``) what gives more than there was: a higher role, or a way into the account
@@ -317,21 +303,49 @@ class Users:
             named = patch(before) if callable(patch) else patch
             wanted = present | {member: named[member] for member in CHANGEABLE if member in named}
             changed = [member for member in CHANGEABLE if wanted[member] != present[member]]
+            wanted["disabled_by"] = disabled_by(before, named, wanted["is_active"], provider(context) if scim else HERE)
+            if wanted["disabled_by"] == HERE and before.disabled_by not in (None, HERE) and not before.is_active:
+                changed.append("disabled_by")
             if not changed:
                 return before
-            if changed != ["is_active"] or wanted["is_active"]:  # disabling ends authority, which nothing stops
+            # disabling ends authority, which nothing stops
+            if wanted["is_active"] or not {"is_active", "disabled_by"}.issuperset(changed):
                 await require_on(tx, context.zone, Switch.PROVISION, Switch.READ_ONLY)
+            approval = None
+            if wanted["is_active"] and not before.is_active:
+                approval = await self._let_in(tx, context, before, {name: wanted[name] for name in changed}, scim)
+                if approval is not None and approval.state != "executed":
+                    return approval
             administrated = await administrates(tx, context.zone, username)
             row = await self._update(tx, before, wanted, now)
             if not widen:
-                _require_narrow(before, row, changed)
+                require_narrow(before, row, changed)
             if administrated and not (row["is_active"] and row["role"] == "admin"):
                 await require_an_administrator(tx, context.zone)
-            revision, ended = await self._after_change(tx, context, before, row, changed, now)
+            revision, ended = await self._after_change(tx, context, before, row, changed, now, approval)
             user = await _read(tx, context.zone, username)
         if narrows(before, row) or ended:
             await self._revocations.settle(revision, context)
         return user
+
+    async def _let_in(
+        self, tx: Transaction, context: Context, before: User, change: Mapping[str, Any], scim: bool
+    ) -> Approval | None:
+        """The approval by which a disabled account is enabled; None where the provider undoes what was his own."""
+        if scim:
+            if before.disabled_by != provider(context):
+                raise Denied(reason="user_disabled_here")
+            return None
+        return await agreed(
+            self._quorum,
+            tx,
+            context,
+            identifier=before.id,
+            username=before.username,
+            version=before.version,
+            change=change,
+            shown={"role": before.role, "owns": [*before.owns], "disabled_by": before.disabled_by},
+        )
 
     async def delete(self, context: Context, username: str, guard: VersionGuard = any_version) -> None:
         """Delete a user with everything of his; nothing he opened or made is accepted when this returns.
@@ -399,7 +413,8 @@ class Users:
     async def _update(self, tx: Transaction, before: User, wanted: dict[str, Any], now: datetime) -> Row:
         try:
             row = await tx.one(
-                "UPDATE users SET is_active = :is_active, own_role = :role, email = :email, full_name = :full_name,"
+                "UPDATE users SET is_active = :is_active, disabled_by = :disabled_by, own_role = :role, email = :email,"
+                " full_name = :full_name,"
                 " mfa_enabled = :mfa_enabled, external_id = :external_id, profile = cast(:profile AS jsonb),"
                 " version = version + 1, updated_at = :now WHERE id = :id RETURNING *",
                 **{**wanted, "profile": json.dumps(dict(wanted["profile"]))},
@@ -414,7 +429,14 @@ class Users:
         return row
 
     async def _after_change(
-        self, tx: Transaction, context: Context, before: User, row: Row, changed: Sequence[str], now: datetime
+        self,
+        tx: Transaction,
+        context: Context,
+        before: User,
+        row: Row,
+        changed: Sequence[str],
+        now: datetime,
+        approval: Approval | None,
     ) -> tuple[int, bool]:
         """Record, end sessions, announce; answers the feed revision and whether sessions were ended."""
         kind = codes.USER_CHANGED
@@ -425,9 +447,21 @@ class Users:
             await end_sessions(tx, context.zone, before.username, now=now, reason="user disabled")
         if RANKS.index(row["role"]) > RANKS.index(before.role):
             await note_influence(tx, context, before.username, "raised", now)
-        if not _WAYS_IN.isdisjoint(changed) or (row["is_active"] and not before.is_active):
+        if not WAYS_IN.isdisjoint(changed) or (row["is_active"] and not before.is_active):
             await note_influence(tx, context, before.username, "entered", now)
-        await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed])
+        if approval is None:
+            await self._record(tx, kind, context, before.username, role=row["role"], changed=[*changed])
+        else:
+            await self._record(
+                tx,
+                codes.USER_ENABLED,
+                context,
+                before.username,
+                role=row["role"],
+                changed=[*changed],
+                approval=approval.id,
+                approved_by=approval.approved_by,
+            )
         revision = await feed.announce(tx, context.zone, "user", before.username)
         if disabled:
             revision = await self._revocations.revoke(tx, context, "user", before.username, "user disabled")
@@ -443,39 +477,6 @@ class Users:
     ) -> None:
         subject = Subject(id=username, type="user")
         await self._recorder.record(tx, kind, "success", context, subject=subject, **details)
-
-
-async def remove_user(
-    tx: Transaction, context: Context, user: User, recorder: Recorder, revocations: Revoke, now: datetime
-) -> int:
-    """Delete the locked ``user``, and end what he had; answers the feed revision to settle. Called last.
-
-    The caller holds :func:`lock_administrators`. Raises ``Conflict`` for the last administrator.
-    """
-    administrated = await administrates(tx, context.zone, user.username)
-    ended = await end_sessions(tx, context.zone, user.username, now=now, reason="user deleted")
-    keys = await tx.all(
-        "DELETE FROM api_keys WHERE zone = :zone AND username = :u RETURNING id", zone=context.zone, u=user.username
-    )
-    await tx.run("DELETE FROM sessions WHERE zone = :zone AND username = :u", zone=context.zone, u=user.username)
-    await forget_failures(tx, context.zone, user.username)
-    await tx.run("DELETE FROM users WHERE id = :id", id=user.id)
-    if administrated:
-        await require_an_administrator(tx, context.zone)
-    await recorder.record(
-        tx,
-        codes.USER_DELETED,
-        "success",
-        context,
-        subject=Subject(id=user.username, type="user"),
-        role=user.role,
-        sessions_ended=len(ended),
-    )
-    # a namesake made later must find nothing of his in the workers' memory
-    for key in keys:
-        await feed.announce(tx, context.zone, "api_key", key["id"])
-    await feed.announce(tx, context.zone, "user", user.username)
-    return await revocations.revoke(tx, context, "user", user.username, "user deleted")
 
 
 async def _read(tx: Transaction, zone: str, username: str) -> User:
@@ -519,4 +520,5 @@ def user_of(row: Row) -> User:
         row["created_at"],
         row["updated_at"],
         tuple(row["owns"]),
+        row["disabled_by"],
     )

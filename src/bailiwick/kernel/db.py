@@ -65,6 +65,7 @@ class Database:
         self.url = url
         parsed = make_url(sqlalchemy_url(url))
         self._role = None if parsed.username == role else role
+        self._act_as = f"SET LOCAL ROLE {role}; SET LOCAL search_path = bailiwick"
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
@@ -90,8 +91,9 @@ class Database:
             async with self.engine.begin() as connection:
                 if self._role:
                     # a login of our own has this search path by ALTER ROLE; SET ROLE does not apply it
-                    await connection.execute(text(f"SET LOCAL ROLE {self._role}"))
-                    await connection.execute(text("SET LOCAL search_path = bailiwick"))
+                    # both in one journey, since every transaction begins so; a SELECT of set_config would be a query,
+                    # before which alone a transaction may choose its isolation
+                    await connection.exec_driver_sql(self._act_as)
                 yield Transaction(connection)
 
     async def read(self, sql: str, /, **values: Any) -> Sequence[Row]:

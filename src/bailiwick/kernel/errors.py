@@ -48,6 +48,10 @@ REASONS: dict[str, Reason] = {
         409, "Who asked for it is no longer active, or has another role since; somebody must ask again."
     ),
     "approval_ended": Reason(409, "The approval was executed, rejected or withdrawn, or its time has run out."),
+    "user_disabled_here": Reason(
+        403,
+        "The account was disabled here, not by the provider: two persons enable it, by PATCH of the user.",
+    ),
     "approval_changed": Reason(409, "What would be done now is not what was approved; ask again."),
     "legal_hold": Reason(409, "A legal hold keeps this evidence."),
     "archive_unproven": Reason(409, "The archive does not prove that it holds this evidence, so nothing is removed."),

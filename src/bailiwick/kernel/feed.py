@@ -22,6 +22,7 @@ import structlog
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction, libpq_url
 from bailiwick.kernel.errors import Unavailable
+from bailiwick.kernel.listening import notified
 
 CHANNEL = "bailiwick_feed"
 _LOCK = 0x6261696C  # "bail": orders revisions
@@ -150,7 +151,7 @@ class FeedReader:
                 async with connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._wake.set()  # whatever was announced while nobody listened
-                    async for _ in connection.notifies():
+                    async for _ in notified(connection):
                         self._wake.set()
             except psycopg.Error:
                 pass  # polling carries on; the age tells when that is not enough

@@ -47,6 +47,7 @@ _LOCK = 0x6A6F6273  # "jobs"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_DETAIL = 16_384
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # escaped, and not a backslash followed by the letters
+_LOOK_EVERY = timedelta(seconds=5)  # between looks at how old each job is, while nothing comes due
 _PRUNE_EVERY = timedelta(hours=1)
 _SECOND = timedelta(seconds=1)
 
@@ -91,6 +92,12 @@ class JobDefinition:
         while len(found) < limit and (moment := previous()) > after:
             found.append(moment)
         return found[::-1]
+
+    def next_after(self, moment: datetime) -> datetime:
+        """The first instant of the schedule later than ``moment``."""
+        if isinstance(self.schedule, str):
+            return datetime.fromtimestamp(croniter(self.schedule, moment).get_next(float), UTC)
+        return _EPOCH + ((moment - _EPOCH) // self.schedule + 1) * self.schedule
 
     def _backwards(self, until: datetime) -> Callable[[], datetime]:
         if isinstance(self.schedule, str):
@@ -147,6 +154,8 @@ class Jobs:
         self._jobs: dict[str, JobDefinition] = {}
         self._groups: dict[str, frozenset[str]] = {}
         self._unwritten: set[str] = set()
+        self._look_at: datetime | None = None  # when something may come due next; None: not known
+        self._looked_at = _EPOCH
         self._lease_s = lease_s
         self._concurrency = concurrency
         self._poll_s = poll_s
@@ -172,6 +181,7 @@ class Jobs:
             if definition.name in standing or wanted.setdefault(definition.name, definition) is not definition:
                 raise ValueError(f"two jobs are called {definition.name!r}")
         self._jobs = {**standing, **wanted}
+        self._look_at = None
         self._groups[group] = frozenset(wanted)
         self._unwritten.add(group)
         for name in wanted:
@@ -256,20 +266,25 @@ class Jobs:
             if not await tx.value("SELECT pg_try_advisory_xact_lock(:lock)", lock=_LOCK):
                 return False
             now, jobs, unwritten = self._clock.now(), self._jobs, set(self._unwritten)
+            look_at = looked_at = None
             for group in unwritten:
                 names = [name for name in self._groups[group] if name in jobs]
                 await _write_known(tx, group, [jobs[name] for name in names], now)
-            came_due: list[_Due] = []
-            for row in await tx.all(_STANDING, names=list(jobs)):
-                definition = jobs[row["name"]]
-                came_due += _came_due(definition, row["last_due"] or definition.since or self._since, now)
-                self._note_age(row, now)
-            await self._write_due(tx, came_due, now)
+            if self._look_at is None or not self._looked_at <= now < min(self._look_at, self._looked_at + _LOOK_EVERY):
+                came_due: list[_Due] = []
+                for row in await tx.all(_STANDING, names=list(jobs)):
+                    definition = jobs[row["name"]]
+                    came_due += _came_due(definition, row["last_due"] or definition.since or self._since, now)
+                    self._note_age(row, now)
+                await self._write_due(tx, came_due, now)
+                look_at, looked_at = min((each.next_after(now) for each in jobs.values()), default=now), now
             await self._close(tx, now)
             if now - self._pruned_at > _PRUNE_EVERY:
                 await tx.run(_PRUNE, before=now - KEPT, long_before=now - 4 * KEPT)
                 self._pruned_at = now
         self._unwritten -= unwritten
+        if looked_at is not None and jobs is self._jobs:  # else they were replaced meanwhile
+            self._look_at, self._looked_at = look_at, looked_at
         return True
 
     async def _write_due(self, tx: Transaction, came_due: Sequence[_Due], now: datetime) -> None:

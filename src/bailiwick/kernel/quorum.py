@@ -148,6 +148,11 @@ class Approval:
         return self.requested_at - timedelta(seconds=self.window_s) if self.window_s else None
 
     @property
+    def approved_by(self) -> list[str]:
+        """Who approved."""
+        return [vote.person for vote in self.votes if vote.approves]
+
+    @property
     def missing(self) -> int:
         """How many approvals it still needs."""
         return max(0, self.needed - sum(vote.approves for vote in self.votes))
@@ -485,6 +490,17 @@ class Quorum:
                             action=action)  # fmt: skip
         found = [await self._load(tx, row["zone"], row["id"]) for row in rows]
         return [approval for approval in found if approval.state == "approved"]
+
+    async def open(self, tx: Transaction, zone: str, action: str) -> list[Approval]:
+        """The requests of an action in a zone that wait, or are approved and not done, oldest first."""
+        rows = await tx.all(
+            "SELECT id FROM approvals WHERE zone = :zone AND action = :action AND ended IS NULL"
+            " AND expires_at > :now ORDER BY id",
+            zone=zone,
+            action=action,
+            now=self._clock.now(),
+        )
+        return [await self._load(tx, zone, row["id"]) for row in rows]
 
     async def get(self, zone: str, identifier: str) -> Approval:
         """One request; raises ``not_found``."""

@@ -20,6 +20,7 @@ from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound
 from bailiwick.kernel.fields import Body, Name, NamePath, Text, after_name
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, encode_cursor, require, zone_of
 from bailiwick.kernel.permissions import Permission
+from bailiwick.kernel.quorum import Approval
 from bailiwick.policy import sets
 from bailiwick.policy.comparison import MAX_PAIRS
 from bailiwick.policy.known_good import KnownGood
@@ -41,9 +42,13 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
 VersionPath = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 SetPath = Annotated[str, Path(pattern=r"^(sha256:)?[0-9a-f]{64}$", max_length=71)]
 _KNOWN: dict[int | str, dict[str, Any]] = {200: {"description": "The version these bytes have already"}}
+_WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
+}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     422: {"description": "Not admitted: `findings` is a list of `{file, line, reason, message}`"}
 }
+_CHANGING = {**_WAITS, **_REFUSED}
 
 
 class ActivateBody(Body):
@@ -91,7 +96,7 @@ def routes(
 
 
 def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood) -> None:
-    @router.post("/policies", status_code=201, summary="Upload a policy", responses={**_KNOWN, **_REFUSED})
+    @router.post("/policies", status_code=201, summary="Upload a policy", responses={**_KNOWN, **_WAITS, **_REFUSED})
     async def upload(
         request: Request,
         response: Response,
@@ -102,7 +107,11 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
         activate: Annotated[bool, Form(description="Activate it even if policies are active already")] = False,
         data: Annotated[UploadFile | None, File(description="A JSON object that the set sees as `data`")] = None,
     ) -> dict[str, Any]:
-        """The same bytes again answer 200 and the version they have already."""
+        """The same bytes again answer 200 and the version they have already.
+
+        Admitted in any case; 202 where `activate` was asked for and waits for somebody else. What was active never
+        changes by one person: not even an administrator activates another set alone, once there was one.
+        """
         upload = Upload(
             name=name,
             file=_file_name(file.filename),
@@ -113,9 +122,13 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
         done = await policies.upload(context_of(request, caller), upload, activate=activate)
         if not done.created:
             response.status_code = 200
+        if done.waits is not None:
+            response.status_code = 202
         answer = {**_version(done.version), "active": done.active, "findings": []}
         if done.change is not None:
             answer["activation"] = _changed(done.change)
+        if done.waits is not None:
+            answer["approval"] = done.waits.document()
         return answer
 
     @router.post("/policies/test", summary="Try one policy, by itself, on an input")
@@ -127,30 +140,35 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
             answer["fault"] = decided.fault
         return answer
 
-    @router.post("/policies/rollback", summary="Return to the last-known-good policy set", responses=_REFUSED)
-    async def rollback(request: Request, caller: Rollbacker) -> dict[str, Any]:
+    @router.post("/policies/rollback", summary="Return to the last-known-good policy set", responses=_CHANGING)
+    async def rollback(request: Request, response: Response, caller: Rollbacker) -> dict[str, Any]:
+        """One person's to do. While no set is known good it leads to the one before, which takes two."""
         narrow = not caller.may(Permission.POLICIES_WRITE)
-        return _changed(await policies.rollback(context_of(request, caller), known_good_only=narrow))
+        return _told(response, await policies.rollback(context_of(request, caller), known_good_only=narrow))
 
     @router.post("/policies/cache/flush", summary="Forget remembered decisions on every worker")
     async def flush(request: Request, caller: Operator) -> dict[str, Any]:
         return {"revision": await policies.flush(context_of(request, caller))}
 
-    @router.post("/policies/sets/{set_hash}/known-good", summary="Mark a policy set as known good")
-    async def mark(request: Request, caller: Writer, set_hash: SetPath) -> dict[str, Any]:
+    @router.post("/policies/sets/{set_hash}/known-good", summary="Mark a policy set as known good", responses=_WAITS)
+    async def mark(request: Request, response: Response, caller: Writer, set_hash: SetPath) -> dict[str, Any]:
+        """Takes two persons: one alone may return to what is known good."""
         wanted = set_hash if set_hash.startswith("sha256:") else f"sha256:{set_hash}"
-        return _activation(await known_good.mark(context_of(request, caller), wanted))
+        marked = await known_good.mark(context_of(request, caller), wanted)
+        return _waits(response, marked) if isinstance(marked, Approval) else _activation(marked)
 
-    @router.post("/policies/{name}/activate", summary="Put a version into the active set", responses=_REFUSED)
+    @router.post("/policies/{name}/activate", summary="Put a version into the active set", responses=_CHANGING)
     async def activate(
-        request: Request, caller: Writer, name: NamePath, body: ActivateBody | None = None
+        request: Request, response: Response, caller: Writer, name: NamePath, body: ActivateBody | None = None
     ) -> dict[str, Any]:
+        """Takes two persons, once there was an active set. The approval shows what would newly be allowed."""
         wanted = body.version if body is not None else None
-        return _changed(await policies.activate(context_of(request, caller), name, wanted))
+        return _told(response, await policies.activate(context_of(request, caller), name, wanted))
 
-    @router.post("/policies/{name}/deactivate", summary="Take a policy out of the active set", responses=_REFUSED)
-    async def deactivate(request: Request, caller: Writer, name: NamePath) -> dict[str, Any]:
-        return _changed(await policies.deactivate(context_of(request, caller), name))
+    @router.post("/policies/{name}/deactivate", summary="Take a policy out of the active set", responses=_CHANGING)
+    async def deactivate(request: Request, response: Response, caller: Writer, name: NamePath) -> dict[str, Any]:
+        """Takes two persons: what is taken out may be what denies."""
+        return _told(response, await policies.deactivate(context_of(request, caller), name))
 
 
 def _read_routes(router: APIRouter, database: Database) -> None:
@@ -326,6 +344,15 @@ def _changed(change: Change) -> dict[str, Any]:
     return {"changed": change.changed, **_activation(change.activation)}
 
 
+def _told(response: Response, done: Change | Approval) -> dict[str, Any]:
+    return _waits(response, done) if isinstance(done, Approval) else _changed(done)
+
+
+def _waits(response: Response, approval: Approval) -> dict[str, Any]:
+    response.status_code = 202
+    return {"changed": False, "approval": approval.document()}
+
+
 def _activation(activation: Activation, pairs: int = MAX_PAIRS) -> dict[str, Any]:
     return {
         "id": activation.id,
@@ -339,6 +366,7 @@ def _activation(activation: Activation, pairs: int = MAX_PAIRS) -> dict[str, Any
         "suspect_at": _moment(activation.suspect_at),
         "activated_by": activation.activated_by,
         "activated_at": _moment(activation.activated_at),
+        "approval": activation.approval,
     }
 
 

@@ -1,8 +1,9 @@
 """Which policy sets have proved themselves, so that a rollback and a worker in trouble know where to turn.
 
 *Known good* is a set that has been active for :data:`KNOWN_GOOD_AFTER`, has decided something in that time, and of
-which no worker reported a policy error; or one that a person marked. A set with an error, or that was rolled back from,
-is *suspect*: nothing falls back to it until it is activated again, or a person marks it.
+which no worker reported a policy error; or one that two persons marked. A set with an error, or that was rolled back
+from, is *suspect*: nothing falls back to it until it is activated again, or two persons mark it. One person alone may
+return to what is known good, so nobody makes it that alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import NotFound
+from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.policy import sets
+from bailiwick.policy.agreement import MARK, Agreements
 from bailiwick.policy.sets import Activation
 
 KNOWN_GOOD_AFTER = timedelta(minutes=10)
@@ -23,26 +26,44 @@ KNOWN_GOOD_AFTER = timedelta(minutes=10)
 class KnownGood:
     """Keeps the marks of all zones."""
 
-    def __init__(self, database: Database, recorder: Recorder, clock: Clock) -> None:
+    def __init__(self, database: Database, recorder: Recorder, clock: Clock, quorum: Quorum) -> None:
         self._database = database
         self._recorder = recorder
         self._clock = clock
+        self._agreements = Agreements(quorum)
 
-    async def mark(self, context: Context, hash: str) -> Activation:
-        """Mark a set that is or was active as known good, whatever was reported of it. Raises ``NotFound``."""
+    async def mark(self, context: Context, hash: str) -> Activation | Approval:
+        """Mark a set that is or was active as known good, whatever was reported of it; what is that already stays so.
+
+        Answers the approval that is waited for; asked for once more when that is given, it is done. Raises
+        ``NotFound``.
+        """
         async with self._database.begin() as tx:
             await sets.lock_zone(tx, context.zone)
             newest = await tx.value(
-                "UPDATE policy_activations SET known_good_at = :now, suspect_at = NULL WHERE id ="
-                " (SELECT max(id) FROM policy_activations WHERE zone = :zone AND hash = :hash) RETURNING id",
+                "SELECT max(id) FROM policy_activations WHERE zone = :zone AND hash = :hash",
                 zone=context.zone,
                 hash=hash,
-                now=self._clock.now(),
             )
             if newest is None:
                 raise NotFound("No such policy set was ever active.")
+            (marked,) = await sets.read_history(tx, context.zone, int(newest) + 1, 1)
+            if marked.known_good_at is not None and marked.suspect_at is None:
+                return marked
+            bound = {"policy_set": hash, "activation": marked.id, "suspect": marked.suspect_at is not None}
+            members = ", ".join(f"{member.name} {member.version}" for member in marked.members)
+            approval = await self._agreements.given(
+                tx, context, MARK, bound, {"summary": f"known good: {members}"[:200]}
+            )
+            if approval.state != "executed":
+                return approval
+            await tx.run(
+                "UPDATE policy_activations SET known_good_at = :now, suspect_at = NULL WHERE id = :id",
+                id=marked.id,
+                now=self._clock.now(),
+            )
             await self._record(tx, context, hash)
-            return (await sets.read_history(tx, context.zone, int(newest) + 1, 1))[0]
+            return (await sets.read_history(tx, context.zone, marked.id + 1, 1))[0]
 
     async def mark_known_good(self) -> list[tuple[str, str]]:
         """Mark what has proved itself; a job calls this each minute. Answers (zone, set hash) of what was marked."""

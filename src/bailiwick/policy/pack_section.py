@@ -66,7 +66,8 @@ async def _write(pack: Pack) -> Outcome:
 
 
 _ACTIVATIONS = """
-SELECT id, hash, previous, kind, newly_allowed, decided_at, suspect_at, known_good_at, activated_by, activated_at
+SELECT id, hash, previous, kind, newly_allowed, decided_at, suspect_at, known_good_at, activated_by, activated_at,
+  approval
 FROM policy_activations a WHERE zone = %(zone)s AND (
   activated_at >= %(since)s AND activated_at <= %(until)s
   OR id = (SELECT max(id) FROM policy_activations WHERE zone = %(zone)s AND activated_at <= %(since)s)

@@ -3,7 +3,9 @@
 Nothing becomes active without having been admitted as a whole set, outside this process. A change of the set is
 prepared without holding a lock and made under one; when the zone's set has changed in between, it is prepared again.
 
-Which sets a rollback may lead to is :mod:`bailiwick.policy.known_good`'s.
+Which sets a rollback may lead to is :mod:`bailiwick.policy.known_good`'s, and what takes two persons
+:mod:`bailiwick.policy.agreement`'s: such a change answers the approval that it waits for, and asked for once more when
+that is given, it is made.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound, Unavailable
 from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import Permission
+from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.policy import sets
 from bailiwick.policy.admission import Admission, AdmissionReport
+from bailiwick.policy.agreement import ACTIVATE, Agreements, bound_to, shown_of
 from bailiwick.policy.comparison import MAX_PAIRS, Comparison, Pair, Surroundings, compare, read_recent
 from bailiwick.policy.engine import MAX_INPUT_BYTES
 from bailiwick.policy.known_good import suspect
@@ -34,7 +38,7 @@ from bailiwick.policy.library import library_modules, library_tests
 from bailiwick.policy.rego_analysis import set_hash
 from bailiwick.policy.rego_syntax import Finding, Module
 from bailiwick.policy.sandbox import SandboxFailed
-from bailiwick.policy.sets import Activation, ActivationKind, DataConflict, PolicyVersion
+from bailiwick.policy.sets import Activation, ActivationKind, DataConflict, Member, PolicyVersion
 from bailiwick.policy.trial import Decided, Source, Trials
 
 MAX_FILE_BYTES = 256 * 1024
@@ -87,12 +91,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """An admitted upload. ``created`` is False for bytes that were admitted before; ``active``: it is in the set."""
+    """An admitted upload. ``created`` is False for bytes that were admitted before; ``active``: it is in the set.
+
+    ``waits``: for what its activation waits.
+    """
 
     version: PolicyVersion
     created: bool
     active: bool
     change: Change | None
+    waits: Approval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,14 @@ class _Plan:
     def contains(self) -> bool:
         """Whether it returns to what has proven itself, which is never switched off."""
         return self.kind == "rollback" and self.target is not None and self.target.known_good_at is not None
+
+    @property
+    def members(self) -> list[Member]:
+        """The versions as a set lists them."""
+        return [version.member for version in self.versions]
+
+
+_Planner = Callable[[Transaction, Activation | None], Awaitable[Sequence[_Plan]]]
 
 
 class Policies:
@@ -124,6 +140,7 @@ class Policies:
         sealer: Sealer,
         admission: Admission,
         trials: Trials,
+        quorum: Quorum,
         *,
         settle: Settle | None = None,
         surroundings: Callable[[str], Surroundings] | None = None,
@@ -135,6 +152,7 @@ class Policies:
         self._sealer = sealer
         self._admission = admission
         self._trials = trials
+        self._agreements = Agreements(quorum)
         self._settle = settle
         self._surroundings = surroundings
         self._on_newly_allowed = on_newly_allowed
@@ -150,18 +168,20 @@ class Policies:
     async def upload(self, context: Context, upload: Upload, *, activate: bool = False) -> Uploaded:
         """Admit a file as the next version of its policy, and activate it where asked or where nothing is active.
 
-        Raises :class:`PolicySetRefused` with findings.
+        It is admitted also where its activation waits for somebody else. Raises :class:`PolicySetRefused` with
+        findings.
         """
         if upload.name in RESERVED_NAMES or upload.name.endswith("_test"):
             raise InvalidRequest(f"A policy cannot be called {upload.name}.")
         version, created = await self._admit(context, upload)
         async with self._database.begin() as tx:
             active = await sets.read_active(tx, context.zone)
-        change = None
+        done = None
         if activate or active is None or not active.members:
-            change = await self.activate(context, version.name, version.version)
-            active = change.activation
-        return Uploaded(version, created, version.member in active.members if active else False, change)
+            done = await self.activate(context, version.name, version.version)
+        change, waits = (done, None) if isinstance(done, Change) else (None, done)
+        active = change.activation if change else active
+        return Uploaded(version, created, version.member in active.members if active else False, change, waits)
 
     async def _admit(self, context: Context, upload: Upload) -> tuple[PolicyVersion, bool]:
         zone, data = context.zone, upload.data or {}
@@ -236,8 +256,11 @@ class Policies:
 
     # --- what is active
 
-    async def activate(self, context: Context, name: str, version: int | None = None) -> Change:
-        """Put a version (by default the newest) of ``name`` into the set in place of the one there."""
+    async def activate(self, context: Context, name: str, version: int | None = None) -> Change | Approval:
+        """Put a version (by default the newest) of ``name`` into the set in place of the one there.
+
+        Answers the approval that is waited for, unless it is given or nothing was ever active.
+        """
 
         async def plan(tx: Transaction, active: Activation | None) -> Sequence[_Plan]:
             wanted = await sets.read_version(tx, context.zone, name, version)
@@ -249,8 +272,8 @@ class Policies:
 
         return await self._change(context, plan)
 
-    async def deactivate(self, context: Context, name: str) -> Change:
-        """Take ``name`` out of the set. Taking the last one out denies everything."""
+    async def deactivate(self, context: Context, name: str) -> Change | Approval:
+        """Take ``name`` out of the set, which takes two as well: it may be what denies. An empty set denies all."""
 
         async def plan(tx: Transaction, active: Activation | None) -> Sequence[_Plan]:
             if active is None or active.member(name) is None:
@@ -260,22 +283,27 @@ class Policies:
 
         return await self._change(context, plan)
 
-    async def rollback(
-        self,
-        context: Context,
-        *,
-        known_good_only: bool = False,
-        within: Callable[[Transaction], Awaitable[None]] | None = None,
-    ) -> Change:
-        """Return to the last-known-good set, or to the one before while none is known good. One call, no argument.
+    async def rollback(self, context: Context, *, known_good_only: bool = False) -> Change | Approval:
+        """Return to the last-known-good set: one call, no argument, one person.
 
-        A target that is no longer admitted is passed over for the next one. Raises ``conflict`` where none is left.
-        ``known_good_only`` leaves out sets that have not proven themselves: what returns to those may widen.
-        ``within`` is called first in the transaction that does it; what it raises stops it.
+        While none is known good it leads to the set before, which takes two. A target that is no longer admitted is
+        passed over for the next one. Raises ``conflict`` where none is left. ``known_good_only`` leaves out sets that
+        have not proven themselves.
         """
+        return await self._change(context, self._back(context.zone, known_good_only))
 
+    async def roll_back(
+        self, context: Context, within: Callable[[Transaction], Awaitable[None]], *, known_good_only: bool = False
+    ) -> Change:
+        """The same as an override does it. ``within`` is called first in the transaction that does it, and raises
+        unless it was agreed to."""
+        change = await self._change(context, self._back(context.zone, known_good_only), within)
+        assert isinstance(change, Change)  # it holds nothing
+        return change
+
+    def _back(self, zone: str, known_good_only: bool) -> _Planner:
         async def plan(tx: Transaction, active: Activation | None) -> Sequence[_Plan]:
-            history = await sets.read_history(tx, context.zone, None, sets.MAX_HISTORY_READ)
+            history = await sets.read_history(tx, zone, None, sets.MAX_HISTORY_READ)
             targets = sets.rollback_targets(history)
             if known_good_only and targets:
                 targets = [target for target in targets if target.known_good_at]
@@ -284,25 +312,25 @@ class Policies:
                     raise Conflict(f"No earlier policy set is known good; returning to another one needs {needed}.")
             if not targets:
                 raise Conflict("There is no policy set to go back to.")
-            return [_Plan(await sets.read_members(tx, context.zone, t.members), "rollback", t) for t in targets]
+            return [_Plan(await sets.read_members(tx, zone, t.members), "rollback", t) for t in targets]
 
-        return await self._change(context, plan, within)
+        return plan
 
     async def _change(
         self,
         context: Context,
-        plan: Callable[[Transaction, Activation | None], Any],
+        plan: _Planner,
         within: Callable[[Transaction], Awaitable[None]] | None = None,
-    ) -> Change:
+    ) -> Change | Approval:
         """Prepare and make a change of the zone's set. ``plan`` answers candidates, best first."""
         async with self._changing.setdefault(context.zone, asyncio.Lock()):
             for _ in range(_ATTEMPTS):
                 async with self._database.begin() as tx:
                     active = await sets.read_active(tx, context.zone)
-                    plans: Sequence[_Plan] = await plan(tx, active)
-                change = await self._attempt(context, active, plans, within)
-                if change is not None:
-                    return change
+                    plans = await plan(tx, active)
+                done = await self._attempt(context, active, plans, within)
+                if done is not None:
+                    return done
         raise Conflict("The active policies are being changed by others; try again.")
 
     async def _attempt(
@@ -311,8 +339,8 @@ class Policies:
         active: Activation | None,
         plans: Sequence[_Plan],
         within: Callable[[Transaction], Awaitable[None]] | None = None,
-    ) -> Change | None:
-        """The change, or None when the zone's set is no longer the one it was prepared against."""
+    ) -> Change | Approval | None:
+        """The change, or what it waits for; None when the zone's set is no longer the one it was prepared against."""
         chosen, hash, data = await self._first_admitted(context, plans)
         if active is not None and hash == active.hash:
             return Change(active, changed=False)
@@ -324,9 +352,17 @@ class Policies:
                 return None
             if not chosen.contains:
                 await require_on(tx, context.zone, Switch.ACTIVATE, Switch.FREEZE, Switch.READ_ONLY)
+            approval = None
             if within is not None:
                 await within(tx)
-            activation, revision = await self._make_active(tx, context, active, chosen, hash, found, pairs)
+            elif active is not None and not chosen.contains:
+                bound, members = bound_to(hash, chosen.kind, active), chosen.members
+                shown = shown_of(chosen.kind, active, members, found, pairs)
+                approval = await self._agreements.given(tx, context, ACTIVATE, bound, shown)
+                if approval.state != "executed":
+                    return approval
+            await self._agreements.end_stale(tx, context)
+            activation, revision = await self._make_active(tx, context, active, chosen, hash, found, pairs, approval)
         if self._on_newly_allowed is not None:
             self._on_newly_allowed(context.zone, len(pairs))
         if pairs or found.status != "complete":
@@ -388,6 +424,7 @@ class Policies:
         hash: str,
         found: Comparison,
         pairs: Sequence[Pair],
+        approval: Approval | None,
     ) -> tuple[Activation, int]:
         if chosen.kind == "rollback" and active is not None:
             await suspect(tx, self._recorder, context, active, "rolled back", self._clock.now())
@@ -395,13 +432,14 @@ class Policies:
             tx,
             context.zone,
             hash=hash,
-            members=[version.member for version in chosen.versions],
+            members=chosen.members,
             previous=active,
             kind=chosen.kind,
             newly_allowed=[msgspec.to_builtins(pair) for pair in pairs[:MAX_PAIRS]],
             comparison=msgspec.to_builtins(found),
             by=_actor(context),
             at=self._clock.now(),
+            approval=approval.id if approval else None,
         )
         subject = Subject(id=hash, type="policy-set")
         await self._recorder.record(
@@ -414,6 +452,8 @@ class Policies:
             change=chosen.kind,
             previous=active.hash if active else "",
             members=[f"{version.name} {version.version}" for version in chosen.versions],
+            approval=approval.id if approval is not None else "",
+            approved_by=approval.approved_by if approval is not None else [],
         )
         if pairs or found.status != "complete":
             await self._recorder.record(

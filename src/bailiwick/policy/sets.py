@@ -66,7 +66,8 @@ class Activation:
 
     ``newly_allowed`` lists (principal, action, server) pairs that the set allows and the one before it did not;
     ``comparison`` says how thoroughly that was looked for. ``decided_at`` is when a worker first reported a decision
-    by the set, ``suspect_at`` when one reported a policy error, or when the set was rolled back from.
+    by the set, ``suspect_at`` when one reported a policy error, or when the set was rolled back from. ``approval`` is
+    what two persons agreed by, where it took that.
     """
 
     id: int
@@ -81,6 +82,7 @@ class Activation:
     known_good_at: datetime | None
     activated_by: str
     activated_at: datetime
+    approval: str | None = None
 
     def member(self, name: str) -> Member | None:
         """The version of ``name`` in the set, or None."""
@@ -180,7 +182,7 @@ def rollback_targets(history: Sequence[Activation]) -> list[Activation]:
 _VERSION = "name, version, sha256, source, data, description, dialect, report, created_by, created_at"
 _ACTIVATION = (
     "a.id, a.hash, a.previous, a.kind, s.members, a.newly_allowed, a.comparison, a.decided_at, a.suspect_at,"
-    " a.known_good_at, a.activated_by, a.activated_at"
+    " a.known_good_at, a.activated_by, a.activated_at, a.approval"
     " FROM policy_activations a JOIN policy_sets s ON s.zone = a.zone AND s.hash = a.hash"
 )
 MAX_HISTORY_READ = 200
@@ -310,6 +312,7 @@ async def add_activation(
     comparison: Mapping[str, Any],
     by: str,
     at: datetime,
+    approval: str | None = None,
 ) -> Activation:
     """Make a set active. A set that was known good when it was last active still is. The zone must be locked."""
     await tx.run(
@@ -322,10 +325,10 @@ async def add_activation(
     )
     await tx.run(
         "INSERT INTO policy_activations"
-        " (zone, hash, previous, kind, newly_allowed, comparison, known_good_at, activated_by, activated_at)"
+        " (zone, hash, previous, kind, newly_allowed, comparison, known_good_at, activated_by, activated_at, approval)"
         " VALUES (:zone, :hash, :previous, :kind, CAST(:newly_allowed AS jsonb), CAST(:comparison AS jsonb),"
         " (SELECT known_good_at FROM policy_activations WHERE zone = :zone AND hash = :hash ORDER BY id DESC LIMIT 1),"
-        " :by, :at)",
+        " :by, :at, :approval)",
         zone=zone,
         hash=hash,
         previous=previous.hash if previous else None,
@@ -334,6 +337,7 @@ async def add_activation(
         comparison=_jsonb(comparison),
         by=by,
         at=at,
+        approval=approval,
     )
     made = await read_active(tx, zone)
     assert made is not None

@@ -26,6 +26,7 @@ from bailiwick.identity.users import Users
 from bailiwick.kernel.db import libpq_url
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.paths import Layout
+from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.settings import Settings
 
 OUTSIDE = ("setting", "credential", "provider", "sink", "channel", "declared")
@@ -59,7 +60,7 @@ def build(house: House) -> Part:
     rotators = {**house.rotators, **outside}
     rotations = Rotations(base.database, base.clock, base.ids, base.recorder, house.records, rotators)
     unused = UnusedReview(
-        base.database, base.clock, base.ids, base.recorder, users_of(base), house.notices, house.tasks
+        base.database, base.clock, base.ids, base.recorder, users_of(base, house.quorum), house.notices, house.tasks
     )
 
     async def watch(due: datetime) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def tries_of(settings: Settings) -> dict[str, Try]:
     return found
 
 
-def users_of(base: Foundations) -> Users:
+def users_of(base: Foundations, quorum: Quorum) -> Users:
     """The accounts, for what the clock does to them and for commands."""
     settings = base.settings
     revocations = Revocations(
@@ -148,7 +149,7 @@ def users_of(base: Foundations) -> Users:
         fence_after_s=settings.fence_after_s,
         fence=Fence(base.layout.control_socket),
     )
-    return Users(base.database, base.clock, base.ids, base.recorder, settings, Passwords(), revocations)
+    return Users(base.database, base.clock, base.ids, base.recorder, settings, Passwords(), revocations, quorum)
 
 
 __all__ = ["KINDS", "build", "inventory_of", "local_of", "users_of"]

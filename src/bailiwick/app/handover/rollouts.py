@@ -30,7 +30,7 @@ def build(house: House) -> Part:
     programs = Programs(settings.rollout_programs, settings.rollout_directory)
     ledger, proof = Ledger(base.clock, base.recorder), Proof(base.clock, house.records)
     policies = Policies(
-        base.database, base.recorder, base.clock, base.sealer, Admission(), Trials(), settle=settler(base)
+        base.database, base.recorder, base.clock, base.sealer, Admission(), Trials(), house.quorum, settle=settler(base)
     )
     house.on_sealer.append(policies.replace_sealer)
     tools = Tools(

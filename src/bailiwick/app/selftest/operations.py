@@ -23,6 +23,7 @@ class _OnThePlatform:
 
     arguments: type[Body] = Why
     external = False
+    reversible = False
     database: Database
 
     def amount(self, arguments: Why) -> int:
@@ -63,6 +64,7 @@ class PauseProvider(_OnThePlatform):
     name = "provider.pause"
     title = "stop paying out"
     class_: Class = "narrowing"
+    reversible = True
 
     async def target(self, tx: Transaction, zone: str, arguments: Why) -> Target:
         """The provider and whether it is paused."""

@@ -32,6 +32,7 @@ class LastKnownGood:
     title = "return to the last policy set that has proven itself"
     class_: Class = "narrowing"
     external = False
+    reversible = False
     arguments = Nothing
 
     def __init__(self, policies: Policies) -> None:
@@ -49,7 +50,7 @@ class LastKnownGood:
         return Target("policy-set", f"{row['id']}:{row['hash']}")
 
     async def perform(self, context: Context, arguments: Nothing, claim: Claim, key: str) -> Mapping[str, Any]:
-        change = await self._policies.rollback(context, known_good_only=True, within=claim)
+        change = await self._policies.roll_back(context, within=claim, known_good_only=True)
         if not change.changed:
             raise Conflict("The last policy set that has proven itself is the active one.")
         return {"active": change.activation.hash, "changed": change.changed}
@@ -65,6 +66,7 @@ class RevokeAuthority:
     title = "end the authority of a user, an application, a session or a mandate"
     class_: Class = "narrowing"
     external = False
+    reversible = False
     arguments = Revoke
 
     def __init__(self, database: Database, revocations: Revocations) -> None:

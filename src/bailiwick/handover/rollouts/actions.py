@@ -47,10 +47,11 @@ from bailiwick.handover.rollouts.states import Attempt
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, Unavailable
+from bailiwick.kernel.quorum import Approval
 from bailiwick.kernel.verdicts import Verdict
 from bailiwick.policy.policies import Policies
 
-POLLED = ("wait", "dns", "book")
+POLLED = ("wait", "dns", "book", "policy")
 """Actions that are looked at again and again, and not waited for."""
 _AGAIN_S = 1.0
 _LOOK_S = 30.0
@@ -191,6 +192,8 @@ class Actions:
         if self._tools.policies is None:
             return Done(False, "no policies are activated here")
         change = await self._tools.policies.activate(_context(rollout), action.policy, int(action.version))
+        if isinstance(change, Approval):
+            return Done(None, f"waits for approval {change.id}")
         return Done(True, f"{action.policy} {action.version} is active in set {change.activation.hash[:19]}")
 
     async def _book(self, rollout: Rollout, action: BookAction) -> Done:

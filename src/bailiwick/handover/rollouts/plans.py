@@ -85,7 +85,7 @@ class WeightsAction(Body):
 
 
 class PolicyAction(Body):
-    """Activates a version of a policy of this zone."""
+    """Activates a version of a policy of this zone, and waits for whoever has to agree to it."""
 
     kind: Literal["policy"]
     policy: Name | Reference

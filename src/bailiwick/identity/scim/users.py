@@ -89,14 +89,15 @@ class ScimUsers:
         """PUT: what is not named is emptied, but for the state and the role, which only a named one changes."""
         username = await self._username(context.zone, identifier)
         _require_same_name(_username(body), username)
-        await self._users.change(context, username, _wanted(body, fill=True), guard, widen=widen)
+        await self._users.change(context, username, _wanted(body, fill=True), guard, widen=widen, scim=True)
 
     async def patch(
         self, context: Context, identifier: str, body: Mapping[str, Any], guard: VersionGuard, *, widen: bool
     ) -> None:
         """PATCH: the steps are taken from the user as he is while he is locked.
 
-        ``active: false`` ends everything he has open, everywhere, before this returns.
+        ``active: false`` ends everything he has open, everywhere, before this returns; ``active: true`` takes back no
+        more than that (``user_disabled_here``).
         """
         username = await self._username(context.zone, identifier)
         todo = steps(body, USER_URN)
@@ -106,7 +107,7 @@ class ScimUsers:
             _require_same_name(_username(after), username)
             return _wanted(after, fill=False)
 
-        await self._users.change(context, username, patched, guard, widen=widen)
+        await self._users.change(context, username, patched, guard, widen=widen, scim=True)
 
     async def delete(self, context: Context, identifier: str, guard: VersionGuard) -> None:
         """Delete the user with all he has."""

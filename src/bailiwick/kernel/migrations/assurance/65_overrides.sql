@@ -98,3 +98,26 @@ BEGIN
   RETURN NEW;
 END $$;
 CREATE TRIGGER gateway_opened BEFORE UPDATE ON gateway_closures FOR EACH ROW EXECUTE FUNCTION gateway_opened();
+
+-- Once a zone had an active policy set, another one becomes active by an approval of exactly that in place of the one
+-- that is active, by an override, or because it has proven itself.
+CREATE FUNCTION policy_agreed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  active record;
+BEGIN
+  SELECT p.id, p.hash INTO active FROM bailiwick.policy_activations p WHERE p.zone = NEW.zone ORDER BY p.id DESC LIMIT 1;
+  IF NOT FOUND OR EXISTS (
+      SELECT FROM bailiwick.approvals a WHERE a.id = NEW.approval AND a.zone = NEW.zone
+        AND a.action = 'policy.activate' AND a.ended = 'executed' AND a.payload ->> 'policy_set' = NEW.hash
+        AND a.payload ->> 'active' = active.id::text)
+    OR EXISTS (
+      SELECT FROM bailiwick.overrides o WHERE NEW.kind = 'rollback' AND o.zone = NEW.zone
+        AND o.operation = 'policy.rollback' AND o.state = 'done' AND o.target_version = active.id || ':' || active.hash)
+    OR (NEW.kind = 'rollback' AND (
+      SELECT p.known_good_at IS NOT NULL AND p.suspect_at IS NULL FROM bailiwick.policy_activations p
+        WHERE p.zone = NEW.zone AND p.hash = NEW.hash ORDER BY p.id DESC LIMIT 1)) THEN
+    RETURN NEW;
+  END IF;
+  RAISE EXCEPTION 'nobody agreed to this policy set' USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER policy_agreed BEFORE INSERT ON policy_activations FOR EACH ROW EXECUTE FUNCTION policy_agreed();

@@ -93,6 +93,8 @@ CREATE TABLE users (
   external_id text,
   profile jsonb NOT NULL DEFAULT '{}',
   is_active boolean NOT NULL DEFAULT true,
+  -- 'here', or 'scim:' and whose account: what SCIM disabled the same account may enable again alone
+  disabled_by text CHECK (disabled_by = 'here' OR disabled_by LIKE 'scim:%'),
   mfa_enabled boolean NOT NULL DEFAULT false,
   password_hash text,
   must_change_password boolean NOT NULL DEFAULT false,
@@ -452,6 +454,7 @@ CREATE TABLE policy_activations (
   known_good_at timestamptz,
   activated_by text NOT NULL,
   activated_at timestamptz NOT NULL,
+  approval text, -- by which two persons agreed to it
   FOREIGN KEY (zone, hash) REFERENCES policy_sets (zone, hash)
 );
 CREATE INDEX ON policy_activations (zone, id DESC);
