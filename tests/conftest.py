@@ -26,6 +26,10 @@ _LONGEST = (
     "test_soak.py",
     "test_api_document.py",
     "test_edges.py",
+    "test_readiness_probes.py",
+    "test_rollouts_killed.py",
+    "test_incident_killed.py",
+    "test_canary_on_traffic.py",
     "test_operating_model.py",
     "test_cli_events.py",
 )
