@@ -131,6 +131,17 @@ async def test_what_contradicts_its_schema_or_the_rest_is_refused(stage: Stage, 
     assert any(told in line for line in refused.value.problems), refused.value.problems
 
 
+def test_words_that_were_booleans_once_are_words() -> None:
+    text = """
+apiVersion: bailiwick/v1
+kind: IncidentTrigger
+metadata: {name: late}
+spec: {on: [STALE], told: yes, firm: true}
+"""
+    (document,) = read_text(text, "a.yaml")
+    assert document.spec == {"on": ["STALE"], "told": "yes", "firm": True}
+
+
 def test_a_directory_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "two.yml").write_text(lamp("two"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -286,3 +287,11 @@ class _Loader(yaml.SafeLoader):
                 f"line {node.start_mark.line + 1}: {', '.join(sorted(map(str, twice)))} is given twice"
             )
         return super().construct_mapping(node, deep)
+
+
+# as YAML 1.2 has it: `on`, `off`, `yes` and `no` are words
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [each for each in found if each[0] != _BOOL] for first, found in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
