@@ -6,6 +6,7 @@ Everything is read from the worker's memory. The evidence of the issue is durabl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from bailiwick.authority.authenticate import Authenticator
@@ -217,6 +218,8 @@ class Issuer:
             rev=self._revision(),
             sid=ceiling.session,
             act=ceiling.actors,
+            amr=subject.amr,
+            auth_time=subject.auth_time,
         )
 
     @staticmethod
@@ -241,7 +244,7 @@ class Issuer:
                 raise Denied(reason="password_change_required")
             return Ceiling(
                 granted,
-                user=Principal("user", caller.name, caller.role),
+                user=Principal("user", caller.name, caller.role, caller.amr, caller.auth_time),
                 session=caller.session,
                 actors=Act(sub=application.id),
             )
@@ -250,7 +253,7 @@ class Issuer:
         narrowed = narrow_to_subject(mandate, server.audience, application.id)
         user = narrowed.user
         if user is not None:
-            user = Principal("user", user.id, state.users[user.id].role)
+            user = replace(user, role=state.users[user.id].role)
         return Ceiling(
             granted & narrowed.scopes,
             expires_at=narrowed.expires_at,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bailiwick.authority.tokens import Act, Mandate
-from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest
+from bailiwick.identity.login.sign_ins import ACR_MFA
+from bailiwick.kernel.errors import BailiwickError, Denied, InvalidRequest, Unauthenticated
 from bailiwick.policy.decisions import Decision
 from bailiwick.policy.inputs import verb_of
 
@@ -21,6 +22,8 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 MAX_ACTORS = 8
+STEP_UP = "insufficient_user_authentication"
+"""What a policy says to have a person prove himself again; the reason, and the error of RFC 9470."""
 _OUR_REASONS = frozenset({"policy_denied", "policy_error", "no_active_policy"})
 
 # Parameters that must not be repeated (RFC 6749 §3.2); `resource` and `audience` may.
@@ -51,11 +54,21 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody a policy input speaks of. ``kind`` is ``user`` or ``application``."""
+    """Somebody a policy input speaks of. ``kind`` is ``user`` or ``application``; ``amr`` and ``auth_time`` (epoch
+    seconds): how and when a user proved himself."""
 
     kind: str
     id: str
     role: str
+    amr: tuple[str, ...] = ()
+    auth_time: int = 0
+
+    def described(self) -> dict[str, Any]:
+        """The ``subject`` of an input."""
+        told: dict[str, Any] = {"type": self.kind, "id": self.id, "roles": [self.role]}
+        if self.amr:
+            told["amr"], told["auth_time"] = list(self.amr), self.auth_time
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +159,7 @@ def narrow_to_subject(mandate: Mandate, audience: str, actor: str) -> Ceiling:
         depth, link = depth + 1, link.act
     if depth >= MAX_ACTORS:
         raise Denied(f"The actor chain is {depth} long already.", reason="grant_exceeded")
-    user = Principal("user", mandate.sub, "") if mandate.sub_type == "user" else None
+    user = Principal("user", mandate.sub, "", mandate.amr, mandate.auth_time) if mandate.sub_type == "user" else None
     return Ceiling(
         frozenset(mandate.scopes),
         expires_at=mandate.exp,
@@ -166,8 +179,14 @@ def check_scopes(wanted: Sequence[str], ceiling: frozenset[str], offered: frozen
         raise OAuthError("invalid_scope", f"Not granted: {' '.join(beyond)}.", reason="grant_exceeded")
 
 
-def denial(decision: Decision) -> Denied:
-    """The refusal that a policy's no amounts to; what the policy says in its own words goes along as ``reasons``."""
+def denial(decision: Decision) -> Denied | Unauthenticated:
+    """The refusal that a policy's no amounts to; what the policy says in its own words goes along as ``reasons``.
+
+    :data:`STEP_UP` among them asks for a second factor, or for a fresh proof: the challenge of RFC 9470.
+    """
+    if STEP_UP in decision.reasons:
+        challenge = {"WWW-Authenticate": f'Bearer error="{STEP_UP}", acr_values="{ACR_MFA}"'}
+        return Unauthenticated(reason=STEP_UP, headers=challenge, reasons=list(decision.reasons))
     reason = decision.reasons[0] if decision.reasons and decision.reasons[0] in _OUR_REASONS else "policy_denied"
     return Denied(reason=reason, reasons=list(decision.reasons))
 
@@ -191,7 +210,7 @@ def policy_input(
         "user": {"id": subject.id, "role": subject.role, "roles": [subject.role]},
         "action": verb_of(scope),
         "resource": server_name,
-        "subject": {"type": subject.kind, "id": subject.id, "roles": [subject.role]},
+        "subject": subject.described(),
         "client": {
             "id": application.id,
             "name": application.name,

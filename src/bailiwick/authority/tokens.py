@@ -40,7 +40,8 @@ class Mandate(msgspec.Struct, frozen=True, omit_defaults=True, rename={"rev": "b
     """The claims of a mandate. Times are seconds since the epoch.
 
     ``rev`` is the feed revision the issuer had applied: a revocation with a later revision ends the mandate, whatever
-    the clocks say. ``policy`` is the policy set that allowed it, ``sid`` the person's session it stands on.
+    the clocks say. ``policy`` is the policy set that allowed it, ``sid`` the person's session it stands on, ``amr`` and
+    ``auth_time`` how and when he proved himself (RFC 9068 §2.2.1).
     """
 
     iss: str
@@ -57,6 +58,8 @@ class Mandate(msgspec.Struct, frozen=True, omit_defaults=True, rename={"rev": "b
     sub_type: str = "application"
     sid: str = ""
     act: Act | None = None
+    amr: tuple[str, ...] = ()
+    auth_time: int = 0
 
     @property
     def scopes(self) -> tuple[str, ...]:

@@ -299,7 +299,7 @@ class Check:
         mandate = presented.mandate
         application = state.applications[mandate.client_id]
         if mandate.sub_type == "user":
-            subject = Principal("user", mandate.sub, state.users[mandate.sub].role)
+            subject = Principal("user", mandate.sub, state.users[mandate.sub].role, mandate.amr, mandate.auth_time)
         else:
             subject = Principal("application", application.name, application.role)
         described = {"method": operation.method, "template": operation.path, "scope": operation.scope}
@@ -368,7 +368,7 @@ def _refusal(error: BailiwickError, request_id: str) -> Answer:
         (b"cache-control", b"no-store"),
         *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
     ]
-    if error.status == 401:
+    if error.status == 401 and "WWW-Authenticate" not in error.headers:
         headers.append((b"www-authenticate", _challenge(error).encode()))
     return Answer(_AS_REFUSAL.get(error.status, error.status), headers, body)
 
