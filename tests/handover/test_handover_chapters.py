@@ -71,10 +71,10 @@ async def test_an_empty_installation_has_every_chapter_and_little_that_is_green(
         assert told, chapter
         assert all(each.told and each.producer and each.until >= each.since for each in told.values())
         green[chapter] = {name for name, each in told.items() if each.verdict.green}
-    assert not green["ownership"] and not green["runbooks"] and "backups" not in green["storage"]
+    assert not green["ownership"] and not green["runbooks"]
     storage = await room.verdicts("storage")
-    assert storage["backups"] is Verdict.NO_DATA and storage["ledger-whole"] is Verdict.NO_DATA
-    assert "redis-snapshot" not in storage and "failover-drill" not in storage  # nothing is said of what is not there
+    assert storage["ledger-whole"] is Verdict.NO_DATA
+    assert "redis-snapshot" not in storage  # nothing is said of what is not there
     assert "streams-cut" not in await room.told("network")
 
 
@@ -100,31 +100,6 @@ async def test_access_wants_two_administrators_with_factors(room: Room) -> None:
         " SELECT username, 'default', username, 'totp', 'app', :now, :now FROM users"
     )
     assert (await room.verdicts("access"))["administrators"] is Verdict.PASS
-
-
-async def test_backups_are_seven_daily_and_the_newest_under_a_day(room: Room) -> None:
-    for day in range(7):
-        await room.run(
-            "INSERT INTO backups (id, state, place, started_at, finished_at, asked_by) VALUES (:id, 'complete', 'here',"
-            " CAST(:now AS timestamptz) - :age, CAST(:now AS timestamptz) - :age, 'job')",
-            id=f"b{day}", age=timedelta(days=day, hours=1),
-        )  # fmt: skip
-    assert (await room.verdicts("storage"))["backups"] is Verdict.PASS
-    await room.run("UPDATE backups SET state = 'expired' WHERE id = 'b3' AND :now IS NOT NULL")
-    assert (await room.verdicts("storage"))["backups"] is Verdict.FAIL
-    room.people.clock.advance(24 * 3600)
-    assert (await room.verdicts("storage"))["backups"] is Verdict.STALE
-
-
-async def test_a_drill_is_told_by_its_own_record_until_it_is_a_month_old(room: Room) -> None:
-    await room.run(
-        "INSERT INTO backup_drills (id, kind, verdict, started_at, finished_at, held_by, rto_s, rpo_s, checks, record)"
-        " VALUES ('d', 'restore', 'PASS', :now, :now, 'olga', 60, 5, '[]', 'r1')"
-    )
-    drill = (await room.told("storage"))["restore-drill"]
-    assert (drill.verdict, drill.record, drill.producer) == (Verdict.PASS, "r1", "olga")
-    room.people.clock.advance(31 * 86400)
-    assert (await room.verdicts("storage"))["restore-drill"] is Verdict.STALE
 
 
 async def test_a_runbook_counts_for_ninety_days(room: Room) -> None:

@@ -9,6 +9,7 @@ import bailiwick.kernel.migrations
 from bailiwick.app.assurance.secrets import inventory_of
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
+from bailiwick.assurance.handover_states import HANDOVER
 from bailiwick.handover.handovers import api
 from bailiwick.handover.handovers.chapters.keeping import Compliance, Storage
 from bailiwick.handover.handovers.chapters.people import Access, Ownership
@@ -17,7 +18,6 @@ from bailiwick.handover.handovers.chapters.running import Cadence, Observability
 from bailiwick.handover.handovers.escalation import Escalation, Installed
 from bailiwick.handover.handovers.packing import Asked, Packer
 from bailiwick.handover.handovers.plan import KINDS
-from bailiwick.handover.handovers.records import HANDOVER
 from bailiwick.handover.handovers.service import Around, Handovers
 from bailiwick.handover.handovers.signing import Keys
 from bailiwick.handover.ports import Chapter
@@ -72,7 +72,7 @@ def chapters(house: House) -> dict[str, Chapter]:
         "ownership": Ownership(house.books, house.owners, house.on_call),
         "versions": Versions(house.books, newest_schema()),
         "secrets": Secrets(house.books, lambda: inventory_of(house)),
-        "storage": Storage(with_redis=settings.redis_url is not None, backups="backups" not in house.chapters),
+        "storage": Storage(with_redis=settings.redis_url is not None),
         "network": Network(listening),
         "observability": Observability(house.books, logs),
         "runbooks": Runbooks(house.books),

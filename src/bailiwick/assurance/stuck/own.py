@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bailiwick.assurance.alerting.alerts import ALERT
+from bailiwick.assurance.handover_states import HANDOVER
 from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.assurance.notices.notices import DELIVERY
 from bailiwick.assurance.override_records import MACHINE as OVERRIDE
@@ -193,6 +194,15 @@ OWN_MACHINES: dict[str, Own] = {
         """
         SELECT 'RO-' || number AS item, state, entered_at, coalesce(nullif(started_by, ''), planned_by) AS owner
         FROM rollouts WHERE zone = :zone AND outcome = ''""",
+    ),
+    "handovers": Own(
+        HANDOVER,
+        # signed since the last of the four signatures
+        """
+        SELECT h.id AS item, h.state, CASE h.state WHEN 'proposed' THEN h.built_at ELSE coalesce(
+                 (SELECT max(s.at) FROM handover_signatures s WHERE s.handover = h.id), h.built_at) END AS entered_at,
+               h.built_by AS owner
+        FROM handovers h WHERE h.zone = :zone AND h.ended_at IS NULL""",
     ),
     "unused-reviews": Own(
         UNUSED,

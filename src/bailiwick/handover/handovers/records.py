@@ -12,22 +12,10 @@ from typing import Any, Literal, cast
 from bailiwick.handover.handovers.plan import TEAMS, Team
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import Conflict, NotFound
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.verdicts import Verdict
 
 State = Literal["proposed", "signed", "refused", "superseded", "accepted"]
 How = Literal["webauthn", "step-up"]
-
-HANDOVER = Machine(
-    "handover",
-    {
-        "proposed": ("signed", "refused", "superseded"),
-        "signed": ("accepted", "refused", "superseded"),
-        "refused": (),
-        "superseded": (),
-        "accepted": (),
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)

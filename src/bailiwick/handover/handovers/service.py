@@ -16,6 +16,7 @@ from typing import Any
 from bailiwick.assurance.book import Book, canonical, check
 from bailiwick.assurance.books import Books, Plan, plan
 from bailiwick.assurance.checkpoints.rules import CHECKPOINT
+from bailiwick.assurance.handover_states import HANDOVER
 from bailiwick.assurance.owners.activities import ACTIVITY
 from bailiwick.assurance.ports import Owners
 from bailiwick.assurance.registers import ENDS, items
@@ -26,7 +27,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject, rfc3339
 from bailiwick.handover.handovers import transfers
 from bailiwick.handover.handovers.conditions import CHECKPOINT_DAYS, RHYTHM, STATEMENT, Facts, unmet
 from bailiwick.handover.handovers.plan import PLAN, TEAMS, HandoverPlan, Team, speaks
-from bailiwick.handover.handovers.records import HANDOVER, Handover, State, find
+from bailiwick.handover.handovers.records import Handover, State, find
 from bailiwick.handover.handovers.signing import Keys, assertion_digest
 from bailiwick.handover.ports import Environments, OpenIncidents, Readiness
 from bailiwick.kernel.clock import Clock

@@ -1,10 +1,9 @@
-"""What is kept and can be brought back: backups, restores, the archive, the ledger; and what compliance asks."""
+"""What is kept: the archive, the ledger, snapshots of Redis; and what compliance asks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from bailiwick.assurance.books import Books
 from bailiwick.evidence.archive.lives import Lives
@@ -14,24 +13,19 @@ from bailiwick.handover.ports import Statement
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
 
-BACKUP_AGE, DAILY = timedelta(hours=24), 7
-RPO = timedelta(minutes=15)
-RESTORE_LIFE, FAILOVER_LIFE = timedelta(days=30), timedelta(days=90)
 HEAD_AGE = timedelta(minutes=65)
 REDIS_AGE = timedelta(hours=24)
 TAMPER = "AuditTamperDetected"
 
 
 class Storage:
-    """Proofs of storage: that backups are there and were restored, that the archive and the ledger hold.
+    """Proofs of storage beside those of backups: that the archive and the ledger hold.
 
-    ``with_redis``: whether this installation has one, whose snapshots are then kept as well. ``backups``: whether to
-    tell of backups, which the part that makes them may do in a chapter of its own.
+    ``with_redis``: whether this installation has one, whose snapshots are then kept as well.
     """
 
-    def __init__(self, *, with_redis: bool, backups: bool = True) -> None:
+    def __init__(self, *, with_redis: bool) -> None:
         self._with_redis = with_redis
-        self._tells_backups = backups
 
     async def __call__(
         self, tx: Transaction, zone: str, environment: str, since: datetime, until: datetime
@@ -41,14 +35,6 @@ class Storage:
         found = [await self._head(look), await self._letters(look), await self._retention(look)]
         if zone != INSTALLATION_ZONE:
             return found
-        if self._tells_backups:
-            found += [
-                await self._backups(look),
-                await self._log(look),
-                await self._drill(look, "restore", RESTORE_LIFE),
-            ]
-            if await look.tx.value("SELECT count(*) FROM backup_drills WHERE kind = 'failover'"):
-                found.append(await self._drill(look, "failover", FAILOVER_LIFE))
         found += [
             await look.ran(
                 "ledger-newest", "the newest events were verified", "verify-newest-events", timedelta(hours=1)
@@ -57,54 +43,6 @@ class Storage:
             await look.ran("archive", "evidence was sealed into the archive", "seal-archive", timedelta(hours=26)),
         ]
         return [*found, await self._redis(look)] if self._with_redis else found
-
-    async def _backups(self, look: Look) -> Statement:
-        rows = await look.tx.all(
-            "SELECT id, place, finished_at, bytes, manifest_sha256 FROM backups WHERE state = 'complete'"
-            " AND finished_at <= :until ORDER BY finished_at DESC LIMIT 30",
-            until=look.until,
-        )
-        if not rows:
-            return look.says("backups", "there is no backup", Verdict.NO_DATA)
-        newest = rows[0]["finished_at"]
-        week = {
-            row["finished_at"].date() for row in rows if look.until - row["finished_at"] <= timedelta(days=DAILY + 1)
-        }
-        fresh = look.until - newest < BACKUP_AGE
-        verdict = Verdict.STALE if not fresh else fails(len(week) < DAILY)
-        told = f"newest of {newest:%Y-%m-%d %H:%M} UTC; of {len(week)} of the last {DAILY} days there is one"
-        return look.says("backups", told, verdict, cut([dict(row) for row in rows]), producer="job:backup")
-
-    async def _log(self, look: Look) -> Statement:
-        """How much work a loss now would cost."""
-        row = await look.tx.one("SELECT place, covered_until, segment, trouble FROM backup_log ORDER BY place LIMIT 1")
-        if row is None or row["covered_until"] is None:
-            return look.says("write-ahead-log", "the write-ahead log is not archived", Verdict.NO_DATA)
-        behind = max(0, int((look.until - row["covered_until"]).total_seconds()))
-        bad = behind > RPO.total_seconds() or bool(row["trouble"])
-        told = f"archived up to {behind} s ago" + (f": {row['trouble']}" if row["trouble"] else "")
-        figures = {**row, "behind_s": behind, "most_s": int(RPO.total_seconds())}
-        return look.says("write-ahead-log", told, fails(bad), figures, since=look.until - RPO)
-
-    async def _drill(self, look: Look, kind: str, life: timedelta) -> Statement:
-        """The newest drill, by its own evidence record."""
-        name = f"{kind}-drill"
-        row = await look.tx.one(
-            "SELECT id, verdict, started_at, finished_at, held_by, backup, rto_s, rpo_s, record FROM backup_drills"
-            " WHERE kind = :kind AND finished_at <= :until ORDER BY finished_at DESC LIMIT 1",
-            kind=kind,
-            until=look.until,
-        )
-        if row is None:
-            return look.says(name, f"no {kind} drill was ever held", Verdict.NO_DATA)
-        stale = look.until - row["finished_at"] > life
-        verdict = Verdict.STALE if stale and row["verdict"] == "PASS" else Verdict(row["verdict"])
-        rto, rpo = (f"{row[each]:.0f} s" if row[each] is not None else "unknown" for each in ("rto_s", "rpo_s"))
-        told = f"{row['verdict']} on {row['finished_at']:%Y-%m-%d}: back after {rto}, {rpo} of work lost"
-        figures: dict[str, Any] = {key: row[key] for key in row if key != "record"}
-        return look.says(
-            name, told, verdict, figures, producer=row["held_by"], since=row["started_at"], record=row["record"]
-        )
 
     async def _head(self, look: Look) -> Statement:
         row = await look.tx.one(
