@@ -19,7 +19,7 @@ KEPT = frozenset(
 """Of these kinds all documents."""
 
 NAMED = {
-    "IncidentTrigger": {"policy-broad-allow", "break-glass"},
+    "IncidentTrigger": {"policy-broad-allow"},
     "Runbook": {"bad-policy-allow", "audit-tamper"},
     "SLO": {"gateway-checks"},
     "ServiceLevel": {"gateway-checks"},

@@ -50,7 +50,7 @@ async def apply_book(stage: Stage) -> str:
     """The book of the story takes the place of the shipped one: planned, agreed to by another, applied."""
     wanted = book.documents(stage.base, datetime.fromtimestamp(stage.now(), UTC))
     folder = stage.directory / "book"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "book.yaml").write_text(yaml.safe_dump_all(wanted, sort_keys=False))
     planned = (await stage.done("assurance", "plan", str(folder), "--json")).json
     stage.teller.note(f"{len(planned['differences'])} differences; two persons: {planned['two_persons']}")
@@ -97,9 +97,7 @@ async def register(stage: Stage) -> str:
         stage.clients[name] = {"client_id": made["client_id"], "client_secret": made["client_secret"]}
         stage.teller.conceal(made["client_secret"])
     await upload(stage, POLICY)
-    marked = await stage.quietly("admin", "GET", "/policies/history")
-    active = marked["items"][0]["hash"] if "items" in marked.body else marked["history"][0]["hash"]
-    await stage.agreed("POST", f"/policies/sets/{active}/known-good", show=("state",))
+    await known_good(stage)
     await mandate(stage, "agent")
     answer = await stage.http.call(
         "GET", stage.governed("/payments"), 200, bearer=stage.mandate, until=lambda one: one.status == 200
@@ -132,6 +130,12 @@ async def upload(stage: Stage, source: str, *, activate: bool = True) -> Answer:
         )
         answer = await stage.call("admin", "POST", "/policies", (200, 201), upload=form, show=("version", "active"))
     return answer
+
+
+async def known_good(stage: Stage) -> None:
+    """Two mark the active set as one to go back to."""
+    active = (await stage.quietly("admin", "GET", "/policies"))["active_set"]
+    await stage.agreed("POST", f"/policies/sets/{active}/known-good", show=("known_good_at",))
 
 
 async def mandate(stage: Stage, name: str, status: int = 200) -> Answer:

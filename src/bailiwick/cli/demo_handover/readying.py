@@ -11,8 +11,9 @@ from bailiwick.cli.demo_handover import book
 from bailiwick.cli.demo_handover.preparing import add_to_book
 from bailiwick.cli.demo_handover.stage import ENVIRONMENT, Stage, make_person, sign_in
 
-MISSING = {"backup", "restore", "on-call", "owners", "reviewed"}
+MISSING = {"ledger", "backup", "restore", "on-call", "owners", "reviewed"}
 """What must be wrong at first."""
+_SEEN_WITHIN_S = 15.0
 
 
 async def look(stage: Stage) -> dict[str, Any]:
@@ -20,7 +21,7 @@ async def look(stage: Stage) -> dict[str, Any]:
     before = await stage.quietly("olga", "GET", f"/readiness/{ENVIRONMENT}/runs")
     count = len(before["runs"])
     started = time.perf_counter()
-    await stage.call("olga", "POST", f"/readiness/{ENVIRONMENT}/runs", 202)
+    await stage.quietly("olga", "POST", f"/readiness/{ENVIRONMENT}/runs", 202)
     await stage.quietly(
         "olga",
         "GET",
@@ -35,7 +36,7 @@ async def look(stage: Stage) -> dict[str, Any]:
 def not_green(view: dict[str, Any]) -> dict[str, str]:
     """What is not green, with what was found."""
     return {
-        each["key"].partition("/")[2]: f"{each['verdict']}: {each['told']}"
+        each["item"].partition("/")[2]: f"{each['verdict']}: {each['told']}"
         for each in view["items"]
         if each["applies"] and each["verdict"] != "PASS"
     }
@@ -53,7 +54,8 @@ async def find_out(stage: Stage) -> str:
 
 
 async def mend(stage: Stage) -> str:
-    """A backup, a restore, a rota, an owner, a statement that another reviews: one by one."""
+    """A verification, a backup, a restore, a rota, an owner, a statement that another reviews: one by one."""
+    await _mended(stage, "ledger", stage.call("sam", "POST", "/audit/verify", show=("verdict", "checked")))
     await _mended(stage, "backup", stage.done("backup", "run"))
     await _mended(stage, "restore", stage.done("drill", "restore"))
     now = datetime.fromtimestamp(stage.now(), UTC)
@@ -67,7 +69,10 @@ async def mend(stage: Stage) -> str:
 
 async def _mended(stage: Stage, name: str, work: Any) -> None:
     await work
+    until = time.monotonic() + _SEEN_WITHIN_S
     found = not_green(await look(stage))
+    while name in found and time.monotonic() < until:  # what a job has to do first
+        found = not_green(await look(stage))
     check(name not in found, f"{name} to be green", found.get(name, ""))
     stage.teller.note(f"{name} is green; left: {', '.join(sorted(found)) or 'nothing'}")
 

@@ -177,6 +177,7 @@ async def sign_in(stage: Stage, name: str) -> None:
         await asyncio.sleep(wait)
         answer = await stage.quietly("", "POST", "/auth/mfa", body={"mfa_token": answer["mfa_token"], "code": code})
     person.bearer = Bearer(answer["access_token"], name)
+    stage.teller.conceal(person.bearer.token)
     if not person.has_app:
         await _enrol(stage, person)
 
@@ -191,6 +192,7 @@ async def _enrol(stage: Stage, person: Person) -> None:
     await asyncio.sleep(wait)
     stepped = await stage.quietly(person.name, "POST", "/auth/step-up", body={"code": code})
     person.bearer = Bearer(stepped["access_token"], person.name)
+    stage.teller.conceal(person.bearer.token)
 
 
 async def sign_in_all(stage: Stage) -> None:
