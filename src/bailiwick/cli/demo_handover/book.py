@@ -1,7 +1,7 @@
 """The operating model of the story: what is kept of the shipped one, and documents of its own.
 
 Not kept is what counts by the minute, since hours pass at once later on: the shipped probes and the alert rules over
-them but those that recovery is measured by, service levels but one, capacity, key figures, reconciliation, the detector
+them but those that recovery is measured by, service levels, capacity, key figures, reconciliation, the detector
 of stuck work, and meetings that would fall into the week. Of the runbooks those stay that the story goes through.
 """
 
@@ -21,8 +21,6 @@ KEPT = frozenset(
 NAMED = {
     "IncidentTrigger": {"policy-broad-allow"},
     "Runbook": {"bad-policy-allow", "audit-tamper"},
-    "SLO": {"gateway-checks"},
-    "ServiceLevel": {"gateway-checks"},
     "BackupPlan": {"installation"},
     "Probe": {
         "database-answers",

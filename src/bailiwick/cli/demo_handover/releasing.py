@@ -15,6 +15,7 @@ from bailiwick.cli.demo_handover.stage import ENVIRONMENT, SERVER, Stage
 
 QUIET_WITHIN_S = 5.0
 _JUDGED_WITHIN_S = 90.0
+_COUNTED_WITHIN_S = 130.0
 
 
 async def refuse_bad(stage: Stage) -> str:
@@ -30,6 +31,13 @@ async def refuse_bad(stage: Stage) -> str:
     stage.figures["bad_candidate_refused_s"] = round(time.monotonic() - began, 1)
     check(stage.figures["bad_candidate_quiet_s"] < QUIET_WITHIN_S, "no traffic within 5 s", str(stage.figures))
     stage.teller.note(f"it had {bad.seen} requests, and the last {stage.figures['bad_candidate_quiet_s']:g} s after")
+    await stage.quietly(  # counted each whole minute
+        "olga",
+        "GET",
+        "/slos",
+        until=lambda one: all(each["verdict"] != "NO_DATA" for each in one["items"]),
+        within=_COUNTED_WITHIN_S,
+    )
     for who in ("olga", "mia"):
         answer = await stage.call(who, "POST", f"/rollouts/{rollout}/go", body={"why": "we want it out"})
         check(answer["answer"] == "NO-GO", "NO-GO", answer.text)
@@ -70,7 +78,7 @@ async def release_good(stage: Stage) -> str:
         signed = await stage.call("mia", "POST", f"/rollouts/{rollout}/go", body={"why": "tested"}, show=("answer",))
         check(signed["answer"] == "GO", "GO", [each for each in signed["lines"] if not each["passes"]])
         await stage.call("eve", "POST", f"/rollouts/{rollout}/start", show=("state",))
-        await _until_step(stage, rollout, "own")
+        await _until_step(stage, rollout, "own", "begun")
         binding = (await stage.quietly("admin", "GET", f"/servers/{SERVER}"))["binding"]
         changed = {"endpoint": good.url, "binding": binding}
         await stage.call("admin", "PATCH", f"/servers/{SERVER}", body=changed, sent={"endpoint": good.url})
@@ -107,17 +115,17 @@ async def _planned(stage: Stage, digest: str) -> str:
     """A rollout that waits for its GO: planned, its preflight made and read by another."""
     body = {"plan": "payments", "environment": ENVIRONMENT, "digest": digest}
     name = str((await stage.call("eve", "POST", "/rollouts", 201, body, show=("name", "state")))["name"])
-    step = await _until_step(stage, name, "preflight")
-    if step["state"] == "asked":
-        said = {"statement": "I have read what differs", "record": step["record"]}
-        await stage.call("eve", "POST", f"/rollouts/{name}/steps/preflight/confirm", (403, 409), said, show=("reason",))
-        await stage.call("olga", "POST", f"/rollouts/{name}/steps/preflight/confirm", body=said, show=("state",))
+    step = await _until_step(stage, name, "preflight", "acted")
+    said = {"statement": "I have read what differs", "record": step["record"]}
+    confirm = f"/rollouts/{name}/steps/preflight/confirm"
+    await stage.call("eve", "POST", confirm, (403, 409), said, sent={}, show=("reason",))
+    await stage.call("olga", "POST", confirm, body=said, show=("state",))
     await _until(stage, name, "pending")
     return name
 
 
-async def _until_step(stage: Stage, rollout: str, step: str) -> dict[str, Any]:
-    """The step, once it waits for a person or has passed."""
+async def _until_step(stage: Stage, rollout: str, step: str, state: str) -> dict[str, Any]:
+    """The step, once it is in that state: it waits for a person then."""
 
     def of(answer: Answer) -> dict[str, Any]:
         return next(each for phase in answer["phases"] for each in phase["steps"] if each["name"] == step)
@@ -126,7 +134,7 @@ async def _until_step(stage: Stage, rollout: str, step: str) -> dict[str, Any]:
         "eve",
         "GET",
         f"/rollouts/{rollout}",
-        until=lambda one: of(one)["state"] not in ("", "running", "begun") or bool(one["outcome"]),
+        until=lambda one: of(one)["state"] == state,
         within=60.0,
     )
     return of(found)

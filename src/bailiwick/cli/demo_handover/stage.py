@@ -53,9 +53,11 @@ class Stage:
     hooks: dict[str, Hook] = field(default_factory=dict)
     clients: dict[str, dict[str, str]] = field(default_factory=dict)
     mandate: Bearer = NOBODY
+    stranger: Bearer = NOBODY
     digests: dict[str, str] = field(default_factory=dict)
     rollout: str = ""
     incident: str = ""
+    runbook: str = ""
     handover: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from bailiwick.cli.demo.children import OwnInstallation, remove_run
 from bailiwick.cli.demo.exchange import Exchange
 from bailiwick.cli.demo.story import Result
 from bailiwick.cli.demo.telling import Deviation, Teller
-from bailiwick.cli.demo_handover import preparing, readying, releasing
+from bailiwick.cli.demo_handover import burning, preparing, readying, releasing
 from bailiwick.cli.demo_handover.arms import Arms, Hook
 from bailiwick.cli.demo_handover.stage import KEY_HEADER, Stage
 from bailiwick.kernel.paths import Layout
@@ -40,6 +40,9 @@ STEPS: Sequence[Step] = (
     Step("What is missing is mended, one by one", readying.mend),
     Step("The first candidate is bad", releasing.refuse_bad),
     Step("The second goes out", releasing.release_good),
+    Step("A policy suddenly allows too much", burning.break_policy),
+    Step("Contained, preserved, recovered", burning.contain),
+    Step("Reviewed and closed", burning.review),
 )
 
 
