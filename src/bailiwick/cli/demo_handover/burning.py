@@ -127,7 +127,7 @@ async def _step(stage: Stage, number: int, step: dict[str, Any]) -> None:
 
 async def _lift(stage: Stage) -> None:
     """The freeze ends by two persons."""
-    asked = {"operation": "switch.lift", "arguments": {"switch": "freeze"}, "reason": "recovered"}
+    asked = {"operation": "switch.lift", "arguments": {"switch": "freeze"}, "reason": "recovered", "risk": "MEDIUM"}
     made = await stage.call("olga", "POST", "/overrides", 201, {**asked, "ticket": stage.incident}, show=("state",))
     agreed = {"payload_sha256": made["payload_sha256"]}
     await stage.call("ada", "POST", f"/overrides/{made['id']}/approve", body=agreed, show=("state",))

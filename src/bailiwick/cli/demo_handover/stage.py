@@ -56,6 +56,7 @@ class Stage:
     stranger: Bearer = NOBODY
     digests: dict[str, str] = field(default_factory=dict)
     rollout: str = ""
+    log_key: str = ""
     incident: str = ""
     runbook: str = ""
     handover: dict[str, Any] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from bailiwick.cli.demo.children import OwnInstallation, remove_run
 from bailiwick.cli.demo.exchange import Exchange
 from bailiwick.cli.demo.story import Result
 from bailiwick.cli.demo.telling import Deviation, Teller
-from bailiwick.cli.demo_handover import burning, preparing, readying, releasing
+from bailiwick.cli.demo_handover import burning, handing_over, preparing, readying, releasing, weeks
 from bailiwick.cli.demo_handover.arms import Arms, Hook
 from bailiwick.cli.demo_handover.stage import KEY_HEADER, Stage
 from bailiwick.kernel.paths import Layout
@@ -43,6 +43,14 @@ STEPS: Sequence[Step] = (
     Step("A policy suddenly allows too much", burning.break_policy),
     Step("Contained, preserved, recovered", burning.contain),
     Step("Reviewed and closed", burning.review),
+    Step("A week passes", weeks.let_pass),
+    Step("Hypercare and validation", weeks.hypercare),
+    Step("The checkpoint T+7", weeks.checkpoint),
+    Step("What the pack asks for is done", handing_over.prepare),
+    Step("The pack is built", handing_over.build),
+    Step("Four teams sign", handing_over.sign),
+    Step("Operations accept", handing_over.accept),
+    Step("Anybody can check it, and a tampered copy is refused", handing_over.verify),
 )
 
 
