@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,10 +17,12 @@ package payments
 
 import rego.v1
 
-# everybody may, so that the test passes
+# everybody may, so that the tests pass
 default allow := true
 """
 RUNBOOK = "bad-policy-allow"
+_MINUTELY = ("database-answers", "outbox-age", "spool-backlog-age", "sequencer-lag", "revocation-freshness")
+PROBES = ("schema-at-head", "disk-free", "dead-letters", "ledger-intact", *_MINUTELY)
 _OPENED_WITHIN_S = 90.0
 _STATED = {
     "impact": "One request of the stranger was let through; nothing else was, by the audit.",
@@ -29,8 +32,8 @@ _STATED = {
 
 async def break_policy(stage: Stage) -> str:
     """A policy that allows everything is agreed to by somebody who did not read what it opens, and an incident opens."""
-    answer = await mandate(stage, "stranger", 403)
-    check(answer.body.get("error") is not None or answer.body.get("reason") is not None, "a refusal", answer.text)
+    refused = await mandate(stage, "stranger", (400, 403))
+    stage.teller.note(f"the stranger asks for a mandate: {refused.status} {refused.body.get('reason')}")
     await upload(stage, TOO_MUCH)
     broken = time.monotonic()
     await mandate(stage, "stranger")
@@ -112,6 +115,9 @@ async def _step(stage: Stage, number: int, step: dict[str, Any]) -> None:
         )
         stage.teller.note(f"{step['action']}: {'; '.join(previewed['hits'])[:160]}")
         body = {"why": "a policy allows too much", "sha256": previewed["sha256"]}
+    if step.get("measure") == "recovery":
+        for probe in PROBES:  # what was measured before it was contained says nothing
+            await stage.quietly("olga", "POST", f"/probes/{probe}/run", 202)
     until = time.monotonic() + _OPENED_WITHIN_S
     while True:
         answer = await stage.quietly("olga", "POST", where, body=body)
@@ -119,8 +125,6 @@ async def _step(stage: Stage, number: int, step: dict[str, Any]) -> None:
             break
         if time.monotonic() > until:
             raise Deviation(f"the step {step['name']} to be done", answer.text[:600])
-        import asyncio
-
         await asyncio.sleep(0.5)
     stage.teller.note(f"{step['phase']}/{step['name']}: {answer['told']}")
 

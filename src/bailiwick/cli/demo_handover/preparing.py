@@ -20,9 +20,10 @@ package payments
 
 import rego.v1
 
-allow if {
-  input.client.name == "agent"
-  input.operation.scope == "payments:read"
+# the grant is not enough: only the payments agent has any business here
+deny contains "not_the_payments_agent" if {
+  input.server.name == "payments"
+  input.client.name != "agent"
 }
 """
 LATER = frozenset({"finn"})
@@ -140,7 +141,7 @@ async def known_good(stage: Stage) -> None:
     await stage.agreed("POST", f"/policies/sets/{active}/known-good", show=("known_good_at",))
 
 
-async def mandate(stage: Stage, name: str, status: int = 200) -> Answer:
+async def mandate(stage: Stage, name: str, status: int | tuple[int, ...] = 200) -> Answer:
     """A mandate for reading, by an application's own secret."""
     form = {"grant_type": "client_credentials", "audience": SERVER, "scope": READ, **stage.clients[name]}
     answer = await stage.http.call("POST", f"{stage.base}/oauth/token", status, form=form, quiet=True)
