@@ -90,7 +90,7 @@ async def review(stage: Stage) -> str:
     said = {
         "summary": "A policy that allows everything was active for a minute.",
         "cause": "Whoever agreed to it did not read what it opens.",
-        "actions": [{"title": "Refuse what opens more than 50 pairs", "owner": "uptime", "due": due.isoformat()}],
+        "actions": [{"title": "See that the policy in force refuses the stranger", "owner": "uptime", "due": due.isoformat()}],
     }
     await stage.call("olga", "POST", f"/incidents/{name}/review", body=said, sent={"cause": said["cause"]})
     await _lift(stage)
@@ -131,7 +131,8 @@ async def _step(stage: Stage, number: int, step: dict[str, Any]) -> None:
 
 async def _lift(stage: Stage) -> None:
     """The freeze ends by two persons."""
-    asked = {"operation": "switch.lift", "arguments": {"switch": "freeze"}, "reason": "recovered", "risk": "MEDIUM"}
+    asked = {"operation": "switch.lift", "arguments": {"switch": "freeze", "why": "recovered"}}
+    asked |= {"reason": "recovered", "risk": "MEDIUM"}
     made = await stage.call("olga", "POST", "/overrides", 201, {**asked, "ticket": stage.incident}, show=("state",))
     agreed = {"payload_sha256": made["payload_sha256"]}
     await stage.call("ada", "POST", f"/overrides/{made['id']}/approve", body=agreed, show=("state",))
@@ -147,9 +148,19 @@ async def _look_at_broken_glass(stage: Stage) -> None:
 
 
 async def _record(stage: Stage) -> str:
-    """The evidence record of the newest known decisions that came out as expected."""
-    view = await stage.quietly("olga", "GET", "/readiness/production")
-    return str(next(each["record"] for each in view["items"] if each["record"]))
+    """An evidence record of the stranger's being refused again."""
+    began = datetime.fromtimestamp(stage.now(), UTC)
+    refused = await mandate(stage, "stranger", (400, 403))
+    body = {
+        "kind": "probe",
+        "check": "payments.stranger-refused",
+        "output": refused.text,
+        "exit": 0,
+        "since": began.isoformat(),
+        "until": datetime.fromtimestamp(stage.now(), UTC).isoformat(),
+    }
+    made = await stage.call("eve", "POST", "/evidence/records", 201, body, sent={"check": body["check"]}, show=("id",))
+    return str(made["id"])
 
 
 __all__ = ["break_policy", "contain", "review", "sign_in"]
