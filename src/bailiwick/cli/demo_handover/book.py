@@ -41,8 +41,9 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
 _WEEK = timedelta(days=9)
 
 
-def documents(api: str, now: datetime) -> list[dict[str, Any]]:
-    """The book that the story begins with. ``api``: base URL of the API."""
+def documents(api: str, payments: str, now: datetime) -> list[dict[str, Any]]:
+    """The book that the story begins with. ``api``: base URL of the API; ``payments``: of the release
+    that is to go out."""
     from bailiwick.assurance.shipped import shipped
 
     kept = [
@@ -50,7 +51,7 @@ def documents(api: str, now: datetime) -> list[dict[str, Any]]:
         for each in shipped("default")
         if each.kind in KEPT or each.name in NAMED.get(each.kind, ())
     ]
-    return kept + _own("book.yaml", api, now)
+    return kept + _own("book.yaml", api, now, payments)
 
 
 def handing(api: str, now: datetime) -> list[dict[str, Any]]:
@@ -58,11 +59,12 @@ def handing(api: str, now: datetime) -> list[dict[str, Any]]:
     return _own("handing.yaml", api, now)
 
 
-def _own(name: str, api: str, now: datetime) -> list[dict[str, Any]]:
+def _own(name: str, api: str, now: datetime, payments: str = "") -> list[dict[str, Any]]:
     text = (files(__package__) / name).read_text(encoding="utf-8")
     first = now + _WEEK
     filled = {
         "api": api,
+        "payments": payments,
         "weekday": _DAYS[first.weekday()],
         "at": f"{first:%H:00}",
         "since": f"{first.astimezone(UTC):%Y-%m-%d}" if name == "book.yaml" else f"{now - timedelta(days=14):%Y-%m-%d}",

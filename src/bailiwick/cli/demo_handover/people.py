@@ -17,6 +17,7 @@ CAST = {
     "otto": "ops_owner",
     "sam": "security_owner",
     "mia": "product_owner",
+    "vic": "auditor",
     "finn": "finance_owner",
 }
 """Everybody beside the first administrator. eve works on the release, olga runs it and takes over; erik, otto, sam and

@@ -51,7 +51,7 @@ async def bring_people(stage: Stage) -> str:
 
 async def apply_book(stage: Stage) -> str:
     """The book of the story takes the place of the shipped one: planned, agreed to by another, applied."""
-    wanted = book.documents(stage.base, datetime.fromtimestamp(stage.now(), UTC))
+    wanted = book.documents(stage.base, stage.arms.arms["good"].url, datetime.fromtimestamp(stage.now(), UTC))
     folder = stage.directory / "book"
     folder.mkdir(exist_ok=True)
     (folder / "book.yaml").write_text(yaml.safe_dump_all(wanted, sort_keys=False))

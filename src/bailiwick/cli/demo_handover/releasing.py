@@ -20,8 +20,7 @@ _COUNTED_WITHIN_S = 130.0
 
 async def refuse_bad(stage: Stage) -> str:
     """Half of its answers are errors: the canary withdraws it, and no signature makes a GO of that."""
-    await stage.arms.open("baseline")
-    bad = await stage.arms.open("bad", fails=2)
+    bad = stage.arms.arms["bad"]
     digest = _digest(stage, "bad")
     rollout = await _planned(stage, digest)
     began = time.monotonic()
@@ -49,7 +48,7 @@ async def refuse_bad(stage: Stage) -> str:
 
 async def release_good(stage: Stage) -> str:
     """It passes on real traffic, two sign, the program takes it through, and the environment is live."""
-    good = await stage.arms.open("good")
+    good = stage.arms.arms["good"]
     digest = _digest(stage, "good")
     rollout = stage.rollout = await _planned(stage, digest)
     began = time.monotonic()
