@@ -12,8 +12,8 @@ import pytest
 from canary_ground import BASELINE, CANDIDATE, DIGEST, OTHER, SHIPPED, Ground, counted
 
 from bailiwick.evidence import codes
-from bailiwick.gateway.lease import HELD_S
 from bailiwick.evidence.evidence_records import Producer
+from bailiwick.gateway.lease import HELD_S
 from bailiwick.handover.canary.chapter import chapter
 from bailiwick.handover.canary.judge import Point
 from bailiwick.handover.canary.loop import EXPECTED, AccessLoop, Step, Ways, verdict_of
@@ -337,9 +337,21 @@ async def test_a_pack_says_how_the_release_did_that_is_out(ground: Ground, judge
             await add_result(
                 tx,
                 Result(
-                    ground.stage.ids(), "default", DIGEST, "traffic", canary.id, verdict, "", "judged", [], at, at, "",
-                    stored.id, False,
-                ),  # fmt: skip
+                    ground.stage.ids(),
+                    "default",
+                    DIGEST,
+                    "traffic",
+                    canary.id,
+                    verdict,
+                    "",
+                    "judged",
+                    [],
+                    at,
+                    at,
+                    "",
+                    stored.id,
+                    False,
+                ),
             )
         await tx.run(
             "INSERT INTO rollouts (id, zone, number, environment, digest, plan, plan_version, plan_sha256, spec,"

@@ -13,9 +13,7 @@ from typing import Any
 
 import yaml
 
-KEPT = frozenset(
-    {"Activity", "Threshold", "WaiverControl", "WaiverTier", "OverrideRule", "Checkpoint"}
-)
+KEPT = frozenset({"Activity", "Threshold", "WaiverControl", "WaiverTier", "OverrideRule", "Checkpoint"})
 """Of these kinds all documents."""
 
 NAMED = {

@@ -90,7 +90,9 @@ async def review(stage: Stage) -> str:
     said = {
         "summary": "A policy that allows everything was active for a minute.",
         "cause": "Whoever agreed to it did not read what it opens.",
-        "actions": [{"title": "See that the policy in force refuses the stranger", "owner": "uptime", "due": due.isoformat()}],
+        "actions": [
+            {"title": "See that the policy in force refuses the stranger", "owner": "uptime", "due": due.isoformat()}
+        ],
     }
     await stage.call("olga", "POST", f"/incidents/{name}/review", body=said, sent={"cause": said["cause"]})
     await _lift(stage)

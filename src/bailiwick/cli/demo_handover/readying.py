@@ -9,7 +9,7 @@ from typing import Any
 from bailiwick.cli.demo.telling import check
 from bailiwick.cli.demo_handover import book
 from bailiwick.cli.demo_handover.preparing import add_to_book
-from bailiwick.cli.demo_handover.stage import ENVIRONMENT, Stage, make_person, sign_in
+from bailiwick.cli.demo_handover.stage import ENVIRONMENT, ESCROW_KEY, Stage, make_person, sign_in
 
 MISSING = {"ledger", "backup", "restore", "on-call", "owners", "reviewed"}
 """What must be wrong at first."""
@@ -57,7 +57,8 @@ async def mend(stage: Stage) -> str:
     """A verification, a backup, a restore, a rota, an owner, a statement that another reviews: one by one."""
     await _mended(stage, "ledger", stage.call("sam", "POST", "/audit/verify", show=("verdict", "checked")))
     await _mended(stage, "backup", stage.done("backup", "run"))
-    await _mended(stage, "restore", stage.done("drill", "restore"))
+    escrow = str(stage.directory / ESCROW_KEY)
+    await _mended(stage, "restore", stage.done("drill", "restore", "--escrow-key", escrow))
     now = datetime.fromtimestamp(stage.now(), UTC)
     await _mended(stage, "on-call", add_to_book(stage, book.handing(stage.base, now)))
     await _mended(stage, "owners", make_person(stage, "finn", told=True))

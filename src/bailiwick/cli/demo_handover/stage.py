@@ -23,6 +23,7 @@ ENVIRONMENT = "production"
 SERVER = "payments"
 READ, WRITE = "payments:read", "payments:write"
 KEY_HEADER = "X-Api-Key"
+ESCROW_KEY = "escrow-key"
 COMMAND_LIMIT_S = 150.0
 
 

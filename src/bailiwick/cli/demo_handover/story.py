@@ -18,7 +18,7 @@ from bailiwick.cli.demo.story import Result
 from bailiwick.cli.demo.telling import Deviation, Teller
 from bailiwick.cli.demo_handover import burning, handing_over, preparing, readying, releasing, weeks
 from bailiwick.cli.demo_handover.arms import Arms, Hook
-from bailiwick.cli.demo_handover.stage import KEY_HEADER, Stage
+from bailiwick.cli.demo_handover.stage import ESCROW_KEY, KEY_HEADER, Stage
 from bailiwick.kernel.paths import Layout
 
 WORKERS = 2
@@ -87,6 +87,8 @@ async def tell(teller: Teller, echo: Callable[[str], None], *, until: int = 0, k
 
 def _settings(directory: Path) -> dict[str, str]:
     """How the installation is set up beside what development mode says: where backups go, what rollouts may run."""
+    from bailiwick.handover.backups.escrow import make_pair
+
     programs = directory / "programs"
     programs.mkdir()
     for name, prints in (("render", "upstream: candidate"), ("migrations", ""), ("smoke", "12 passed")):
@@ -95,7 +97,10 @@ def _settings(directory: Path) -> dict[str, str]:
         path.chmod(0o755)
     (directory / "backups").mkdir()
     (directory / "release").mkdir()
+    private, public = make_pair()
+    (directory / ESCROW_KEY).write_text(f"{private}\n")
     return {
+        "BAILIWICK_BACKUP_ESCROW_KEY": public,
         "BAILIWICK_BACKUP_URL": f"file://{directory}/backups",
         "BAILIWICK_ROLLOUT_PROGRAMS": ",".join(str(path) for path in sorted(programs.iterdir())),
         "BAILIWICK_ROLLOUT_DIRECTORY": str(directory / "release"),
