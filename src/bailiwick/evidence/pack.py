@@ -517,8 +517,8 @@ def _sorted(archive: PackZip) -> list[Any]:
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:
-    """``value`` as JSON with sorted names; times as RFC 3339 UTC, and canonical JSON, which some tables
-    keep byte for byte under its digest, as the text that it is. Raises TypeError for other bytes: no table shows any."""
+    """``value`` as JSON with sorted names; times as RFC 3339 UTC, and canonical JSON, which some tables keep byte for
+    byte under its digest, as the text that it is. Raises TypeError for other bytes: no table shows any."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent, default=_plain).encode(
         "utf-8", "backslashreplace"
     )

@@ -31,7 +31,7 @@ _STATED = {
 
 
 async def break_policy(stage: Stage) -> str:
-    """A policy that allows everything is agreed to by somebody who did not read what it opens, and an incident opens."""
+    """A policy that allows everything is agreed to by who did not read what it opens, and an incident opens."""
     refused = await mandate(stage, "stranger", (400, 403))
     stage.teller.note(f"the stranger asks for a mandate: {refused.status} {refused.body.get('reason')}")
     await upload(stage, TOO_MUCH)

@@ -105,7 +105,7 @@ async def verify(stage: Stage) -> str:
 
 
 def tamper(source: Path, target: Path) -> str:
-    """Copy a pack, and let it say in the copy that somebody else is accountable; the name of the file that was changed."""
+    """Copy a pack, and let one verdict be another in the copy; the name of the file that was changed."""
     name = next(each for each in zipfile.ZipFile(source).namelist() if each.endswith("handover/handover.json"))
     with zipfile.ZipFile(source) as read, zipfile.ZipFile(target, "w") as write:
         for item in read.infolist():

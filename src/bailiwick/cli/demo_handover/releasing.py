@@ -15,6 +15,7 @@ from bailiwick.cli.demo_handover.stage import ENVIRONMENT, SERVER, Stage
 
 QUIET_WITHIN_S = 5.0
 _JUDGED_WITHIN_S = 90.0
+_SEEN_FOR_S = 2.0
 _COUNTED_WITHIN_S = 130.0
 
 
@@ -166,8 +167,8 @@ async def _canary(stage: Stage, digest: str, candidate: Arm, state: str) -> Answ
             within=_JUDGED_WITHIN_S,
         )
         seen = time.monotonic()
-        while time.monotonic() - max(candidate.last, seen - 1) < 2:
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(_SEEN_FOR_S)
+        check(time.monotonic() - candidate.last >= _SEEN_FOR_S / 2, "a candidate without traffic", "one with some")
         stage.figures["bad_candidate_quiet_s"] = round(max(0.0, candidate.last - seen), 2)
     stage.teller.note(f"{ended['state']}: {ended['told']}")
     return ended
