@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 CALLERS = 4
+_PAUSE_S = 0.012
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ async def load(
             async with session.get(url, headers={"Authorization": f"Bearer {token()}"}) as answer:
                 told = await answer.json()
                 answers[answer.status, str(told.get("by") or told.get("reason") or told.get("error"))] += 1
-            await asyncio.sleep(0.004)
+            await asyncio.sleep(_PAUSE_S)
 
     tasks = [asyncio.create_task(ask()) for _ in range(CALLERS)]
     try:
