@@ -399,6 +399,16 @@ async def test_a_grave_incident_makes_it_last_longer_also_once_closed(desk: Envi
     assert len(events) == 1
 
 
+async def test_a_grave_incident_that_was_closed_between_two_looks_counts(desk: EnvironmentDesk) -> None:
+    await desk.go_live()
+    await desk.let(60 * HOUR)
+    desk.breaks_out(Severity.P0)
+    desk.around.closed, desk.around.incidents = desk.around.incidents, []
+    await desk.keep()
+    figures = (await desk.care()).figures
+    assert (figures["grave_incidents"], figures["slots"]) == (1, 38)
+
+
 # ----------------------------------------------------------------- documents
 
 
