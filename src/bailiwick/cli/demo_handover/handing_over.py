@@ -16,8 +16,6 @@ from bailiwick.cli.demo_handover.stage import Stage
 SIGNERS = {"engineering": "erik", "operations": "otto", "security": "sam", "management": "mia"}
 PLAN = "bau"
 CONTROL = "handover-statement"
-_WITHIN_S = 60.0
-_LOG_S = 600.0
 NOT_OF_A_WEEK = "what a week on one machine cannot show"
 
 
@@ -25,13 +23,6 @@ async def prepare(stage: Stage) -> str:
     """Readiness again; the other runbook gone through, an alarm drill held, a document read."""
     found = not_green(await look(stage))
     check(not found, "readiness that still passes", found)
-    await stage.quietly(  # the log follows on its own; what a stride left behind is stored in a moment
-        "olga",
-        "GET",
-        "/backups",
-        until=lambda one: stage.now() - _seconds(one["log_covered_until"]) < _LOG_S,
-        within=_WITHIN_S,
-    )
     alerts = (await stage.quietly("olga", "GET", "/alerts?limit=500"))["items"]
     for each in alerts:
         if each["state"] in ("firing", "acknowledged") and each["severity"] in ("P0", "P1"):
@@ -128,10 +119,6 @@ def tamper(source: Path, target: Path) -> str:
                 data = changed
             write.writestr(item, data)
     return name.rpartition("/")[2]
-
-
-def _seconds(instant: str) -> float:
-    return datetime.fromisoformat(instant).timestamp()
 
 
 async def _built(stage: Stage) -> dict[str, Any]:
