@@ -16,7 +16,15 @@ from bailiwick.cli.demo_handover.stage import Stage
 SIGNERS = {"engineering": "erik", "operations": "otto", "security": "sam", "management": "mia"}
 PLAN = "bau"
 CONTROL = "handover-statement"
-NOT_OF_A_WEEK = "what a week on one machine cannot show"
+WAIVED = {
+    "rollouts/rollback-revision": "the first release has none before it to go back to",
+    "backups/log": "the log follows by the world's clock, which did not stride",
+    "backups/failover-drill": "one machine has nothing to fail over to",
+    "observability/alarm-drill": "no fault was injected in the week",
+    "observability/open-alerts": "tasks lay about while the week strode by",
+    "service-levels/slo-weekly": "the week that it reports on began before anything was measured",
+}
+"""What a week in minutes on one machine cannot show; anything else that is not PASS ends the story."""
 
 
 async def prepare(stage: Stage) -> str:
@@ -40,9 +48,10 @@ async def build(stage: Stage) -> str:
     """Every statement with its evidence; what cannot be shown yet is waived, by name, with an end."""
     found = await _built(stage)
     red = _red(found)
+    unknown = {name: told for name, told in red.items() if name not in WAIVED}
+    check(not unknown, "nothing red but what is known", unknown)
     for name, told in red.items():
-        stage.teller.note(f"{name}: {told}")
-    for name in red:
+        stage.teller.note(f"{name}: {told}; waived: {WAIVED[name]}")
         await _waive(stage, name)
     if red:
         found = await _built(stage)
@@ -149,7 +158,7 @@ async def _waive(stage: Stage, scope: str) -> None:
     asked = {
         "control": CONTROL,
         "scope": scope,
-        "reason": NOT_OF_A_WEEK,
+        "reason": WAIVED[scope],
         "risk": "LOW",
         "compensating": "operations knows of it and looks weekly",
         "owner": "uptime",
