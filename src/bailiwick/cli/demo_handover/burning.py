@@ -94,6 +94,14 @@ async def review(stage: Stage) -> str:
             {"title": "See that the policy in force refuses the stranger", "owner": "uptime", "due": due.isoformat()}
         ],
     }
+    await stage.quietly(
+        "olga",
+        "GET",
+        "/alerts?state=firing&state=acknowledged&limit=500",
+        until=lambda one: all(each["rule"] != "PolicyBroadAllow" for each in one["items"]),
+        within=_OPENED_WITHIN_S,
+    )
+    stage.teller.note("the alert that opened it is over")
     await stage.call("olga", "POST", f"/incidents/{name}/review", body=said, sent={"cause": said["cause"]})
     await _lift(stage)
     await stage.call("olga", "POST", f"/incidents/{name}/actions/1/done")
