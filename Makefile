@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 3 ] && n=3; [ $$n -gt 4 ] && n=4; echo $$n)
 
-.PHONY: help setup demo test lint format types bench soak fuzz audit docs clean check-apt
+.PHONY: help setup demo demo-handover test lint format types bench soak fuzz audit docs clean check-apt
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.synced ## Make the virtual environment with everything locked
 
@@ -19,6 +19,9 @@ $(VENV)/.synced: pyproject.toml verify/pyproject.toml uv.lock tools/setup.sh
 
 demo: setup ## Start everything, take one governed request through it, and prove what happened
 	@"$(BIN)/bailiwick" demo --own-stack
+
+demo-handover: setup ## From an empty installation to a signed handover, a week in minutes
+	@"$(BIN)/bailiwick" demo-handover --own-stack
 
 test: setup ## Install what the tests need, check the code, run all tests under coverage
 	@tools/apt-needs.sh

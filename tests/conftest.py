@@ -21,6 +21,7 @@ _LONGEST = (
     "test_life_faults.py",
     "test_life.py",
     "test_backups.py",
+    "test_demo_handover.py",
     "test_demo.py",
     "test_work_killed.py",
     "test_soak.py",

@@ -483,3 +483,23 @@ async def test_evidence_made_where_time_is_simulated_says_so(world: World, layou
     out = tmp_path / "p.zip"
     await cli(world, "--window", "1h..now", "-o", str(out))
     assert (await verdict(world, out)).verdict == "SIMULATED"
+
+
+async def test_what_is_kept_byte_for_byte_is_shown_as_the_text_that_it_is(
+    world: World, layout: Layout, tmp_path: Path
+) -> None:
+    await world.filled(1)
+    body = json.dumps({"title": "Täglich"}, ensure_ascii=False).encode()
+    world.do(
+        "INSERT INTO bailiwick.rhythm_occurrences (id, zone, ceremony, starts_at, ends_at, made_by, state, created_at,"
+        " moved_at) VALUES ('o1', 'default', 'daily', now(), now(), '1', 'done', now(), now())"
+    )
+    world.do(
+        "INSERT INTO bailiwick.rhythm_packs (occurrence, body, sha256, verdict, built_at, built_by)"
+        " VALUES ('o1', %s, repeat('0', 64), 'PASS', now(), 'bailiwick')",
+        body,
+    )
+    path = tmp_path / "p.zip"
+    await whole_builder(world, layout).build(Selection("default", windows=(ALL,)), path, CONTEXT)
+    (row,) = contents(path)["control/rhythm_packs.jsonl"].splitlines()
+    assert json.loads(row)["body"] == body.decode()

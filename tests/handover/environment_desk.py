@@ -97,9 +97,13 @@ class Around:
 
     incidents: list[OpenIncident] = field(default_factory=list)
     rollouts: list[Rollout] = field(default_factory=list)
+    closed: list[OpenIncident] = field(default_factory=list)
 
     async def open(self, tx: Transaction, zone: str) -> Sequence[OpenIncident]:
         return self.incidents
+
+    async def since(self, tx: Transaction, zone: str, moment: datetime) -> Sequence[OpenIncident]:
+        return [each for each in (*self.incidents, *self.closed) if each.opened_at >= moment]
 
     async def of(self, tx: Transaction, zone: str, environment: str, since: datetime) -> Sequence[Rollout]:
         return [each for each in self.rollouts if each.environment == environment and each.began_at >= since]

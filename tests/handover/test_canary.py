@@ -12,6 +12,7 @@ import pytest
 from canary_ground import BASELINE, CANDIDATE, DIGEST, OTHER, SHIPPED, Ground, counted
 
 from bailiwick.evidence import codes
+from bailiwick.evidence.evidence_records import Producer
 from bailiwick.gateway.lease import HELD_S
 from bailiwick.handover.canary.chapter import chapter
 from bailiwick.handover.canary.judge import Point
@@ -294,16 +295,77 @@ async def test_the_api_tells_and_refuses(ground: Ground) -> None:
     assert [each["verdict"] for each in results.json()["results"]] == ["NO_DATA"]
 
 
+PLAN = {
+    "title": "t", "service": "s", "signatures": ["ops_owner"], "gate": {"name": "g", "title": "t"},
+    "phases": [
+        {"name": "a", "title": "t", "owner": "operator", "before_go": True, "steps": [
+            {"name": "p", "title": "t", "do": {"kind": "preflight", "render": ["r"], "migrations": ["m"],
+                                               "smoke": ["s"]}}]},
+        {"name": "b", "title": "t", "owner": "operator", "steps": [
+            {"name": "w", "title": "t", "do": {"kind": "wait", "lasting": "1s"}}]},
+    ],
+}  # fmt: skip
+
+
 async def test_a_pack_has_a_chapter_of_it(ground: Ground) -> None:
     canary = await ground.start()
     await ground.see(canary.id, 1, errors=30)
     await ground.drive(canary.id)
     now = ground.people.clock.now()
     async with ground.people.database.begin() as tx:
-        (told,) = await chapter(tx, "default", "production", now - timedelta(hours=1), now)
-        stored = await ground.stage.records.get(tx, "default", told.record.removeprefix("sha256:"))
+        release, history = await chapter(tx, "default", "production", now - timedelta(hours=1), now)
+        (judged,) = history.figures["verdicts"]
+        stored = await ground.stage.records.get(tx, "default", judged["record"])
         output = json.loads(await ground.stage.records.output(tx, stored))
-    assert (told.verdict, stored.record.verdict(now), output["reason"]) == (Verdict.FAIL, Verdict.FAIL, "veto")
+    assert release.verdict is Verdict.NO_DATA, "nothing went out"
+    assert (history.verdict, history.told) == (Verdict.PASS, "1 verdicts, 1 refused")
+    assert (judged["verdict"], stored.record.verdict(now), output["reason"]) == ("FAIL", Verdict.FAIL, "veto")
+
+
+@pytest.mark.parametrize(("judged", "wanted"), [(["PASS"], "PASS"), (["PASS", "FAIL"], "FAIL"), ([], "NO_DATA")])
+async def test_a_pack_says_how_the_release_did_that_is_out(ground: Ground, judged: list[str], wanted: str) -> None:
+    """Also a month after, though a verdict lets nothing go out after a day."""
+    canary = await ground.start()
+    began = ground.people.clock.now()
+    async with ground.people.database.begin() as tx:
+        for number, verdict in enumerate(judged):
+            at = began - timedelta(minutes=10 - number)
+            stored = await ground.stage.records.probe(
+                tx, ground.stage.context("olga"), "canary.traffic", b"{}", exit_code=0, since=at, until=at,
+                producer=Producer(name="canary", program="canary", version="1"), expires_at=at + timedelta(days=1),
+            )  # fmt: skip
+            await add_result(
+                tx,
+                Result(
+                    ground.stage.ids(),
+                    "default",
+                    DIGEST,
+                    "traffic",
+                    canary.id,
+                    verdict,
+                    "",
+                    "judged",
+                    [],
+                    at,
+                    at,
+                    "",
+                    stored.id,
+                    False,
+                ),
+            )
+        await tx.run(
+            "INSERT INTO rollouts (id, zone, number, environment, digest, plan, plan_version, plan_sha256, spec,"
+            " variables, planned_by, planned_at, state, entered_at, began_at, ended_at) VALUES (:id, 'default', 1,"
+            " 'production', :digest, 'p', 1, repeat('0', 64), cast(:spec AS jsonb), '{}', 'eve', :now, 'done', :now,"
+            " :now, :now)",
+            id=ground.stage.ids(),
+            digest=DIGEST,
+            spec=json.dumps(PLAN),
+            now=began,
+        )
+        later = began + timedelta(days=28)
+        release, _ = await chapter(tx, "default", "production", later - timedelta(days=30), later)
+    assert release.verdict is Verdict(wanted), release.told
 
 
 # ---------------------------------------------------------------------- the loop of access

@@ -399,6 +399,16 @@ async def test_a_grave_incident_makes_it_last_longer_also_once_closed(desk: Envi
     assert len(events) == 1
 
 
+async def test_a_grave_incident_that_was_closed_between_two_looks_counts(desk: EnvironmentDesk) -> None:
+    await desk.go_live()
+    await desk.let(60 * HOUR)
+    desk.breaks_out(Severity.P0)
+    desk.around.closed, desk.around.incidents = desk.around.incidents, []
+    await desk.keep()
+    figures = (await desk.care()).figures
+    assert (figures["grave_incidents"], figures["slots"]) == (1, 38)
+
+
 # ----------------------------------------------------------------- documents
 
 
@@ -461,11 +471,11 @@ async def test_the_chapters_say_what_is_so(desk: EnvironmentDesk) -> None:
         told = await EnvironmentChapter(desk.states)(tx, "default", "production", now - DAY, now)
         chapter = ValidationChapter(desk.states, desk.validation, desk.hypercare)
         measured = await chapter(tx, "default", "production", now - DAY, now)
-    assert [each.name for each in told] == ["stage", "step 1", "step 2", "release 1"]
+    assert [each.name for each in told] == ["stage", "step-1", "step-2", "release-1"]
     assert told[0].verdict is Verdict.PASS and told[0].figures["digest"] == DIGEST
     by_name = {each.name: each for each in measured}
-    assert by_name["validation hour"].record.startswith("sha256:")
-    assert by_name["validation day"].verdict is Verdict.NOT_DUE
+    assert by_name["validation-hour"].record.startswith("sha256:")
+    assert by_name["validation-day"].verdict is Verdict.NOT_DUE
     assert by_name["hypercare"].verdict is Verdict.NOT_DUE
 
 

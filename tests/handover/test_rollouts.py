@@ -435,7 +435,7 @@ async def test_a_handover_pack_tells_of_what_is_out_and_what_was(desk: Desk) -> 
     assert set((await told()).values()) == {Verdict.NO_DATA}
     await desk.finish(await desk.started())
     assert await told() == {
-        "version": Verdict.PASS, "rollback revision": Verdict.NO_DATA, "history": Verdict.PASS,
+        "version": Verdict.PASS, "rollback-revision": Verdict.NO_DATA, "history": Verdict.PASS,
     }  # fmt: skip
     name = await desk.planned()
     await desk.do("olga", f"/{name}/go", {})

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from bailiwick.identity import hashers as module
 from bailiwick.identity.hashers import Cost, Hashers
@@ -152,3 +153,24 @@ async def test_passwords_are_checked_there_and_nobodys_like_anybodys() -> None:
     begins = {each[: each.index("p=1$")] for each in asked}
     assert len(asked) == 2 and len(begins) == 1, "as much work for a name nobody has"
     passwords.close()
+
+
+def test_one_that_ended_long_ago_is_replaced_under_the_loop_that_serves() -> None:
+    """uvloop closes the pipe of a process that ended, and says so in its own way."""
+
+    async def hashed_twice() -> str:
+        hashers = Watched(QUICK, most=1, patience_s=60)
+        await hashers.hash("password")
+        (process,) = hashers.started
+        process.kill()
+        await process._process.wait()
+        assert process._process.stdin is not None
+        process._process.stdin.close()
+        await asyncio.sleep(0.05)
+        stored = await hashers.hash("password")
+        assert len(hashers.started) == 2
+        hashers.close()
+        await hashers.started[1]._process.wait()
+        return stored
+
+    assert uvloop.run(hashed_twice()).startswith(STORED)

@@ -100,6 +100,7 @@ READ_ONLY = {
 THROUGH_OTHERS = {
     "recon accept": "needs an active waiver; tests/assurance prove its event",
     "demo": "calls the API",
+    "demo-handover": "calls the API",
     "idp test": "needs a provider; tests/stack/test_directory.py proves its event",
     "idp apply": "needs a provider; tests/stack/test_directory.py proves its events",
     "witness": "another party's process, which has no ledger",

@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "siem": Entry("bailiwick.cli.siem:app", "Show where evidence is sent; drain, replay, make sinks."),
     "idp": Entry("bailiwick.cli.idp:app", "Walk through a sign-in by an identity provider."),
     "demo": Entry("bailiwick.cli.demo.command:app", "Take one governed request through everything, and prove it."),
+    "demo-handover": Entry("bailiwick.cli.demo_handover.command:app", "Take a release to a signed handover."),
     "db": Entry("bailiwick.cli.db:app", "Show where the schema stands; bring it up to date."),
     "changes": Entry("bailiwick.cli.changes:app", "Show what was changed since a moment."),
     "recon": Entry("bailiwick.cli.recon:app", "Compare what must agree; settle what does not."),

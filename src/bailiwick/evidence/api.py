@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from bailiwick.evidence.saved_queries import SavedQueries
 from bailiwick.evidence.search import Search
 from bailiwick.evidence.search_api import Reading, search_routes
 from bailiwick.evidence.stream_api import stream_routes
+from bailiwick.evidence.sweep import NEWEST_JOB
 from bailiwick.evidence.tail import Tails
 from bailiwick.evidence.timelines import OwnerOf, Timelines, nobody
 from bailiwick.evidence.tlog_tiles import routes as tile_routes
@@ -29,6 +31,7 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import InvalidRequest
 from bailiwick.kernel.http import Caller, Cursor, Limit, decode_cursor, encode_cursor, require, zone_of
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.jobs import make_due
 from bailiwick.kernel.permissions import Permission
 
 MOST_VERIFIED = 1_000_000
@@ -131,9 +134,10 @@ def routes(
         caller: Auditor,
         newest: Annotated[int, Query(ge=1, le=MOST_VERIFIED, description="How many of the newest events")] = 100_000,
     ) -> dict[str, Any]:
+        """The clock's own verification, which probes and checklists go by, is made due as well."""
         report = await verify(database, zone_of(request), head_files, newest=newest, cold=cold)
         async with database.begin() as tx:
-            await recorder.record(
+            event = await recorder.record(
                 tx,
                 codes.AUDIT_VERIFIED,
                 "failure" if report.verdict == "FAIL" else "success",
@@ -143,6 +147,7 @@ def routes(
                 checked=report.checked,
                 findings=report.findings_total,
             )
+            await make_due(tx, NEWEST_JOB, datetime.fromisoformat(event.at))
         return report.to_json()
 
     reading = Reading(database, search, recorder, note)

@@ -9,6 +9,7 @@ manifest names each file with its SHA-256 and is signed by the zone's ledger key
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -516,7 +517,8 @@ def _sorted(archive: PackZip) -> list[Any]:
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:
-    """``value`` as JSON with sorted names; times as RFC 3339 UTC. Raises TypeError for bytes: no table shows any."""
+    """``value`` as JSON with sorted names; times as RFC 3339 UTC, and canonical JSON, which some tables keep byte for
+    byte under its digest, as the text that it is. Raises TypeError for other bytes: no table shows any."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent, default=_plain).encode(
         "utf-8", "backslashreplace"
     )
@@ -527,4 +529,7 @@ def _plain(value: Any) -> Any:
         return rfc3339(value.astimezone(UTC))
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, bytes | memoryview) and bytes(value[:1]) in (b"{", b"["):
+        with contextlib.suppress(UnicodeDecodeError):
+            return bytes(value).decode("utf-8")
     raise TypeError(f"a {type(value).__name__} has no place in a pack")

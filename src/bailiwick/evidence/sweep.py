@@ -18,6 +18,7 @@ from bailiwick.evidence.verify import VerifyReport, verify
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError
 
+NEWEST_JOB = "verify-newest-events"
 ALERT = "audit_tamper_detected"
 NEWEST = 100_000
 

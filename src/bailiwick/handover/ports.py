@@ -96,6 +96,10 @@ class OpenIncidents(Protocol):
         """Every incident that is not closed, the worst first."""
         ...
 
+    async def since(self, tx: Transaction, zone: str, moment: datetime) -> Sequence[OpenIncident]:
+        """Every incident that was opened since, those that are closed by now among them, the oldest first."""
+        ...
+
 
 Stage = Literal["planned", "live", "hypercare", "bau_active"]
 

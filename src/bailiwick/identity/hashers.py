@@ -152,7 +152,7 @@ class _Process:
             self._process.stdin.write(job)
             await self._process.stdin.drain()
             line = await self._process.stdout.readline()
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: what uvloop says of a pipe that it closed already
             raise _Gone from None
         if not line.endswith(b"\n"):
             raise _Gone

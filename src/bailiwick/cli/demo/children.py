@@ -12,10 +12,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from bailiwick.cli.demo.payments import KEY_VARIABLE
 from bailiwick.kernel.paths import Layout
@@ -92,18 +93,48 @@ def remove_run(layout: Layout) -> None:
             shutil.rmtree(layout.run, ignore_errors=True)
 
 
-async def _start(layout: Layout, workers: int) -> tuple[asyncio.subprocess.Process, int]:
-    api_port, gateway_port = _free_ports(2)
+@dataclass(slots=True)
+class OwnInstallation:
+    """An installation that is started, stopped, and started again on what it left, each time with other options."""
+
+    layout: Layout
+    workers: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[int, int] | None = None
+    _process: asyncio.subprocess.Process | None = None
+
+    async def start(self, told: Callable[[str], None], *options: str) -> None:
+        """Start it with ``options`` beside its own. Raises :class:`NotStarted`."""
+        self.ports = self.ports or (lambda found: (found[0], found[1]))(_free_ports(2))
+        started = await _start(self.layout, self.workers, self.ports, options, self.settings)
+        self._process = started[0]
+        await _until_ready(*started, told)
+
+    async def stop(self) -> None:
+        """Stop it in good order; nothing where it does not run."""
+        if self._process is not None:
+            await _stop(self._process, _STOP_S)
+            self._process = None
+
+
+async def _start(
+    layout: Layout,
+    workers: int,
+    ports: tuple[int, int] | None = None,
+    options: Sequence[str] = (),
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[asyncio.subprocess.Process, int]:
+    api_port, gateway_port = ports or _free_ports(2)
     readable, writable = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bailiwick.cli.main", "up", "--dev", "--data-dir", str(layout.data_dir)),
             *("--api-port", str(api_port), "--gateway-port", str(gateway_port), "--workers", str(workers)),
-            *("--announce-fd", str(writable)),
+            *("--announce-fd", str(writable), *options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": UPSTREAM_NETWORK},
+            env={**os.environ, "BAILIWICK_ALLOW_UPSTREAM_NETWORKS": UPSTREAM_NETWORK, **settings},
             pass_fds=(writable,),
             start_new_session=True,  # a Ctrl-C in the terminal is for us, who stop it in good order
             preexec_fn=child_setup(death_signal=signal.SIGTERM),

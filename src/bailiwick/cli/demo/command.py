@@ -65,14 +65,14 @@ def demo(
         if layout is not None:
             return await _tell(layout, teller, password, upstream_key, tidy=True)
         teller.blank()
-        async with started(WORKERS, lambda line: _echo(teller, line)) as made:
+        async with started(WORKERS, lambda line: echo(teller, line)) as made:
             result = await _tell(made, teller, None, upstream_key, tidy=False)
         teller.blank()
         teller.line("The installation made for this is stopped and removed.")
         return result
 
     try:
-        result = _until_done(run)
+        result = until_done(run)
     except NotStarted as error:
         raise CommandFailed(FAILED, str(error)) from None
     _close(teller, result, json_)
@@ -125,7 +125,7 @@ def _trust(layout: Layout) -> ssl.SSLContext | None:
     return context
 
 
-def _until_done(run: Callable[[], Awaitable[Result]]) -> Result:
+def until_done(run: Callable[[], Awaitable[Result]]) -> Result:
     """Run it; the first SIGINT or SIGTERM ends it in good order, and further ones do not disturb that."""
     import asyncio
     import signal
@@ -152,7 +152,7 @@ def _until_done(run: Callable[[], Awaitable[Result]]) -> Result:
         raise KeyboardInterrupt from None
 
 
-def _echo(teller: Teller, line: str) -> None:
+def echo(teller: Teller, line: str) -> None:
     """A line of the start-up; of the password only its beginning."""
     name, _, value = line.strip().partition("  ")
     if name == "one-time password":

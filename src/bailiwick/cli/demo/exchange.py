@@ -16,6 +16,7 @@ from bailiwick.cli.demo.telling import Deviation, Teller, check
 
 _ANSWER_WITHIN_S = 10.0
 _PAUSE_S = 0.02
+_LONG_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +81,26 @@ class Exchange:
         sent: Mapping[str, Any] | None = None,
         show: Sequence[str] = (),
         until: Callable[[Answer], bool] | None = None,
+        within: float = 5.0,
+        quiet: bool = False,
     ) -> Answer:
         """Send a request and check the answer's ``status`` and ``reason``.
 
         The body is JSON (``body``), a form, or what ``upload`` makes. Told are the fields ``sent`` (default: all of
-        the body) and, of the answer, ``show``. With ``until`` it is repeated for up to 5 s until that holds, and only
-        the last time is told. Raises :class:`Deviation`.
+        the body) and, of the answer, ``show``. With ``until`` it is repeated for up to ``within`` seconds until that
+        holds, and only the last time is told; ``quiet``: not even that. Raises :class:`Deviation`.
         """
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + within
         while True:
             answer = await self._send(method, url, bearer, headers, body, form, upload)
             if until is None or until(answer) or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(_PAUSE_S)
-        told = sent if sent is not None else body or form or {}
-        self._teller.sent(method, url, {**(headers or {}), **told}, str(bearer) if bearer else "")
-        names = ("reason",) if reason and not show else show
-        self._teller.received(answer.status, {name: answer.body.get(name) for name in names}, answer.ms)
+            await asyncio.sleep(_PAUSE_S if within <= 5.0 else _LONG_PAUSE_S)
+        if not quiet:
+            told = sent if sent is not None else body or form or {}
+            self._teller.sent(method, url, {**(headers or {}), **told}, str(bearer) if bearer else "")
+            names = ("reason",) if reason and not show else show
+            self._teller.received(answer.status, {name: answer.body.get(name) for name in names}, answer.ms)
         wanted = (status,) if isinstance(status, int) else tuple(status)
         expected = " or ".join(map(str, wanted)) + (f" {reason}" if reason else "")
         given = answer.body.get("reason") or answer.text[:300]
@@ -104,7 +108,7 @@ class Exchange:
         if reason:
             check(answer.body.get("reason") == reason, f"{expected} from {method} {url}", f"{answer.status} {given}")
         if until is not None:
-            check(until(answer), f"a complete answer from {method} {url} within 5 s", answer.text[:300])
+            check(until(answer), f"a complete answer from {method} {url} within {within:g} s", answer.text[:300])
         return answer
 
     async def _send(

@@ -1,31 +1,64 @@
-"""What a handover pack says of canaries."""
+"""What a handover pack says of canaries: how the release that is out did before it went, and what else was judged.
+
+A verdict counts for a day, for going out. What a pack says a week later is what was so when it went out; and that a
+candidate was refused is no fault of what is out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from bailiwick.handover.canary.records import results_of
+from bailiwick.handover.canary.records import Result, results_of
 from bailiwick.handover.ports import Statement
+from bailiwick.handover.rollouts.records import Rollout, last_done
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
+
+PRODUCER = "canary"
 
 
 async def chapter(
     tx: Transaction, zone: str, environment: str, since: datetime, until: datetime
 ) -> Sequence[Statement]:
-    """Every verdict of the window about a release, newest first. Canaries are of a zone, not of an environment."""
+    """The release that is out, and every verdict of the window. Canaries are of a zone, not of an environment."""
     found = [each for each in await results_of(tx, zone, since=since, limit=500) if each.at <= until]
-    return [
-        Statement(
-            name=f"{each.kind} canary of {each.digest[:19]}",
-            told=f"{each.reason}: {each.told}" if each.reason else each.told,
-            verdict=Verdict(each.verdict),
-            producer=each.by,
-            since=each.began_at,
-            until=each.at,
-            figures={"digest": each.digest, "canary": each.canary or "", "steps": [dict(step) for step in each.steps]},
-            record=f"sha256:{each.record}",
-        )
-        for each in found
-    ]
+    out = await last_done(tx, zone, environment)
+    refused = sum(each.verdict == Verdict.FAIL for each in found)
+    history = Statement(
+        name="history",
+        told=f"{len(found)} verdicts, {refused} refused",
+        verdict=Verdict.PASS if found else Verdict.NO_DATA,
+        producer=PRODUCER,
+        since=since,
+        until=until,
+        figures={"verdicts": [_figures(each) for each in found[:50]]},
+    )
+    before = [] if out is None else await results_of(tx, zone, digest=out.digest, limit=200)
+    return [_of_release(out, before, since, until), history]
+
+
+def _of_release(out: Rollout | None, results: Sequence[Result], since: datetime, until: datetime) -> Statement:
+    """How it was judged last before it began to go out; ``results`` are those of its digest, newest first."""
+    if out is None or out.began_at is None:
+        return Statement("release", "no rollout has been done here", Verdict.NO_DATA, PRODUCER, since, until)
+    began = out.began_at
+    judged = next((each for each in results if each.kind == "traffic" and each.at <= began), None)
+    if judged is None:
+        told = f"{out.name} brought {out.digest[:19]}, of which there was no verdict"
+        return Statement("release", told, Verdict.NO_DATA, PRODUCER, since, until)
+    told = f"{out.name} brought {out.digest[:19]}: {judged.verdict}, {judged.told}"
+    return Statement("release", told, Verdict(judged.verdict), PRODUCER, since, until, _figures(judged))
+
+
+def _figures(each: Result) -> dict[str, object]:
+    return {
+        "digest": each.digest,
+        "kind": each.kind,
+        "verdict": each.verdict,
+        "told": each.told[:200],
+        "at": each.at.isoformat(),
+        "canary": each.canary or "",
+        "record": each.record,
+        "shortened": each.shortened,
+    }

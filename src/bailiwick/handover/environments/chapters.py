@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from bailiwick.assurance.rhythm.occurrences import utc
 from bailiwick.handover.environments.hypercare import Hypercare
 from bailiwick.handover.environments.states import EnvironmentStates, moves
 from bailiwick.handover.environments.validation import Validation
@@ -40,7 +41,7 @@ class EnvironmentChapter:
         ]  # fmt: skip
         told += [
             Statement(
-                f"step {each['number']}", f"{each['before']} to {each['after']}: {each['told']}", Verdict.PASS,
+                f"step-{each['number']}", f"{each['before']} to {each['after']}: {each['told']}", Verdict.PASS,
                 each["by"] or _PRODUCER, since, until, figures={"at": each["at"].isoformat()},
             )
             for each in steps
@@ -49,7 +50,7 @@ class EnvironmentChapter:
             how = f"rollout {life.rollout}" if life.rollout else f"approval {life.approval}"
             told.append(
                 Statement(
-                    f"release {life.number}", f"{life.digest or 'a release of unknown digest'} by {how}", Verdict.PASS,
+                    f"release-{life.number}", f"{life.digest or 'a release of unknown digest'} by {how}", Verdict.PASS,
                     life.by or _PRODUCER, since, until, figures={"at": life.at.isoformat()},
                 )
             )  # fmt: skip
@@ -72,7 +73,7 @@ class ValidationChapter:
             figures = {"waiver": point.waiver} if point.waiver else {}
             told.append(
                 Statement(
-                    f"validation {name}",
+                    f"validation-{name}",
                     point.told,
                     point.verdict,
                     _PRODUCER,
@@ -96,7 +97,7 @@ class ValidationChapter:
                 waived = {"waiver": slot.waiver} if slot.waiver else {}
                 told.append(
                     Statement(
-                        f"slot {slot.at.isoformat()}", slot.told, slot.verdict, _PRODUCER, since, until, waived,
+                        f"slot-{utc(slot.at)}", slot.told, slot.verdict, _PRODUCER, since, until, waived,
                         _named(slot.record),
                     )
                 )  # fmt: skip

@@ -266,7 +266,10 @@ class Hypercare:
 
     async def _note_grave(self, tx: Transaction, context: Context, found: EnvironmentStanding) -> None:
         assert found.hypercare_from is not None
-        for each in await self._incidents.open(tx, context.zone):
+        # the closed ones too: who is quick closes one between two looks
+        open_now = await self._incidents.open(tx, context.zone)
+        since = await self._incidents.since(tx, context.zone, found.hypercare_from)
+        for each in {each.id: each for each in (*open_now, *since)}.values():
             if each.severity not in GRAVE:
                 continue
             _, _, _, before = await self._plan(tx, context.zone, found)

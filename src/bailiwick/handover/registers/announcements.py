@@ -256,7 +256,7 @@ class AnnouncementsChapter:
         found = [each for each in await self._announcements.list(tx, zone, since=since) if each.sent_at <= until]
         return [
             Statement(
-                f"{each.template} {each.id}", each.subject, each.verdict, each.sent_by, since, until,
+                f"{each.template}/{each.id}", each.subject, each.verdict, each.sent_by, since, until,
                 {
                     "sent_at": utc(each.sent_at),
                     **{receipt["to"]: receipt["verdict"] for receipt in each.receipts},

@@ -52,7 +52,7 @@ class KnownIssuesChapter:
         fixed = len(found) - len(left)
         told = [
             Statement(
-                "known issues", f"{len(left)} known and not fixed, {fixed} fixed", Verdict.PASS, "register", since,
+                "known-issues", f"{len(left)} known and not fixed, {fixed} fixed", Verdict.PASS, "register", since,
                 until, {"open": len(left), "fixed": fixed},
             )
         ]  # fmt: skip

@@ -32,10 +32,10 @@ async def chapter(
     )
     back = (
         statement(
-            "rollback revision", f"{before.digest}, which {before.name} brought", Verdict.PASS, **_figures(before)
+            "rollback-revision", f"{before.digest}, which {before.name} brought", Verdict.PASS, **_figures(before)
         )
         if before is not None
-        else statement("rollback revision", "nothing went out before, so there is none", Verdict.NO_DATA)
+        else statement("rollback-revision", "nothing went out before, so there is none", Verdict.NO_DATA)
     )
     ended = [each for each in found if each.outcome]
     stuck = [each.name for each in found if each.state == "stuck" or "NOT taken back" in each.told]
