@@ -136,9 +136,10 @@ async def _until_step(stage: Stage, rollout: str, step: str, state: str) -> dict
         "eve",
         "GET",
         f"/rollouts/{rollout}",
-        until=lambda one: of(one)["state"] == state,
+        until=lambda one: of(one)["state"] == state or one["state"] in ("deciding", "stuck", "rolled_back"),
         within=60.0,
     )
+    check(of(found)["state"] == state, f"the step {step} {state}", f"{found['state']}: {found['told']}")
     return of(found)
 
 
