@@ -225,5 +225,5 @@ async def test_every_change_leaves_its_event(world: ArchiveWorld, api: Api) -> N
     await world.sequence()
     names = [decode(body).name for body in world.bodies().values()]
     assert names == ["archive.work.asked", "archive.lives.changed", "archive.hold.placed", "approval.requested"]
-    assert world.rows("SELECT job FROM bailiwick.job_occurrences") == ["seal-archive"]
+    assert "seal-archive" in world.rows("SELECT job FROM bailiwick.job_occurrences")
     world.do("DELETE FROM bailiwick.job_occurrences")

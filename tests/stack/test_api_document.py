@@ -50,7 +50,7 @@ def walked(
     ]  # fmt: skip
     hooks = {"SCHEMATHESIS_HOOKS": "document_hooks", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent)])}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=home, timeout=600, env={**os.environ, **hooks, **environment}
+        command, capture_output=True, text=True, cwd=home, timeout=1100, env={**os.environ, **hooks, **environment}
     )
     assert done.returncode == 0, re.sub(r"0{40,}", "0…", done.stdout)[-16000:] + done.stderr[-2000:]
     generated = re.search(r"Test cases:\s+([\d,]+) generated", done.stdout)
@@ -65,6 +65,7 @@ def operations(stack: Stack) -> int:
     return sum(len(item) for item in paths.values())
 
 
+@pytest.mark.timeout(1200)
 def test_every_operation_answers_an_administrator_as_documented(stack: Stack, tmp_path: Path) -> None:
     token = stack.login("admin", PASSWORD)
     # they would end the session that walks, or ask a directory that the walk itself made up
@@ -80,8 +81,10 @@ def test_every_operation_answers_an_administrator_as_documented(stack: Stack, tm
     assert call("GET", f"{stack.api}/health/ready").status == 200
 
 
+@pytest.mark.timeout(1200)
 def test_every_operation_answers_a_stranger_as_documented(stack: Stack, tmp_path: Path) -> None:
-    assert walked(stack, tmp_path, examples=3, least=300) == operations(stack)
+    # he is refused whatever he sends, so one example of each operation says as much as three
+    assert walked(stack, tmp_path, examples=1, least=300) == operations(stack)
 
 
 def test_the_document_tells_every_refusal_and_nothing_of_the_framework(stack: Stack) -> None:
