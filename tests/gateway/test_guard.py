@@ -348,7 +348,7 @@ class GuardedRig(Rig):
                 connection.until(b"tick")
                 return connection
             assert status in (503, 504)
-            connection.__exit__()
+            connection.socket.close()
             time.sleep(0.5)
         raise AssertionError("no stream was let through")
 
