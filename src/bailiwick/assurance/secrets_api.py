@@ -12,6 +12,7 @@ from bailiwick.assurance.secret_rotation import Rotations
 from bailiwick.assurance.secrets import SecretInventory, state_of
 from bailiwick.assurance.unused import UnusedReview
 from bailiwick.evidence.requests import context_of
+from bailiwick.kernel.agreement import WAITS
 from bailiwick.kernel.answers import never_store
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
@@ -24,10 +25,6 @@ Reader = Annotated[Caller, Depends(require(Permission.ASSURANCE_READ))]
 Writer = Annotated[Caller, Depends(require(Permission.SECRETS_WRITE))]
 Rotator = Annotated[Caller, Depends(require(Permission.KEYS_ROTATE))]
 Old = Annotated[SecretStr, Field(max_length=500, description="the old value, to be presented and refused")]
-
-_WAITS: dict[int | str, dict[str, Any]] = {
-    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
-}
 
 
 class RotationBody(Body):
@@ -125,7 +122,7 @@ def routes(
         return await unused.keep(context_of(request, caller), review_id, caller.name, body.note)
 
     @router.post(
-        "/review/{review_id}/restore", summary="Enable again what was disabled for not being used", responses=_WAITS
+        "/review/{review_id}/restore", summary="Enable again what was disabled for not being used", responses=WAITS
     )
     async def restore(
         request: Request, response: Response, review_id: IdPath, body: NoteBody, caller: Writer

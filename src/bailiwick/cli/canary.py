@@ -11,6 +11,7 @@ import typer
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, as_json, printable
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.room import in_room
 from bailiwick.cli.screen import cut
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def list_canaries(digest: Digest = "", zone: Zone = "default", data_dir: DataDir
             table(["canary", "server", "state", "share", "verdict"], rows)
         return 0 if found else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -73,7 +74,7 @@ def show(identifier: Id, zone: Zone = "default", data_dir: DataDir = None, json_
             _print_whole(found)
         return _exit(found["verdict"])
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -198,7 +199,9 @@ def _told(found: dict[str, Any], json_: bool) -> int:
 
 
 def _exit(verdict: str) -> int:
-    return {"PASS": 0, "": NO_DATA, "NO_DATA": NO_DATA, "NOT_DUE": NO_DATA}.get(verdict, FAILED)
+    from bailiwick.kernel.verdicts import Verdict
+
+    return Verdict(verdict or Verdict.NO_DATA).exit_code
 
 
 def _plain(digest: str) -> str:
@@ -222,9 +225,3 @@ async def _noted(house: House, context: Context, what: str, returned: int) -> No
             tx, codes.CANARY_READ, "success", context, subject=Subject(id=context.zone, type="canary"), what=what,
             returned=returned,
         )  # fmt: skip
-
-
-def _in_room(data_dir: Path | None, zone: str, work: Any) -> int:
-    from bailiwick.cli.room import in_room
-
-    return int(in_room(data_dir, zone, work))

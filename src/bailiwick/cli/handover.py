@@ -12,6 +12,7 @@ import typer
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, as_json, printable
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
     from bailiwick.app.house import House
@@ -51,7 +52,7 @@ def build(
         made = await services(house).packer.build(context, plan, by=context.actor.user)
         return _shown(made, json_)
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command("list")
@@ -73,7 +74,7 @@ def list_all(zone: Zone = "default", data_dir: DataDir = None, json_: Json = Fal
                 print(printable(f"{line} {each.environment}, {len(each.signatures)} of 4 signed")[:80])
         return 0 if found else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -105,7 +106,7 @@ def show(
             _write(out, data)
         return 0
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -179,7 +180,7 @@ def statement(identifier: Id, zone: Zone = "default", data_dir: DataDir = None, 
                 print(printable(f"not yet: {line}")[:80])
         return 0 if found["statement"] is not None else FAILED
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -235,7 +236,7 @@ def escalation(
             print("\n".join(map(printable, lines(told))))
         return FAILED if told["degraded"] else 0
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 # ---------------------------------------------------------------------- inside
@@ -281,13 +282,6 @@ def _ask(data_dir: Path | None, zone: str, method: str, path: str, body: dict[st
     from bailiwick.cli.signed_in import ask_api
 
     return ask_api(data_dir, zone, method, PATH + path, body)
-
-
-def _in_room(data_dir: Path | None, zone: str, work: Any) -> int:
-    from bailiwick.cli.room import in_room
-
-    code: int = in_room(data_dir, zone, work)
-    return code
 
 
 async def _find(tx: Transaction, zone: str, identifier: str) -> Handover:

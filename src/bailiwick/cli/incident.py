@@ -11,6 +11,7 @@ import typer
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, as_json, printable
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
     from bailiwick.app.house import House
@@ -66,7 +67,7 @@ def list_incidents(
                 print(printable(f"{line} {each['title']}")[:80])
         return 0 if told else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -327,7 +328,7 @@ def metrics(
                 print(f"{severity} {each['opened']:4} opened; {', '.join(shown)}"[:80])
         return 0 if any(told[severity]["opened"] for severity in ("P0", "P1", "P2", "P3")) else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -476,12 +477,6 @@ def _run(found: dict[str, Any], json_: bool) -> int:
         mark = result["verdict"] if result else "next" if each["number"] == found["next"] else ""
         print(printable(f"{each['number']:3} {mark:8} {each['phase']:9} {each['title']}")[:80])
     return 0
-
-
-def _in_room(data_dir: Path | None, zone: str, work: Any) -> int:
-    from bailiwick.cli.room import in_room
-
-    return int(in_room(data_dir, zone, work))
 
 
 def _bar(progress: dict[str, Any] | None) -> None:

@@ -89,7 +89,7 @@ def propose(
 ) -> int:
     """Ask for an operation."""
     asked = _asked(operation, arg, reason, ticket, risk)
-    return _told(_ask(data_dir, zone, "", asked), json_=json_)
+    return told_of(_ask(data_dir, zone, "", asked), json_=json_)
 
 
 @app.command("break-glass")
@@ -106,7 +106,7 @@ def break_glass(
 ) -> int:
     """Do it at once, alone; somebody else must confirm it within a day."""
     asked = _asked(operation, arg, reason, ticket, risk)
-    return _told(_ask(data_dir, zone, "/break-glass", asked), json_=json_)
+    return told_of(_ask(data_dir, zone, "/break-glass", asked), json_=json_)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def approve(
 ) -> int:
     """Agree to exactly what you read."""
     body = {"payload_sha256": hash_, "comment": comment}
-    return _told(_ask(data_dir, zone, f"/{identifier}/approve", body), json_=False)
+    return told_of(_ask(data_dir, zone, f"/{identifier}/approve", body), json_=False)
 
 
 @app.command()
@@ -124,7 +124,7 @@ def approve(
 def reject(identifier: Id, hash_: Hash, comment: Comment = "", zone: Zone = "default", data_dir: DataDir = None) -> int:
     """Reject it, which ends it."""
     body = {"payload_sha256": hash_, "comment": comment}
-    return _told(_ask(data_dir, zone, f"/{identifier}/reject", body), json_=False)
+    return told_of(_ask(data_dir, zone, f"/{identifier}/reject", body), json_=False)
 
 
 @app.command()
@@ -132,7 +132,7 @@ def reject(identifier: Id, hash_: Hash, comment: Comment = "", zone: Zone = "def
 def execute(identifier: Id, hash_: Hash, zone: Zone = "default", data_dir: DataDir = None, json_: Json = False) -> int:
     """Do what was agreed to. Exits 1 when it was not done."""
     done = _ask(data_dir, zone, f"/{identifier}/execute", {"payload_sha256": hash_})
-    _told(done, json_=json_)
+    told_of(done, json_=json_)
     return 0 if done["state"] == "done" else 1
 
 
@@ -150,7 +150,7 @@ def review(
     if verdict not in ("confirmed", "disputed"):
         raise CommandFailed(USAGE, "--verdict is confirmed or disputed")
     body = {"payload_sha256": hash_, "verdict": verdict, "comment": comment}
-    return _told(_ask(data_dir, zone, f"/{identifier}/review", body), json_=False)
+    return told_of(_ask(data_dir, zone, f"/{identifier}/review", body), json_=False)
 
 
 def _asked(operation: str, arguments: list[str], reason: str, ticket: str, risk: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _ask(data_dir: Path | None, zone: str, path: str, body: dict[str, Any]) -> A
     return ask_api(data_dir, zone, "POST", PATH + path, body)
 
 
-def _told(answer: dict[str, Any], *, json_: bool) -> int:
+def told_of(answer: dict[str, Any], *, json_: bool) -> int:
     if json_:
         print(json.dumps(answer, indent=2))
         return 0

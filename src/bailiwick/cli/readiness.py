@@ -12,6 +12,7 @@ import typer
 from bailiwick.cli.failure import NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, as_json
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.room import in_room
 
 if TYPE_CHECKING:
     from bailiwick.app.house import House
@@ -51,7 +52,7 @@ def run(
         _, view = await desk.run(context, environment, context.actor.user)
         return view
 
-    return _shown(_in_room(data_dir, zone, work), json_, every=False)
+    return _shown(in_room(data_dir, zone, work), json_, every=False)
 
 
 @app.command()
@@ -73,7 +74,7 @@ def show(
             await _note_read(house, tx, context, environment, "standing")
         return view
 
-    return _shown(_in_room(data_dir, zone, work), json_, every=every)
+    return _shown(in_room(data_dir, zone, work), json_, every=every)
 
 
 @app.command()
@@ -97,7 +98,7 @@ def explain(
 
     from bailiwick.kernel.verdicts import Verdict
 
-    told: dict[str, Any] = _in_room(data_dir, zone, work)
+    told: dict[str, Any] = in_room(data_dir, zone, work)
     print(as_json(told, indent=2)) if json_ else _print_item(told)
     return Verdict(told["verdict"]).exit_code
 
@@ -159,12 +160,6 @@ def review(
 
 
 # ---------------------------------------------------------------------- what is shown
-
-
-def _in_room(data_dir: Path | None, zone: str, work: Any) -> Any:
-    from bailiwick.cli.room import in_room
-
-    return in_room(data_dir, zone, work)
 
 
 async def _note_read(house: House, tx: Any, context: Context, environment: str, what: str) -> None:

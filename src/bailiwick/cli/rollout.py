@@ -11,6 +11,7 @@ import typer
 from bailiwick.cli.failure import FAILED, NO_DATA, USAGE, CommandFailed, command
 from bailiwick.cli.ledger import Json, as_json
 from bailiwick.cli.options import DataDir, small_app
+from bailiwick.cli.room import in_room
 from bailiwick.cli.screen import cut
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def list_rollouts(
                 print(cut(f"{line}: {each.told}" if each.told else line))
         return 0 if found else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -80,7 +81,7 @@ def plans(zone: Zone = "default", data_dir: DataDir = None, json_: Json = False)
                 print(cut(f"  {', '.join(asked) or 'no variables'}"))
         return 0 if found else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -107,7 +108,7 @@ def show(identifier: Id, zone: Zone = "default", data_dir: DataDir = None, json_
             _show(found)
         return 0 if rollout.state == "done" else FAILED if rollout.state in _FAILED_STATES else NO_DATA
 
-    return _in_room(data_dir, zone, work)
+    return in_room(data_dir, zone, work)
 
 
 @app.command()
@@ -288,9 +289,3 @@ def _ask(data_dir: Path | None, zone: str, path: str, body: dict[str, Any] | Non
     from bailiwick.cli.signed_in import ask_api
 
     return ask_api(data_dir, zone, "POST", PATH + path, body if body is not None else {})
-
-
-def _in_room(data_dir: Path | None, zone: str, work: Any) -> int:
-    from bailiwick.cli.room import in_room
-
-    return int(in_room(data_dir, zone, work))

@@ -102,7 +102,7 @@ def _ask(
     data_dir: Path | None, zone: str, path: str, operation: str, name: str, server: str, why: str, ticket: str,
     json_: bool,
 ) -> int:  # fmt: skip
-    from bailiwick.cli.override import PATH, _told
+    from bailiwick.cli.override import PATH, told_of
     from bailiwick.cli.signed_in import ask_api
 
     arguments: dict[str, Any] = {"switch": name, "why": why}
@@ -112,4 +112,4 @@ def _ask(
     elif server:
         raise CommandFailed(USAGE, "only the switch `server` is of a server")
     body = {"operation": operation, "arguments": arguments, "reason": why, "ticket": ticket, "risk": "CRITICAL"}
-    return _told(ask_api(data_dir, zone, "POST", PATH + path, body), json_=json_)
+    return told_of(ask_api(data_dir, zone, "POST", PATH + path, body), json_=json_)

@@ -21,6 +21,7 @@ from bailiwick.identity.login.throttle import COUNTED
 from bailiwick.identity.sessions import Sessions
 from bailiwick.identity.standing import RoleName
 from bailiwick.identity.users import NewUser, User, Users
+from bailiwick.kernel.agreement import WAITS
 from bailiwick.kernel.answers import never_store, page, version_guard
 from bailiwick.kernel.errors import Denied, InvalidRequest
 from bailiwick.kernel.fields import (
@@ -61,9 +62,6 @@ GrantsPatch = Annotated[
     Field(max_length=MAX_GRANTED_SERVERS),
 ]
 
-_WAITS: dict[int | str, dict[str, Any]] = {
-    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
-}
 _NOT_LET_IN: dict[int | str, dict[str, Any]] = {401: {"description": "Not the right words, or not any more"}}
 
 SignedInCaller = Annotated[Caller, Depends(signed_in)]  # also with a one-time password not yet changed
@@ -455,7 +453,7 @@ def _user_routes(router: APIRouter, users: Users) -> None:
     ) -> dict[str, Any]:
         return answer(response, await users.get(zone_of(request), username))
 
-    @router.patch("/users/{username}", tags=["users"], summary="Change a user (JSON merge patch)", responses=_WAITS)
+    @router.patch("/users/{username}", tags=["users"], summary="Change a user (JSON merge patch)", responses=WAITS)
     async def change_user(
         request: Request, response: Response, caller: UserWriter, username: UserNamePath, body: UserPatch
     ) -> dict[str, Any]:

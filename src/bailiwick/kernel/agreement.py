@@ -9,6 +9,11 @@ from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.quorum import Approval, Quorum, Terms
 
+WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
+}
+"""What the document of the API says of a route that asks so."""
+
 
 async def given(
     quorum: Quorum,

@@ -15,6 +15,7 @@ from pydantic import Field
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Event, Recorder, Subject
 from bailiwick.evidence.requests import context_of
+from bailiwick.kernel.agreement import WAITS
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound
 from bailiwick.kernel.fields import Body, Name, NamePath, Text, after_name
@@ -42,13 +43,10 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
 VersionPath = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 SetPath = Annotated[str, Path(pattern=r"^(sha256:)?[0-9a-f]{64}$", max_length=71)]
 _KNOWN: dict[int | str, dict[str, Any]] = {200: {"description": "The version these bytes have already"}}
-_WAITS: dict[int | str, dict[str, Any]] = {
-    202: {"description": "Somebody else must approve it first: the approval is answered. Sent again then, it is done"}
-}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     422: {"description": "Not admitted: `findings` is a list of `{file, line, reason, message}`"}
 }
-_CHANGING = {**_WAITS, **_REFUSED}
+_CHANGING = {**WAITS, **_REFUSED}
 
 
 class ActivateBody(Body):
@@ -96,7 +94,7 @@ def routes(
 
 
 def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood) -> None:
-    @router.post("/policies", status_code=201, summary="Upload a policy", responses={**_KNOWN, **_WAITS, **_REFUSED})
+    @router.post("/policies", status_code=201, summary="Upload a policy", responses={**_KNOWN, **WAITS, **_REFUSED})
     async def upload(
         request: Request,
         response: Response,
@@ -150,7 +148,7 @@ def _change_routes(router: APIRouter, policies: Policies, known_good: KnownGood)
     async def flush(request: Request, caller: Operator) -> dict[str, Any]:
         return {"revision": await policies.flush(context_of(request, caller))}
 
-    @router.post("/policies/sets/{set_hash}/known-good", summary="Mark a policy set as known good", responses=_WAITS)
+    @router.post("/policies/sets/{set_hash}/known-good", summary="Mark a policy set as known good", responses=WAITS)
     async def mark(request: Request, response: Response, caller: Writer, set_hash: SetPath) -> dict[str, Any]:
         """Takes two persons: one alone may return to what is known good."""
         wanted = set_hash if set_hash.startswith("sha256:") else f"sha256:{set_hash}"
