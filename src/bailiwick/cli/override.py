@@ -170,6 +170,7 @@ def _ask(data_dir: Path | None, zone: str, path: str, body: dict[str, Any]) -> A
 
 
 def told_of(answer: dict[str, Any], *, json_: bool) -> int:
+    """Print an override as the API answers it; what the command ends with."""
     if json_:
         print(json.dumps(answer, indent=2))
         return 0
