@@ -23,16 +23,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bailiwick.cli.supervisor.ports import free_ports
+
 PASSWORD = "bench: a password nobody else uses"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that was free a moment ago, and that no connection is given meanwhile."""
+    return free_ports(1)[0]
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urljoin
 
 from cryptography.hazmat.primitives import serialization
 
+from ports import free_port
 from saml_idp import key, pem
 
 HOME = Path("/usr/share/simplesamlphp")
@@ -163,9 +164,7 @@ class SimpleSamlPhp:
 def simplesamlphp() -> Iterator[SimpleSamlPhp]:
     """A provider of its own for a test file."""
     home = Path(tempfile.mkdtemp(prefix="bw-ssp-", dir="/tmp"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     base = f"http://127.0.0.1:{port}"
     for folder in ("metadata", "tmp", "sessions"):
         (home / folder).mkdir()

@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import shutil
 import signal
-import socket
 import ssl
 import struct
 import subprocess
@@ -24,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from ports import free_port
 
 Handler = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
@@ -162,8 +163,8 @@ class NameServer(asyncio.DatagramProtocol):
 async def name_server() -> AsyncIterator[int]:
     """It listens on UDP and TCP of one free port of loopback."""
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
+    port = free_port()
+    transport, _ = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", port))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         (length,) = struct.unpack("!H", await reader.readexactly(2))
@@ -201,12 +202,6 @@ async def forwarding(path: str) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,12 +19,7 @@ from alerting import Alerting
 from bailiwick.assurance.alerting.api import AlertServices
 from bailiwick.assurance.alerting.api import routes as alert_routes
 from people_fixtures import House
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from ports import free_port
 
 
 class Target:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from probe_servers import answer, authority, forwarding, free_port, name_server, prometheus, web
+from probe_servers import answer, authority, forwarding, name_server, prometheus, web
 
 from bailiwick.app.assurance.probes import figures
 from bailiwick.app.siem import reach_of
@@ -30,6 +30,7 @@ from bailiwick.kernel.clock import SystemClock
 from bailiwick.kernel.db import libpq_url
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
+from ports import free_port
 
 PASS, FAIL, NO_DATA, ERROR = Verdict.PASS, Verdict.FAIL, Verdict.NO_DATA, Verdict.ERROR
 DAYS = {"comparison": ">", "value": 30, "unit": "d"}

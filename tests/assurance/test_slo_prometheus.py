@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from bailiwick.assurance.slo.levels import levels_of
 from bailiwick.assurance.slo.openslo import DATA_SOURCE
 from bailiwick.assurance.slo.sources import Sources
 from people_fixtures import House
+from ports import free_port
 
 BEGIN = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -39,9 +39,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(home / "data.om"), str(home / "data")],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [
             "prometheus", f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}",

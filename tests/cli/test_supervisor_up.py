@@ -24,16 +24,14 @@ from bailiwick.cli.up import prepare_launch
 from bailiwick.kernel.clock_file import pace_of, set_pace
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.processes import RunAs, child_setup, may_traverse, started_at, unprivileged_user
+from ports import free_port
 
 PROGRAM = str(Path(__file__).parent / "program.py")
 ROOT = os.geteuid() == 0
 
 
 def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    return free_port(), free_port()
 
 
 @dataclass

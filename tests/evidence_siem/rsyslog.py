@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import json
 import re
-import socket
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from ports import free_port
 
 _CONFIGURATION = """
 global(workDirectory="{home}" maxMessageSize="128k" defaultNetstreamDriver="{driver}"
@@ -84,9 +85,7 @@ class Rsyslog:
         self.home = home
         self.driver = driver
         self.clients = clients
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         certificate, key = authority.issue("siem.example.com")
         (home / "ca.pem").write_text(authority.pem)
         (home / "server.pem").write_text(certificate)

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,8 @@ import pytest
 from http_server import Fault, HttpServer
 from other_servers import API_KEY, BEARER, WEBHOOK_SECRET, DatadogServer, OtlpServer, WebhookServer
 from siem_world import ADMIN, FORBIDDEN, SiemWorld, once_each
+
+from ports import free_port
 
 KINDS = ("datadog", "otlp", "webhook")
 
@@ -238,9 +239,7 @@ class Moto:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[Moto]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # user, policy, key: three calls before signatures are looked at
     environment = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "3"}
     process = subprocess.Popen(

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -24,17 +23,12 @@ from websockets.asyncio.server import serve as serve_websocket
 
 from bailiwick.gateway.authority_ref import AuthorityRef
 from bailiwick.gateway.envoy import EnvoyFiles, GatewayConfig, Listener, Route, Upstream, Worker
+from ports import free_port
 
 T = TypeVar("T")
 
 SECRET = "Bearer UPSTREAM-SECRET"
 OUR_REQUEST_ID = "0198c0de-0000-7000-8000-000000000001"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], Any], within: float = 10.0) -> Any:

@@ -8,10 +8,11 @@ import stat
 import time
 
 import pytest
-from envoy_rig import Rig, free_port, wait_for
+from envoy_rig import Rig, wait_for
 from raw_http import Raw, ask
 
 from bailiwick.gateway.envoy import EnvoyFiles, EnvoyRejected, GatewayConfig, Listener, Route, Upstream
+from ports import free_port
 
 HEAD = "Host: gateway\r\nAuthorization: Bearer t\r\n"
 

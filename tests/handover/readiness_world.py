@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_servers import STRONG, TOKEN, Surroundings, serving
-from probe_servers import Authority, authority, free_port, name_server, web
+from probe_servers import Authority, authority, name_server, web
 from stage import Heard
 
 from bailiwick.app.assurance import KINDS
@@ -44,6 +44,7 @@ from bailiwick.kernel.permissions import OWNER_ROLES
 from bailiwick.kernel.settings import Settings
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
+from ports import free_port
 
 SHIPPED: Book = check("default", shipped("default"), {kind.name: kind for kind in KINDS})
 LINES: dict[str, Placed] = {line.key: line for line in lines_of(SHIPPED, SHIPPED.of(READINESS_PROFILE)["production"])}

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -45,6 +44,7 @@ from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.settings import Settings
 from bailiwick.kernel.verdicts import Verdict
+from ports import free_port
 
 TARGETS = targets_of(BackupPlanSpec(owner="uptime"))
 
@@ -173,9 +173,7 @@ async def external(ground: Ground) -> AsyncIterator[str]:
     password = directory / "password"
     password.write_text("planted external password\n")
     who = {} if os.geteuid() else {"user": "nobody"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     data.mkdir(mode=0o700)
     sockets = directory / "sockets"
     sockets.mkdir(mode=0o777)

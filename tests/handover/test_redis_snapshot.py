@@ -12,14 +12,13 @@ import pytest
 
 from bailiwick.handover.backups.redis_snapshot import RedisAddress, fetch_rdb
 from bailiwick.kernel.errors import Unavailable
+from ports import free_port
 
 
 @pytest.fixture(params=["yes", "no"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisAddress]:
     """A Redis that sends snapshots from memory (by a mark), or from its disk (by their length)."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [
             "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", "",

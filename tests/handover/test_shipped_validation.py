@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from environment_desk import EnvironmentDesk
-from probe_servers import answer, free_port, web
+from probe_servers import answer, web
 
 from bailiwick.app.assurance import KINDS
 from bailiwick.assurance.book import Book, check
@@ -32,6 +32,7 @@ from bailiwick.handover.environments.states import Standing as EnvironmentStandi
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
+from ports import free_port
 
 WEEK_S, STEP_S = 7 * 86_400, 120
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bailiwick.identity.ldap.ber import ENUMERATED, SEQUENCE, elements, header, integer, number, octets, tlv
+from ports import free_port
 
 HOST = "dc1.example.com"
 BASE = "dc=example,dc=com"
@@ -76,13 +77,6 @@ class Authority:
             names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def hashed(word: str) -> str:

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,16 +23,12 @@ from urllib.parse import urlencode, urlsplit
 from forked import forked
 from searched import Search, take_in
 
+from ports import free_port
+
 CLI = (sys.executable, "-m", "bailiwick.cli.main")
 PASSWORD = "a long enough password"
 UPSTREAM_KEY = "planted-upstream-secret"
 _BY_THEMSELVES = {"up", "demo"}  # these begin processes of their own
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rig import CLI, Stack, call, free_port, installation
+from rig import CLI, Stack, call, installation
+
+from ports import free_port
 
 
 def certificate(home: Path) -> tuple[Path, Path]:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bailiwick.cli.demo.payments import KEY_VARIABLE
+from bailiwick.cli.supervisor.ports import free_ports
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.processes import child_setup
 
@@ -105,7 +105,7 @@ class OwnInstallation:
 
     async def start(self, told: Callable[[str], None], *options: str) -> None:
         """Start it with ``options`` beside its own. Raises :class:`NotStarted`."""
-        self.ports = self.ports or (lambda found: (found[0], found[1]))(_free_ports(2))
+        self.ports = self.ports or (lambda found: (found[0], found[1]))(free_ports(2))
         started = await _start(self.layout, self.workers, self.ports, options, self.settings)
         self._process = started[0]
         await _until_ready(*started, told)
@@ -124,7 +124,7 @@ async def _start(
     options: Sequence[str] = (),
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[asyncio.subprocess.Process, int]:
-    api_port, gateway_port = ports or _free_ports(2)
+    api_port, gateway_port = ports or free_ports(2)
     readable, writable = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -175,12 +175,3 @@ async def _stop(process: asyncio.subprocess.Process, limit: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), limit)
             return
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all held until all are found, so that they differ."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

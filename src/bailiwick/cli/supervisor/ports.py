@@ -1,15 +1,18 @@
-"""Is a TCP port free, and if not, who has it."""
+"""Is a TCP port free, and if not, who has it; and ports for servers that are to have any."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 _LISTEN = "0A"
+_FIRST, _LAST = 10_240, 61_000
+_KERNELS_OWN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,23 @@ def complaint(host: str, port: int, flag: str) -> str | None:
         except OSError as error:
             return _explain(host, port, flag, error)
     return None
+
+
+def quiet_ports() -> range:
+    """The ports that the kernel gives to no outgoing connection; where it gives nearly all of them, all."""
+    first = int(_KERNELS_OWN.read_text().split()[0])
+    return range(_FIRST, first if first > _FIRST + 4096 else _LAST)
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports of loopback that nobody listens on, and that no connection is given meanwhile."""
+    found: list[int] = []
+    for port in random.sample(quiet_ports(), k=1000):
+        if complaint("127.0.0.1", port, "") is None:
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(errno.EADDRINUSE, "a thousand ports in a row are taken")
 
 
 def owner_of(port: int) -> Owner | None:
