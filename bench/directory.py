@@ -22,7 +22,8 @@ PEOPLE = 300  # of the directory's that sign in, again and again
 
 def ldap(made: Stack, seconds: float) -> dict[str, float]:
     """Sign-ins by a directory: search, bind, groups, session; LDAPS, verified."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "identity"))
+    tests = Path(__file__).parent.parent / "tests"
+    sys.path[:0] = [str(tests), str(tests / "identity")]
     import slapd  # type: ignore[import-not-found]  # the server that the tests sign in at
 
     with slapd.running() as directory:

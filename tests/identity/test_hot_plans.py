@@ -1,4 +1,4 @@
-"""Signing in by a provider, and going on, cost what they touch, not how many sessions and people there are.
+"""Signing in, and going on, cost what they touch, not how many sessions and people there are.
 
 The statements have to hold to that before PostgreSQL knows anything of the tables, as on the morning after an
 installation: autovacuum is off in the tests' server, so that nothing here was ever analysed until a test does it.
@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from bailiwick.identity.login.local import AS_LOOKED
 from bailiwick.identity.login.rotation import ROTATE
 from bailiwick.identity.provisioning import AS_TOLD
 from people_fixtures import House
@@ -24,8 +25,8 @@ FEW = 4
 
 _MANY = """
 WITH people AS (
-  INSERT INTO users (id, zone, username, email, role, created_at, updated_at)
-  SELECT 'u' || n, :zone, 'person' || n, 'person' || n || '@example.com', 'viewer', :now, :now
+  INSERT INTO users (id, zone, username, email, role, password_hash, created_at, updated_at)
+  SELECT 'u' || n, :zone, 'person' || n, 'person' || n || '@example.com', 'viewer', 'hash' || n, :now, :now
   FROM generate_series(1, cast(:people AS int)) n
 ), known AS (
   INSERT INTO user_identities (zone, provider, subject, username, created_at, last_seen_at)
@@ -103,6 +104,12 @@ async def arrived(house: House) -> dict[str, Any]:
     return plan
 
 
+async def signed_in(house: House) -> dict[str, Any]:
+    plan = await explained(house, AS_LOOKED, zone="default", username="person77", stored="hash77")
+    assert plan["Actual Rows"] == 1
+    return plan
+
+
 async def test_what_everybody_does_reads_its_own_rows_only(house: House, database_url: str) -> None:
     now = house.clock.now()
     values = {"people": PEOPLE, "sessions": SESSIONS, "tokens": SESSIONS + USED}
@@ -114,6 +121,9 @@ async def test_what_everybody_does_reads_its_own_rows_only(house: House, databas
         assert {name: rows for name, rows in read.items() if rows > FEW * TOKENS} == {}, "read more than asked for"
         read = read_in(await arrived(house))
         assert {"user_identities", "users", "zones"} <= {name.split()[0] for name in read}
+        assert {name: rows for name, rows in read.items() if rows > FEW} == {}, "read more than asked for"
+        read = read_in(await signed_in(house))
+        assert {"users", "zones"} <= {name.split()[0] for name in read}
         assert {name: rows for name, rows in read.items() if rows > FEW} == {}, "read more than asked for"
         with psycopg.connect(database_url, autocommit=True) as owner:
             owner.execute("ANALYZE")

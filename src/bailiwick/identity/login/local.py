@@ -40,6 +40,19 @@ LEFT JOIN login_failures f ON f.zone = z.name AND f.username = :username
 WHERE z.name = :zone
 """
 
+# The account, locked, if it is as it was when the password was looked up, and no failure is counted: what nearly
+# every sign-in meets. Who is at it, or at the zone, holds what he changes, and is not waited for: then nothing is
+# answered, and the locks are taken one after the other in the order of everybody.
+AS_LOOKED = """
+SELECT u.id, u.username, u.email, u.role, u.owns, u.mfa_enabled, u.must_change_password,
+  EXISTS (SELECT FROM factors f
+    WHERE f.zone = u.zone AND f.username = u.username AND f.confirmed_at IS NOT NULL) AS has_factors
+FROM zones z JOIN users u ON u.zone = z.name
+WHERE z.name = :zone AND z.state = 'active' AND u.username = :username AND u.is_active AND u.password_hash = :stored
+  AND NOT EXISTS (SELECT FROM login_failures f WHERE f.zone = u.zone AND f.username = u.username)
+FOR UPDATE OF u SKIP LOCKED FOR SHARE OF z SKIP LOCKED
+"""
+
 log = structlog.get_logger(__name__)
 
 
@@ -90,8 +103,15 @@ class LocalLogin:
         verified = await self._passwords.verify(stored, password)
         fresh_hash = await self._passwords.hash(password) if verified.outdated else None
         async with self._database.begin() as tx:
-            await require_active(tx, context.zone)
-            outcome = await self._conclude(tx, context, username, stored, verified, fresh_hash, known=known)
+            user = None
+            outcome: SignedIn | FactorDue | _Refusal
+            if verified.ok and fresh_hash is None:
+                user = await tx.one(AS_LOOKED, zone=context.zone, username=username, stored=stored)
+            if user is not None:
+                outcome = await self._sign_ins.conclude(tx, context, user, "local", ("pwd",))
+            else:
+                await require_active(tx, context.zone)
+                outcome = await self._conclude(tx, context, username, stored, verified, fresh_hash, known=known)
         if isinstance(outcome, _Refusal):
             raise self._refused(context, username, outcome)
         if isinstance(outcome, FactorDue):
@@ -133,12 +153,13 @@ class LocalLogin:
 
     async def _look(self, zone: str, username: str | None) -> tuple[str | None, datetime | None]:
         """The hash to check against, and until when the name is locked. Raises what :func:`require_active` does."""
-        async with self._database.begin() as tx:
-            row = await tx.one(_LOOK, zone=zone, username=username)
-            if row is None or row["state"] != "active":
+        rows = await self._database.read(_LOOK, zone=zone, username=username)
+        if not rows or rows[0]["state"] != "active":
+            async with self._database.begin() as tx:
                 await require_active(tx, zone)
-        if row is None or username is None:
+        if not rows or username is None:
             return None, None
+        row = rows[0]
         until = row["locked_until"]
         return row["password_hash"], until if until is not None and until > self._clock.now() else None
 
