@@ -14,7 +14,6 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
 
 from bailiwick.kernel import logging as bw_logging
 from bailiwick.kernel import redaction
@@ -224,14 +223,14 @@ async def test_slow_queries_are_logged_without_their_parameters(database_url: st
     stream = io.StringIO()
     bw_logging.configure("logfmt", "info", stream=stream)
     database = Database(database_url)
-    bw_logging.watch_queries(database.engine, SystemClock(), 50)
+    bw_logging.watch_queries(database, SystemClock(), 50)
     async with database.begin() as tx:
         await tx.value("SELECT :planted || pg_sleep(0.06)::text", planted="Zq9planted")
         await tx.value("SELECT 1")
     with pytest.raises(Exception, match="timeout"):
-        async with database.engine.begin() as connection:
-            await connection.execute(text("SET LOCAL statement_timeout = 60"))
-            await connection.execute(text("SELECT pg_sleep(5)"))
+        async with database.begin() as tx:
+            await tx.run("SET LOCAL statement_timeout = 60")
+            await tx.run("SELECT pg_sleep(5)")
     await database.close()
     slow, cancelled = stream.getvalue().splitlines()
     assert "slow query" in slow

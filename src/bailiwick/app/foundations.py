@@ -41,7 +41,7 @@ def lay(settings: Settings, layout: Layout, process: str) -> Foundations:
     clock, ids = clock_of(layout), Ids()
     url, direct_url = database_urls(settings)
     database = Database(url, pool_size=settings.database_pool_size, role=APP_ROLE)
-    logging.watch_queries(database.engine, clock, settings.slow_ms)
+    logging.watch_queries(database, clock, settings.slow_ms)
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) if "PROMETHEUS_MULTIPROC_DIR" in os.environ else None
     return Foundations(
         settings,

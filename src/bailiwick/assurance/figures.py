@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
 from sqlalchemy.exc import DBAPIError
 
-from bailiwick.evidence.intake import driver
 from bailiwick.evidence.siem.destination import Refused, Retry, Stop
 from bailiwick.evidence.siem.outgoing import Outgoing, Reach
 from bailiwick.kernel.db import Database
@@ -144,7 +143,7 @@ class Selects:
             await tx.run("SET TRANSACTION READ ONLY")
             await tx.run(f"SET LOCAL statement_timeout = {int(self._timeout_s * 1000)}")
             # by the driver itself: its parameters make it one statement, and the text is not kept for ever
-            return await _fetch(await driver(tx), query, values)
+            return await _fetch(tx.driver, query, values)
 
     async def _other(self, url: str, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         options = f"-c default_transaction_read_only=on -c statement_timeout={int(self._timeout_s * 1000)}"

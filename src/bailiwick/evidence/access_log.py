@@ -16,7 +16,6 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from bailiwick.evidence.intake import driver
 from bailiwick.evidence.records import clean
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import Unavailable
@@ -72,7 +71,7 @@ class AccessLog:
         while self._rows:
             portion = [self._rows[index] for index in range(min(_PORTION, len(self._rows)))]
             async with self._database.begin() as tx:
-                connection = await driver(tx)
+                connection = tx.driver
                 async with (
                     connection.cursor() as cursor,
                     cursor.copy(

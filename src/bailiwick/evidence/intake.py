@@ -48,7 +48,7 @@ class Intake:
 
 async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, datetime]]) -> None:
     """COPY events with their sequence number and time of recording into the ledger."""
-    connection = await driver(tx)
+    connection = tx.driver
     async with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY ledger.events ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
@@ -74,7 +74,7 @@ async def put_events(tx: Transaction, rows: Sequence[tuple[EventRow, int, dateti
 
 async def put_others(tx: Transaction, intake: Intake, now: datetime, inputs_until: datetime) -> None:
     """Store decision inputs (once per digest) and dead letters."""
-    connection = await driver(tx)
+    connection = tx.driver
     async with connection.cursor() as cursor:
         if intake.inputs:
             await cursor.executemany(
@@ -105,7 +105,7 @@ async def put_others(tx: Transaction, intake: Intake, now: datetime, inputs_unti
 
 async def refused_rows(tx: Transaction, events: Sequence[EventRow], now: datetime) -> set[tuple[str, int]]:
     """The (source, position) of those events that the database does not take, each tried behind a savepoint."""
-    connection = await driver(tx)
+    connection = tx.driver
     refused = set()
     for event in events:
         try:
@@ -121,11 +121,3 @@ async def refused_rows(tx: Transaction, events: Sequence[EventRow], now: datetim
 def is_refusal(error: psycopg.Error) -> bool:
     """Whether the database refused a value (SQLSTATE classes 22, 23, 54), as opposed to not being able to work."""
     return (error.sqlstate or "")[:2] in {"22", "23", "54"}
-
-
-async def driver(tx: Transaction) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    """psycopg's own connection under the transaction: COPY is not part of SQLAlchemy."""
-    raw = await tx.connection.get_raw_connection()
-    connection = raw.driver_connection
-    assert isinstance(connection, psycopg.AsyncConnection)
-    return connection

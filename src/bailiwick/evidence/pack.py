@@ -25,7 +25,6 @@ from psycopg.rows import dict_row, tuple_row
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Context, Recorder, Subject, rfc3339
-from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadFiles, HeadSigner, ledger_keys
 from bailiwick.evidence.pack_texts import index_html, readme
 from bailiwick.evidence.pack_zip import PackStream, PackZip
@@ -257,7 +256,7 @@ class Pack:
 
     async def rows(self, sql: str, values: Mapping[str, Any] | None = None) -> AsyncIterator[dict[str, Any]]:
         """Rows of a query (psycopg's ``%(name)s`` parameters), read in portions."""
-        connection = await driver(self.tx)
+        connection = self.tx.driver
         self._cursors += 1
         async with connection.cursor(name=f"pack_{self._cursors}", row_factory=dict_row) as cursor:
             await cursor.execute(sql.encode(), values or None)
@@ -267,7 +266,7 @@ class Pack:
 
     async def portions(self, sql: str, values: Mapping[str, Any] | None = None) -> AsyncIterator[list[tuple[Any, ...]]]:
         """Rows of a query as tuples, many at a time: the server makes the next ones ready meanwhile."""
-        connection = await driver(self.tx)
+        connection = self.tx.driver
         self._cursors += 1
         async with connection.cursor(name=f"pack_{self._cursors}", row_factory=tuple_row, binary=True) as cursor:
             await cursor.execute(sql.encode(), values or None)
@@ -497,7 +496,7 @@ async def _written(pack: Pack, section: Section) -> dict[str, Any]:
 async def _match(tx: Transaction, selection: Selection, head: SignedTree) -> Matched:
     """What of the selection there is. Raises :class:`NotFound` when it is of requests of which nothing is known."""
     where, values = selection.where()
-    connection = await driver(tx)
+    connection = tx.driver
     async with connection.cursor() as cursor:
         await cursor.execute(
             "SELECT count(*) FILTER (WHERE seq < %(size)s), min(seq) FILTER (WHERE seq < %(size)s),"  # noqa: S608

@@ -27,7 +27,6 @@ import psycopg
 from bailiwick.evidence.archive.presence import Attested, Gone, Presence
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import decode, leaf_hash
-from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import Head, HeadFiles, ledger_keys
 from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.evidence.tree import MissingHashes, load_edge, read_hashes, tree_size
@@ -178,7 +177,7 @@ class _Check:
 
     async def run(self, newest: int | None) -> int:
         """Check, and give the size of the newest head that was signed; 0 where there is none."""
-        connection = await driver(self._tx)
+        connection = self._tx.driver
         self._tree_size = await tree_size(self._tx, self._zone)
         size = 0
         if newest is not None:

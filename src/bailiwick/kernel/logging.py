@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Literal, TextIO, cast
 
 import structlog
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bailiwick.kernel.clock import Clock
+from bailiwick.kernel.db import Database
 from bailiwick.kernel.redaction import redact_field, redact_text
 
 LogFormat = Literal["json", "logfmt"]
@@ -95,42 +94,28 @@ def render_logfmt(_logger: object, _method: str, event_dict: EventDict) -> str:
     return " ".join(f"{_logfmt_key(key)}={_logfmt_value(value)}" for key, value in _ordered(event_dict).items())
 
 
-def watch_queries(engine: AsyncEngine, clock: Clock, slow_ms: int) -> None:
-    """Log ``slow query`` for every statement on ``engine`` that takes longer than ``slow_ms``, also when it fails.
+def watch_queries(database: Database, clock: Clock, slow_ms: int) -> None:
+    """Log ``slow query`` for every statement on ``database`` that takes longer than ``slow_ms``, also when it fails.
 
     The statement is logged as written, never its parameters.
     """
     limit_s = slow_ms / 1000
 
-    def before(_conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        context._bailiwick_started = clock.monotonic()
+    def note(statement: str, seconds: float, failed: bool) -> None:
+        if seconds >= limit_s:
+            structlog.get_logger(__name__).warning(
+                SLOW_QUERY,
+                duration=duration_text(seconds),
+                statement=" ".join(statement.split())[:_MAX_STATEMENT],
+                failed=failed,
+            )
 
-    def after(_conn: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        _note_slow(statement, clock.monotonic() - context._bailiwick_started, limit_s, failed=False)
-
-    def failed(error: Any) -> None:
-        started = getattr(error.execution_context, "_bailiwick_started", None)
-        if started is not None:
-            _note_slow(error.statement or "", clock.monotonic() - started, limit_s, failed=True)
-
-    event.listen(engine.sync_engine, "before_cursor_execute", before)
-    event.listen(engine.sync_engine, "after_cursor_execute", after)
-    event.listen(engine.sync_engine, "handle_error", failed)
+    database.watch(clock.monotonic, note)
 
 
 def duration_text(seconds: float) -> str:
     """``1.234s``: the form Loki's logfmt parser compares with ``duration > 1s``."""
     return f"{seconds:.3f}s"
-
-
-def _note_slow(statement: str, seconds: float, limit_s: float, *, failed: bool) -> None:
-    if seconds >= limit_s:
-        structlog.get_logger(__name__).warning(
-            SLOW_QUERY,
-            duration=duration_text(seconds),
-            statement=" ".join(statement.split())[:_MAX_STATEMENT],
-            failed=failed,
-        )
 
 
 class _LineWriter:

@@ -14,7 +14,6 @@ from uuid import UUID
 from psycopg import AsyncConnection, sql
 
 from bailiwick.cli.demo.children import remove_run
-from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadFiles, ledger_keys
 from bailiwick.evidence.tree import tree_size
 from bailiwick.evidence.verify import VerifyReport, verify
@@ -94,7 +93,7 @@ async def _own_heads(heads: Path) -> AsyncIterator[HeadFiles]:
 async def _copy(tx: Transaction, target_url: str) -> None:
     # from a full tile on, with all hashes: the tree before the copied events is told from them
     first = max(0, await tree_size(tx, ZONE) - MOST_COPIED) // TILE_WIDTH * TILE_WIDTH
-    source = await driver(tx)
+    source = tx.driver
     parts = (("events", "seq", first), ("heads", "size", first), ("hashes", "first", 0))
     async with await AsyncConnection.connect(target_url) as target:
         for table, position, start in parts:

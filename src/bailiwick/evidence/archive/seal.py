@@ -48,7 +48,6 @@ from bailiwick.evidence.archive.store import (
 from bailiwick.evidence.archive.tiers import manifest_name, replicate
 from bailiwick.evidence.archive.windows import Window, windows_between
 from bailiwick.evidence.events import Context, Recorder, Subject, leaf_hash, rfc3339
-from bailiwick.evidence.intake import driver
 from bailiwick.evidence.ledger import HeadSigner, NoLedgerKey, ledger_keys
 from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.evidence.tree import MissingHashes, read_hashes
@@ -504,7 +503,7 @@ async def _first_unsealed(tx: Transaction, zone: str) -> Window | None:
 
 async def _rows_without_part(tx: Transaction, zone: str, window: Window, after: int) -> AsyncIterator[list[Row]]:
     """The rows of a window that no part holds, in order."""
-    connection = await driver(tx)
+    connection = tx.driver
     async with connection.cursor(name="archive_rows", binary=True) as cursor:
         await cursor.execute(
             f"SELECT seq, recorded_at, {COLUMNS} FROM ledger.events e WHERE zone = %s AND seq > %s"  # noqa: S608

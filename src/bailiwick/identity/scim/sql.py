@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import text
-
 from bailiwick.identity.scim.errors import ScimError
 from bailiwick.identity.scim.filters import Attribute, Both, Comparison, Filter, Not, Of, Value
 from bailiwick.identity.scim.queries import Query
@@ -88,18 +86,16 @@ class Table:
         where, given = condition(query.filter, self.columns, urns) if query.filter else ("true", {})
         by = order(query.sort_by, self.columns, urns) if query.sort_by else self.by
         rows, values = f"{self.name} {self.alias} WHERE {self.alias}.zone = :zone AND {where}", {**given, "zone": zone}
-        # none of it is a client's: his values are bound. Not by the transaction's own methods, which keep every text
-        counted = text(f"SELECT count(*) FROM {rows}")  # noqa: S608
-        total = int((await tx.connection.execute(counted, values)).scalar_one())
+        # none of it is a client's: his values are bound
+        total = int(await tx.value(f"SELECT count(*) FROM {rows}", **values))  # noqa: S608
         skipped = query.start - 1
         if not query.count or skipped >= total:
             return (), total
         read, way = self._read(whole=query.shows(self.related_as)), "DESC" if query.descending else "ASC"
-        paged = text(
+        paged = (
             f"SELECT {read} FROM {rows} ORDER BY {by} {way} NULLS LAST, {self.alias}.id OFFSET :skipped LIMIT :shown"  # noqa: S608
         )
-        found = await tx.connection.execute(paged, {**values, "skipped": skipped, "shown": query.count})
-        return found.mappings().all(), total
+        return await tx.all(paged, **values, skipped=skipped, shown=query.count), total
 
     def _read(self, *, whole: bool) -> str:
         return f"{self.alias}.*, {self.related if whole else 'cast(NULL AS json)'} AS related"
