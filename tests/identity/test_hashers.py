@@ -60,7 +60,7 @@ async def test_no_more_are_started_than_allowed(hashers: Watched) -> None:
     assert len(set(hashers.pids())) == 2
 
 
-@pytest.mark.parametrize(("cores", "most"), [(1, 1), (2, 1), (3, 2), (64, 2)])
+@pytest.mark.parametrize(("cores", "most"), [(1, 1), (4, 1), (7, 1), (8, 2), (64, 2)])
 def test_a_processor_is_left_to_others(cores: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     assert module.at_once() == most
