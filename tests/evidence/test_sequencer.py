@@ -12,6 +12,7 @@ import pytest
 from ledger_world import World
 
 from bailiwick.evidence import codes, sources
+from bailiwick.evidence import spool as spools
 from bailiwick.evidence.drained import drained
 from bailiwick.evidence.events import Context, encode
 from bailiwick.evidence.frames import Kind, encode_frame, parse
@@ -180,6 +181,7 @@ async def test_corruption_under_a_living_owner_is_passed_once_it_has_settled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(spools, "_RETRY_S", 3600)  # the spool itself would find it when it looks, and refuse
     spool = await world.spool()
     ids = []
     for _ in range(4):

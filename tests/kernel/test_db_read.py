@@ -1,9 +1,12 @@
-"""Reading by one statement: as who the rest is done, outside of any transaction, and without a trace on the connection."""
+"""Reading by one statement: as who the rest is done, outside of any transaction, and without a trace on the connection;
+and what is left of a statement that was cancelled or whose connection went away."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
@@ -49,3 +52,43 @@ async def test_a_statement_that_fails_and_a_server_that_is_away_are_told_apart(d
     with pytest.raises(Unavailable) as refused:
         await away.read("SELECT 1")
     assert refused.value.reason == "database_unavailable"
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+async def test_who_is_cancelled_twice_is_cancelled_and_nothing_else(database: Database, turns: int) -> None:
+    """The second one meets psycopg while it has the server stop, and makes it close the connection."""
+
+    async def asks(reading: bool) -> None:
+        if reading:
+            await database.read("SELECT pg_sleep(60)")
+        async with database.begin() as tx:
+            await tx.run("SELECT pg_sleep(60)")
+
+    for reading in (False, True):
+        task = asyncio.create_task(asks(reading))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 30)
+        # of the one connection that there may be, the next is a good one
+        assert await database.read("SELECT 1 AS one") == [{"one": 1}]
+
+
+async def test_a_connection_that_was_cut_takes_the_others_of_its_pool_with_it(role: str | None) -> None:
+    with fresh("cut") as url:
+        database = Database(url, pool_size=3, role=role)
+        async with database.begin() as one, database.begin() as two, database.begin() as three:
+            for tx in (one, two, three):
+                await tx.run("SELECT 1")
+        with psycopg.connect(url, autocommit=True) as owner:
+            cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            owner.execute(f"{cut} AND datname = current_database()")
+        with pytest.raises(Unavailable):
+            async with database.begin() as tx:
+                await tx.value("SELECT 1")
+        for _ in range(6):  # one failed, and none of the rest does
+            assert await database.read("SELECT 1 AS one") == [{"one": 1}]
+        await database.close()

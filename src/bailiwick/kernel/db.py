@@ -9,6 +9,7 @@ the login is not ``bailiwick_app`` itself, each transaction starts with ``SET LO
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from sqlalchemy import make_url, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -153,7 +155,8 @@ class Database:
                     # both in one journey, since every transaction begins so; a SELECT of set_config would be a query,
                     # before which alone a transaction may choose its isolation
                     await connection.exec_driver_sql(self._act_as)
-                yield Transaction(connection, self._watched)
+                async with _given_up(connection):
+                    yield Transaction(connection, self._watched)
 
     async def read(self, sql: str, /, **values: Any) -> Sequence[Row]:
         """Every row of one statement that changes nothing: a third of what it costs within :meth:`begin`, where BEGIN
@@ -163,12 +166,27 @@ class Database:
             async with self.begin() as tx:
                 return await tx.all(sql, **values)
         with _told():
-            async with self._by_statement.connect() as connection:
+            async with self._by_statement.connect() as connection, _given_up(connection):
                 return await Transaction(connection, self._watched).all(sql, **values)
 
     async def close(self) -> None:
         """Give the connections back."""
         await self.engine.dispose()
+
+
+@asynccontextmanager
+async def _given_up(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Let a connection go on which something was cancelled that may still run, or which psycopg closed for that.
+
+    What leaves the transaction would fail on it, and that failure would be raised in place of the cancellation.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        driver = None if connection.invalidated else Transaction(connection).driver
+        if driver and (driver.closed or driver.info.transaction_status == TransactionStatus.ACTIVE):
+            await connection.invalidate()
+        raise
 
 
 @contextmanager
