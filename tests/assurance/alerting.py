@@ -49,6 +49,11 @@ class Rota:
     async def on_call(self, tx: Transaction, zone: str, level: Level, at: datetime) -> Person | None:
         return self.people.get(level)
 
+    async def uncovered(
+        self, tx: Transaction, zone: str, level: Level, since: datetime, until: datetime
+    ) -> datetime | None:
+        return since if await self.on_call(tx, zone, level, since) is None else None
+
     async def newest(self, tx: Transaction, zone: str, check: str, at: datetime) -> Found | None:
         return self.found.get(check)
 

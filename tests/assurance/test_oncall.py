@@ -17,10 +17,8 @@ from people_fixtures import House
 
 OVERRIDES = "/api/v1/oncall/overrides"
 LEVELS = {"primary": {"people": ["ada", "bob"]}, "secondary": {"people": ["ada", "bob"], "offset": 1}}
-ROTA = document(
-    "Rota", "default",
-    {"owner": "a", "start": "2026-01-05", "time_zone": "Europe/Berlin", "levels": LEVELS},
-)  # fmt: skip
+KEPT = {"owner": "a", "start": "2026-01-05", "time_zone": "Europe/Berlin", "levels": LEVELS}
+ROTA = document("Rota", "default", KEPT)
 
 
 @pytest.fixture
@@ -83,6 +81,22 @@ async def test_who_is_called_now_and_next(stage: Played) -> None:
     later = (await stage.call("GET", "/api/v1/oncall?at=2026-01-13T00:00:00Z", token=token)).json()
     assert later["items"][0]["now"]["username"] == "bob"
     assert (await stage.call("GET", "/api/v1/oncall?at=0001-01-01T00:00:00Z", token=token)).status == 400
+
+
+async def test_a_week_is_covered_when_every_moment_of_it_is(stage: Played) -> None:
+    now = stage.clock.now()
+
+    async def uncovered(level: Level) -> datetime | None:
+        async with stage.database.begin() as tx:
+            week = now + timedelta(days=7)
+            return await stage.desk.oncall.uncovered(tx, "default", level, now, week)
+
+    assert (await uncovered("primary"), await uncovered("lead")) == (None, now)
+    begins = now + timedelta(days=3)
+    gap = {"from": begins.isoformat(), "until": (begins + timedelta(hours=2)).isoformat(), "reason": "moving"}
+    await stage.apply(activity("a", "person:ada") + document("Rota", "default", {**KEPT, "gaps": [gap]}))
+    assert await uncovered("primary") == begins
+    assert await called(stage, "primary", now + timedelta(days=7)) is not None
 
 
 async def test_a_stand_in_holds_from_to_and_the_later_made_goes_first(stage: Played) -> None:

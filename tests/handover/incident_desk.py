@@ -114,6 +114,11 @@ class Desk:
         name = self.called.get(level)
         return Person(name, name, f"{name}@example.com") if name else None
 
+    async def uncovered(
+        self, tx: Transaction, zone: str, level: Level, since: datetime, until: datetime
+    ) -> datetime | None:
+        return since if await self.on_call(tx, zone, level, since) is None else None
+
     async def newest(self, tx: Transaction, zone: str, check: str, at: datetime) -> Found | None:
         return self.found.get(check)
 

@@ -272,6 +272,11 @@ class World:
     async def on_call(self, tx: Transaction, zone: str, level: Level, at: datetime) -> Person | None:
         return Person("ann", "Ann", "ann@example.com") if level in self.levels else None
 
+    async def uncovered(
+        self, tx: Transaction, zone: str, level: Level, since: datetime, until: datetime
+    ) -> datetime | None:
+        return since if await self.on_call(tx, zone, level, since) is None else None
+
     async def open_at(self, tx: Transaction, zone: str, at: datetime) -> Sequence[OpenWaiver]:
         return self.waivers
 

@@ -146,6 +146,27 @@ async def test_from_the_machine_a_declaration_takes_two_more(desk: EnvironmentDe
     assert isinstance(found, Approval) and found.missing == 2
 
 
+async def test_a_key_is_nobody_who_signed_in(desk: EnvironmentDesk) -> None:
+    token = await desk.stage.people.signed_in("jane")
+    body = {"at": desk.stage.clock.now().isoformat(), "digest": DIGEST, "reason": "it runs"}
+    path = "/api/v1/environments/production/declare"
+    answer = await desk.stage.call("POST", path, body, token=token, headers={"x-test-key": "k1"})
+    assert (answer.status, answer.json()["approval"]["missing"]) == (202, 2)
+
+
+async def test_who_left_keeps_nobodys_clock_from_going_on(desk: EnvironmentDesk) -> None:
+    body = {"at": desk.stage.clock.now().isoformat(), "digest": DIGEST, "reason": "it runs"}
+    _, said = await desk.say("jane", "POST", "/environments/production/declare", body)
+    approval = said["approval"]
+    vote = {"payload_sha256": approval["payload_sha256"], "comment": "so it is"}
+    assert (await desk.say("kim", "POST", f"/approvals/{approval['id']}/approve", vote))[0] == 200
+    async with desk.stage.people.owner.begin() as tx:
+        await tx.run("UPDATE bailiwick.users SET is_active = false WHERE username = 'jane'")
+    desk.skip(HOUR)
+    await desk.keep()
+    assert (await desk.now()).stage == "planned"
+
+
 async def test_what_is_in_no_document_is_nowhere(desk: EnvironmentDesk) -> None:
     async with desk.stage.database.begin() as tx:
         assert await desk.states.get(tx, "default", "staging") is None
@@ -262,6 +283,20 @@ async def test_what_somebody_asks_for_is_measured_by_the_clock(desk: Environment
     _, said = await desk.say("olga", "GET", "/environments/production/validation")
     assert [(each["attempt"], each["asked_by"]) for each in said["reports"]] == [(1, ""), (2, "olga")]
     assert (await desk.say("olga", "POST", "/environments/production/validation/none", {}))[0] == 404
+
+
+async def test_what_was_asked_of_a_release_before_keeps_nothing_from_the_next(desk: EnvironmentDesk) -> None:
+    await desk.go_live()
+    desk.skip(25 * HOUR)
+    assert (await desk.say("olga", "POST", "/environments/production/validation/day", {}))[0] == 202
+    await desk.go_live("r-2", OTHER)
+    desk.skip(6 * MINUTE)
+    await desk.keep()
+    _, said = await desk.say("olga", "GET", "/environments/production/validation")
+    assert [each["suite"] for each in said["reports"] if each["asked_by"]] == []
+    desk.skip(25 * HOUR)
+    await desk.keep()
+    assert (await desk.points())["day"].verdict is Verdict.PASS
 
 
 async def test_a_report_is_never_changed(desk: EnvironmentDesk) -> None:
@@ -437,6 +472,7 @@ async def test_documents_that_contradict_themselves_are_refused(
         ("has: [prometheus]", "has: []"),
         ("suites: [hour, day, week]", "suites: [hour]"),
         ("platform: payments", "platform: other"),
+        ("purpose: production", "purpose: test"),
         ("value: 60", "value: 600"),
         ("until: 72h", "until: 48h"),
     ],

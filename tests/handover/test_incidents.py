@@ -157,6 +157,27 @@ async def test_containment_lists_what_it_hits_and_is_done_as_read(desk: Desk) ->
     _, shown = await desk.say("jane", "GET", f"/incidents/{name}")
     assert [line["what"] for line in shown["timeline"]].count("contained") == 1
     assert shown["times"]["contain_s"] == 0
+    # who did not hear the answer gets it again, as long as that is what it may be
+    again = {**body, "why": "w", "sha256": seen["sha256"]}
+    status, heard = await desk.say("jane", "POST", f"/incidents/{name}/contain", again)
+    assert (status, heard["override"]["id"]) == (200, done["override"]["id"])
+    desk.stage.clock.advance(16 * 60)
+    status, late = await desk.say("jane", "POST", f"/incidents/{name}/contain", again)
+    assert (status, late["reason"]) == (409, "conflict"), late
+
+
+async def test_what_was_undone_since_is_not_told_as_done(desk: Desk) -> None:
+    name = await desk.opened()
+    status, _ = await desk.contain(name, "freeze")
+    assert status == 200
+    _, seen = await desk.say("olga", "POST", f"/incidents/{name}/preview", {"action": "read-only", "arguments": {}})
+    assert (await desk.contain(name, "read-only"))[0] == 200
+    _, first = await desk.say("olga", "GET", f"/incidents/{name}")
+    async with desk.stage.people.owner.begin() as tx:  # as if it had been disputed, and taken back
+        await tx.run("UPDATE bailiwick.overrides SET state = 'disputed' WHERE arguments->>'switch' = 'read-only'")
+    body = {"action": "read-only", "arguments": {}, "why": "w", "sha256": seen["sha256"]}
+    status, said = await desk.say("jane", "POST", f"/incidents/{name}/contain", body)
+    assert status == 409, (said, first["state"])
 
 
 @pytest.mark.parametrize(

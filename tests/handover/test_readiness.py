@@ -290,7 +290,9 @@ async def test_what_was_refused_is_not_so_until_it_is_stated_anew(desk: Desk) ->
     assert (await desk.review(made, "refused", note="nobody read it"))[0] == 200
     assert (await desk.verdicts())["read"] == "FAIL"
     desk.stage.clock.advance(timedelta(minutes=1).total_seconds())
-    await desk.agreed("read")
+    _, again = await desk.attest("read")
+    assert (await desk.verdicts())["read"] == "NO_DATA", "what was accepted before it was refused is not taken up again"
+    assert (await desk.review(again))[0] == 200
     assert (await desk.verdicts())["read"] == "PASS"
 
 
@@ -354,7 +356,17 @@ async def _change(desk: Desk, text: str) -> Plan:
     ("old", "new", "two"),
     [
         ("profile: single", "profile: cluster", True),
-        ("checklists: [small]", "checklists: [small], values: {namespace: live}", False),
+        ("checklists: [small]", "checklists: [small], values: {prometheus_url: 'https://p.example.com'}", False),
+        # to look elsewhere than one would without saying so
+        ("checklists: [small]", "checklists: [small], values: {namespace: live}", True),
+        ("checklists: [small]", "checklists: [small], values: {api_url: 'https://canned.example.com'}", True),
+        ("checklists: [small]", "checklists: [small], values: {firewall_tried: ['1']}", True),
+        # to have a token of this machine sent somewhere
+        ("checklists: [small]",
+         "checklists: [small], values: {grafana_url: 'https://g.example.com', grafana_token_file: /t}", True),
+        ("type: internal, what: database}}}\n        - {key: nice",
+         "type: monitoring, what: grafana_ready, url: 'https://g.example.com', token_file: /t}}}\n        - {key: nice",
+         True),
         ("title: A small one", "title: Another", False),
         ("requirement: should, ", "", False),
         ("title: There is a zone, ", "title: There is a zone, requirement: should, ", True),
@@ -393,10 +405,44 @@ def test_a_book_that_cannot_be_held_to_is_refused(old: str, new: str, told: str)
         check("default", read_text(BOOK.replace(old, new), "book"), kinds)
 
 
-def test_what_is_on_the_machine_is_for_the_default_zone_alone() -> None:
+LOOKS_AT_FILES = """
+apiVersion: bailiwick/v1
+kind: Checklist
+metadata: {name: small}
+spec:
+  owner: uptime
+  title: A small one
+  areas:
+    - key: seen
+      title: What is seen
+      role: ops_owner
+      items: [{key: one, title: One, probe: {check: {%s}}}]
+---
+apiVersion: bailiwick/v1
+kind: ReadinessProfile
+metadata: {name: production}
+spec: {owner: uptime, profile: single, checklists: [small], values: {%s}}
+"""
+HARMLESS = "type: monitoring, what: grafana_ready"
+
+
+@pytest.mark.parametrize(
+    ("asks", "values"),
+    [
+        ("type: internal, what: database", ""),
+        (f"{HARMLESS}, url: 'https://g.example.com', token_file: /etc/bailiwick/token", ""),
+        ("type: json_path, file: /etc/bailiwick/x, path: $.a, equals: b", ""),
+        (HARMLESS, "grafana_token_file: /etc/bailiwick/token"),
+        (HARMLESS, "coverage_report: /etc/bailiwick/token"),
+    ],
+)
+def test_what_is_on_the_machine_is_for_the_default_zone_alone(asks: str, values: str) -> None:
     kinds = {kind.name: kind for kind in (*KINDS, THRESHOLD)}
+    text = LOOKS_AT_FILES % (asks, values)
     with pytest.raises(BadBook, match="for the zone default alone"):
-        check("emea", read_text(BOOK, "book"), kinds)
+        check("emea", read_text(text, "book"), kinds)
+    check("default", read_text(text, "book"), kinds)
+    check("emea", read_text(LOOKS_AT_FILES % (HARMLESS, "grafana_url: 'https://g.example.com'"), "book"), kinds)
 
 
 # ---------------------------------------------------------------------- the pack

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from bailiwick.assurance.book import BadBook, Document, read_values, schema
 from bailiwick.assurance.books import Books, Plan
+from bailiwick.evidence.approvals import asker_of
 from bailiwick.evidence.requests import context_of
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, NotFound
@@ -90,9 +91,11 @@ def routes(database: Database, books: Books) -> APIRouter:
     async def apply(request: Request, response: Response, body: Decision, caller: Writer) -> dict[str, Any]:
         """Put the documents in force, as planned. Answers 202 with the approval where a second person is needed;
         sent again once that is given, it is done."""
+        context = context_of(request, caller)
+        _, signed_in = asker_of(context)
         try:
             done = await books.apply(
-                context_of(request, caller), read_values(body.documents), sha256=body.sha256, by=caller.name
+                context, read_values(body.documents), sha256=body.sha256, by=caller.name, signed_in=signed_in
             )
         except BadBook as error:
             raise refused(error) from None

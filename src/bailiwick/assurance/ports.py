@@ -134,6 +134,12 @@ class OnCall(Protocol):
         """The person of that level at that moment, stand-ins taken into account; None where nobody is."""
         ...
 
+    async def uncovered(
+        self, tx: Transaction, zone: str, level: Level, since: datetime, until: datetime
+    ) -> datetime | None:
+        """The first moment between the two at which nobody of that level is called; None where somebody always is."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

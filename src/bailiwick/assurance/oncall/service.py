@@ -68,6 +68,20 @@ class OnCallBook:
         except LookupError:  # a time zone that this machine does not know: nobody, and owners check says so
             return None
 
+    async def uncovered(
+        self, tx: Transaction, zone: str, level: Level, since: datetime, until: datetime
+    ) -> datetime | None:
+        """The first moment between the two at which nobody of that level is called; None where somebody always is."""
+        rotas = await self._books.read_all(tx, zone, ROTA)
+        name = paged(rotas, level)
+        if name is None:
+            return since
+        try:
+            shifts = (await self._roster(tx, zone, name, rotas, since)).shifts(level, since, until)
+        except LookupError:  # as in on_call
+            return since
+        return next((each.begins for each in shifts if each.duty.person is None), None)
+
     async def called(self, tx: Transaction, zone: str, at: datetime, rota: str = "") -> list[Called]:
         """Every level of every rota, or of one, at ``at``. Raises ``NotFound``."""
         rotas = await self._rotas(tx, zone, rota)

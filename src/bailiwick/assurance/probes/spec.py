@@ -242,7 +242,17 @@ Check = Annotated[
     | InternalCheck,
     Field(discriminator="type"),
 ]
-_ON_THE_MACHINE = (CommandCheck, FileAgeCheck, InternalCheck, SqlCheck)
+_ON_THE_MACHINE = frozenset({"command", "sql", "file_age", "internal", "report", "redis", "kubernetes"})
+# not a certificate authority's (``ca_file``): nothing of it is told or sent
+_FILES = ("file", "url_file", "token_file")
+
+
+def of_the_machine(check: Body) -> bool:
+    """Whether a check runs something here or reads a file of this machine: for :data:`INSTALLATION_ZONE` alone."""
+    kind: str = check.type  # type: ignore[attr-defined]
+    if isinstance(check, LogPhraseCheck):
+        return check.path is not None
+    return kind in _ON_THE_MACHINE or any(getattr(check, name, None) is not None for name in _FILES)
 
 
 class Expectation(Body):
@@ -318,7 +328,7 @@ def _problems(book: Book) -> Iterable[str]:
     thresholds = book.of(THRESHOLD)
     for name, probe in book.of(PROBE).items():
         place = f"Probe {name}"
-        if book.zone != INSTALLATION_ZONE and isinstance(probe.check, _ON_THE_MACHINE):
+        if book.zone != INSTALLATION_ZONE and of_the_machine(probe.check):
             yield f"{place}: {probe.check.type} is for the zone {INSTALLATION_ZONE} alone"
         try:
             limit = limit_of(probe, thresholds)

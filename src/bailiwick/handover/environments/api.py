@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, StringConstraints
 
 from bailiwick.assurance.rhythm.occurrences import utc
+from bailiwick.evidence.approvals import asker_of
 from bailiwick.evidence.evidence_records_api import Instant
 from bailiwick.evidence.requests import context_of
 from bailiwick.handover.environments.hypercare import Hypercare
@@ -63,8 +64,10 @@ def routes(database: Database, states: EnvironmentStates, validation: Validation
         request: Request, response: Response, name: NamePath, body: DeclareBody, caller: Worker
     ) -> dict[str, Any]:
         """Takes a second person. Validation and hypercare count from when it is approved."""
+        context = context_of(request, caller)
+        _, signed_in = asker_of(context)
         found = await states.declare(
-            context_of(request, caller), name, body.at, digest=body.digest, by=caller.name, reason=body.reason
+            context, name, body.at, digest=body.digest, by=caller.name, reason=body.reason, signed_in=signed_in
         )
         if isinstance(found, Approval):
             response.status_code = 202

@@ -14,13 +14,10 @@ from bailiwick.assurance.durations import Duration, DurationOrZero, span
 from bailiwick.assurance.probes.reading import Limit
 from bailiwick.assurance.probes.spec import (
     INSTALLATION_ZONE,
-    CommandCheck,
     Expectation,
-    FileAgeCheck,
-    InternalCheck,
     Probe,
-    SqlCheck,
     limit_of,
+    of_the_machine,
 )
 from bailiwick.assurance.thresholds import THRESHOLD, Threshold
 from bailiwick.kernel.fields import Body, Line, Name
@@ -218,9 +215,7 @@ def _problems(book: Book) -> Iterable[str]:
             for check in each.checks:
                 place = f"{kind} {name}: {check.name}"
                 probe = check.probe(_Anything())
-                if book.zone != INSTALLATION_ZONE and isinstance(
-                    probe.check, CommandCheck | FileAgeCheck | InternalCheck | SqlCheck
-                ):
+                if book.zone != INSTALLATION_ZONE and of_the_machine(probe.check):
                     yield f"{place}: {probe.check.type} is for the zone {INSTALLATION_ZONE} alone"
                 if check.threshold is not None and check.threshold not in thresholds:
                     yield f"{place}: there is no Threshold {check.threshold!r}"
@@ -233,13 +228,16 @@ def _problems(book: Book) -> Iterable[str]:
 
 
 def _environment_takes_two(before: EnvironmentSpec | None, after: EnvironmentSpec | None) -> bool:
-    """What makes checks count no longer takes two: its profile, what it has, its suites and plan, or its end."""
+    """What makes checks count no longer, or look elsewhere, takes two: its profile and purpose, what it has, its suites
+    and plan, its values, or its end. To say what was not said takes one."""
     if before is None:
         return False
     if after is None:
         return True
     return (
-        (before.profile, before.platform, before.hypercare) != (after.profile, after.platform, after.hypercare)
+        (before.profile, before.platform, before.hypercare, before.purpose)
+        != (after.profile, after.platform, after.hypercare, after.purpose)
+        or any(after.values.get(name) != value for name, value in before.values.items())
         or not set(before.has) <= set(after.has)
         or not set(before.suites) <= set(after.suites)
     )

@@ -204,21 +204,20 @@ class EnvironmentStates:
                 return approval
             return await self._declared(tx, context, found, approval)
 
-    async def take_approved(self) -> int:
-        """Do what was declared and has been approved; how much."""
+    async def approved(self) -> list[Approval]:
+        """What was declared and has been approved, in all zones."""
         async with self._database.begin() as tx:
-            ready = await self._quorum.ready(tx, DECLARE.name)
-        count = 0
-        for approval in ready:
-            async with self._database.begin() as tx:
-                name = str(approval.payload["environment"])
-                await self._lock(tx, approval.zone, name)
-                found = await read(tx, self._books, approval.zone, name)
-                # something else came between, and the approval dies with its time
-                if found is None or found.stage != "planned" or found.spec.platform != approval.payload["platform"]:
-                    continue
-                count += isinstance(await self._declared(tx, Context(approval.zone), found, approval), Standing)
-        return count
+            return list(await self._quorum.ready(tx, DECLARE.name))
+
+    async def take(self, approval: Approval) -> bool:
+        """Do what was declared and approved; false where something came between, and it dies with its time."""
+        async with self._database.begin() as tx:
+            name = str(approval.payload["environment"])
+            await self._lock(tx, approval.zone, name)
+            found = await read(tx, self._books, approval.zone, name)
+            if found is None or found.stage != "planned" or found.spec.platform != approval.payload["platform"]:
+                return False
+            return isinstance(await self._declared(tx, Context(approval.zone), found, approval), Standing)
 
     async def begin_hypercare(self, tx: Transaction, context: Context, name: str) -> bool:
         """Hypercare begins at going live; whether there was something to do."""
@@ -249,7 +248,7 @@ class EnvironmentStates:
                 tx, context, context.zone, approval.id, DECLARE.name, payload, approval.requested_by
             )
         except BailiwickError as error:
-            if error.reason not in {"approval_required", "approval_ended"}:
+            if error.reason not in {"approval_required", "approval_ended", "approval_requester_gone"}:
                 raise
             return approval
         at = datetime.fromisoformat(str(payload["at"]))

@@ -351,6 +351,10 @@ class Validation:
         for name in found.spec.suites:
             async with self._database.begin() as tx:
                 reports = await reports_of(tx, zone, found.name, life.number, name)
+            if name in asked and self._clock.now() < window(suites[name], life).opens:
+                # asked of an earlier release, before this one went live
+                await self._forget_ask(zone, found.name, name)
+                continue
             if name in asked or due(suites[name], life, reports, self._clock.now()):
                 await self.run(Context(zone), found.name, name, asked_by=asked.get(name, ""))
                 told["measured"] += 1
@@ -360,6 +364,15 @@ class Validation:
                 await self._keep(Context(zone), found, name, suites[name], life, now, Verdict.FAIL, (), "")
                 told["missed"] += 1
         return told
+
+    async def _forget_ask(self, zone: str, environment: str, suite: str) -> None:
+        async with self._database.begin() as tx:
+            await tx.run(
+                "DELETE FROM validation_asks WHERE zone = :zone AND environment = :environment AND suite = :suite",
+                zone=zone,
+                environment=environment,
+                suite=suite,
+            )
 
     async def _tell(
         self, tx: Transaction, context: Context, found: EnvironmentStanding, name: str, suite: ValidationSuite,

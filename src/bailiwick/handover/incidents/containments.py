@@ -57,11 +57,13 @@ async def settled(tx: Transaction, override: str, now: datetime) -> bool:
     )
 
 
-async def containment_of(tx: Transaction, incident: str, action: str, sha256: str) -> str | None:
-    """The override by which an action was done under a preview's hash; None where it was not."""
+async def containment_of(tx: Transaction, incident: str, action: str, sha256: str, since: datetime) -> str | None:
+    """The override by which an action was done under a preview's hash, the last that was done at all, ``since`` then;
+    None where it was not."""
     found: str | None = await tx.value(
-        "SELECT override FROM incident_containments WHERE incident = :incident AND action = :action"
-        " AND sha256 = :sha256 ORDER BY done_at DESC LIMIT 1",
+        "SELECT CASE WHEN action = :action AND sha256 = :sha256 AND done_at >= :since THEN override END"
+        " FROM incident_containments WHERE incident = :incident ORDER BY done_at DESC, override DESC LIMIT 1",
+        since=since,
         incident=incident,
         action=action,
         sha256=sha256,

@@ -165,7 +165,8 @@ def _check(book: Book) -> Iterable[str]:
 
 TRIGGER = Kind("IncidentTrigger", Trigger, check=_check)
 RUNBOOK = Kind("Runbook", Runbook)
-EXPECTED = Kind("ExpectedDecision", Expected)
+# recovery is measured by these: to rewrite the one that fails takes two
+EXPECTED = Kind("ExpectedDecision", Expected, two_persons=lambda before, after: before is not None)
 # whoever calls a zone a sandbox lets drills throw its switches
 DRILL_ZONE = Kind("DrillZone", DrillZone, two_persons=lambda before, after: True)
 ROOM = Kind("IncidentRoom", Room, check=_check_room)

@@ -57,6 +57,9 @@ from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.severity import Severity
 
+ASKED_AGAIN = timedelta(minutes=15)
+"""So long an answer that was not heard is given again."""
+
 
 class Incidents:
     """Keeps the incidents of all zones. ``mandates_live``: how long a mandate is good for; ``streams``: tells which
@@ -284,7 +287,8 @@ class Incidents:
         """Do an action, exactly as previewed under ``sha256``, as one person; another reviews it within a day.
 
         The act, its override, the incident that is contained by it and the line of its timeline are one transaction.
-        Asked for again under the same hash while it stands, it is not done again. Raises ``approval_changed`` where it
+        Asked for again under the same hash while it stands, it is not done again: by who did not hear the answer, so
+        within :data:`ASKED_AGAIN` and with nothing else done since. Raises ``approval_changed`` where it
         is not what was read any more, and what the operation refuses.
         """
         try:
@@ -333,10 +337,12 @@ class Incidents:
         """What was done under this hash of this incident, where it was: who asks again did not hear the answer."""
         async with self._database.begin() as tx:
             incident = await self._unclosed(tx, context, identifier)
-            done = await containment_of(tx, incident.id, action, sha256)
+            done = await containment_of(tx, incident.id, action, sha256, self._clock.now() - ASKED_AGAIN)
             if done is None:
                 return None
             override = await self._overrides.get(tx, context.zone, done)
+            if override.state not in ("review_due", "confirmed"):
+                return None
         return incident, {"preview": None, "override": override.document()}
 
     async def declare_contained(self, context: Context, identifier: str, how: str) -> Incident:

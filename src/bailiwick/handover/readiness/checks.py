@@ -135,7 +135,7 @@ class DnsNamesCheck(Body):
 
 class ReportCheck(Body):
     """A report that another program wrote: ``trivy`` (JSON), ``coverage`` (coverage.py JSON), ``junit`` (XML), ``load``
-    (JSON: ``requests_per_second``, ``duration_seconds``, ``p95_ms``, ``p99_ms``, ``errors_percent``)."""
+    (JSON: ``requests_per_second``, ``duration_seconds``, ``errors_percent``, ``p95_ms``, ``p99_ms``; ``at``, when)."""
 
     type: Literal["report"]
     format: Literal["trivy", "coverage", "junit", "load"]
@@ -146,6 +146,7 @@ class ReportCheck(Body):
     lasting: Duration | None = None
     p95_ms: Number | None = None
     p99_ms: Number | None = None
+    errors_percent: Number = 1
     cases: Annotated[list[Line], Field(max_length=50)] = Field(default_factory=list)
 
 

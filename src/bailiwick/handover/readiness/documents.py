@@ -13,7 +13,17 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from bailiwick.assurance.book import Book, Kind, canonical
 from bailiwick.assurance.durations import Duration, span
 from bailiwick.assurance.probes.reading import Limit
-from bailiwick.assurance.probes.spec import INSTALLATION_ZONE, LONGEST, Expectation, File, Host, Ports, Url, Word
+from bailiwick.assurance.probes.spec import (
+    INSTALLATION_ZONE,
+    LONGEST,
+    Expectation,
+    File,
+    Host,
+    Ports,
+    Url,
+    Word,
+    of_the_machine,
+)
 from bailiwick.assurance.thresholds import THRESHOLD, Threshold
 from bailiwick.handover.readiness.checks import Address, ObjectName, Unbound, bound, read_check
 from bailiwick.kernel.fields import Body, Line, Name, Text
@@ -27,8 +37,7 @@ FIREWALL_TRIED = ["1-1024", "2375-2380", "3000", "3306", "5432", "6379", "8000-8
 OwnerRole = Literal["ops_owner", "security_owner", "finance_owner", "product_owner"]
 Profile = Literal["single", "cluster"]
 Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,60}(/[a-z0-9-]{1,60})?$")]
-_ON_THE_MACHINE = frozenset({"command", "sql", "file_age", "internal", "report", "redis", "kubernetes"})
-_TAKES_TWO = frozenset({"command", "sql"})
+_RUNS = frozenset({"command", "sql"})
 
 
 class ItemProbe(Body):
@@ -296,7 +305,7 @@ def referred(reference: str, lines: Iterable[Placed]) -> list[Placed]:
 
 
 def _of_checklists(book: Book) -> Iterator[str]:
-    thresholds, examples = book.of(THRESHOLD), example_values()
+    thresholds, examples = book.of(THRESHOLD), {**example_values(), "grafana_token_file": None}
     for name, checklist in book.of(CHECKLIST).items():
         if not name.replace("-", "").isalnum() or name != name.lower():
             yield f"Checklist {name}: is called in lower case letters, digits and dashes"
@@ -314,8 +323,6 @@ def _of_checklists(book: Book) -> Iterator[str]:
 def _of_probe(
     place: str, probe: ItemProbe, thresholds: Mapping[str, Threshold], examples: dict[str, Any], zone: str
 ) -> Iterator[str]:
-    if zone != INSTALLATION_ZONE and probe.check.get("type") in _ON_THE_MACHINE:
-        yield f"{place}: {probe.check['type']} is for the zone {INSTALLATION_ZONE} alone"
     if probe.threshold is not None and probe.threshold not in thresholds:
         yield f"{place}: there is no Threshold {probe.threshold!r}"
     try:
@@ -326,6 +333,8 @@ def _of_probe(
         first = error.errors()[0]
         yield f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
     else:
+        if zone != INSTALLATION_ZONE and of_the_machine(check):
+            yield f"{place}: {check.type} is for the zone {INSTALLATION_ZONE} alone"
         if probe.threshold is None and probe.expect is None and not getattr(check, "asks", True):
             yield f"{place}: what is measured needs threshold or expect"
 
@@ -360,6 +369,14 @@ def _of_profiles(book: Book) -> Iterator[str]:
         for each in profile.checklists:
             if each not in checklists:
                 yield f"ReadinessProfile {name}: there is no Checklist {each}"
+        for value in sorted(_files(profile.values)) if book.zone != INSTALLATION_ZONE else ():
+            yield f"ReadinessProfile {name}: {value} is for the zone {INSTALLATION_ZONE} alone"
+
+
+def _files(values: Values) -> set[str]:
+    """The files of this machine that an environment names, but for certificates."""
+    said = values.model_dump(exclude_none=True)
+    return {name for name in said if name.endswith(("_file", "_report")) and not name.endswith("ca_file")}
 
 
 def _weaker_checklist(before: Checklist | None, after: Checklist | None) -> bool:
@@ -383,7 +400,10 @@ def _weaker(before: Item, after: Item) -> bool:
 
 
 def _asks_two(item: Item) -> bool:
-    return item.probe is not None and item.probe.check.get("type") in _TAKES_TWO
+    """Whether it runs something, or says itself where a token of this machine is sent."""
+    check = item.probe.check if item.probe is not None else {}
+    tells_whom = check.get("type") in ("kubernetes", "monitoring") and not {"url", "token_file"}.isdisjoint(check)
+    return check.get("type") in _RUNS or tells_whom
 
 
 def _items(checklist: Checklist | None) -> dict[str, Item]:
@@ -391,14 +411,23 @@ def _items(checklist: Checklist | None) -> dict[str, Item]:
 
 
 def _weaker_profile(before: ReadinessProfile | None, after: ReadinessProfile | None) -> bool:
-    """Another profile, fewer checklists, or looking elsewhere than before. To say what was not said takes one."""
+    """Another profile, fewer checklists, or looking elsewhere than before: what is not said is what it is without, and
+    our own address is what the installation says. To say what had no value takes one; to send a token takes two."""
+    if after is not None and _sends(after) - (_sends(before) if before is not None else set()):
+        return True
     if before is None:
         return False
     if after is None or after.profile != before.profile or not set(before.checklists) <= set(after.checklists):
         return True
-    said = before.values.model_dump(exclude_unset=True)
-    now = after.values.model_dump(exclude_unset=True)
-    return any(now.get(name) != value for name, value in said.items())
+    was, will = before.values.model_dump(), after.values.model_dump()
+    return was["api_url"] != will["api_url"] or any(will[name] != value for name, value in was.items() if value)
+
+
+def _sends(profile: ReadinessProfile) -> set[tuple[str, str]]:
+    """Which token of this machine is sent where."""
+    said = profile.values
+    pairs = ((said.kubernetes_token_file, said.kubernetes_url), (said.grafana_token_file, said.grafana_url))
+    return {(token, url) for token, url in pairs if token is not None and url is not None}
 
 
 CHECKLIST = Kind("Checklist", Checklist, check=_of_checklists, two_persons=_weaker_checklist)

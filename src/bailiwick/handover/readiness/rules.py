@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, Literal
 
 from bailiwick.assurance.durations import told as length
@@ -165,7 +166,9 @@ def _attested(line: Placed, values: Mapping[str, Any], stated: Sequence[Attested
     if newest.outcome == "refused":
         told = f"{newest.reviewer} refused what {newest.author} states: {newest.note}"
         return Judged(line, Verdict.FAIL, told[:500], record=newest.record, at=newest.made_at)
-    accepted = next((each for each in counting if each.outcome == "accepted"), None)
+    # what somebody agreed to before another refused it counts no longer: stating it anew is not agreeing to it
+    since = list(takewhile(lambda each: each.outcome != "refused", counting))
+    accepted = next((each for each in since if each.outcome == "accepted"), None)
     if accepted is None:
         return Judged(line, Verdict.NO_DATA, f"{newest.author} states it; it waits for review", at=newest.made_at)
     until = min(accepted.expires_at, accepted.made_at + line.item.lives)

@@ -126,11 +126,21 @@ def network_policies(check: KubernetesCheck, objects: Objects) -> Found:
             if not any(spec.get("podSelector") or {}):
                 types = spec.get("policyTypes") or ["Ingress"]
                 denied |= {each for each in types if not spec.get(each.lower())}
-        if missing := {"Ingress", "Egress"} - denied:
+        opened = [each for spec in specs for each in _opens_all(spec)]
+        if opened:
+            wrong.append(f"{space} lets all {' and '.join(sorted(set(opened))).lower()} through")
+        elif missing := {"Ingress", "Egress"} - denied:
             wrong.append(f"{space} does not deny {' and '.join(sorted(missing)).lower()} by default")
         elif not any(spec.get("ingress") or spec.get("egress") for spec in specs):
             wrong.append(f"{space} allows nothing explicitly")
     return _found(len(objects), f"{len(objects)} policies", "; ".join(wrong), objects)
+
+
+def _opens_all(spec: Mapping[str, Any]) -> list[str]:
+    """The ways that a policy for every pod opens to everybody: policies add up, so it takes back what others deny."""
+    if any(spec.get("podSelector") or {}):
+        return []
+    return [way for way in ("Ingress", "Egress") if any(not rule for rule in spec.get(way.lower()) or ())]
 
 
 def secrets(check: KubernetesCheck, objects: Objects) -> Found:
@@ -242,8 +252,9 @@ def limits(check: KubernetesCheck, objects: Objects) -> Found:
         given = (container.get("resources") or {}).get("limits") or {}
         lacking = {"cpu", "memory", *check.sizes} - set(given)
         wrong += [f"{container['name']} has no limit of {name}" for name in lacking]
+    # what prepares a pod has ended when it runs: it adds nothing to what the pod may use
     total: dict[str, Decimal] = {}
-    for container in _containers(_pod(one)):
+    for container in _pod(one)["containers"]:
         for name, size in ((container.get("resources") or {}).get("limits") or {}).items():
             total[name] = total.get(name, Decimal(0)) + quantity(size)
     wrong += [

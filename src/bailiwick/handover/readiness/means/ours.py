@@ -14,6 +14,7 @@ import psycopg
 from bailiwick.assurance.ports import Level, OnCall, Owners, WaiverFacts
 from bailiwick.assurance.probes.means import Asked, Internal
 from bailiwick.assurance.probes.reading import Found, LookFailed
+from bailiwick.assurance.rhythm.occurrences import utc
 from bailiwick.assurance.thresholds import Unit
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
@@ -32,7 +33,7 @@ Snapshots = Callable[[], Awaitable[Sequence[str]]]
 _LEVELS: Mapping[str, Level] = {
     "primary": "primary", "secondary": "secondary", "lead": "lead", "manager": "manager", "management": "management",
 }  # fmt: skip
-_AHEAD = (timedelta(0), timedelta(days=1), timedelta(days=7))
+_AHEAD = timedelta(days=7)
 _SETTING = re.compile(r"([a-z_]+) *(<=|>=|==) *([A-Za-z0-9._-]+)")
 _LOOK_S = 0.2
 
@@ -89,17 +90,16 @@ class _Ours:
         self._settings = settings
 
     async def covered(self, asked: Asked, argument: str) -> Found:
-        """Whether somebody is called on each level (``primary,secondary``): now, tomorrow and in a week."""
+        """Whether somebody is called on each level (``primary,secondary``), at every moment of a week."""
         wrong = []
         async with self._database.begin() as tx:
             for name in argument.split(","):
                 level = _LEVELS.get(name.strip())
                 if level is None:
                     raise LookFailed(f"there is no level {name.strip()}")
-                for ahead in _AHEAD:
-                    if await self._on_call.on_call(tx, asked.zone, level, asked.now + ahead) is None:
-                        wrong.append(f"nobody is {level} on call {f'in {ahead.days} d' if ahead else 'now'}")
-                        break
+                gap = await self._on_call.uncovered(tx, asked.zone, level, asked.now, asked.now + _AHEAD)
+                if gap is not None:
+                    wrong.append(f"nobody is {level} on call {'now' if gap <= asked.now else f'at {utc(gap)}'}")
         return Found(detail=f"{argument} are covered for a week", wrong="; ".join(wrong), holds=not wrong)
 
     async def owners_held(self, asked: Asked, argument: str) -> Found:

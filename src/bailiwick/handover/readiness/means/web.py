@@ -17,7 +17,7 @@ _AT_ONCE = 16
 async def headers(check: HeadersCheck, means: Means, asked: Asked) -> Found:
     """Every header must be there, and hold what it should."""
     try:
-        answer = await fetch(means, check.url, asked.timeout_s, ca=trusted(means, check.ca_file))
+        answer = _served(await fetch(means, check.url, asked.timeout_s, ca=trusted(means, check.ca_file)))
     except Untrusted as error:
         return Found(wrong=str(error))
     lacking = [name for name in check.names if not _header(answer, name).strip()]
@@ -35,12 +35,14 @@ async def cors(check: CorsCheck, means: Means, asked: Asked) -> Found:
     """Asked by a page of a stranger, before a request and with one: it must not be let in."""
     ca, sent = trusted(means, check.ca_file), {"Origin": check.stranger}
     try:
-        answer = await fetch(means, check.url, asked.timeout_s, headers=sent, ca=ca)
+        answer = _served(await fetch(means, check.url, asked.timeout_s, headers=sent, ca=ca))
         before = await fetch(
             means, check.url, asked.timeout_s, "OPTIONS", {**sent, "Access-Control-Request-Method": "DELETE"}, ca=ca
         )
     except Untrusted as error:
         return Found(wrong=str(error))
+    if before.status >= 500:
+        raise LookFailed(f"a preflight is answered {before.status}")
     allowed = {
         name: origin
         for name, each in (("an answer", answer), ("a preflight", before))
@@ -52,7 +54,10 @@ async def cors(check: CorsCheck, means: Means, asked: Asked) -> Found:
 
 
 async def rate_limit(check: RateLimitCheck, means: Means, asked: Asked) -> Found:
-    """Ask until it is refused: at more than the limit within a minute, and not long before."""
+    """Ask until it is refused: at more than the limit within a minute, and not long before.
+
+    Others ask as well, so half of the limit is enough.
+    """
     ca = trusted(means, check.ca_file)
     most, answers, refused_at = check.limit + _AT_ONCE, Counter[int](), 0
     try:
@@ -67,8 +72,21 @@ async def rate_limit(check: RateLimitCheck, means: Means, asked: Asked) -> Found
     except TimeoutError:
         raise LookFailed(f"{sum(answers.values())} answers within {asked.timeout_s:g} s, and none a refusal") from None
     told = ", ".join(f"{count} × {status}" for status, count in sorted(answers.items()))
-    wrong = "" if answers[429] else f"{most} requests and none was refused"
+    odd = sorted(status for status in answers if status >= 500)
+    if not answers[429]:
+        wrong = f"{most} requests and none was refused"
+    elif odd:
+        wrong = f"it was answered {odd[0]}, which shows no limit"
+    else:
+        wrong = f"refused after {refused_at} requests already" if refused_at < check.limit // 2 else ""
     return Found(float(refused_at), Unit.COUNT, told, told.encode(), wrong=wrong, holds=not wrong)
+
+
+def _served(answer: Answer) -> Answer:
+    """What the address serves. Raises :class:`LookFailed` for an answer that is not it, and so shows nothing of it."""
+    if not 200 <= answer.status < 300:
+        raise LookFailed(f"{answer.status} where an answer was to be looked at")
+    return answer
 
 
 def _header(answer: Answer, name: str) -> str:
