@@ -338,6 +338,7 @@ async def test_a_slot_that_nothing_filled_has_failed_and_stays_so(desk: Environm
     assert alert.labels["slot"] == blocker.name
     desk.stage.heard.waivers["hypercare-slot", f"production/{blocker.name}"] = "w-7"
     assert (await desk.care()).passes and (await desk.care()).figures["waived"] == 1
+    assert (await desk.care()).waivers == ["w-7"]
 
 
 async def test_a_red_slot_stands_and_one_that_could_not_be_measured_is_tried_again(desk: EnvironmentDesk) -> None:
