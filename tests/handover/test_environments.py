@@ -12,12 +12,12 @@ from hypothesis import strategies as some
 from sqlalchemy.exc import ProgrammingError
 
 from bailiwick.assurance.book import BadBook, read_text
+from bailiwick.assurance.environment_states import STAGES
 from bailiwick.assurance.probes.reading import Found, LookFailed
 from bailiwick.evidence import codes
 from bailiwick.handover.environments.chapters import EnvironmentChapter, ValidationChapter
 from bailiwick.handover.environments.hypercare import Grave, ends_at, exit_of, instants, slots
 from bailiwick.handover.environments.spec import HYPERCARE_PLAN, HypercarePlan, MissingValue, filled
-from bailiwick.handover.environments.states import STAGES
 from bailiwick.handover.ports import Rollout
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.quorum import Approval

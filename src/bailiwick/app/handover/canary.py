@@ -10,6 +10,7 @@ from datetime import timedelta
 from bailiwick.app.handover.incidents import Known
 from bailiwick.app.house import House, Part
 from bailiwick.app.settling import settler
+from bailiwick.assurance.canary_states import CANARY
 from bailiwick.evidence.events import Context
 from bailiwick.gateway.envoy import EnvoyAdmin
 from bailiwick.gateway.lease import DeadMan, Lease
@@ -172,6 +173,7 @@ def build(house: House) -> Part:
         scheduled=watched.scheduled,
         follows={"policy": job_name},
         loops={"canary samples": sample},
+        machines=[CANARY],
         watches={"canary lease": watch},
     )
 

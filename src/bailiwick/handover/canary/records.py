@@ -16,13 +16,8 @@ from bailiwick.handover.ports import Point as Blocker
 from bailiwick.handover.ports import Standing
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import NotFound
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.verdicts import Verdict, worst
 
-CANARY = Machine(
-    "canary",
-    {"running": ("promoted", "withdrawn"), "promoted": ("withdrawn", "ended"), "withdrawn": (), "ended": ()},
-)
 GOOD_FOR = timedelta(hours=24)
 """How long a verdict about a release counts."""
 

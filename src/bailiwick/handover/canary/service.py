@@ -12,6 +12,7 @@ from typing import Any
 
 from bailiwick import __version__
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.canary_states import CANARY
 from bailiwick.assurance.ports import Alerts, Raised
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
@@ -21,7 +22,6 @@ from bailiwick.gateway.lease import HELD_S
 from bailiwick.handover.canary.judge import Judgement, judge
 from bailiwick.handover.canary.mix import mixes, more_denied
 from bailiwick.handover.canary.records import (
-    CANARY,
     GOOD_FOR,
     Canary,
     Result,
