@@ -152,6 +152,7 @@ async def test_rollouts_set_weights_as_far_as_was_shown(ground: Ground) -> None:
     assert await ground.standing() == ("NO_DATA", False), "a release that was taken back is not good"
     with pytest.raises(BailiwickError, match="No canary"):
         await ground.desk.set("default", "pay", 5)
+    await ground.desk.set("default", "pay", 0)  # asked again after a crash, or after it withdrew itself
 
 
 async def test_a_smaller_step_has_to_be_passed_again(ground: Ground) -> None:

@@ -79,7 +79,7 @@ class Weights(Protocol):
     """How much of a server's traffic the candidate of its canary gets."""
 
     async def set(self, zone: str, server: str, candidate_percent: int) -> None:
-        """From now on a step of the canary's plan; 0 withdraws it.
+        """From now on a step of the canary's plan; 0 withdraws it, if it is not withdrawn yet.
 
         Raises ``canary_unproven`` (403) for more than it was judged fit for, ``not_found`` without an open canary.
         """

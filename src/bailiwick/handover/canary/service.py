@@ -110,12 +110,15 @@ class CanaryDesk:
     async def set(self, zone: str, server: str, candidate_percent: int) -> None:
         """Give the candidate of a server's canary this part of the traffic; 0 withdraws it.
 
-        Raises ``canary_unproven`` for more than what it was judged fit for, ``not_found`` without an open canary.
+        Where none is open, its candidate has no traffic already: it withdrew itself, or was withdrawn before. Raises
+        ``canary_unproven`` for more than what it was judged fit for, ``not_found`` without an open canary.
         """
         context = Context(zone, Actor(user="system:rollouts"))
         async with self._database.begin() as tx:
             canary = await open_of(tx, zone, server)
             if canary is None:
+                if candidate_percent == 0:
+                    return
                 raise NotFound("No canary of this server goes on.")
             if candidate_percent == 0:
                 await self._withdraw(tx, context, canary, Verdict.NO_DATA, "withdrawn", "the rollout took it back")
