@@ -158,7 +158,7 @@ def test_what_proves_it_is_asked_in_place_of_doing_it_again(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with site() as server:
-        look = {"http": {"type": "http", "url": f"{server.url}/status", "status": 200}}
+        look = {"http": {"type": "http", "url": f"{server.url}/status", "status": [200]}}
         step = {**request(server), "proves": True, "verify": [look]}
         life = lived(database_url, tmp_path, step, server, monkeypatch)
         assert server.asked == [DEPLOY] and life["state"] == "done"
