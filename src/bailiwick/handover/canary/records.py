@@ -208,13 +208,17 @@ async def put(tx: Transaction, canary: str, **columns: Any) -> None:
     )
 
 
-async def points_of(tx: Transaction, canary: str, phase: int) -> dict[ArmName, list[Point]]:
+async def points_of(
+    tx: Transaction, canary: str, phase: int, since: datetime | None = None
+) -> dict[ArmName, list[Point]]:
     """What the arms did in one phase, all machines together, by bucket."""
     rows = await tx.all(
         "SELECT arm, bucket, requests, errors, refused, histogram FROM canary_points"
-        " WHERE canary = :canary AND phase = :phase ORDER BY bucket",
+        " WHERE canary = :canary AND phase = :phase"
+        " AND (cast(:since AS timestamptz) IS NULL OR at >= :since) ORDER BY bucket",
         canary=canary,
         phase=phase,
+        since=since,
     )
     grouped: dict[tuple[ArmName, int], list[Row]] = defaultdict(list)
     for row in rows:

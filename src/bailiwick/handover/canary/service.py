@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bailiwick import __version__
@@ -19,7 +19,7 @@ from bailiwick.evidence.codes import EventType
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
 from bailiwick.gateway.lease import HELD_S
-from bailiwick.handover.canary.judge import Judgement, judge
+from bailiwick.handover.canary.judge import Judgement, judge, vetoed
 from bailiwick.handover.canary.mix import mixes, more_denied
 from bailiwick.handover.canary.records import (
     GOOD_FOR,
@@ -51,6 +51,8 @@ from bailiwick.kernel.verdicts import Verdict
 RUNBOOK = "docs/how-to/canary.md"
 CHECK = "canary.traffic"
 _BY = Actor(user="system:canary")
+LATELY = timedelta(minutes=2)
+"""Of one that passed, points of so long ago are judged: older ones were."""
 _FROZEN = (Switch.FREEZE.value, Switch.READ_ONLY.value)
 
 
@@ -231,6 +233,11 @@ class CanaryDesk:
         if canary.state == "promoted":
             if moved:
                 await self._end(tx, context, canary)
+                return
+            points = await points_of(tx, canary.id, canary.phase, self._clock.now() - LATELY)
+            if veto := vetoed(points["candidate"], canary.rules.rules):  # there is no baseline any more to compare with
+                told = f"it passed, and then {veto}"
+                await self._withdraw(tx, context, canary, Verdict.FAIL, "veto", told)
             return
         unwatched = await tx.value(
             "SELECT extract(epoch FROM clock_timestamp() - watched_at) FROM canaries WHERE id = :id", id=canary.id
