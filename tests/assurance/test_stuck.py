@@ -506,7 +506,7 @@ async def test_canaries_and_environments_that_stand_still_are_found(desk: Desk) 
     stood = {name: {each.item: each.band for each in look.items} for name, look in looks.items()}
     assert stood == {
         "canaries": {"judged": "approaching", "still": "stuck", "forgotten": "stuck"},
-        "environments": {"unwatched": "critical", "late": "stuck", "busy": "fine"},
+        "environments": {"unwatched": "critical", "late": "stuck"},
     }
     fired = {each.rule for each in desk.stage.heard.fired}
     assert fired, "somebody is told"

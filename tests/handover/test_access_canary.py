@@ -58,16 +58,17 @@ class Watch:
         self.watch = AccessWatch(stage.database, stage.clock, stage.heard, self.loop, lambda: self.own)
 
     async def activated(self, hash: str, kind: str = "activate") -> None:
-        """The rows that an activation leaves; how it is made is tested with the policies."""
-        async with self.stage.database.begin() as tx:
+        """The rows that an activation leaves; how it is made and agreed to is tested with the policies."""
+        async with self.stage.people.owner.begin() as tx:
+            await tx.run("SET LOCAL session_replication_role = replica")
             await tx.run(
-                "INSERT INTO policy_sets (zone, hash, members, created_at) VALUES ('default', :hash, '[]', :now)"
+                "INSERT INTO bailiwick.policy_sets (zone, hash, members, created_at) VALUES ('default', :hash, '[]', :now)"
                 " ON CONFLICT DO NOTHING",
                 hash=hash,
                 now=self.stage.clock.now(),
             )
             await tx.run(
-                "INSERT INTO policy_activations (zone, hash, kind, activated_by, activated_at)"
+                "INSERT INTO bailiwick.policy_activations (zone, hash, kind, activated_by, activated_at)"
                 " VALUES ('default', :hash, :kind, 'olga', :now)",
                 hash=hash,
                 kind=kind,

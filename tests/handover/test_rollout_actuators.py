@@ -217,6 +217,10 @@ spec:
       owner: ops_owner
       before_go: true
       steps: [{name: look, title: Look, do: {kind: manual, statement: seen}}]
+    - name: out
+      title: Out
+      owner: operator
+      steps: [{name: go, title: Go, do: {kind: manual, statement: gone}}]
 """
 
 
@@ -263,7 +267,7 @@ async def test_what_takes_two_persons_waits_and_is_done_once_they_agreed(do: Doi
     ("text", "told"),
     [
         ("kind: [", "all.yaml"),
-        (probe("one").replace("type: http", "type: nothing"), "one"),
+        (probe("one").replace("type: http", "type: nothing"), "spec.check"),
         ("", "no documents"),
     ],
 )

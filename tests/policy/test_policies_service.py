@@ -405,6 +405,8 @@ async def test_newly_allowed_pairs_are_found(stage: Stage) -> None:
     await stage.remember_input({"user": {"id": "ines", "role": "intern"}, "action": "read", "resource": "reports"})
     await stage.remember_input({"user": {"id": "vera", "role": "viewer"}, "action": "read", "resource": "payments"})
     wider = SEED + 'allow {\n  input.action == "read"\n  input.user.role == {"operator", "intern"}[_]\n}\n'
+    await stage.activate("authorization", (await stage.policies.upload(stage.context, Upload(
+        "authorization", "authorization.rego", (SEED + "# the same\n").encode()))).version.version)  # fmt: skip
     async with stage.client() as client:
         waits = await upload(client, "authorization", wider, activate="true")
         shown = waits.json()["approval"]["payload"]
