@@ -167,6 +167,12 @@ async def test_a_policy_that_allows_what_is_known_to_be_denied_is_found_though_t
     assert (await watch.look())["verdict"] == "PASS" and watch.loop.walked == [BAD, GOOD]
 
 
+async def test_a_decision_that_cannot_be_asked_is_none_that_changed(watch: Watch) -> None:
+    watch.loop.decisions = {"agent-reads": ("allow", "there is no application agent")}
+    await watch.activated(BAD)
+    assert (await watch.look())["verdict"] == "FAIL" and watch.open() == {"AccessLoopFailed": "P2"}
+
+
 async def test_what_was_not_walked_clears_nothing(watch: Watch) -> None:
     watch.loop.comes_to["refused"] = "200 of the upstream"
     await watch.activated(BAD)

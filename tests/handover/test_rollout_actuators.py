@@ -216,7 +216,7 @@ spec:
       title: Before
       owner: ops_owner
       before_go: true
-      steps: [{name: look, title: Look, do: {kind: manual, statement: seen}}]
+      steps: [{name: look, title: Look, do: {kind: preflight, render: [r], migrations: [m], smoke: [s]}}]
     - name: out
       title: Out
       owner: operator

@@ -29,6 +29,7 @@ from bailiwick.kernel.verdicts import Verdict
 RUNBOOK = "docs/how-to/canary.md"
 TIMEOUT_S = 180.0
 _BY = Actor(user="system:access-canary")
+_ANSWERS = ("allow", "deny")
 _SETTLED_WITHIN_S = 10.0
 _ALIVE = timedelta(seconds=60)
 
@@ -125,8 +126,9 @@ class AccessWatch:
             waited += 0.1
 
     async def _tell(self, zone: str, spec: AccessCanary, result: Result, activation: int) -> None:
-        """Fire and clear: of what is known, and of the loop itself. What was not looked at clears nothing."""
-        known = [each for each in result.steps if str(each["name"]).startswith(KNOWN)]
+        """Fire and clear: of known decisions that were answered, and of all else. What was not looked at clears
+        nothing."""
+        known = [each for each in result.steps if str(each["name"]).startswith(KNOWN) and each["actual"] in _ANSWERS]
         walked = [each for each in result.steps if each not in known]
         async with self._database.begin() as tx:
             active = await _active(tx, zone)
