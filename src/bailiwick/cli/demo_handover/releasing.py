@@ -20,7 +20,7 @@ _COUNTED_WITHIN_S = 130.0
 
 
 async def refuse_bad(stage: Stage) -> str:
-    """It does well with half of the traffic and breaks under all of it: its canary refuses it, the plan takes it back."""
+    """It does well with half of the traffic and breaks under all of it: refused by its canary, and taken back."""
     bad = stage.arms.arms["bad"]
     digest = _digest(stage, "bad")
     rollout = await _planned(stage, digest)
