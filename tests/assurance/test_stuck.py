@@ -460,6 +460,58 @@ async def test_what_waits_for_a_known_instant_is_as_old_as_that_is_past(desk: De
     assert stood == {"tasks": late, "ceremonies": late, "unused-reviews": late, "notices": []}
 
 
+async def test_canaries_and_environments_that_stand_still_are_found(desk: Desk) -> None:
+    text = (Path(stuck.__file__).parent.parent / "shipped" / "reconciliation.yaml").read_text()
+    wanted = [each for each in read_text(text, "a.yaml") if each.kind == "Machine"]
+    documents = [each for each in wanted if each.name in ("canaries", "environments")]
+    planned = await desk.stage.books.plan("default", documents)
+    await desk.stage.books.apply(desk.stage.context(), documents, sha256=planned.sha256, by="root")
+    hour, digest = timedelta(hours=1), "sha256:" + "a" * 64
+    async with desk.stage.database.begin() as tx:
+        for name, state, begun, ended in (
+            ("judged", "running", 5 * hour, None),  # its plan's patience is longer than that of most
+            ("still", "running", 7 * hour, None),
+            ("forgotten", "promoted", 80 * hour, None),
+            ("over", "withdrawn", 900 * hour, NOW),
+        ):
+            await tx.run(
+                "INSERT INTO canaries (id, zone, server, digest, plan, spec, stable_url, baseline_url, candidate_url,"
+                " baseline_addresses, candidate_addresses, baseline_percent, candidate_percent, state, automatic,"
+                " phase_at, started_at, started_by, verdict, ended_at) VALUES (:name, 'default', :name, :digest, 'p', '{}',"
+                " 'http://s', 'http://b', 'http://c', '[]', '[]', 0, 0, :state, true, :at, :began, 'olga', :verdict,"
+                " :ended)",
+                name=name, digest=digest, state=state, at=NOW - begun, began=NOW - timedelta(days=90), ended=ended,
+                verdict="PASS" if state == "promoted" else "",
+            )  # fmt: skip
+        for name, stage, entered in (
+            ("unwatched", "live", hour),
+            ("late", "hypercare", timedelta(days=22)),
+            ("busy", "hypercare", timedelta(days=15)),
+            ("someday", "planned", timedelta(days=300)),
+            ("run", "bau_active", timedelta(days=300)),
+        ):
+            await tx.run(
+                "INSERT INTO environments (zone, name, stage, digest, live_at, pack) VALUES ('default', :name, :stage,"
+                " :digest, :at, :pack)",
+                name=name, stage=stage, digest=digest, at=NOW - timedelta(days=300),
+                pack="ab" if stage == "bau_active" else "",
+            )  # fmt: skip
+            await tx.run(
+                "INSERT INTO environment_moves (zone, environment, number, before, after, at, by, told)"
+                " VALUES ('default', :name, 1, 'planned', :stage, :at, 'olga', 'it moved')",
+                name=name, stage=stage, at=NOW - entered,
+            )  # fmt: skip
+    looks = {look.machine: look for look in await desk.detector.detect_all(desk.stage.context())}
+    assert {look.error for look in looks.values()} == {None}
+    stood = {name: {each.item: each.band for each in look.items} for name, look in looks.items()}
+    assert stood == {
+        "canaries": {"judged": "approaching", "still": "stuck", "forgotten": "stuck"},
+        "environments": {"unwatched": "critical", "late": "stuck"},
+    }
+    fired = {each.rule for each in desk.stage.heard.fired}
+    assert fired, "somebody is told"
+
+
 async def test_a_waiver_is_late_from_its_end_on_and_an_override_from_its_last_vote(desk: Desk) -> None:
     limits = ", ".join(f"{state}: {{limit: 1h}}" for state in OWN_MACHINES["waivers"].waiting)
     await desk.stage.apply(own_book("waivers", f"{{{limits}}}"))

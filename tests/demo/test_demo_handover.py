@@ -38,7 +38,10 @@ def test_from_nothing_to_a_signed_handover(temporary: Path) -> None:
     for line in (
         r"6 items stand in the way",
         r"left: nothing",
-        r"withdrawn: errors [\d.]+ % is above 30.00 %",
+        r"withdrawn: it passed, and then errors [\d.]+ % is above 30.00 %",
+        r"deciding: canary: canary is FAIL",
+        r"409  reason=rollout_canary",
+        r"rolled_back: rolled back in \d+ s",
         r"NO-GO: canary of sha256:\w+ is FAIL",
         r"name: INC-\d+, severity: P0, class: security",
         r"T\+7 of .*: PASS",

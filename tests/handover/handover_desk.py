@@ -171,7 +171,7 @@ class Desk:
         }
         keys = Keys(stage.clock, "https://bailiwick.example.com")
         asked = Asked(stage.books, stage.records, stage.heard, Ready(self), Places(self), self.chapters, keys)
-        around = Around(stage.books, owners, Ready(self), Fires(self), Places(self))
+        around = Around(stage.books, owners, Ready(self), Fires(self), Places(self), stage.heard)
         self.packer = Packer(*shared, asked)
         self.handovers = Handovers(stage.database, stage.clock, stage.recorder, Persons(), keys, around)
         installed = Installed("0004_pre_handover", 30.0, with_redis=False)

@@ -239,7 +239,7 @@ class Desk:
     def service_on(self, database: Database) -> Rollouts:
         stage, others = self.stage, Others(self.known)
         ledger, proof = Ledger(stage.clock, stage.recorder), Proof(stage.clock, stage.records)
-        sources = Sources(ReadinessOf(self.known), CanariesOf(self.known), others, others, others)
+        sources = Sources(ReadinessOf(self.known), CanariesOf(self.known), others, others, others, stage.heard)
         return Rollouts(database, stage.clock, stage.ids, stage.books, ledger, proof, self.engine, stage.heard, sources)
 
     async def open(self, book: str = PLAN) -> Desk:

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,11 +116,11 @@ class Quiet:
         return False
 
 
-def engine_on(database: Database, home: Path) -> Engine:
+def engine_on(database: Database, home: Path, kinds: Iterable[Any] = ()) -> Engine:
     clock = FakeClock(START)
     recorder = Recorder(clock, Ids())
     records, others, quiet = EvidenceRecords(clock, recorder), Others(Known(START)), Quiet()
-    books = Books(database, clock, recorder, _NoQuorum(), ())  # type: ignore[arg-type]
+    books = Books(database, clock, recorder, _NoQuorum(), kinds)  # type: ignore[arg-type]
     tools = Tools(
         database, clock, programs_in(home), Means(reach, clock, "", home), books, others,
         KeptRenderings(database, clock, records), None, others,

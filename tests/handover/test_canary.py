@@ -152,6 +152,28 @@ async def test_rollouts_set_weights_as_far_as_was_shown(ground: Ground) -> None:
     assert await ground.standing() == ("NO_DATA", False), "a release that was taken back is not good"
     with pytest.raises(BailiwickError, match="No canary"):
         await ground.desk.set("default", "pay", 5)
+    await ground.desk.set("default", "pay", 0)  # asked again after a crash, or after it withdrew itself
+
+
+async def test_what_passed_is_refused_when_it_breaks_under_all_of_the_traffic(ground: Ground) -> None:
+    canary = await ground.start()
+    for _ in range(3):
+        await ground.see(canary.id, 50)
+        await ground.drive(canary.id)
+    assert (await ground.now(canary.id)).state == "promoted" and await ground.standing() == ("PASS", True)
+    await ground.see(canary.id, 1, errors=30)
+    ground.people.clock.advance(121)
+    await ground.see(canary.id, 5)
+    assert (await ground.drive(canary.id)).state == "promoted", "what was long ago does not end it"
+    await ground.see(canary.id, 1, errors=30)
+    ended = await ground.drive(canary.id)
+    assert (ended.state, ended.verdict, ended.reason) == ("withdrawn", "FAIL", "veto")
+    assert ended.told.startswith("it passed, and then errors 100")
+    assert await ground.weights() is None and await ground.standing() == ("FAIL", False)
+    assert [each.rule for each in ground.stage.heard.fired] == ["CanaryWithdrawn"]
+    with pytest.raises(BailiwickError) as refused:
+        await ground.start()
+    assert refused.value.reason == "canary_failed"
 
 
 async def test_a_smaller_step_has_to_be_passed_again(ground: Ground) -> None:

@@ -133,6 +133,30 @@ async def test_the_drive_is_asked_for_without_traffic_too(sampled: Sampled) -> N
     assert due == 1, "the clock of the test stands, so the three are one occurrence"
 
 
+async def test_what_passed_is_sampled_for_a_day_and_judged_when_it_fails(sampled: Sampled) -> None:
+    ground = sampled.ground
+
+    async def due() -> Any:
+        return await ground.people.value("SELECT count(*) FROM job_occurrences WHERE job = :job", job=JOB)
+
+    canary = await ground.start()
+    for _ in range(3):
+        await ground.see(canary.id, 50)
+        await ground.drive(canary.id)
+    await ground.sql("UPDATE canaries SET watched_at = clock_timestamp() - interval '1 hour'")
+    for count, errors in ((10, 0), (20, 0), (30, 3)):
+        assert await due() == 0
+        sampled.admin.count(canary.id, "candidate", count, errors=errors)
+        await sampled.sampler.turn()
+        sampled.seconds += 10
+    assert [each[1:3] for each in await sampled.points(canary)] == [(10, 0), (10, 3)]
+    assert await due() == 1 and not sampled.lease.holds(), "and it needs no lease"
+    await ground.sql("UPDATE canaries SET phased_at = clock_timestamp() - interval '25 hours'")
+    sampled.admin.count(canary.id, "candidate", 40)
+    await sampled.sampler.turn()
+    assert len(await sampled.points(canary)) == 2
+
+
 async def test_an_envoy_that_is_away_is_told_of_and_tried_again(sampled: Sampled) -> None:
     await sampled.ground.start()
     sampled.admin.away = True

@@ -12,12 +12,12 @@ from hypothesis import strategies as some
 from sqlalchemy.exc import ProgrammingError
 
 from bailiwick.assurance.book import BadBook, read_text
+from bailiwick.assurance.environment_states import STAGES
 from bailiwick.assurance.probes.reading import Found, LookFailed
 from bailiwick.evidence import codes
 from bailiwick.handover.environments.chapters import EnvironmentChapter, ValidationChapter
 from bailiwick.handover.environments.hypercare import Grave, ends_at, exit_of, instants, slots
 from bailiwick.handover.environments.spec import HYPERCARE_PLAN, HypercarePlan, MissingValue, filled
-from bailiwick.handover.environments.states import STAGES
 from bailiwick.handover.ports import Rollout
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.quorum import Approval
@@ -373,6 +373,7 @@ async def test_a_slot_that_nothing_filled_has_failed_and_stays_so(desk: Environm
     assert alert.labels["slot"] == blocker.name
     desk.stage.heard.waivers["hypercare-slot", f"production/{blocker.name}"] = "w-7"
     assert (await desk.care()).passes and (await desk.care()).figures["waived"] == 1
+    assert (await desk.care()).waivers == ["w-7"]
 
 
 async def test_a_red_slot_stands_and_one_that_could_not_be_measured_is_tried_again(desk: EnvironmentDesk) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from handover_desk import BOOK, MFA, PLAN_TEXT, Desk
+from handover_desk import BOOK, MFA, PLAN_TEXT, SHA, Desk
 from ledger_world import World
 
 from bailiwick.assurance.book import read_text
@@ -74,6 +74,24 @@ async def test_only_a_waiver_lets_what_is_not_green_pass(desk: Desk) -> None:
     assert ("w1", "handover") in desk.stage.heard.uses
     desk.standing = Standing(Verdict.FAIL, desk.stage.clock.now(), blockers=[Point("tls", Verdict.FAIL)])
     assert (await desk.build())["verdict"] == "FAIL"
+
+
+async def test_waivers_that_readiness_and_hypercare_pass_by_are_noted_where_they_let_pass(desk: Desk) -> None:
+    now, uses = desk.stage.clock.now(), desk.stage.heard.uses
+    waived = [Point("tls", Verdict.FAIL, waiver="w2")]
+    desk.standing = Standing(Verdict.PASS, now, waived=waived)
+    desk.hyper = Standing(Verdict.PASS, now, waived=[Point("slot", Verdict.FAIL, waiver="w3")])
+    built = await desk.signed()
+    assert uses == [("w2", "handover/production/readiness")]
+    assert (await desk.found(built)).document["readiness"]["waived"][0]["waiver"] == "w2"
+    uses.clear()
+    desk.stage.clock.advance(60)
+    desk.environment = None
+    accept = ("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    assert (await desk.say(*accept))[0] == 409 and uses == []  # nothing passed
+    desk.environment = Environment("production", "hypercare", SHA)
+    assert (await desk.say(*accept))[0] == 200
+    assert uses == [("w3", "handover/production/hypercare"), ("w2", "handover/production/readiness")]
 
 
 async def test_who_built_or_gave_evidence_or_speaks_for_nobody_does_not_sign(desk: Desk) -> None:

@@ -153,6 +153,43 @@ async def test_backups_are_told_as_they_are(desk: Desk) -> None:
     assert found["newest-backup"].figures["id"] == "b0"
 
 
+async def test_seven_backups_of_one_day_are_no_seven_daily_ones(desk: Desk) -> None:
+    now = desk.stage.clock.now()
+
+    async def kept() -> Statement:
+        async with desk.stage.database.begin() as tx:
+            found = await BackupChapter("file:///b", desk.stage.books)(
+                tx, "default", "production", now - timedelta(days=30), now
+            )
+        return next(each for each in found if each.name == "kept")
+
+    async def took(*ages_h: float, state: str = "complete", expired: float | None = None) -> None:
+        async with desk.stage.database.begin() as tx:
+            for age in ages_h:
+                await tx.run(
+                    "INSERT INTO backups (id, state, place, started_at, finished_at, asked_by, expired_at)"
+                    " VALUES (:id, :state, 'file:///b', :at, :at, 'system:backups', :expired)",
+                    id=desk.stage.ids(),
+                    state=state,
+                    at=now - timedelta(hours=age),
+                    expired=None if expired is None else now - timedelta(hours=expired),
+                )
+
+    assert (await kept()).verdict is Verdict.NO_DATA
+    await took(*(1 + each / 10 for each in range(20)))
+    assert (await kept()).verdict is Verdict.NO_DATA  # twenty of this morning
+    await took(26, 50, 74, 98, 146)  # the fifth day before has none
+    assert (await kept()).verdict is Verdict.NO_DATA  # the first was made six days and two hours ago
+    await took(170)
+    found = await kept()
+    assert (found.verdict, found.figures["days"], found.figures["kept"]) == (Verdict.FAIL, 6, 26)
+    await took(122, state="expired", expired=200)  # ended before
+    assert (await kept()).verdict is Verdict.FAIL
+    await took(122, state="expired", expired=-1)  # ends later than the pack
+    found = await kept()
+    assert (found.verdict, found.figures["days"], found.figures["kept"]) == (Verdict.PASS, 7, 27)
+
+
 def test_the_house_has_both_chapters_and_the_port(house: House, tmp_path: Path) -> None:
     room = room_of(house, tmp_path)
     assert {"incidents", "backups"} <= set(room.house.chapters)

@@ -323,6 +323,10 @@ async def test_a_waiver_is_the_only_exception_and_its_use_is_recorded(desk: Desk
     assert await desk.run() is FAIL
     desk.stage.heard.waivers["readiness/small/figure", "production"] = "w-1"
     assert await desk.standing() == (PASS, [])
+    async with desk.stage.database.begin() as tx:  # whoever opens a gate on it has to note the use
+        found = await desk.port.standing(tx, "default", "production")
+    assert [(each.name, each.verdict) for each in found.waived] == [("small/figure", FAIL)]
+    assert found.waivers == ["w-1"] and desk.stage.heard.uses == []
     assert (await desk.verdicts())["figure"] == "FAIL"  # which is not green for all that
     assert await desk.run() is PASS
     assert desk.stage.heard.uses == [("w-1", "readiness/production")]

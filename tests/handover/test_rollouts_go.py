@@ -77,6 +77,9 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     # a waiver on the canary changes nothing
     ("canary", {"canary": Standing(Verdict.PASS, NOW, blockers=[WAIVED])}),
     ("canary", {"canary": Standing(Verdict.FAIL, NOW, blockers=[WAIVED])}),
+    ("canary", {"canary": Standing(Verdict.PASS, NOW, waived=[WAIVED])}),
+    # what stands in the way does, whatever is said of a waiver
+    ("readiness", {"readiness": Standing(Verdict.PASS, NOW, blockers=[WAIVED])}),
     *[("error budget", {"budget": GateAnswer(verdict, False, ("spent",))}) for verdict in RED],
     ("incidents", {"incidents": [OpenIncident("INC-1", Severity.P0, "down", NOW)]}),
     ("incidents", {"incidents": [OpenIncident("INC-1", Severity.P1, "slow", NOW)]}),
@@ -101,8 +104,8 @@ def test_each_condition_alone_is_no_go(line: str, broken: dict[str, Any]) -> Non
 
 
 def test_what_a_waiver_may_pass_passes_by_its_id() -> None:
-    said = answer(facts(readiness=Standing(Verdict.PASS, NOW, blockers=[WAIVED])), NOW)
-    assert said.go and "WV-1" in said.lines[0].told and said.lines[0].exception == "waiver"
+    said = answer(facts(readiness=Standing(Verdict.PASS, NOW, waived=[WAIVED])), NOW)
+    assert said.go and "item by waiver WV-1" in said.lines[0].told and said.lines[0].exception == "waiver"
     said = answer(facts(budget=GateAnswer(Verdict.FAIL, True, ("spent",), "waiver", "WV-2")), NOW)
     assert said.go and "WV-2" in said.lines[2].told
 
@@ -192,6 +195,21 @@ async def test_who_planned_it_signs_nothing(desk: Desk) -> None:
     await desk.engine.tick()
     status, refused = await desk.say("olga", "POST", f"/{made['name']}/go", {})
     assert (status, refused["reason"]) == (403, "rollout_same_person")
+
+
+async def test_the_use_of_a_waiver_is_noted_where_readiness_passes_by_it(desk: Desk) -> None:
+    now, uses = desk.stage.clock.now(), desk.stage.heard.uses
+    name = await desk.pending()
+    desk.known.ready = Standing(Verdict.FAIL, now, blockers=[Point("tls", Verdict.FAIL)], waived=[WAIVED])
+    assert (await desk.do("pat", f"/{name}/check"))["answer"] == "NO-GO"
+    assert uses == []  # it let nothing pass
+    desk.known.ready = Standing(Verdict.PASS, now, waived=[WAIVED, Point("more", Verdict.STALE, waiver="WV-1")])
+    said = await desk.do("olga", f"/{name}/go", {})
+    line = next(each for each in said["lines"] if each["name"] == "readiness")
+    assert line["exception"] == "waiver" and "more by waiver WV-1" in line["told"]
+    await desk.do("sue", f"/{name}/go", {})
+    await desk.do("pat", f"/{name}/start")
+    assert uses == [("WV-1", f"rollout/{name}")] * 3  # of both signatures and of the start
 
 
 def broken(known: Any, now: datetime) -> list[tuple[str, Callable[[], None]]]:

@@ -31,6 +31,7 @@ from bailiwick.policy.admission import Admission
 from bailiwick.policy.comparison import KnownPrincipal, KnownServer, Surroundings
 from bailiwick.policy.decisions import Decider
 from bailiwick.policy.evaluate import PATH, Evaluate
+from bailiwick.policy.figures import newly_allowed
 from bailiwick.policy.known_good import KnownGood
 from bailiwick.policy.loader import Loaded, load_decider
 from bailiwick.policy.policies import Change as SetChange
@@ -140,7 +141,6 @@ class Stage:
         self.database = Database(url, pool_size=10)
         self.memory = Memory()
         self.surroundings = Surroundings()
-        self.newly_allowed: list[int] = []
         self.users = {
             "alice": ("admin", True),
             "otto": ("operator", True),
@@ -186,8 +186,12 @@ class Stage:
             self.quorum,
             settle=self.worker,
             surroundings=lambda zone: self.surroundings,
-            on_newly_allowed=lambda zone, pairs: self.newly_allowed.append(pairs),
         )
+
+    async def newly_allowed(self) -> int:
+        """What the figure says of the zone."""
+        async with self.database.begin() as tx:
+            return (await newly_allowed(tx))[self.zone]
 
     async def open(self) -> None:
         async with self.database.begin() as tx:

@@ -11,9 +11,13 @@ import pytest
 import uvicorn
 from asgi_client import Answer, Client
 from policy_stage import NOBODY, PAYMENTS, SEED, Stage, allowing, codes
+from prometheus_client import CollectorRegistry
 
 from bailiwick.kernel.errors import Conflict, NotFound
+from bailiwick.kernel.feed import Change
+from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.quorum import Approval
+from bailiwick.policy.figures import PolicyFigures
 from bailiwick.policy.library import library_modules
 from bailiwick.policy.policies import Policies, PolicySetRefused, Upload
 from bailiwick.policy.sandbox import Limits, SandboxFailed
@@ -400,14 +404,15 @@ async def test_newly_allowed_pairs_are_found(stage: Stage) -> None:
     await stage.put("authorization", SEED)
     await stage.remember_input({"user": {"id": "ines", "role": "intern"}, "action": "read", "resource": "reports"})
     await stage.remember_input({"user": {"id": "vera", "role": "viewer"}, "action": "read", "resource": "payments"})
-    stage.newly_allowed.clear()
     wider = SEED + 'allow {\n  input.action == "read"\n  input.user.role == {"operator", "intern"}[_]\n}\n'
+    await stage.activate("authorization", (await stage.policies.upload(stage.context, Upload(
+        "authorization", "authorization.rego", (SEED + "# the same\n").encode()))).version.version)  # fmt: skip
     async with stage.client() as client:
         waits = await upload(client, "authorization", wider, activate="true")
         shown = waits.json()["approval"]["payload"]
         assert (waits.status_code, shown["newly_allowed"], shown["comparison"]) == (202, 2, "complete")
         assert shown["pairs"] == ["user ines: read reports", "user olga: read payments"]
-        assert stage.newly_allowed == []
+        assert await stage.newly_allowed() == 0
         answer = (await stage.said(lambda: upload(client, "authorization", wider, activate="true"))).json()[
             "activation"
         ]
@@ -415,14 +420,38 @@ async def test_newly_allowed_pairs_are_found(stage: Stage) -> None:
     assert found == [("ines", "read", "reports"), ("olga", "read", "payments")]
     assert answer["comparison"]["status"] == "complete"
     assert answer["comparison"]["newly_allowed"] == 2
-    assert stage.newly_allowed == [2]
+    assert await stage.newly_allowed() == 2
     assert list((await stage.history())[0].newly_allowed) == answer["newly_allowed"]
     event = (await stage.outbox(codes.POLICY_NEWLY_ALLOWED))[-1]
     assert event.details["first"] == ["user ines: read reports", "user olga: read payments"]
 
     narrower = await stage.activate("authorization", 1)
     assert list(narrower.activation.newly_allowed) == []
-    assert stage.newly_allowed == [2, 0]
+    assert await stage.newly_allowed() == 0
+
+
+async def test_the_figure_of_newly_allowed_pairs_outlives_the_process_that_activated(stage: Stage) -> None:
+    """Another process, which never activated anything, tells it; and that it is over, though yet another went back."""
+    stage.surroundings = PAYMENTS
+    await stage.put("authorization", SEED)
+    wider = SEED + 'allow {\n  input.action == "read"\n  input.user.role == "operator"\n}\n'
+    await stage.put("authorization", wider)
+    metrics = Metrics(CollectorRegistry())
+    figures = PolicyFigures(metrics, stage.database)
+    await figures.sample()
+    assert metrics.newly_allowed_pairs._value.get() >= await stage.newly_allowed() == 1
+    running = asyncio.create_task(figures.run(every_s=600))
+    async with stage.database.begin() as tx:  # of another zone, which comes later and says 0
+        await tx.run("UPDATE zones SET state = 'archived' WHERE name <> :zone", zone=stage.zone)
+    try:
+        await stage.activate("authorization", 1)
+        figures.heed([Change(1, stage.zone, "server", "x")])
+        figures.heed([Change(2, stage.zone, "policy", "x")])
+        async with asyncio.timeout(5):
+            while metrics.newly_allowed_pairs._value.get() != 0:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
 
 
 async def test_an_application_that_may_call_more_is_a_newly_allowed_pair(stage: Stage) -> None:

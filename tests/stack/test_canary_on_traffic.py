@@ -272,5 +272,34 @@ def test_the_loop_of_access_closes_for_a_release_and_for_a_policy(stack: Stack) 
         assert refused["digest"] != of_policy["digest"]
         assert (refused["verdict"], refused["reason"]) == ("FAIL", "loop"), refused["steps"]
         assert refused["told"].startswith("used: expected 200 with the server's own credential, got 403 ")
+
+        # and each of both policies was tried without anybody asking
+        of_itself = {}
+        for found in (of_policy, refused):
+            of_itself[found["verdict"]] = _until(lambda found=found: _tried(stack, found["digest"]))
+        assert of_itself["PASS"]["verdict"] == "PASS", of_itself
+        assert of_itself["FAIL"]["verdict"] == "FAIL" and of_itself["FAIL"]["told"] == refused["told"]
+        alert = _until(lambda: _alert(stack, "AccessLoopFailed"))
+        assert alert["severity"] == "P2" and refused["digest"][:19] in alert["summary"]
+        _activate(stack, "package all\nimport rego.v1\ndefault allow := false\n")
+        _until(lambda: _alert(stack, "AccessLoopFailed") is None)
     listed = [each["name"] for each in stack.admin("GET", "/api/v1/servers").json["items"]]
     assert not [name for name in listed if name.startswith("access-loop")]
+
+
+def _until(found: Callable[[], Any], within_s: float = 90.0) -> Any:
+    until = time.monotonic() + within_s
+    while not (answer := found()):
+        assert time.monotonic() < until, "it does not come"
+        time.sleep(0.2)
+    return answer
+
+
+def _tried(stack: Stack, policy_set: str) -> Any:
+    results = stack.admin("GET", f"/api/v1/canaries/results?digest={policy_set}").json["results"]
+    return next((each for each in results if each["by"] == "system:access-canary"), None)
+
+
+def _alert(stack: Stack, rule: str) -> Any:
+    found = stack.admin("GET", "/api/v1/alerts?state=firing&state=acknowledged&limit=500").json["items"]
+    return next((each for each in found if each["rule"] == rule), None)

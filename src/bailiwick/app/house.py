@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from bailiwick.app.following import Follows
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
@@ -134,12 +135,14 @@ class House:
 @dataclass(frozen=True, slots=True)
 class Part:
     """What a part adds: routes to the API, made when it is served; to the work role its jobs, those that the book of a
-    zone asks for, and loops; to every serve worker what it watches; state machines for the detector of what is stuck.
+    zone asks for, which of them follow a change of the feed at once, and loops; to every serve worker what it watches;
+    state machines for the detector of what is stuck.
     """
 
     routers: Callable[[], Sequence[APIRouter]] = tuple
     jobs: Sequence[JobDefinition] = ()
     scheduled: Callable[[str, Book], Iterable[JobDefinition]] = lambda zone, book: ()
+    follows: Follows = field(default_factory=dict)
     loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
     watches: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
     machines: Sequence[Machine] = ()

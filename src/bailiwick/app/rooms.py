@@ -217,7 +217,6 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         archive.quorum,
         settle=revocations,
         surroundings=surroundings_of(state),
-        on_newly_allowed=lambda zone, pairs: base.metrics.newly_allowed_pairs.set(pairs),
     )
     operations: list[Operation] = [
         PolicyRollback(policies),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -16,6 +17,7 @@ import structlog
 from bailiwick.app import health
 from bailiwick.app.archive import archive_jobs, build_archive
 from bailiwick.app.assurance import build_assurance, keep_scheduled
+from bailiwick.app.following import Following
 from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
@@ -41,6 +43,7 @@ from bailiwick.identity.bootstrap import FIRST_ADMINISTRATOR
 from bailiwick.identity.login.lockout import LOCK
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.clock_file import pace_of
+from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.figures import Figures
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.metrics import Metrics
@@ -49,6 +52,7 @@ from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.redis import Redis
 from bailiwick.kernel.settings import Settings, parse_witness
+from bailiwick.policy.figures import PolicyFigures
 from bailiwick.policy.known_good import KnownGood
 
 log = structlog.get_logger(__name__)
@@ -106,21 +110,28 @@ async def run(settings: Settings, layout: Layout) -> int:
     pace = pace_of(layout)
     least = _LEAST if pace is None else max(_LEAST * max(1.0, pace.factor), timedelta(seconds=pace.stride_s))
     jobs = Jobs(base.database, base.clock, base.metrics, definitions, least=least)
+    following = Following(jobs, [part.follows for part in assurance.parts])
+    policy_figures = PolicyFigures(base.metrics, base.database)
+    state.on_changes += [following.heed, policy_figures.heed]
     delivery = siem_delivery(base, archive.cold)
     state.on_sealer.append(delivery.replace_sealer)
     base.metrics.before_flush(ledger_shower(base.metrics, sequencer))
     try:
+        with contextlib.suppress(Unavailable):
+            await policy_figures.sample()  # before alerts are evaluated: one of before the restart still stands
         background.start("feed", state.reader.run())
         background.start("sequencer", sequencer.run())
         background.start("witnesses", witnessing.run())
         background.start("siem", delivery.run())
         background.start("routes", routes.run())
         background.start("jobs", jobs.run())
+        background.start("jobs that follow the feed", following.run())
         background.start("jobs of the book", keep_scheduled(jobs, assurance))
         for part in assurance.parts:
             for name, loop in part.loops.items():
                 background.start(name, loop())
         background.start("figures", Figures(base.metrics, base.database, redis, layout.data_dir).run())
+        background.start("figures of policies", policy_figures.run())
         background.start("metrics", base.metrics.run())
         checks = health.Health(
             base.clock,

@@ -37,7 +37,8 @@ class Point:
 class Standing:
     """What is so of something at a moment: the worst of its points, and those that stand in the way.
 
-    ``until``: when it stops counting. ``figures`` are for reports and set nothing.
+    ``until``: when it stops counting. ``figures`` are for reports and set nothing. ``waived``: points that are not
+    green and stand in nobody's way by a waiver alone; a gate that opens on them notes their use.
     """
 
     verdict: Verdict
@@ -45,11 +46,17 @@ class Standing:
     until: datetime | None = None
     blockers: Sequence[Point] = ()
     figures: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    waived: Sequence[Point] = ()
 
     @property
     def passes(self) -> bool:
         """Whether a gate may open on it."""
         return self.verdict.green and not self.blockers
+
+    @property
+    def waivers(self) -> list[str]:
+        """The waivers that it stands on."""
+        return sorted({point.waiver for point in self.waived})
 
 
 class Readiness(Protocol):
@@ -72,7 +79,7 @@ class Weights(Protocol):
     """How much of a server's traffic the candidate of its canary gets."""
 
     async def set(self, zone: str, server: str, candidate_percent: int) -> None:
-        """From now on a step of the canary's plan; 0 withdraws it.
+        """From now on a step of the canary's plan; 0 withdraws it, if it is not withdrawn yet.
 
         Raises ``canary_unproven`` (403) for more than it was judged fit for, ``not_found`` without an open canary.
         """

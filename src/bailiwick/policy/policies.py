@@ -128,8 +128,8 @@ _Planner = Callable[[Transaction, Activation | None], Awaitable[Sequence[_Plan]]
 class Policies:
     """The policies of all zones.
 
-    ``surroundings(zone)`` answers who and what the zone has; ``on_newly_allowed(zone, pairs)`` feeds the metric and is
-    told 0 as well. Without ``settle`` an activation does not wait for workers (the command line, while none runs).
+    ``surroundings(zone)`` answers who and what the zone has. Without ``settle`` an activation does not wait for workers
+    (the command line, while none runs).
     """
 
     def __init__(
@@ -144,7 +144,6 @@ class Policies:
         *,
         settle: Settle | None = None,
         surroundings: Callable[[str], Surroundings] | None = None,
-        on_newly_allowed: Callable[[str, int], None] | None = None,
     ) -> None:
         self._database = database
         self._recorder = recorder
@@ -155,7 +154,6 @@ class Policies:
         self._agreements = Agreements(quorum)
         self._settle = settle
         self._surroundings = surroundings
-        self._on_newly_allowed = on_newly_allowed
         self._changing: dict[str, asyncio.Lock] = {}
         self._admitted: dict[str, AdmissionReport] = {}
 
@@ -363,8 +361,6 @@ class Policies:
                     return approval
             await self._agreements.end_stale(tx, context)
             activation, revision = await self._make_active(tx, context, active, chosen, hash, found, pairs, approval)
-        if self._on_newly_allowed is not None:
-            self._on_newly_allowed(context.zone, len(pairs))
         if pairs or found.status != "complete":
             log.warning(
                 "policy newly allows",

@@ -7,26 +7,43 @@ import os
 import socket
 from datetime import timedelta
 
+from bailiwick.app.handover.incidents import Known
 from bailiwick.app.house import House, Part
 from bailiwick.app.settling import settler
+from bailiwick.assurance.canary_states import CANARY
 from bailiwick.evidence.events import Context
 from bailiwick.gateway.envoy import EnvoyAdmin
 from bailiwick.gateway.lease import DeadMan, Lease
 from bailiwick.gateway.supervised import envoy_files
 from bailiwick.handover.canary import api
+from bailiwick.handover.canary.access import AccessWatch, job_name
 from bailiwick.handover.canary.chapter import chapter
-from bailiwick.handover.canary.loop import APPLICATION, BEYOND, KEY_HEADER, READ, WRITE, AccessLoop, Ways
+from bailiwick.handover.canary.loop import (
+    APPLICATION,
+    BEYOND,
+    KEY_HEADER,
+    KNOWN,
+    READ,
+    WRITE,
+    AccessLoop,
+    KnownDecisions,
+    Step,
+    Ways,
+)
 from bailiwick.handover.canary.sampling import JOB, Sampler
 from bailiwick.handover.canary.service import CanaryDesk
 from bailiwick.handover.canary.spec import KINDS
+from bailiwick.handover.incidents.documents import EXPECTED
 from bailiwick.identity.applications import Applications
 from bailiwick.identity.hashers import Hashers
 from bailiwick.identity.passwords import COST, Passwords, VerifiedSecrets
 from bailiwick.inventory.credentials import Credentials, Secret
 from bailiwick.inventory.documents import parse_server
+from bailiwick.inventory.endpoints import parse_upstream
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.inventory.servers import Servers
-from bailiwick.kernel.errors import Conflict, NotFound
+from bailiwick.kernel.db import Transaction
+from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.permissions import Role
 
@@ -102,6 +119,19 @@ class Rooms:
                 await remove()
 
 
+def known_of(house: House) -> KnownDecisions:
+    """Asks the decisions that the book of a zone says are known, by its grants and active policies."""
+    decide = Known()
+
+    async def known(tx: Transaction, zone: str) -> list[Step]:
+        expected = await house.books.read_all(tx, zone, EXPECTED)
+        return [
+            Step(f"{KNOWN}{name}", each.expect, await decide(tx, zone, each)) for name, each in sorted(expected.items())
+        ]
+
+    return known
+
+
 def build(house: House) -> Part:
     """The part."""
     base = house.base
@@ -112,8 +142,19 @@ def build(house: House) -> Part:
         api_base = settings.zone_issuer(zone)
         return Ways(api_base, settings.gateway if zone == "default" else f"{settings.gateway}/z/{zone}")
 
-    loop = AccessLoop(base.database, base.clock, base.ids, base.recorder, house.records, Rooms(house), ways)
+    loop = AccessLoop(
+        base.database, base.clock, base.ids, base.recorder, house.records, Rooms(house), ways, known=known_of(house)
+    )
+    resolver = Resolver(base.database, base.clock, base.recorder, settings)
 
+    def own_upstream() -> bool:
+        try:
+            resolver.check_literal(parse_upstream("http://127.0.0.1:9"))
+        except BailiwickError:
+            return False
+        return True
+
+    watched = AccessWatch(base.database, base.clock, house.alerts, loop, own_upstream)
     house.canaries = house.weights = desk
     house.chapters["canary"] = chapter
     lease = Lease(base.layout.canary_lease)
@@ -129,7 +170,10 @@ def build(house: House) -> Part:
     return Part(
         routers=lambda: [api.routes(base.database, desk, loop)],
         jobs=[JobDefinition(JOB, timedelta(seconds=30), desk.drive, grace=timedelta(minutes=10), timeout_s=60.0)],
+        scheduled=watched.scheduled,
+        follows={"policy": job_name},
         loops={"canary samples": sample},
+        machines=[CANARY],
         watches={"canary lease": watch},
     )
 

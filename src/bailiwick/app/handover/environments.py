@@ -14,6 +14,7 @@ from bailiwick.app.handover.incidents import Known
 from bailiwick.app.house import House, Part
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.checkpoints.golive import GoLives
+from bailiwick.assurance.environment_states import STAGES
 from bailiwick.assurance.notices.notices import Outbox
 from bailiwick.assurance.probes.means import Internal
 from bailiwick.assurance.probes.runner import Probes
@@ -158,4 +159,5 @@ def build(house: House) -> Part:
             JobDefinition("environments:keep", EVERY, keep_environments, timeout_s=TIMEOUT_S),
             JobDefinition("documents:check", "17 5 * * *", check_documents, grace=timedelta(hours=12)),
         ],
+        machines=[STAGES],
     )

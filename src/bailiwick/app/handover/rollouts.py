@@ -47,7 +47,7 @@ def build(house: House) -> Part:
     ports = Ports(house.alerts, house.tasks, house.verdicts, house.canaries, house.environments)
     engine = Engine(base.database, base.clock, ledger, house.books, proof, Actions(tools), ports)
     budgets = services_of(house, own=None).levels
-    sources = Sources(house.readiness, house.canaries, house.open_incidents, house.environments, budgets)
+    sources = Sources(house.readiness, house.canaries, house.open_incidents, house.environments, budgets, house.waivers)
     rollouts = Rollouts(base.database, base.clock, base.ids, house.books, ledger, proof, engine, house.tasks, sources)
     house.rollouts = rollouts
     house.chapters["rollouts"] = chapter

@@ -19,7 +19,7 @@ from bailiwick.assurance.probes.means import Asked, Internal
 from bailiwick.assurance.probes.reading import Found, LookFailed
 from bailiwick.assurance.thresholds import Unit
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database
+from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Unavailable
 
 Figures = Callable[[], Mapping[str, Sequence[float]]]
@@ -61,6 +61,24 @@ def internals(
         "memory_used": ours.worst_of("bailiwick_memory_used_ratio", Unit.RATIO),
         "metric": ours.metric,
     }
+
+
+async def backup_days(tx: Transaction, until: datetime) -> int | None:
+    """On how many of the seven days before ``until`` a backup was finished that was still kept then.
+
+    None where the first was not made seven days before. A day may be an hour longer than others: backups do not take
+    the same time every night.
+    """
+    row = await tx.one(
+        "SELECT count(DISTINCT ceil(extract(epoch FROM cast(:until AS timestamptz) - finished_at) / 90000))"
+        "  FILTER (WHERE finished_at > :week) AS days, min(finished_at) AS first FROM backups"
+        " WHERE finished_at <= :until AND (state = 'complete' OR state = 'expired' AND expired_at > :until)",
+        until=until,
+        week=until - 7 * timedelta(hours=25),
+    )
+    if row is None or row["first"] is None or row["first"] > until - timedelta(days=6, hours=12):
+        return None
+    return int(row["days"])
 
 
 class _Ours:
@@ -161,17 +179,10 @@ class _Ours:
     async def backup_count(self, asked: Asked, argument: str) -> Found:
         """On how many of the last seven days a backup was finished that is still kept."""
         async with self._database.begin() as tx:
-            row = await tx.one(
-                "SELECT count(DISTINCT ceil(extract(epoch FROM cast(:now AS timestamptz) - finished_at) / 90000))"
-                "  FILTER (WHERE finished_at > :week) AS days, min(finished_at) AS first"
-                " FROM backups WHERE state = 'complete'",
-                now=asked.now,
-                # a day may be an hour longer: backups do not take the same time every night
-                week=asked.now - 7 * timedelta(hours=25),
-            )
-        if row is None or row["first"] is None or row["first"] > asked.now - timedelta(days=6, hours=12):
+            days = await backup_days(tx, asked.now)
+        if days is None:
             return Found(absent="the first backup was not made seven days ago", unit=Unit.COUNT)
-        return Found(float(row["days"]), Unit.COUNT, f"{row['days']} of the last seven days")
+        return Found(float(days), Unit.COUNT, f"{days} of the last seven days")
 
     async def backup_log_age(self, asked: Asked, argument: str) -> Found:
         """How long ago what is in the store of backups was all there was."""

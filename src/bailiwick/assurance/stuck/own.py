@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bailiwick.assurance.alerting.alerts import ALERT
+from bailiwick.assurance.canary_states import CANARY
+from bailiwick.assurance.environment_states import STAGES
 from bailiwick.assurance.handover_states import HANDOVER
 from bailiwick.assurance.incident_states import INCIDENT
 from bailiwick.assurance.notices.notices import DELIVERY
@@ -194,6 +196,23 @@ OWN_MACHINES: dict[str, Own] = {
         """
         SELECT 'RO-' || number AS item, state, entered_at, coalesce(nullif(started_by, ''), planned_by) AS owner
         FROM rollouts WHERE zone = :zone AND outcome = ''""",
+    ),
+    "canaries": Own(
+        CANARY,
+        # of the step it is at, each of which has a time of its own
+        """
+        SELECT id AS item, state, phase_at AS entered_at, started_by AS owner FROM canaries
+        WHERE zone = :zone AND state IN ('running', 'promoted')""",
+    ),
+    "environments": Own(
+        STAGES,
+        """
+        SELECT e.name AS item, e.stage AS state, coalesce(m.at, e.live_at) AS entered_at, coalesce(m.by, '') AS owner
+        FROM environments e LEFT JOIN LATERAL (
+          SELECT at, by FROM environment_moves m WHERE m.zone = e.zone AND m.environment = e.name AND m.after = e.stage
+          ORDER BY m.number DESC LIMIT 1) AS m ON true
+        WHERE e.zone = :zone AND e.stage IN ('live', 'hypercare')""",
+        resting=("planned",),
     ),
     "handovers": Own(
         HANDOVER,

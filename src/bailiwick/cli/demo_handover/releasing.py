@@ -1,4 +1,4 @@
-"""Two candidates: a bad one, which the canary refuses and takes back, and a good one, which goes out."""
+"""Two candidates: a bad one, which its canary refuses and the rollout takes back, and a good one, which stays out."""
 
 from __future__ import annotations
 
@@ -20,31 +20,54 @@ _COUNTED_WITHIN_S = 130.0
 
 
 async def refuse_bad(stage: Stage) -> str:
-    """Half of its answers are errors: the canary withdraws it, and no signature makes a GO of that."""
+    """It does well with half of the traffic and breaks under all of it: refused by its canary, and taken back."""
     bad = stage.arms.arms["bad"]
     digest = _digest(stage, "bad")
     rollout = await _planned(stage, digest)
+    await mandate(stage, "agent")
+    async with load(stage.http.session, stage.governed("/payments"), lambda: stage.mandate.token):
+        canary = await _passed(stage, digest, bad)
+        await _go(stage, rollout)
+        await stage.call("eve", "POST", f"/rollouts/{rollout}/start", show=("state",))
+        await _until_step(stage, rollout, "own", "begun")
+        bad.fails = 2
+        stage.teller.note("half of what it answers is an error from now on")
+        began = time.monotonic()
+        ended = await _over(stage, canary, bad)
+        stage.figures["bad_candidate_refused_s"] = round(time.monotonic() - began - _SEEN_FOR_S, 1)
+        check((ended["verdict"], ended["reason"]) == ("FAIL", "veto"), "FAIL by veto", ended.text)
+        check(stage.figures["bad_candidate_quiet_s"] < QUIET_WITHIN_S, "no traffic within 5 s", str(stage.figures))
+        stage.teller.note(
+            f"it had {bad.seen} requests, and the last {stage.figures['bad_candidate_quiet_s']:g} s after"
+        )
+        await _back(stage, rollout)
+    again = _start(stage, digest, bad)
+    await stage.call("eve", "POST", "/canaries", 409, again, reason="canary_failed", sent={"digest": digest[:19]})
+    return "Refused by its canary; the rollout was taken back by its plan, and that was measured."
+
+
+async def _back(stage: Stage, rollout: str) -> None:
+    """Nobody goes on against the canary; taken back by the plan; and the same release is a NO-GO, whoever signs."""
+    found = await _until(stage, rollout, "deciding")
+    stage.teller.note(f"deciding: {found['told']}")
+    on = {"decision": "continue", "why": "we want it out"}
+    await stage.call("olga", "POST", f"/rollouts/{rollout}/decide", 409, on, reason="rollout_canary")
+    back = {"decision": "roll-back", "why": "half of it fails"}
     began = time.monotonic()
-    canary = await _canary(stage, digest, bad, "withdrawn")
-    check((canary["verdict"], canary["reason"]) == ("FAIL", "veto"), "FAIL by veto", canary.text)
-    check(bad.seen > 0, "a candidate that had traffic", "one that had none")
-    stage.figures["bad_candidate_refused_s"] = round(time.monotonic() - began, 1)
-    check(stage.figures["bad_candidate_quiet_s"] < QUIET_WITHIN_S, "no traffic within 5 s", str(stage.figures))
-    stage.teller.note(f"it had {bad.seen} requests, and the last {stage.figures['bad_candidate_quiet_s']:g} s after")
-    for who in ("olga", "mia"):
-        answer = await stage.call(who, "POST", f"/rollouts/{rollout}/go", body={"why": "we want it out"})
-        check(answer["answer"] == "NO-GO", "NO-GO", answer.text)
+    await stage.call("olga", "POST", f"/rollouts/{rollout}/decide", body=back, show=("state",))
+    ended = await _until(stage, rollout, "rolled_back")
+    stage.teller.note(f"{ended['state']}: {ended['told']}")
+    stage.figures["bad_candidate_rolled_back_s"] = round(time.monotonic() - began, 1)
+    check(ended["outcome"] == "rolled_back", "a rollout that was taken back", ended.text)
+    check(ended["rollback_s"] <= ended["rollback_within_s"], "within what its plan allows", ended["told"])
+    body = {"plan": "payments", "environment": ENVIRONMENT, "digest": ended["digest"]}
+    same = str((await stage.call("eve", "POST", "/rollouts", 201, body, show=("name",)))["name"])
+    answer = await stage.call("olga", "POST", f"/rollouts/{same}/check", show=("answer",))
     line = _line(answer, "canary")
     stage.teller.note(f"NO-GO: {line['told']}")
     check(line["passes"] is False and line["verdict"] == "FAIL", "a canary line that fails", line)
-    signed = [each for each in answer["lines"] if each["name"].startswith("signature") and each["passes"]]
-    check(len(signed) == 2, "two signatures, which change nothing", answer["lines"])
-    await stage.call("eve", "POST", f"/rollouts/{rollout}/start", 409, reason="rollout_no_go")
-    again = _start(stage, digest, bad)
-    await stage.call("eve", "POST", "/canaries", 409, again, reason="canary_failed", sent={"digest": digest[:19]})
-    ended = await stage.call("olga", "POST", f"/rollouts/{rollout}/no-go", body={"why": "half of it fails"})
-    check(ended["state"] == "no_go", "an ended rollout", ended.text)
-    return "Refused by its canary and taken back; two signatures do not stand in for it."
+    given = await stage.call("olga", "POST", f"/rollouts/{same}/no-go", body={"why": "half of it fails"})
+    check(given["state"] == "no_go", "an ended rollout", given.text)
 
 
 async def release_good(stage: Stage) -> str:
@@ -53,30 +76,10 @@ async def release_good(stage: Stage) -> str:
     digest = _digest(stage, "good")
     rollout = stage.rollout = await _planned(stage, digest)
     began = time.monotonic()
+    await mandate(stage, "agent")
     async with load(stage.http.session, stage.governed("/payments"), lambda: stage.mandate.token) as answers:
-        canary = await stage.call("eve", "POST", "/canaries", 201, _start(stage, digest, good), sent={"plan": "quick"})
-        passed = await stage.quietly(
-            "eve",
-            "GET",
-            f"/canaries/{canary['id']}",
-            until=lambda one: one["passed"] > 0 or one["state"] != "running",
-            within=_JUDGED_WITHIN_S,
-        )
-        check(passed["state"] == "running" and passed["passed"] > 0, "a candidate that passed its step", passed.text)
-        stage.teller.note(f"at 50 %: {passed['told']}")
-        await stage.call("eve", "POST", f"/canaries/{canary['id']}/promote", show=("state", "verdict"))
-        await stage.quietly(  # the budget is counted each whole minute
-            "olga",
-            "GET",
-            "/slos",
-            until=lambda one: all(each["events"] >= 20 for each in one["items"]),
-            within=_COUNTED_WITHIN_S,
-        )
-        first = await stage.call("olga", "POST", f"/rollouts/{rollout}/go", body={"why": "tested"}, show=("answer",))
-        check(first["answer"] == "NO-GO", "NO-GO with one signature", first.text)
-        await stage.call("eve", "POST", f"/rollouts/{rollout}/go", 403, {"why": "mine"}, show=("reason",))
-        signed = await stage.call("mia", "POST", f"/rollouts/{rollout}/go", body={"why": "tested"}, show=("answer",))
-        check(signed["answer"] == "GO", "GO", [each for each in signed["lines"] if not each["passes"]])
+        await _passed(stage, digest, good)
+        await _go(stage, rollout)
         await stage.call("eve", "POST", f"/rollouts/{rollout}/start", show=("state",))
         await _until_step(stage, rollout, "own", "begun")
         binding = (await stage.quietly("admin", "GET", f"/servers/{SERVER}"))["binding"]
@@ -153,24 +156,49 @@ async def _until(stage: Stage, rollout: str, state: str) -> Answer:
     )
 
 
-async def _canary(stage: Stage, digest: str, candidate: Arm, state: str) -> Answer:
-    """A canary on the callers' traffic, until it is as told; how long the candidate had traffic after that."""
-    await mandate(stage, "agent")
-    async with load(stage.http.session, stage.governed("/payments"), lambda: stage.mandate.token):
-        begun = await stage.call(
-            "eve", "POST", "/canaries", 201, _start(stage, digest, candidate), sent={"digest": digest[:19]}
-        )
-        ended = await stage.quietly(
-            "eve",
-            "GET",
-            f"/canaries/{begun['id']}",
-            until=lambda one: one["state"] == state,
-            within=_JUDGED_WITHIN_S,
-        )
-        seen = time.monotonic()
-        await asyncio.sleep(_SEEN_FOR_S)
-        check(time.monotonic() - candidate.last >= _SEEN_FOR_S / 2, "a candidate without traffic", "one with some")
-        stage.figures["bad_candidate_quiet_s"] = round(max(0.0, candidate.last - seen), 2)
+async def _passed(stage: Stage, digest: str, candidate: Arm) -> str:
+    """A canary on the callers' traffic that passed its step, and was let go on; its id."""
+    begun = await stage.call(
+        "eve", "POST", "/canaries", 201, _start(stage, digest, candidate), sent={"digest": digest[:19]}
+    )
+    passed = await stage.quietly(
+        "eve",
+        "GET",
+        f"/canaries/{begun['id']}",
+        until=lambda one: one["passed"] > 0 or one["state"] != "running",
+        within=_JUDGED_WITHIN_S,
+    )
+    check(passed["state"] == "running" and passed["passed"] > 0, "a candidate that passed its step", passed.text)
+    stage.teller.note(f"at 50 %: {passed['told']}")
+    await stage.call("eve", "POST", f"/canaries/{begun['id']}/promote", show=("state", "verdict"))
+    return str(begun["id"])
+
+
+async def _go(stage: Stage, rollout: str) -> None:
+    """GO by two persons who did not plan it, once there is something to measure the budget by."""
+    await stage.quietly(  # which is counted each whole minute
+        "olga",
+        "GET",
+        "/slos",
+        until=lambda one: all(each["events"] >= 20 for each in one["items"]),
+        within=_COUNTED_WITHIN_S,
+    )
+    first = await stage.call("olga", "POST", f"/rollouts/{rollout}/go", body={"why": "tested"}, show=("answer",))
+    check(first["answer"] == "NO-GO", "NO-GO with one signature", first.text)
+    await stage.call("eve", "POST", f"/rollouts/{rollout}/go", 403, {"why": "mine"}, show=("reason",))
+    signed = await stage.call("mia", "POST", f"/rollouts/{rollout}/go", body={"why": "tested"}, show=("answer",))
+    check(signed["answer"] == "GO", "GO", [each for each in signed["lines"] if not each["passes"]])
+
+
+async def _over(stage: Stage, canary: str, candidate: Arm) -> Answer:
+    """A canary that withdrew itself; how long its candidate had traffic after that."""
+    ended = await stage.quietly(
+        "eve", "GET", f"/canaries/{canary}", until=lambda one: one["state"] == "withdrawn", within=_JUDGED_WITHIN_S
+    )
+    seen = time.monotonic()
+    await asyncio.sleep(_SEEN_FOR_S)
+    check(time.monotonic() - candidate.last >= _SEEN_FOR_S / 2, "a candidate without traffic", "one with some")
+    stage.figures["bad_candidate_quiet_s"] = round(max(0.0, candidate.last - seen), 2)
     stage.teller.note(f"{ended['state']}: {ended['told']}")
     return ended
 

@@ -64,9 +64,8 @@ async def tell(teller: Teller, echo: Callable[[str], None], *, until: int = 0, k
     arms, hooks = Arms(f"pk_{secrets.token_urlsafe(18)}", KEY_HEADER), {}
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
         try:
-            for name in ("stable", "baseline", "good"):
+            for name in ("stable", "baseline", "good", "bad"):
                 await arms.open(name)
-            await arms.open("bad", fails=2)
             hooks = {name: await Hook().open() for name in ("makers", "operations")}
             teller.conceal(arms.key)
             await installation.start(echo)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.probes.internal import backup_days
 from bailiwick.assurance.shipped import INSTALLATION_ZONE
 from bailiwick.handover.backups.service import SELECT
 from bailiwick.handover.backups.spec import BACKUP_PLAN, PLAN, BackupPlanSpec
@@ -17,7 +18,7 @@ FRESH = timedelta(hours=24)
 DRILLED = timedelta(days=30)
 ESCROW_PROVEN = timedelta(days=90)
 COVERED = timedelta(minutes=15)
-BACKUP_COUNT = 7
+BACKUP_DAYS = 7
 
 
 # ---------------------------------------------------------------------- rules
@@ -76,7 +77,8 @@ class BackupChapter:
         return Statement("newest-backup", said, verdict, f"backup:{row['asked_by']}", since, until, figures)
 
     async def _kept(self, tx: Transaction, plan: BackupPlanSpec, since: datetime, until: datetime) -> Statement:
-        """The handoff asks for seven."""
+        """The handoff asks for seven daily ones: of a day on which many were made, one counts."""
+        days = await backup_days(tx, until)
         count = await tx.value(
             "SELECT count(*) FROM backups WHERE finished_at <= :until AND (state = 'complete'"
             " OR state = 'expired' AND expired_at > :until)",
@@ -88,10 +90,15 @@ class BackupChapter:
             until=until,
         )
         keep = plan.keep
-        verdict = Verdict.PASS if count >= BACKUP_COUNT else Verdict.FAIL if count else Verdict.NO_DATA
-        said = f"{count} are kept, {failed} failed in the window"
-        days = {f"{tier}_days": getattr(keep, tier) for tier in ("daily", "weekly", "monthly")}
-        return Statement("kept", said, verdict, "job:backup", since, until, {"kept": count, "failed": failed, **days})
+        if days is None:
+            verdict, on = Verdict.NO_DATA, "the first was not made seven days before"
+        else:
+            verdict = Verdict.PASS if days >= BACKUP_DAYS else Verdict.FAIL
+            on = f"{days} of the last seven days have one"
+        said = f"{count} are kept, {on}, {failed} failed in the window"
+        figures: dict[str, object] = {"kept": count, "days": days or 0, "failed": failed}
+        figures |= {f"{tier}_days": getattr(keep, tier) for tier in ("daily", "weekly", "monthly")}
+        return Statement("kept", said, verdict, "job:backup", since, until, figures)
 
     async def _log(self, tx: Transaction, since: datetime, until: datetime) -> Statement:
         row = await tx.one(

@@ -2,7 +2,8 @@
 
 Every step has an expected value and is compared with what came. A loop makes what it needs (an application, a server, a
 credential, an upstream of its own), goes by the public ways in, the token endpoint and the gateway, and takes it all
-away again. Its verdict is bound to a digest: of the release that runs, or of the policy set that is active.
+away again. Beside it the decisions are asked that the zone's book says are known: they tell of policies that allow what
+only a policy forbids. Its verdict is bound to a digest: of the release that runs, or of the policy set that is active.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
 from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.handover.canary.records import GOOD_FOR, Result, add_result
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database
+from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, NotFound
 from bailiwick.kernel.ids import Ids
 from bailiwick.kernel.verdicts import Verdict
@@ -61,6 +62,9 @@ EXPECTED: Mapping[str, str] = {
 }
 """The steps in their order, and what each must come to."""
 
+KNOWN = "known/"
+"""What the names of steps begin with that are known decisions."""
+
 UNSEEN = "not looked at"
 ELSEWHERE: Mapping[str, str] = {"used": "200 of the upstream", "upstream": UNSEEN}
 """What differs where the upstream is not our own listener."""
@@ -79,6 +83,15 @@ class Step:
     def holds(self) -> bool:
         """Whether it came to what it must."""
         return self.expected == self.actual
+
+
+KnownDecisions = Callable[[Transaction, str], Awaitable[Sequence[Step]]]
+"""Asks what the book of a zone says is known; a step for each decision, named :data:`KNOWN` and its own name."""
+
+
+async def none_known(tx: Transaction, zone: str) -> Sequence[Step]:
+    """Where nobody says what is known."""
+    return ()
 
 
 class Fixture(Protocol):
@@ -125,21 +138,28 @@ class _Walk:
         return next((step.ref for step in self.steps if step.name == name), "")
 
 
-def verdict_of(steps: Sequence[Step]) -> tuple[Verdict, str, str]:
-    """The verdict, its reason, and what is told: every step there is must be there and hold."""
-    if not steps:
-        return Verdict.NO_DATA, "no_data", "no step was made"
-    wrong = [step for step in steps if not step.holds]
+def verdict_of(steps: Sequence[Step], held: str = "") -> tuple[Verdict, str, str]:
+    """The verdict, its reason, and what is told: every step there is must be there and hold.
+
+    ``held``: why the loop itself was not walked, which is no pass; a known decision that is another is still a FAIL.
+    """
+    wrong = sorted((step for step in steps if not step.holds), key=lambda step: not step.name.startswith(KNOWN))
     if wrong:
         first = wrong[0]
-        return Verdict.FAIL, "loop", f"{first.name}: expected {first.expected}, got {first.actual}"
+        reason = "known" if first.name.startswith(KNOWN) else "loop"
+        return Verdict.FAIL, reason, f"{first.name}: expected {first.expected}, got {first.actual}"
+    if held:
+        return Verdict.NO_DATA, "held", f"not walked: {held}; {len(steps)} known decisions hold"
+    if not steps:
+        return Verdict.NO_DATA, "no_data", "no step was made"
     if missing := [name for name in EXPECTED if name not in {step.name for step in steps}]:
         return Verdict.FAIL, "loop", f"not made: {', '.join(missing)}"
     return Verdict.PASS, "", f"all {len(steps)} steps came out as expected"
 
 
 class AccessLoop:
-    """Walks. ``ways(zone)`` tells where callers come in; ``expected`` lets a test see that a wrong value is noticed."""
+    """Walks, one at a time in a zone. ``ways(zone)`` tells where callers come in; ``expected`` lets a test see that a
+    wrong value is noticed."""
 
     def __init__(
         self,
@@ -151,6 +171,7 @@ class AccessLoop:
         fixture: Fixture,
         ways: Callable[[str], Ways],
         *,
+        known: KnownDecisions = none_known,
         expected: Mapping[str, str] = EXPECTED,
     ) -> None:
         self._database = database
@@ -160,14 +181,16 @@ class AccessLoop:
         self._records = records
         self._fixture = fixture
         self._ways = ways
+        self._known = known
         self._expected = expected
         self._one = asyncio.Lock()
 
-    async def run(self, context: Context, digest: str = "", upstream: str = "") -> Result:
+    async def run(self, context: Context, digest: str = "", upstream: str = "", *, held: str = "") -> Result:
         """Walk the loop and keep what came. ``digest``: what the verdict is about; the active policy set by default.
 
         ``upstream``: an address that answers GET with 200, where our own listener on loopback may not be an upstream;
-        what arrived there is then not looked at. Raises ``not_found`` where no digest is given and no policy active.
+        what arrived there is then not looked at. ``held``: why it may not be walked now; only what is known is asked
+        then. Raises ``not_found`` where no digest is given and no policy active.
         """
         active = await self._active_policy(context.zone)
         bound = digest or active
@@ -177,13 +200,24 @@ class AccessLoop:
             began = self._clock.now()
             expected = {**self._expected, **(ELSEWHERE if upstream else {})}
             walk = _Walk(f"access-loop-{secrets.token_hex(4)}", secrets.token_urlsafe(18), expected)
-            async with _listening(walk) as own:
-                try:
-                    await self._walk(context, walk, upstream or own, upstream == "", active)
-                finally:
-                    await self._fixture.remove(context, walk.name)
-                    await self._removed(context.zone, walk)
-            return await self._keep(context, walk, bound, began)
+            if not held:
+                await self._whole(context, walk, upstream, active)
+            async with self._database.begin() as tx:
+                walk.steps += await self._known(tx, context.zone)
+            return await self._keep(context, walk, bound, began, held)
+
+    async def _whole(self, context: Context, walk: _Walk, upstream: str, active: str) -> None:
+        """Make, walk, remove. All processes of an installation share one application, so that policies can name it:
+        one after the other."""
+        async with self._database.begin() as tx, _listening(walk) as own:
+            await tx.run(
+                "SELECT pg_advisory_xact_lock(hashtext('bailiwick.access-loop'), hashtext(:zone))", zone=context.zone
+            )
+            try:
+                await self._walk(context, walk, upstream or own, upstream == "", active)
+            finally:
+                await self._fixture.remove(context, walk.name)
+                await self._removed(context.zone, walk)
 
     async def _walk(self, context: Context, walk: _Walk, upstream: str, ours: bool, active: str) -> None:
         """Step by step; the first that cannot be made at all ends it."""
@@ -297,8 +331,8 @@ class AccessLoop:
             )
         return "" if row is None or row["kind"] == "deactivate" else str(row["hash"])
 
-    async def _keep(self, context: Context, walk: _Walk, digest: str, began: datetime) -> Result:
-        verdict, reason, told = verdict_of(walk.steps)
+    async def _keep(self, context: Context, walk: _Walk, digest: str, began: datetime, held: str) -> Result:
+        verdict, reason, told = verdict_of(walk.steps, held)
         steps = [{**asdict(step), "holds": step.holds} for step in walk.steps]
         now, by = self._clock.now(), context.actor.user or "bailiwick"
         async with self._database.begin() as tx:

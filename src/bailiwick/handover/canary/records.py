@@ -16,13 +16,8 @@ from bailiwick.handover.ports import Point as Blocker
 from bailiwick.handover.ports import Standing
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick.kernel.errors import NotFound
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.verdicts import Verdict, worst
 
-CANARY = Machine(
-    "canary",
-    {"running": ("promoted", "withdrawn"), "promoted": ("withdrawn", "ended"), "withdrawn": (), "ended": ()},
-)
 GOOD_FOR = timedelta(hours=24)
 """How long a verdict about a release counts."""
 
@@ -213,13 +208,17 @@ async def put(tx: Transaction, canary: str, **columns: Any) -> None:
     )
 
 
-async def points_of(tx: Transaction, canary: str, phase: int) -> dict[ArmName, list[Point]]:
+async def points_of(
+    tx: Transaction, canary: str, phase: int, since: datetime | None = None
+) -> dict[ArmName, list[Point]]:
     """What the arms did in one phase, all machines together, by bucket."""
     rows = await tx.all(
         "SELECT arm, bucket, requests, errors, refused, histogram FROM canary_points"
-        " WHERE canary = :canary AND phase = :phase ORDER BY bucket",
+        " WHERE canary = :canary AND phase = :phase"
+        " AND (cast(:since AS timestamptz) IS NULL OR at >= :since) ORDER BY bucket",
         canary=canary,
         phase=phase,
+        since=since,
     )
     grouped: dict[tuple[ArmName, int], list[Row]] = defaultdict(list)
     for row in rows:

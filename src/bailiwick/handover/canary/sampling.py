@@ -22,7 +22,7 @@ from bailiwick.gateway.lease import HELD_S, Lease
 from bailiwick.handover.canary.judge import ArmName
 from bailiwick.handover.canary.records import Counted, add_points
 from bailiwick.kernel.clock import Clock
-from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.db import Database, Row
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.jobs import make_due
 
@@ -138,32 +138,34 @@ class Sampler:
     async def turn(self) -> float:
         """Look once; in how many seconds to look again. Raises ``Unavailable``, :class:`OSError`."""
         async with self._database.begin() as tx:
-            running = await tx.all(_RUNNING)
-        self._last = {name: sample for name, sample in self._last.items() if name in {row["id"] for row in running}}
-        if not running:
+            sampled = await tx.all(_SAMPLED)
+        self._last = {name: sample for name, sample in self._last.items() if name in {row["id"] for row in sampled}}
+        if not sampled:
             return _LOOK_S
-        unwatched = max(float(row["unwatched"]) for row in running)
+        running = [row for row in sampled if row["state"] == "running"]
+        unwatched = max((float(row["unwatched"]) for row in running), default=HELD_S)
         if unwatched < HELD_S:
             self._lease.renew(HELD_S - max(unwatched, 0.0))
-        due = [row for row in running if self._is_due(row)]
-        if due:
-            await self._sample(due)
+        due = [row for row in sampled if self._is_due(row)]
+        failing = await self._sample(due) if due else False
         now = self._seconds()
-        if now - self._asked >= (_LOOK_S if due else _JUDGED_EVERY_S):
+        # of one that passed it is judged what went wrong; of one that runs, that nothing did as well
+        if failing or (running and now - self._asked >= (_LOOK_S if due else _JUDGED_EVERY_S)):
             self._asked = now
             async with self._database.begin() as tx:
                 await make_due(tx, JOB, self._clock.now())
-        return min([_LOOK_S, *(_until_next(now, row["bucket_s"]) for row in running)])
+        return min([_LOOK_S, *(_until_next(now, row["bucket_s"]) for row in sampled)])
 
     def _is_due(self, row: Row) -> bool:
         last = self._last.get(row["id"])
         return last is None or last.bucket != _bucket(self._seconds(), row["bucket_s"])
 
-    async def _sample(self, rows: list[Row]) -> None:
+    async def _sample(self, rows: list[Row]) -> bool:
+        """Take a sample of each; whether one that passed answered with an error since the sample before."""
         prefixes = [f"cluster.{CANARY_STATISTICS}.{row['id']}." for row in rows]
         histograms = await self._admin.histograms(*prefixes)
         figures = await self._admin.figures(*prefixes)
-        at, seconds = self._clock.now(), self._seconds()
+        at, seconds, failing = self._clock.now(), self._seconds(), False
         async with self._database.begin() as tx:
             for row in rows:
                 sample = _Sample(
@@ -172,12 +174,10 @@ class Sampler:
                 before = self._last.get(row["id"])
                 self._last[row["id"]] = sample
                 if before is not None and (before.phase, before.bucket + 1) == (sample.phase, sample.bucket):
-                    await self._keep(tx, row["id"], before, sample)
-
-    async def _keep(self, tx: Transaction, canary: str, before: _Sample, after: _Sample) -> None:
-        counted = between(before.totals, after.totals)
-        if counted is not None:
-            await add_points(tx, canary, before.phase, before.bucket, self._machine, before.at, counted)
+                    counted = between(before.totals, sample.totals) or []
+                    await add_points(tx, row["id"], before.phase, before.bucket, self._machine, before.at, counted)
+                    failing |= row["state"] == "promoted" and any(each.errors for each in counted)
+        return failing
 
 
 def _bucket(seconds: float, length: float) -> int:
@@ -188,8 +188,10 @@ def _until_next(seconds: float, length: float) -> float:
     return (_bucket(seconds, length) + 1) * length - seconds + _AFTER_S
 
 
-_RUNNING = """
-SELECT id, phase, cast(spec ->> 'bucket_s' AS double precision) AS bucket_s,
+# what passed is sampled for as long as its verdict counts: it may yet break under all of the traffic
+_SAMPLED = """
+SELECT id, phase, state, cast(spec ->> 'bucket_s' AS double precision) AS bucket_s,
        extract(epoch FROM clock_timestamp() - watched_at) AS unwatched
-FROM canaries WHERE state = 'running' ORDER BY id
+FROM canaries WHERE state = 'running' OR state = 'promoted' AND phased_at > clock_timestamp() - interval '24 hours'
+ORDER BY id
 """

@@ -7,21 +7,21 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bailiwick import __version__
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.canary_states import CANARY
 from bailiwick.assurance.ports import Alerts, Raised
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords, Producer
 from bailiwick.gateway.lease import HELD_S
-from bailiwick.handover.canary.judge import Judgement, judge
+from bailiwick.handover.canary.judge import Judgement, judge, vetoed
 from bailiwick.handover.canary.mix import mixes, more_denied
 from bailiwick.handover.canary.records import (
-    CANARY,
     GOOD_FOR,
     Canary,
     Result,
@@ -51,6 +51,8 @@ from bailiwick.kernel.verdicts import Verdict
 RUNBOOK = "docs/how-to/canary.md"
 CHECK = "canary.traffic"
 _BY = Actor(user="system:canary")
+LATELY = timedelta(minutes=2)
+"""Of one that passed, points of so long ago are judged: older ones were."""
 _FROZEN = (Switch.FREEZE.value, Switch.READ_ONLY.value)
 
 
@@ -110,12 +112,15 @@ class CanaryDesk:
     async def set(self, zone: str, server: str, candidate_percent: int) -> None:
         """Give the candidate of a server's canary this part of the traffic; 0 withdraws it.
 
-        Raises ``canary_unproven`` for more than what it was judged fit for, ``not_found`` without an open canary.
+        Where none is open, its candidate has no traffic already: it withdrew itself, or was withdrawn before. Raises
+        ``canary_unproven`` for more than what it was judged fit for, ``not_found`` without an open canary.
         """
         context = Context(zone, Actor(user="system:rollouts"))
         async with self._database.begin() as tx:
             canary = await open_of(tx, zone, server)
             if canary is None:
+                if candidate_percent == 0:
+                    return
                 raise NotFound("No canary of this server goes on.")
             if candidate_percent == 0:
                 await self._withdraw(tx, context, canary, Verdict.NO_DATA, "withdrawn", "the rollout took it back")
@@ -228,6 +233,11 @@ class CanaryDesk:
         if canary.state == "promoted":
             if moved:
                 await self._end(tx, context, canary)
+                return
+            points = await points_of(tx, canary.id, canary.phase, self._clock.now() - LATELY)
+            if veto := vetoed(points["candidate"], canary.rules.rules):  # there is no baseline any more to compare with
+                told = f"it passed, and then {veto}"
+                await self._withdraw(tx, context, canary, Verdict.FAIL, "veto", told)
             return
         unwatched = await tx.value(
             "SELECT extract(epoch FROM clock_timestamp() - watched_at) FROM canaries WHERE id = :id", id=canary.id

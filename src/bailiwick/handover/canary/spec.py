@@ -1,12 +1,14 @@
-"""The document ``CanaryPlan``: in which steps a candidate gets traffic, and by what it is judged."""
+"""``CanaryPlan``: in which steps a candidate gets traffic, and by what it is judged. ``AccessCanary``: see there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from bailiwick.assurance.book import Kind
+from bailiwick.assurance.book import Book, Kind
+from bailiwick.assurance.durations import Duration
 from bailiwick.handover.canary.judge import MIN_POINTS, Metric, MetricName, Rules
 from bailiwick.kernel.fields import Body, Line, Name
 from bailiwick.kernel.severity import Severity
@@ -104,5 +106,34 @@ def _looser(before: CanaryPlan | None, after: CanaryPlan | None) -> bool:
     return before is not None and before != after
 
 
+class AccessCanary(Body):
+    """That the loop of access is walked of every policy set that is activated.
+
+    ``every``: how often is looked for one that was not walked yet, beside at once; one that did not pass is walked
+    again after ``again``. ``upstream_url``: what answers GET with 200, where our own listener on loopback may not be an
+    upstream. An alert of ``known_severity`` tells that a known decision is another now, one of ``severity`` that the
+    loop does not close.
+    """
+
+    every: Duration = "1m"
+    again: Duration = "15m"
+    upstream_url: Annotated[str, StringConstraints(pattern=r"^(https?://[!-~]{1,1990})?$")] = ""
+    owner: Annotated[Line, Field(min_length=1)]
+    severity: Severity = Severity.P2
+    known_severity: Severity = Severity.P1
+
+
+def _one_of_a_zone(book: Book) -> Iterable[str]:
+    if len(names := list(book.of(ACCESS_CANARY))) > 1:
+        yield f"AccessCanary: a zone has one, not {', '.join(sorted(names))}"
+
+
 CANARY_PLAN = Kind("CanaryPlan", CanaryPlan, two_persons=_looser)
-KINDS = (CANARY_PLAN,)
+# who takes it away takes away who would tell of a bad policy
+ACCESS_CANARY = Kind(
+    "AccessCanary",
+    AccessCanary,
+    check=_one_of_a_zone,
+    two_persons=lambda before, after: before is not None and before != after,
+)
+KINDS = (CANARY_PLAN, ACCESS_CANARY)

@@ -170,6 +170,7 @@ def exit_of(
             "grave_incidents": len(grave),
             "ends_at": utc(until),
         },
+        waived=[each for each in points if each.passes and not each.verdict.green],
     )
 
 

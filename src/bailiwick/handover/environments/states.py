@@ -13,6 +13,7 @@ from typing import Any
 
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.checkpoints.golive import GoLives
+from bailiwick.assurance.environment_states import STAGES
 from bailiwick.assurance.rhythm.occurrences import utc
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
@@ -21,14 +22,9 @@ from bailiwick.handover.ports import Environment, Stage
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, InvalidRequest, NotFound
-from bailiwick.kernel.machine import Machine
 from bailiwick.kernel.permissions import Permission
 from bailiwick.kernel.quorum import Action, Approval, Quorum
 
-STAGES = Machine(
-    "environment",
-    {"planned": ("live",), "live": ("hypercare",), "hypercare": ("bau_active",), "bau_active": ()},
-)
 DECLARE = Action("environments.declare", Permission.CHECKPOINTS_DECIDE, life=timedelta(hours=72))
 FARTHEST = timedelta(days=3660)
 DIGEST_PATTERN = r"^(sha256:[0-9a-f]{64})?$"

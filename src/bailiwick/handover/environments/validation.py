@@ -319,6 +319,7 @@ class Validation:
             self._clock.now(),
             blockers=[each for each in points if not each.passes],
             figures={"suites": len(points), "green": sum(each.verdict.green for each in points)},
+            waived=[each for each in points if each.passes and not each.verdict.green],
         )
 
     async def _point(

@@ -87,6 +87,7 @@ def standing_json(standing: Standing) -> dict[str, Any]:
         "passes": standing.passes,
         "at": rfc3339(standing.at.astimezone(UTC)),
         "blockers": [point_json(each) for each in standing.blockers],
+        "waived": [point_json(each) for each in standing.waived],
         "figures": dict(standing.figures),
     }
 
@@ -155,6 +156,9 @@ def _readiness(standing: Mapping[str, Any]) -> list[Block]:
     if standing["blockers"]:
         rows = [[each["name"], Verdict(each["verdict"]), each["told"]] for each in standing["blockers"]]
         blocks.append(Table(["Stands in the way", "Verdict", "Why"], rows))
+    if standing["waived"]:
+        rows = [[each["name"], Verdict(each["verdict"]), each["told"], each["waiver"]] for each in standing["waived"]]
+        blocks.append(Table(["Passes by a waiver", "Verdict", "Why", "Waiver"], rows))
     return blocks
 
 

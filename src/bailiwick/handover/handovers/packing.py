@@ -93,6 +93,9 @@ class Packer:
             since = now - timedelta(days=said.window_days)
             shown = await self._shown(tx, context, said, since, now)
             readiness = await self._asked.readiness.standing(tx, zone, said.environment)
+            if readiness.passes:
+                for waiver in readiness.waivers:
+                    await self._asked.waivers.used(tx, context, waiver, f"handover/{said.environment}/readiness")
             document = await self._document(tx, identifier, zone, name, said, since, now, by, shown, readiness)
             await self._store(tx, context, identifier, name, document)
             return await find(tx, zone, identifier)

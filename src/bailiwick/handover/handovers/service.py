@@ -18,7 +18,7 @@ from bailiwick.assurance.books import Books, Plan, plan
 from bailiwick.assurance.checkpoints.rules import CHECKPOINT
 from bailiwick.assurance.handover_states import HANDOVER
 from bailiwick.assurance.owners.activities import ACTIVITY
-from bailiwick.assurance.ports import Owners
+from bailiwick.assurance.ports import Owners, Waivers
 from bailiwick.assurance.registers import ENDS, items
 from bailiwick.assurance.rhythm.ceremonies import Ceremony, in_force, occurrences
 from bailiwick.assurance.signers import produced
@@ -50,6 +50,7 @@ class Around:
     readiness: Readiness
     incidents: OpenIncidents
     environments: Environments
+    waivers: Waivers
 
 
 class Handovers:
@@ -202,9 +203,10 @@ class Handovers:
                 raise Denied(reason="handover_own_work")
             await self._require_signed(tx, found)
             await self._around.books.lock(tx, zone)
-            conditions = unmet(await self.facts(tx, found))
-            if conditions:
+            facts = await self.facts(tx, found)
+            if conditions := unmet(facts):
                 raise Conflict(reason="handover_unmet", conditions=conditions[:100])
+            await self._note_waivers(tx, context, facts, found.environment)
             changed = await self._transfer(tx, context, found, caller.name)
             await self._around.environments.handed_over(tx, context, found.environment, found.sha256)
             await self._conclude(tx, context, found, caller.name, changed)
@@ -237,6 +239,12 @@ class Handovers:
             [f"{row['control']} for {row['scope']}" for row in lapsed],
             unheeded(found.document),
         )
+
+    async def _note_waivers(self, tx: Transaction, context: Context, facts: Facts, environment: str) -> None:
+        """Note what acceptance passes by; those of statements were noted when the pack was built."""
+        for gate, standing in (("hypercare", facts.hypercare), ("readiness", facts.readiness)):
+            for waiver in standing.waivers if standing is not None else ():
+                await self._around.waivers.used(tx, context, waiver, f"handover/{environment}/{gate}")
 
     async def _require_signed(self, tx: Transaction, found: Handover) -> None:
         """Each signature counts only while who gave it is still the same active person who may."""

@@ -257,7 +257,8 @@ def standing(judged: Sequence[Judged], now: datetime) -> Standing:
     open_ = blockers(judged)
     verdict = worst(each.verdict for each in open_) if open_ else Verdict.PASS if musts else Verdict.NO_DATA
     until = _least(each.until for each in musts if each.verdict.green) if verdict.green else None
-    return Standing(verdict, now, until, [each.point for each in open_], score(judged).document())
+    waived = [each.point for each in musts if each.passes and not each.verdict.green]
+    return Standing(verdict, now, until, [each.point for each in open_], score(judged).document(), waived)
 
 
 def by_area(judged: Iterable[Judged]) -> dict[tuple[str, str], Counter[str]]:

@@ -199,6 +199,8 @@ class Actions:
     async def _book(self, rollout: Rollout, action: BookAction) -> Done:
         try:
             documents = await asyncio.to_thread(read_directory, self._tools.programs.file(action.path))
+            if not documents:  # a folder that is not there would be a book without anything in it
+                return Done(False, f"there are no documents in {action.path}")
             planned = await self._tools.books.plan(rollout.zone, documents)
             if not planned.differences:
                 return Done(True, f"the book is as {action.path} says")

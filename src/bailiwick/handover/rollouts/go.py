@@ -90,6 +90,10 @@ class Answer:
         """Whether nothing but signatures is missing."""
         return all(line.passes for line in self.lines if not line.name.startswith("signature"))
 
+    def passes(self, name: str) -> bool:
+        """Whether the line of that name holds."""
+        return any(line.passes for line in self.lines if line.name == name)
+
     def document(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON form; ``about`` says what it is of."""
         return {
@@ -127,16 +131,15 @@ def answer(facts: Facts, now: datetime) -> Answer:
 
 
 def _readiness(standing: Standing, now: datetime) -> Line:
-    """Every must-item: what a waiver lets pass counts, by its id."""
+    """Every must-item; what a waiver lets pass counts, by its id."""
     verdict = _still(standing, now)
-    stand_in = [point for point in standing.blockers if not point.passes]
-    waivers = sorted({point.waiver for point in standing.blockers if point.waiver})
-    passes = verdict.green and not stand_in
-    if passes:
-        told = "every must-item is PASS" + (f", by waiver {', '.join(waivers)}" if waivers else "")
-    else:
-        told = "; ".join(f"{point.name} {point.verdict}" for point in stand_in[:10]) or f"readiness is {verdict}"
-    return Line("readiness", verdict, passes, told, "waiver" if waivers else "")
+    passes = verdict.green and not standing.blockers
+    if not passes:
+        told = "; ".join(f"{point.name} {point.verdict}" for point in standing.blockers[:10])
+        return Line("readiness", verdict, False, told or f"readiness is {verdict}")
+    waived = [f"{point.name} by waiver {point.waiver}" for point in standing.waived]
+    told = f"every must-item passes, {', '.join(waived[:10])}" if waived else "every must-item is PASS"
+    return Line("readiness", verdict, True, told, "waiver" if waived else "")
 
 
 def _canary(facts: Facts, now: datetime) -> Line:
@@ -145,11 +148,12 @@ def _canary(facts: Facts, now: datetime) -> Line:
     verdict = _still(standing, now)
     if verdict.green and now - standing.at >= LIFE:
         verdict = Verdict.STALE
-    if verdict.green and standing.blockers:  # a waiver on a point changes nothing here
-        verdict = worst([point.verdict for point in standing.blockers if not point.verdict.green] or [Verdict.FAIL])
+    against = [*standing.blockers, *standing.waived]  # a waiver on a point changes nothing here
+    if verdict.green and against:
+        verdict = worst([point.verdict for point in against if not point.verdict.green] or [Verdict.FAIL])
     told = f"canary of {facts.digest[:19]} is {verdict}"
-    if not verdict.green and standing.blockers:
-        told += ": " + "; ".join(f"{point.name} {point.verdict}" for point in standing.blockers[:5])
+    if not verdict.green and against:
+        told += ": " + "; ".join(f"{point.name} {point.verdict}" for point in against[:5])
     return Line("canary", verdict, verdict.green, told)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from bailiwick.assurance.book import canonical
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.ports import Gate as BudgetGate
-from bailiwick.assurance.ports import Tasks
+from bailiwick.assurance.ports import Tasks, Waivers
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context
 from bailiwick.handover.ports import Canaries, Environments, OpenIncidents, Readiness
@@ -49,6 +49,7 @@ class Sources:
     incidents: OpenIncidents
     environments: Environments
     budgets: BudgetGate
+    waivers: Waivers
 
 
 class Rollouts:
@@ -350,8 +351,12 @@ class Rollouts:
         )  # fmt: skip
 
     async def _answer(self, tx: Transaction, context: Context, rollout: Rollout) -> tuple[Answer, dict[str, Any]]:
-        """Compute the answer of this moment and keep it for good."""
-        found = answer(await self._collected(tx, context, rollout), self._clock.now())
+        """Compute the answer of this moment and keep it for good, and that it took the waivers it took."""
+        facts = await self._collected(tx, context, rollout)
+        found = answer(facts, self._clock.now())
+        if found.passes("readiness"):
+            for waiver in facts.readiness.waivers:
+                await self._facts.waivers.used(tx, context, waiver, f"rollout/{rollout.name}")
         document = found.document(_about(rollout))
         digest = sha256_of(document)
         await tx.run(
