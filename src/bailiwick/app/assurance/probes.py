@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.house import House, Part
-from bailiwick.app.siem import reach_of
+from bailiwick.app.siem import reach_of, reach_with_api_of
 from bailiwick.assurance import book_api
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.dead_man import DeadMan
@@ -67,6 +68,13 @@ def means_of(base: Foundations) -> Means:
             lambda: pending(base.direct_url),
             settings.tls_cert,
         ),
+    )
+
+
+def means_with_api_of(base: Foundations) -> Means:
+    """What checks of environments may reach beside that: our own API."""
+    return replace(
+        means_of(base), reach=reach_with_api_of(Resolver(base.database, base.clock, base.recorder, base.settings))
     )
 
 
