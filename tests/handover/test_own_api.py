@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from bailiwick.assurance.probes.means import Asked, Means
 from bailiwick.assurance.probes.reading import LookFailed
 from bailiwick.assurance.probes.spec import Probe
 from bailiwick.assurance.probes.web import fetch
-from bailiwick.evidence.siem.outgoing import reached
 from bailiwick.evidence.siem.destination import Stop
+from bailiwick.evidence.siem.outgoing import reached
 from bailiwick.handover.environments.measuring import values_of
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.clock import SystemClock
@@ -134,17 +135,17 @@ NAME = "bailiwick.test"
     [
         (["127.0.0.1"], "127.0.0.1", True),  # where it listens
         (["127.0.0.1", "::1"], "localhost", True),
-        (["127.0.1.1"], "0.0.0.0", True),  # noqa: S104
+        (["127.0.1.1"], "0.0.0.0", True),
         (["10.1.2.3"], "127.0.0.1", True),  # a balancer of the house
         (["93.184.216.34"], "127.0.0.1", True),
         (["127.0.0.2"], "127.0.0.1", False),  # loopback, but not where it listens
         (["::1"], "127.0.0.1", False),
-        (["::1"], "0.0.0.0", False),  # noqa: S104
+        (["::1"], "0.0.0.0", False),
         (["127.0.0.1"], "10.1.2.3", False),
         (["::ffff:127.0.0.2"], "127.0.0.1", False),
         (["169.254.169.254"], "127.0.0.1", False),
         (["fd00:ec2::254"], "127.0.0.1", False),
-        (["0.0.0.0"], "127.0.0.1", False),  # noqa: S104
+        (["0.0.0.0"], "127.0.0.1", False),
         (["93.184.216.34", "169.254.169.254"], "127.0.0.1", False),
         (["no-address"], "127.0.0.1", False),
         ([], "127.0.0.1", False),
@@ -192,13 +193,9 @@ async def test_a_name_that_changes_between_look_and_connection_is_not_asked_agai
 
 
 def test_an_environment_that_does_not_name_the_api_has_ours() -> None:
-    class Spec:
-        values: dict[str, str] = {}
-
-    class Standing:
-        name, digest, life, spec = "production", "", None, Spec()
-
-    issuer = Settings(data_dir="/tmp/x").issuer  # type: ignore[arg-type,call-arg]
-    assert values_of("default", Standing(), {"api": issuer})["api"] == "http://127.0.0.1:8080"  # type: ignore[arg-type]
-    Spec.values["api"] = "https://api.example.com"
-    assert values_of("default", Standing(), {"api": issuer})["api"] == "https://api.example.com"  # type: ignore[arg-type]
+    said: dict[str, str] = {}
+    standing: Any = SimpleNamespace(name="production", digest="", life=None, spec=SimpleNamespace(values=said))
+    ours = {"api": Settings(data_dir=Path("/nonexistent")).issuer}  # type: ignore[call-arg]
+    assert values_of("default", standing, ours)["api"] == "http://127.0.0.1:8080"
+    said["api"] = "https://api.example.com"
+    assert values_of("default", standing, ours)["api"] == "https://api.example.com"

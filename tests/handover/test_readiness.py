@@ -16,6 +16,7 @@ from bailiwick.app.assurance import KINDS as ALL_KINDS
 from bailiwick.assurance.book import BadBook, check, read_text
 from bailiwick.assurance.books import Plan
 from bailiwick.assurance.books import plan as planned_between
+from bailiwick.assurance.owners.service import Ownership
 from bailiwick.assurance.probes.internal import internals
 from bailiwick.assurance.probes.means import Means
 from bailiwick.assurance.shipped import shipped
@@ -24,6 +25,7 @@ from bailiwick.assurance.waivers import waivable
 from bailiwick.handover.ports import Readiness
 from bailiwick.handover.readiness import store
 from bailiwick.handover.readiness.api import routes
+from bailiwick.handover.readiness.attachments import Attachments
 from bailiwick.handover.readiness.chapter import ReadinessChapter
 from bailiwick.handover.readiness.documents import CHECKLIST, KINDS, READINESS_PROFILE, lines_of
 from bailiwick.handover.readiness.service import ReadinessDesk
@@ -74,7 +76,7 @@ spec: {owner: uptime, profile: single, checklists: [small]}
 
 
 class Desk:
-    """olga runs and attests (operator), sam reviews (security owner), viv only looks."""
+    """olga runs and attests (an operator who owns security by a group), sam reviews (security owner), viv only looks."""
 
     def __init__(self, stage: Stage, home: Path) -> None:
         self.stage, self.figures = stage, {"level": [1.0], "nice": [9.0]}
@@ -82,16 +84,31 @@ class Desk:
         means = Means(_nowhere, stage.clock, "", home, internals=looks)
         self.readiness = ReadinessDesk(
             stage.database, stage.clock, stage.ids, stage.recorder, stage.books, stage.records, stage.heard, Persons(),
-            lambda: means, {},
+            Ownership(stage.books, stage.recorder, []), lambda: means, {},
         )  # fmt: skip
         self.port: Readiness = self.readiness
-        stage.serve(routes(stage.database, self.readiness))
+        self.attachments = Attachments(stage.database, stage.clock, stage.recorder)
+        stage.serve(routes(stage.database, self.readiness, self.attachments))
 
     async def open(self) -> Desk:
         await self.stage.books.ship(self.stage.context("bailiwick"), read_text(BOOK, "book"))
         for name, role in (("olga", "operator"), ("sam", "security_owner"), ("viv", "viewer"), ("root", "admin")):
             await self.stage.people.user(name, role)
+        await self.stage.people.groups.create(
+            self.stage.context("root"), "security", role="security_owner", members=["olga"]
+        )
         return self
+
+    async def hand_in(
+        self, data: bytes, *, who: str = "olga", sha256: str = "", media_type: str = "application/pdf", zone: str = ""
+    ) -> tuple[int, Any]:
+        """Upload a document; status and answer."""
+        token = await self.stage.people.signed_in(who)
+        path = f"{zone}/api/v1/readiness/attachments/{sha256 or hashlib.sha256(data).hexdigest()}"
+        answer = await self.stage.call(
+            "PUT", path, token=token, content=data, headers={"Content-Type": media_type}
+        )
+        return answer.status, answer.json()
 
     async def run(self) -> Verdict:
         run, _ = await self.readiness.run(self.stage.context("olga"), "production", "olga")
@@ -208,7 +225,8 @@ async def test_a_run_leaves_a_row_a_record_and_a_result_for_each_item(desk: Desk
 async def test_what_is_ready_is_so_until_its_evidence_is_too_old(desk: Desk) -> None:
     await desk.run()
     await desk.agreed("read")
-    await desk.agreed("signed", sha256="ab" * 32, attachment="signed.pdf")
+    await desk.hand_in(b"signed")
+    await desk.agreed("signed", sha256=hashlib.sha256(b"signed").hexdigest(), attachment="signed.pdf")
     assert await desk.standing() == (PASS, [])
     assert await desk.run() is PASS
     async with desk.stage.database.begin() as tx:
@@ -317,6 +335,7 @@ async def test_who_is_gone_or_a_program_states_and_reviews_nothing(desk: Desk) -
 async def test_a_waiver_is_the_only_exception_and_its_use_is_recorded(desk: Desk) -> None:
     desk.figures["level"] = [9.0]
     await desk.agreed("read")
+    await desk.hand_in(b"x")
     await desk.agreed("signed", sha256=hashlib.sha256(b"x").hexdigest())
     assert await desk.run() is FAIL
     desk.stage.heard.waivers["readiness/small/figure", "production"] = "w-1"

@@ -19,7 +19,16 @@ import structlog
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.inventory.addresses import NEVER, Address, AddressKind, Network, check, classify, parse_address, parse_networks
+from bailiwick.inventory.addresses import (
+    NEVER,
+    Address,
+    AddressKind,
+    Network,
+    check,
+    classify,
+    parse_address,
+    parse_networks,
+)
 from bailiwick.inventory.endpoints import Upstream, parse_upstream
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock

@@ -8,11 +8,13 @@ from typing import Any
 
 from bailiwick.app.assurance.probes import means_with_api_of
 from bailiwick.app.assurance.secrets import inventory_of
+from bailiwick.app.foundations import Foundations
 from bailiwick.app.handover.backups import store_of
 from bailiwick.app.house import House, Part
 from bailiwick.assurance.probes.means import Means
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.readiness.api import routes
+from bailiwick.handover.readiness.attachments import Attachments
 from bailiwick.handover.readiness.chapter import ReadinessChapter
 from bailiwick.handover.readiness.documents import KINDS, Values
 from bailiwick.handover.readiness.means.ours import ours
@@ -27,7 +29,7 @@ def build(house: House) -> Part:
     base, desk = house.base, desk_of(house)
     house.readiness = desk
     house.chapters["readiness"] = ReadinessChapter(desk)
-    return Part(routers=lambda: [routes(base.database, desk)], scheduled=desk.scheduled)
+    return Part(routers=lambda: [routes(base.database, desk, attachments_of(base))], scheduled=desk.scheduled)
 
 
 def desk_of(house: House) -> ReadinessDesk:
@@ -42,9 +44,15 @@ def desk_of(house: House) -> ReadinessDesk:
         house.records,
         house.waivers,
         Persons(),
+        house.owners,
         lambda: readiness_means(house),
         defaults_of(house),
     )
+
+
+def attachments_of(base: Foundations) -> Attachments:
+    """The documents that attestations rest on."""
+    return Attachments(base.database, base.clock, base.recorder)
 
 
 def defaults_of(house: House) -> dict[str, Any]:
