@@ -16,6 +16,7 @@ from bailiwick.app.assurance import KINDS as ALL_KINDS
 from bailiwick.assurance.book import BadBook, check, read_text
 from bailiwick.assurance.books import Plan
 from bailiwick.assurance.books import plan as planned_between
+from bailiwick.assurance.owners.activities import ACTIVITY
 from bailiwick.assurance.owners.service import Ownership
 from bailiwick.assurance.probes.internal import internals
 from bailiwick.assurance.probes.means import Means
@@ -100,14 +101,12 @@ class Desk:
         return self
 
     async def hand_in(
-        self, data: bytes, *, who: str = "olga", sha256: str = "", media_type: str = "application/pdf", zone: str = ""
+        self, data: bytes, *, who: str = "olga", sha256: str = "", media_type: str = "application/pdf"
     ) -> tuple[int, Any]:
         """Upload a document; status and answer."""
         token = await self.stage.people.signed_in(who)
-        path = f"{zone}/api/v1/readiness/attachments/{sha256 or hashlib.sha256(data).hexdigest()}"
-        answer = await self.stage.call(
-            "PUT", path, token=token, content=data, headers={"Content-Type": media_type}
-        )
+        path = f"/api/v1/readiness/attachments/{sha256 or hashlib.sha256(data).hexdigest()}"
+        answer = await self.stage.call("PUT", path, token=token, raw=data, headers={"content-type": media_type})
         return answer.status, answer.json()
 
     async def run(self) -> Verdict:
@@ -151,7 +150,7 @@ async def _nowhere(host: str, port: int) -> Sequence[str]:
 
 @pytest.fixture
 async def desk(house: House, tmp_path: Path) -> Desk:
-    return await Desk(Stage(house, (*KINDS, THRESHOLD)), tmp_path).open()
+    return await Desk(Stage(house, (*KINDS, THRESHOLD, ACTIVITY)), tmp_path).open()
 
 
 # ---------------------------------------------------------------------- what is shipped
@@ -327,6 +326,64 @@ async def test_who_is_gone_or_a_program_states_and_reviews_nothing(desk: Desk) -
     with pytest.raises(Exception, match="person"):
         await desk.readiness.review(desk.stage.context("sam"), "production", made["id"], "accepted", "")
     assert (await desk.verdicts())["read"] == "NO_DATA"
+
+
+# ---------------------------------------------------------------------- whose statement it is
+
+
+ACTIVITY_BOOK = """
+apiVersion: bailiwick/v1
+kind: Activity
+metadata: {name: access-control}
+spec:
+  accountable: ACCOUNTABLE
+  deputies: DEPUTIES
+---
+"""
+
+
+async def _deputies(desk: Desk, deputies: str, accountable: str = "role:security_owner") -> None:
+    said = ACTIVITY_BOOK.replace("ACCOUNTABLE", accountable).replace("DEPUTIES", deputies)
+    await desk.stage.apply(said + BOOK)
+
+
+async def test_an_item_is_stated_by_whoever_owns_it_and_by_no_other_role(desk: Desk) -> None:
+    """Neither an operator nor another plane's owner nor an administrator speaks for it."""
+    for name, role in (("ole", "operator"), ("otto", "ops_owner"), ("pia", "product_owner")):
+        await desk.stage.people.user(name, role)
+    for who in ("ole", "otto", "pia", "root"):
+        status, told = await desk.attest("read", who=who)
+        assert (status, told["reason"], told["role"]) == (403, "attestation_role", "security_owner"), who
+    assert (await desk.attest("read", who="sam"))[0] == 201  # the role is his own
+    assert (await desk.attest("read", who="olga"))[0] == 201  # a group gives it to her
+    async with desk.stage.people.owner.begin() as tx:
+        await tx.run("DELETE FROM bailiwick.group_members WHERE username = 'olga'")
+    assert (await desk.attest("read", who="olga"))[1]["reason"] == "attestation_role"
+    names = [event.name for event in await desk.stage.people.events()]
+    assert names.count("readiness.attested") == 2
+
+
+async def test_a_deputy_speaks_on_his_days_for_what_he_stands_in(desk: Desk) -> None:
+    await desk.stage.people.user("dan", "operator")
+    today = desk.stage.clock.now().date()
+    on = f"[{{person: dan, from: {today}, until: {today}}}]"
+    await _deputies(desk, on)
+    assert (await desk.attest("read", who="dan"))[0] == 201
+    # while he stands in, whoever holds the role still does
+    assert (await desk.attest("read", who="sam"))[0] == 201
+    over = today - timedelta(days=1)
+    for deputies, accountable in (
+        (f"[{{person: dan, until: {over}}}]", "role:security_owner"),
+        (f"[{{person: dan, from: {today + timedelta(days=1)}}}]", "role:security_owner"),
+        (on, "role:ops_owner"),  # of another plane
+        ("[{person: dan}]", "role:security_owner"),  # without dates only where nobody holds it
+    ):
+        await _deputies(desk, deputies, accountable)
+        assert (await desk.attest("read", who="dan"))[1]["reason"] == "attestation_role", (deputies, accountable)
+    async with desk.stage.people.owner.begin() as tx:
+        await tx.run("DELETE FROM bailiwick.group_members WHERE username = 'olga'")
+        await tx.run("UPDATE bailiwick.users SET is_active = false WHERE username = 'sam'")
+    assert (await desk.attest("read", who="dan"))[0] == 201
 
 
 # ---------------------------------------------------------------------- waivers

@@ -34,8 +34,9 @@ def list_notices(
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> int:
-    """Show notices with their receipts, newest first. Exits 1 when some are dead, 3 when there are none or some were for
-    a channel that nobody set up."""
+    """Show notices with their receipts, newest first.
+
+    Exits 1 when some are dead, 3 when there are none or some were for a channel that nobody set up."""
     from bailiwick.cli.alerting import with_alerting
     from bailiwick.cli.screen import table
 
