@@ -68,7 +68,7 @@ async def test_a_real_alert_of_a_fresh_installation_raises_no_second_one(fresh: 
 
 
 async def _given(alerting: Alerting) -> None:
-    await alerting.secrets.put(alerting.stage.context(), "chat-webhook", "http://127.0.0.1:1/hook", by="root")
+    await alerting.secrets.put(alerting.stage.context(), "chat-webhook", "http://chat.example.com/hook", by="root")
 
 
 async def _given_and_taken_away(alerting: Alerting) -> None:

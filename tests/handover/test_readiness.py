@@ -96,7 +96,7 @@ class Desk:
         for name, role in (("olga", "operator"), ("sam", "security_owner"), ("viv", "viewer"), ("root", "admin")):
             await self.stage.people.user(name, role)
         await self.stage.people.groups.create(
-            self.stage.context("root"), "security", role="security_owner", members=["olga"]
+            self.stage.context("setup"), "security", role="security_owner", members=["olga"]
         )
         return self
 
@@ -366,15 +366,15 @@ async def test_an_item_is_stated_by_whoever_owns_it_and_by_no_other_role(desk: D
 async def test_a_deputy_speaks_on_his_days_for_what_he_stands_in(desk: Desk) -> None:
     await desk.stage.people.user("dan", "operator")
     today = desk.stage.clock.now().date()
-    on = f"[{{person: dan, from: {today}, until: {today}}}]"
+    on = f"[{{person: dan, from: '{today}', until: '{today}'}}]"
     await _deputies(desk, on)
     assert (await desk.attest("read", who="dan"))[0] == 201
     # while he stands in, whoever holds the role still does
     assert (await desk.attest("read", who="sam"))[0] == 201
     over = today - timedelta(days=1)
     for deputies, accountable in (
-        (f"[{{person: dan, until: {over}}}]", "role:security_owner"),
-        (f"[{{person: dan, from: {today + timedelta(days=1)}}}]", "role:security_owner"),
+        (f"[{{person: dan, until: '{over}'}}]", "role:security_owner"),
+        (f"[{{person: dan, from: '{today + timedelta(days=1)}'}}]", "role:security_owner"),
         (on, "role:ops_owner"),  # of another plane
         ("[{person: dan}]", "role:security_owner"),  # without dates only where nobody holds it
     ):

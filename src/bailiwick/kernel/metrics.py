@@ -22,6 +22,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -495,6 +496,18 @@ def part_restarts(status_file: Path | None) -> dict[str, int]:
         return {str(part["name"]): int(part["restarts"]) for part in parts}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def parts_began(status_file: Path) -> float | None:
+    """Since when the parts are supervised, in seconds since the epoch: since the oldest of them stands as it does.
+
+    None where the supervisor's status file cannot be read.
+    """
+    try:
+        parts = json.loads(status_file.read_text())["parts"]
+        return min(datetime.fromisoformat(str(part["since"])).timestamp() for part in parts if part["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _resident_bytes() -> int:

@@ -24,6 +24,7 @@ from bailiwick.assurance.probes.runner import Probes
 from bailiwick.assurance.probes.spec import PROBE
 from bailiwick.assurance.thresholds import THRESHOLD
 from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.metrics import parts_began
 
 KINDS: tuple[Kind[Any], ...] = (THRESHOLD, PROBE)
 
@@ -67,6 +68,7 @@ def means_of(base: Foundations) -> Means:
             lambda: figures(base.layout.metrics),
             lambda: pending(base.direct_url),
             settings.tls_cert,
+            lambda: parts_began(base.layout.status_file),
         ),
     )
 
