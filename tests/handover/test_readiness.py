@@ -95,7 +95,7 @@ class Desk:
         await self.stage.books.ship(self.stage.context("bailiwick"), read_text(BOOK, "book"))
         for name, role in (("olga", "operator"), ("sam", "security_owner"), ("viv", "viewer"), ("root", "admin")):
             await self.stage.people.user(name, role)
-        await self.stage.people.groups.create(
+        self.group = await self.stage.people.groups.create(
             self.stage.context("setup"), "security", role="security_owner", members=["olga"]
         )
         return self
@@ -356,8 +356,7 @@ async def test_an_item_is_stated_by_whoever_owns_it_and_by_no_other_role(desk: D
         assert (status, told["reason"], told["role"]) == (403, "attestation_role", "security_owner"), who
     assert (await desk.attest("read", who="sam"))[0] == 201  # the role is his own
     assert (await desk.attest("read", who="olga"))[0] == 201  # a group gives it to her
-    async with desk.stage.people.owner.begin() as tx:
-        await tx.run("DELETE FROM bailiwick.group_members WHERE username = 'olga'")
+    await desk.stage.people.groups.delete(desk.stage.context("setup"), desk.group.id)
     assert (await desk.attest("read", who="olga"))[1]["reason"] == "attestation_role"
     names = [event.name for event in await desk.stage.people.events()]
     assert names.count("readiness.attested") == 2
@@ -380,8 +379,8 @@ async def test_a_deputy_speaks_on_his_days_for_what_he_stands_in(desk: Desk) -> 
     ):
         await _deputies(desk, deputies, accountable)
         assert (await desk.attest("read", who="dan"))[1]["reason"] == "attestation_role", (deputies, accountable)
+    await desk.stage.people.groups.delete(desk.stage.context("setup"), desk.group.id)
     async with desk.stage.people.owner.begin() as tx:
-        await tx.run("DELETE FROM bailiwick.group_members WHERE username = 'olga'")
         await tx.run("UPDATE bailiwick.users SET is_active = false WHERE username = 'sam'")
     assert (await desk.attest("read", who="dan"))[0] == 201
 

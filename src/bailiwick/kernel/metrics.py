@@ -499,13 +499,15 @@ def part_restarts(status_file: Path | None) -> dict[str, int]:
 
 
 def parts_began(status_file: Path) -> float | None:
-    """Since when the parts are supervised, in seconds since the epoch: since the oldest of them stands as it does.
+    """When the supervisor had started the last of its parts for the first time, in seconds since the epoch.
 
-    None where the supervisor's status file cannot be read.
+    A part that was restarted does not count: what ends again and again has not only begun. None where there is no such
+    part, or no status file that can be read.
     """
     try:
         parts = json.loads(status_file.read_text())["parts"]
-        return min(datetime.fromisoformat(str(part["since"])).timestamp() for part in parts if part["since"])
+        first = [str(part["since"]) for part in parts if part["since"] and not part["restarts"]]
+        return max((datetime.fromisoformat(each).timestamp() for each in first), default=None)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
