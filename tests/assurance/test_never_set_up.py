@@ -16,9 +16,7 @@ from bailiwick.assurance.shipped import shipped
 from bailiwick.kernel.severity import Severity
 from people_fixtures import House
 
-SHIPPED: list[Document] = [
-    each for each in shipped("default") if each.kind in (CHANNEL.name, ROUTE.name, ROTA.name)
-]
+SHIPPED: list[Document] = [each for each in shipped("default") if each.kind in (CHANNEL.name, ROUTE.name, ROTA.name)]
 
 
 @pytest.fixture
@@ -111,7 +109,9 @@ async def test_the_fallback_of_one_that_is_not_set_up_is_told(fresh: Alerting) -
     with web(lambda path, body: Said(200, b"ok")) as chat:
         await fresh.secrets.put(fresh.stage.context(), "hook", f"{chat.url}/hook", by="root")
         async with fresh.stage.people.owner.begin() as tx:  # mail is set up by somebody; the pager stays as it came
-            await tx.run("UPDATE bailiwick.assurance_documents SET in_force = false WHERE kind = 'Channel' AND name = 'mail'")
+            await tx.run(
+                "UPDATE bailiwick.assurance_documents SET in_force = false WHERE kind = 'Channel' AND name = 'mail'"
+            )
             await tx.run(
                 "INSERT INTO bailiwick.assurance_documents (zone, kind, name, version, revision, spec, sha256, in_force,"
                 " applied_at, applied_by) SELECT zone, kind, name, 2, 2, cast(:spec AS jsonb), 'x', true, now(), 'root'"

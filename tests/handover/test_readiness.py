@@ -31,6 +31,7 @@ from bailiwick.handover.readiness.chapter import ReadinessChapter
 from bailiwick.handover.readiness.documents import CHECKLIST, KINDS, READINESS_PROFILE, lines_of
 from bailiwick.handover.readiness.service import ReadinessDesk
 from bailiwick.handover.readiness.strength import weakness
+from bailiwick.identity.groups import Members
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -356,7 +357,9 @@ async def test_an_item_is_stated_by_whoever_owns_it_and_by_no_other_role(desk: D
         assert (status, told["reason"], told["role"]) == (403, "attestation_role", "security_owner"), who
     assert (await desk.attest("read", who="sam"))[0] == 201  # the role is his own
     assert (await desk.attest("read", who="olga"))[0] == 201  # a group gives it to her
-    await desk.stage.people.groups.delete(desk.stage.context("setup"), desk.group.id)
+    await desk.stage.people.groups.change(
+        desk.stage.context("setup"), desk.group.id, {}, Members(remove=frozenset(["olga"]))
+    )
     assert (await desk.attest("read", who="olga"))[1]["reason"] == "attestation_role"
     names = [event.name for event in await desk.stage.people.events()]
     assert names.count("readiness.attested") == 2
@@ -379,7 +382,9 @@ async def test_a_deputy_speaks_on_his_days_for_what_he_stands_in(desk: Desk) -> 
     ):
         await _deputies(desk, deputies, accountable)
         assert (await desk.attest("read", who="dan"))[1]["reason"] == "attestation_role", (deputies, accountable)
-    await desk.stage.people.groups.delete(desk.stage.context("setup"), desk.group.id)
+    await desk.stage.people.groups.change(
+        desk.stage.context("setup"), desk.group.id, {}, Members(remove=frozenset(["olga"]))
+    )
     async with desk.stage.people.owner.begin() as tx:
         await tx.run("UPDATE bailiwick.users SET is_active = false WHERE username = 'sam'")
     assert (await desk.attest("read", who="dan"))[0] == 201

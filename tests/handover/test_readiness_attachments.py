@@ -46,7 +46,12 @@ async def tampering(desk: Desk) -> AsyncIterator[None]:
 
 async def test_a_document_is_given_out_as_it_was_handed_in_and_never_shown(desk: Desk) -> None:
     status, made = await desk.hand_in(PDF, media_type="application/pdf; charset=binary")
-    assert (status, made["sha256"], made["media_type"], made["bytes"]) == (201, digest(PDF), "application/pdf", len(PDF))
+    assert (status, made["sha256"], made["media_type"], made["bytes"]) == (
+        201,
+        digest(PDF),
+        "application/pdf",
+        len(PDF),
+    )
     assert (await desk.hand_in(PDF, who="sam", media_type="text/html"))[0] == 200  # it is kept as it was
     token = await desk.stage.people.signed_in("sam")
     answer = await desk.stage.call("GET", f"/api/v1/readiness/attachments/{digest(PDF)}", token=token)
@@ -124,10 +129,7 @@ async def test_what_was_altered_where_it_is_kept_is_not_given_out(desk: Desk) ->
 
 async def test_another_zones_document_is_not_there(desk: Desk) -> None:
     async with desk.stage.people.owner.begin() as tx:
-        await tx.run(
-            "INSERT INTO bailiwick.zones (name, created_at) VALUES ('far', now())"
-            " ON CONFLICT DO NOTHING"
-        )
+        await tx.run("INSERT INTO bailiwick.zones (name, created_at) VALUES ('far', now()) ON CONFLICT DO NOTHING")
     await desk.attachments.keep(desk.stage.context("fay", "far"), digest(PDF), "application/pdf", PDF)
     with pytest.raises(BailiwickError) as refused:
         await desk.attachments.read(desk.stage.context("sam"), digest(PDF))
