@@ -26,13 +26,14 @@ from bailiwick.assurance.notices.channels import CHANNEL, ChannelSecrets
 from bailiwick.assurance.notices.delivery import Deliveries
 from bailiwick.assurance.notices.notices import Outbox
 from bailiwick.assurance.notices.routes import ROUTE
+from bailiwick.assurance.oncall.rota import ROTA
 from bailiwick.assurance.ports import Found, Level, Person, Raised
 from bailiwick.inventory.resolver import Resolver
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.severity import Severity
 from people_fixtures import House
 
-KINDS = (CHANNEL, ROUTE, ALERT_RULE)
+KINDS = (CHANNEL, ROUTE, ALERT_RULE, ROTA)
 
 
 @dataclass

@@ -162,6 +162,26 @@ async def test_no_data_freezes_and_a_rule_that_stays_blind_is_told(alerting: Ale
     assert await states(alerting) == {"rule/r": "resolved", "rule/r/blind": "resolved"}
 
 
+async def test_a_rule_over_a_window_is_not_blind_before_it_can_cover_it(alerting: Alerting, export: Exported) -> None:
+    """It has only begun; once half of the window was looked at and there still is nothing, nobody would notice."""
+    await alerting.stage.apply(rule("r", "metric: 'sum(increase(nobody_tells_this_total[10m]))', threshold: 1"))
+    for _ in range(5):
+        assert await evaluate(alerting) is Verdict.NO_DATA
+        alerting.clock.advance(60)
+    assert await states(alerting) == {}
+    for _ in range(3):
+        assert await evaluate(alerting) is Verdict.NO_DATA
+        alerting.clock.advance(60)
+    assert await states(alerting) == {"rule/r/blind": "firing"}
+    alerting.clock.advance(86_400)  # it was away for a day, and begins anew
+    export.text += "\nnobody_tells_this_total 3\n"
+    for _ in range(5):
+        await evaluate(alerting)
+        alerting.clock.advance(60)
+    await evaluate(alerting)
+    assert await states(alerting) == {"rule/r/blind": "resolved"}
+
+
 async def test_growth_is_computed_over_what_was_kept(alerting: Alerting, export: Exported) -> None:
     await alerting.stage.apply(rule("r", "metric: 'sum(increase(http_requests_total[2m]))', threshold: 10"))
     found = []

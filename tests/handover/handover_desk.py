@@ -37,6 +37,8 @@ from bailiwick.handover.handovers.section import handover_section, selection
 from bailiwick.handover.handovers.service import Around, Handovers
 from bailiwick.handover.handovers.signing import Keys
 from bailiwick.handover.ports import Environment, OpenIncident, Standing, Statement
+from bailiwick.handover.readiness.attachments import Attachments
+from bailiwick.handover.readiness.section import readiness_section
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
@@ -164,6 +166,7 @@ class Desk:
         self.taken: list[tuple[str, str]] = []
         self.on_taking: Callable[[], None] = lambda: None
         self.proof = ""
+        self.attested = ""  # the record of an attestation that rests on a document
         self.proven = Verdict.PASS
         self.chapters: dict[str, Any] = {
             "ownership": OwnershipChapter(stage.books, owners, on_call),
@@ -203,7 +206,26 @@ class Desk:
         drill = Statement("drill", "it was restored", Verdict.PASS, "system:backups", since, until, {}, self.proof)
         rows = [{"id": "b1", "at": until}, {"id": "b2", "at": until}]
         figures = {"rows": rows, "count": 2, "password": "hunter2-is-no-secret", "share": 0.25}
-        return [drill, Statement("backups", "there are two", self.proven, "job:backup", since, until, figures)]
+        said = Statement("read", "it was read", Verdict.PASS, "bailiwick readiness", since, until, {}, self.attested)
+        backups = Statement("backups", "there are two", self.proven, "job:backup", since, until, figures)
+        return [drill, backups, *([said] if self.attested else [])]
+
+    async def attest(self, document: bytes) -> str:
+        """Have a statement of the pack rest on a document; its hash."""
+        context, now = self.stage.context("nina"), self.stage.clock.now()
+        sha256 = hashlib.sha256(document).hexdigest()
+        await Attachments(self.stage.database, self.stage.clock, self.stage.recorder).keep(
+            context, sha256, "application/pdf", document
+        )
+        async with self.stage.database.begin() as tx:
+            stored = await self.stage.records.attest(
+                tx, context, "readiness.production/go-live/read", "I read it",
+                producer=Producer(name="nina", program="bailiwick readiness", version="1"),
+                since=now - timedelta(hours=1), until=now - timedelta(hours=1), inputs={"attachment_sha256": sha256},
+                expires_at=now + timedelta(days=90),
+            )  # fmt: skip
+        self.attested = stored.id
+        return sha256
 
     # --- what tests do
 
@@ -295,7 +317,7 @@ class Desk:
             self.world.database, self.stage.clock, self.stage.ids, self.stage.recorder, self.world.keys, "1.2.3",
             head_files=self.world.head_files,
         )  # fmt: skip
-        for section in (*evidence_sections(None), handover_section()):
+        for section in (*evidence_sections(None), handover_section(), readiness_section()):
             builder.register(section)
         path = self.directory / name
         await builder.build(selection(await self.found(built)), path, self.stage.context("ada"))

@@ -188,6 +188,43 @@ async def test_every_class_of_change_is_found_though_it_was_signed_anew(accepted
         assert first.startswith(file), (name, first, told)
 
 
+async def test_the_documents_of_attestations_are_in_the_pack_and_held_against_their_records(desk: Desk) -> None:
+    name = f"handover/attachments/{await desk.attest(b'what was read')}"
+    built = await desk.accepted()
+    accepted = Accepted(await desk.zipped(built), await desk.trusted(), await desk.signer())
+    report = await desk.check(accepted.path)
+    assert report.verdict == "PASS", report.findings
+    with zipfile.ZipFile(accepted.path) as archive:
+        assert archive.read(name) == b"what was read"
+    assert accepted.bad(lambda files: files.update({name: b"something else"}))[0] == name
+    assert accepted.bad(lambda files: files.pop(name) and None)[0] == name
+    extra = f"handover/attachments/{'0' * 64}"
+    assert accepted.bad(lambda files: files.update({extra: b"x"})) == (extra, f"{extra}: no record names it")
+
+
+async def test_an_evidence_pack_carries_the_documents_of_its_window_and_says_which_are_gone(desk: Desk) -> None:
+    kept, gone = await desk.attest(b"what was read"), "ab" * 32
+    async with desk.stage.database.begin() as tx:
+        for number, sha256 in enumerate((kept, gone)):
+            await tx.run(
+                "INSERT INTO readiness_attestations (id, zone, environment, item, sha256, statement, attachment,"
+                " attachment_sha256, author, made_at, expires_at, record) VALUES (:id, 'default', 'production', 'a/b', '',"
+                " 's', 'read.pdf', :sha256, 'nina', :now, :now, :record)",
+                id=f"a{number}", sha256=sha256, now=desk.stage.clock.now(), record=desk.attested,
+            )  # fmt: skip
+    with zipfile.ZipFile(await desk.zipped(await desk.build())) as archive:
+        assert archive.read(f"readiness/attachments/{kept}") == b"what was read"
+        told = {each["sha256"]: each for each in json.loads(archive.read("readiness/attachments.json"))}
+        manifest = json.loads(archive.read("manifest.json"))
+    assert (told[kept]["missing"], told[kept]["media_type"], told[gone]["missing"]) == (
+        "",
+        "application/pdf",
+        "no_attachment",
+    )
+    section = next(each for each in manifest["sections"] if each["name"] == "readiness")
+    assert (section["verdict"], section["note"]) == ("FAIL", "1 of 2 documents")
+
+
 async def test_receipts_are_needed_and_must_be_of_what_they_are_said_to_be(accepted: Accepted) -> None:
     with zipfile.ZipFile(accepted.path) as archive:
         receipts = sorted(name for name in archive.namelist() if name.startswith(RECEIPTS))

@@ -16,6 +16,8 @@ from bailiwick.app.assurance import KINDS as ALL_KINDS
 from bailiwick.assurance.book import BadBook, check, read_text
 from bailiwick.assurance.books import Plan
 from bailiwick.assurance.books import plan as planned_between
+from bailiwick.assurance.owners.activities import ACTIVITY
+from bailiwick.assurance.owners.service import Ownership
 from bailiwick.assurance.probes.internal import internals
 from bailiwick.assurance.probes.means import Means
 from bailiwick.assurance.shipped import shipped
@@ -24,10 +26,12 @@ from bailiwick.assurance.waivers import waivable
 from bailiwick.handover.ports import Readiness
 from bailiwick.handover.readiness import store
 from bailiwick.handover.readiness.api import routes
+from bailiwick.handover.readiness.attachments import Attachments
 from bailiwick.handover.readiness.chapter import ReadinessChapter
 from bailiwick.handover.readiness.documents import CHECKLIST, KINDS, READINESS_PROFILE, lines_of
 from bailiwick.handover.readiness.service import ReadinessDesk
 from bailiwick.handover.readiness.strength import weakness
+from bailiwick.identity.groups import Members
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -74,7 +78,7 @@ spec: {owner: uptime, profile: single, checklists: [small]}
 
 
 class Desk:
-    """olga runs and attests (operator), sam reviews (security owner), viv only looks."""
+    """olga runs and attests (an operator who owns security by a group), sam reviews (security owner), viv only looks."""
 
     def __init__(self, stage: Stage, home: Path) -> None:
         self.stage, self.figures = stage, {"level": [1.0], "nice": [9.0]}
@@ -82,16 +86,29 @@ class Desk:
         means = Means(_nowhere, stage.clock, "", home, internals=looks)
         self.readiness = ReadinessDesk(
             stage.database, stage.clock, stage.ids, stage.recorder, stage.books, stage.records, stage.heard, Persons(),
-            lambda: means, {},
+            Ownership(stage.books, stage.recorder, []), lambda: means, {},
         )  # fmt: skip
         self.port: Readiness = self.readiness
-        stage.serve(routes(stage.database, self.readiness))
+        self.attachments = Attachments(stage.database, stage.clock, stage.recorder)
+        stage.serve(routes(stage.database, self.readiness, self.attachments))
 
     async def open(self) -> Desk:
         await self.stage.books.ship(self.stage.context("bailiwick"), read_text(BOOK, "book"))
         for name, role in (("olga", "operator"), ("sam", "security_owner"), ("viv", "viewer"), ("root", "admin")):
             await self.stage.people.user(name, role)
+        self.group = await self.stage.people.groups.create(
+            self.stage.context("setup"), "security", role="security_owner", members=["olga"]
+        )
         return self
+
+    async def hand_in(
+        self, data: bytes, *, who: str = "olga", sha256: str = "", media_type: str = "application/pdf"
+    ) -> tuple[int, Any]:
+        """Upload a document; status and answer."""
+        token = await self.stage.people.signed_in(who)
+        path = f"/api/v1/readiness/attachments/{sha256 or hashlib.sha256(data).hexdigest()}"
+        answer = await self.stage.call("PUT", path, token=token, raw=data, headers={"content-type": media_type})
+        return answer.status, answer.json()
 
     async def run(self) -> Verdict:
         run, _ = await self.readiness.run(self.stage.context("olga"), "production", "olga")
@@ -134,7 +151,7 @@ async def _nowhere(host: str, port: int) -> Sequence[str]:
 
 @pytest.fixture
 async def desk(house: House, tmp_path: Path) -> Desk:
-    return await Desk(Stage(house, (*KINDS, THRESHOLD)), tmp_path).open()
+    return await Desk(Stage(house, (*KINDS, THRESHOLD, ACTIVITY)), tmp_path).open()
 
 
 # ---------------------------------------------------------------------- what is shipped
@@ -208,7 +225,8 @@ async def test_a_run_leaves_a_row_a_record_and_a_result_for_each_item(desk: Desk
 async def test_what_is_ready_is_so_until_its_evidence_is_too_old(desk: Desk) -> None:
     await desk.run()
     await desk.agreed("read")
-    await desk.agreed("signed", sha256="ab" * 32, attachment="signed.pdf")
+    await desk.hand_in(b"signed")
+    await desk.agreed("signed", sha256=hashlib.sha256(b"signed").hexdigest(), attachment="signed.pdf")
     assert await desk.standing() == (PASS, [])
     assert await desk.run() is PASS
     async with desk.stage.database.begin() as tx:
@@ -313,12 +331,74 @@ async def test_who_is_gone_or_a_program_states_and_reviews_nothing(desk: Desk) -
     assert (await desk.verdicts())["read"] == "NO_DATA"
 
 
+# ---------------------------------------------------------------------- whose statement it is
+
+
+ACTIVITY_BOOK = """
+apiVersion: bailiwick/v1
+kind: Activity
+metadata: {name: access-control}
+spec:
+  accountable: ACCOUNTABLE
+  deputies: DEPUTIES
+---
+"""
+
+
+async def _deputies(desk: Desk, deputies: str, accountable: str = "role:security_owner") -> None:
+    said = ACTIVITY_BOOK.replace("ACCOUNTABLE", accountable).replace("DEPUTIES", deputies)
+    await desk.stage.apply(said + BOOK)
+
+
+async def test_an_item_is_stated_by_whoever_owns_it_and_by_no_other_role(desk: Desk) -> None:
+    """Neither an operator nor another plane's owner nor an administrator speaks for it."""
+    for name, role in (("ole", "operator"), ("otto", "ops_owner"), ("pia", "product_owner")):
+        await desk.stage.people.user(name, role)
+    for who in ("ole", "otto", "pia", "root"):
+        status, told = await desk.attest("read", who=who)
+        assert (status, told["reason"], told["role"]) == (403, "attestation_role", "security_owner"), who
+    assert (await desk.attest("read", who="sam"))[0] == 201  # the role is his own
+    assert (await desk.attest("read", who="olga"))[0] == 201  # a group gives it to her
+    await desk.stage.people.groups.change(
+        desk.stage.context("setup"), desk.group.id, {}, Members(remove=frozenset(["olga"]))
+    )
+    assert (await desk.attest("read", who="olga"))[1]["reason"] == "attestation_role"
+    names = [event.name for event in await desk.stage.people.events()]
+    assert names.count("readiness.attested") == 2
+
+
+async def test_a_deputy_speaks_on_his_days_for_what_he_stands_in(desk: Desk) -> None:
+    await desk.stage.people.user("dan", "operator")
+    today = desk.stage.clock.now().date()
+    on = f"[{{person: dan, from: '{today}', until: '{today}'}}]"
+    await _deputies(desk, on)
+    assert (await desk.attest("read", who="dan"))[0] == 201
+    # while he stands in, whoever holds the role still does
+    assert (await desk.attest("read", who="sam"))[0] == 201
+    over = today - timedelta(days=1)
+    for deputies, accountable in (
+        (f"[{{person: dan, until: '{over}'}}]", "role:security_owner"),
+        (f"[{{person: dan, from: '{today + timedelta(days=1)}'}}]", "role:security_owner"),
+        (on, "role:ops_owner"),  # of another plane
+        ("[{person: dan}]", "role:security_owner"),  # without dates only where nobody holds it
+    ):
+        await _deputies(desk, deputies, accountable)
+        assert (await desk.attest("read", who="dan"))[1]["reason"] == "attestation_role", (deputies, accountable)
+    await desk.stage.people.groups.change(
+        desk.stage.context("setup"), desk.group.id, {}, Members(remove=frozenset(["olga"]))
+    )
+    async with desk.stage.people.owner.begin() as tx:
+        await tx.run("UPDATE bailiwick.users SET is_active = false WHERE username = 'sam'")
+    assert (await desk.attest("read", who="dan"))[0] == 201
+
+
 # ---------------------------------------------------------------------- waivers
 
 
 async def test_a_waiver_is_the_only_exception_and_its_use_is_recorded(desk: Desk) -> None:
     desk.figures["level"] = [9.0]
     await desk.agreed("read")
+    await desk.hand_in(b"x")
     await desk.agreed("signed", sha256=hashlib.sha256(b"x").hexdigest())
     assert await desk.run() is FAIL
     desk.stage.heard.waivers["readiness/small/figure", "production"] = "w-1"

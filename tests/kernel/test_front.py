@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
@@ -276,6 +277,19 @@ async def test_a_body_too_large_is_413(path: str, chunked: bool) -> None:
     assert answer.headers["connection"] == "close"
     assert answer.complete
     assert house.records[-1].status == 413
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_one_route_may_take_more_than_the_others_and_not_without_end(chunked: bool) -> None:
+    large = [("POST", re.compile("/api/v1/echo"), 2000)]
+    house = House(max_body_bytes=1000, large_bodies=large)
+    for path, size, status in (
+        ("/api/v1/echo", 1500, 200), ("/api/v1/echo", 2500, 413), ("/api/v1/json", 1500, 413), ("/hot", 1500, 413),
+        ("/z/default/api/v1/echo", 1500, 200), ("/z/default/api/v1/echo", 2500, 413),
+    ):  # fmt: skip
+        body = [b"{" + b" " * (size // 2), b" " * (size // 2 - 2) + b"}"]
+        answer = await house.call("POST", path, body, {"content-type": "application/json"}, chunked=chunked)
+        assert answer.status == status, (path, size)
 
 
 async def test_a_nonsense_length_is_refused(house: House) -> None:

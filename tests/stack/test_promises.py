@@ -103,6 +103,10 @@ _NO_MUTATION = {
     },
     "PATCH /api/v1/incidents/{incident_id}": "leaves incident.changed",
     "POST /api/v1/incidents/{incident_id}/preview": "looks at what would be hit",
+    "POST /api/v1/readiness/{environment}/items/{checklist}/{item}/attestations": (
+        "takes whoever owns the item, which no administrator does; tests/handover prove readiness.attested"
+    ),
+    "PUT /api/v1/readiness/attachments/{sha256}": "takes bytes; tests/handover prove readiness.attached",
     "POST /api/v1/readiness/{environment}/attestations/{attestation_id}/review": (
         "needs another person's statement; tests/handover/test_readiness.py proves readiness.reviewed"
     ),
@@ -363,11 +367,6 @@ def _example(stack: Stack) -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "POST /api/v1/auth/invitations/accept": ("INVITATION", None, {}),
         "POST /api/v1/users/{username}/password-reset": ("/api/v1/users/walker/password-reset", None, {}),
         "POST /api/v1/readiness/{environment}/runs": ("/api/v1/readiness/production/runs", None, {}),
-        "POST /api/v1/readiness/{environment}/items/{checklist}/{item}/attestations": (
-            "/api/v1/readiness/production/items/sign-off/go-live-approved/attestations",
-            {"statement": "it may"},
-            {},
-        ),
         "POST /api/v1/incidents": ("/api/v1/incidents", {"title": "a walk", "severity": "P3"}, {}),
         "POST /api/v1/runbooks/{name}/runs": ("/api/v1/runbooks/audit-tamper/runs", {"dry": True}, {}),
         "POST /api/v1/environments/{name}/declare": (

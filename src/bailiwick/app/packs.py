@@ -28,6 +28,7 @@ from bailiwick.evidence.pack_sections import evidence_sections
 from bailiwick.handover.handovers.section import handover_section
 from bailiwick.handover.incidents.packs import selector
 from bailiwick.handover.pack_tables import TABLES as HANDOVER_TABLES
+from bailiwick.handover.readiness.section import readiness_section
 from bailiwick.identity.pack_tables import TABLES as IDENTITY_TABLES
 from bailiwick.inventory.pack_tables import TABLES as INVENTORY_TABLES
 from bailiwick.kernel.clock import Clock
@@ -165,6 +166,7 @@ def pack_builder(
         policy_section(),
         control_section(CONTROL_TABLES),
         handover_section(cold),
+        readiness_section(),
         _configuration(settings, layout),
         _logs(layout),
     ):

@@ -50,6 +50,7 @@ from bailiwick.evidence.tail import Tails
 from bailiwick.gateway.check import Check
 from bailiwick.gateway.verdict_counts import CountKeeper, VerdictCounts
 from bailiwick.handover.incidents.packs import selector
+from bailiwick.handover.readiness.api import LARGE_BODIES
 from bailiwick.identity.login.throttle import SignInThrottle
 from bailiwick.identity.providers import Providers
 from bailiwick.identity.refresh_lane import RefreshLane
@@ -307,6 +308,7 @@ def compose(
         cors_origins=base.settings.cors_origins,
         on_request=_access_writer(access_log),
         limits=limits,
+        large_bodies=LARGE_BODIES,
     )
 
 

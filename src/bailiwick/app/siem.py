@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bailiwick.evidence.events import decode
 from bailiwick.evidence.siem.cursors import Entry
 from bailiwick.inventory.endpoints import Upstream
-from bailiwick.inventory.resolver import Resolver
+from bailiwick.inventory.resolver import Resolution, Resolver
 from bailiwick.kernel.errors import BailiwickError
 
 if TYPE_CHECKING:  # commands need the check and not the client
@@ -23,13 +23,29 @@ def reach_of(resolver: Resolver) -> Reach:
     """Resolve a host and answer its addresses, every one of them checked, or raise why there is none."""
 
     async def reach(host: str, port: int) -> Sequence[str]:
-        found = await resolver.resolve(Upstream("https", host.lower(), port))
-        if found.error is not None:
-            reason, _, told = found.error.partition(": ")
-            raise BailiwickError(told, reason=reason)
-        return found.addresses
+        return _addresses(await resolver.resolve(Upstream("https", host.lower(), port)))
 
     return reach
+
+
+def reach_with_api_of(resolver: Resolver) -> Reach:
+    """The same for checks of environments, which also look at our own API: at the very host and port that are
+    configured, and at nothing beside it that this machine listens on."""
+    reach = reach_of(resolver)
+
+    async def reaching(host: str, port: int) -> Sequence[str]:
+        if not resolver.is_api(host, port):
+            return await reach(host, port)
+        return _addresses(await resolver.resolve_api())
+
+    return reaching
+
+
+def _addresses(found: Resolution) -> Sequence[str]:
+    if found.error is not None:
+        reason, _, told = found.error.partition(": ")
+        raise BailiwickError(told, reason=reason)
+    return found.addresses
 
 
 def cold_reader(cold: ColdEvents) -> Cold:

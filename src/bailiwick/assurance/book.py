@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from bailiwick.kernel.fields import NAME_PATTERN, Body, matches
 
 API_VERSION = "bailiwick/v1"
+SHIPPED_BY = "bailiwick"
 MOST_BYTES = 1 << 20
 MOST_DOCUMENTS = 5_000
 MOST_DEPTH = 24
@@ -51,6 +52,11 @@ class Document:
     def sha256(self) -> str:
         """The digest of what it says, in hexadecimal."""
         return hashlib.sha256(canonical(self.spec)).hexdigest()
+
+    @property
+    def as_shipped(self) -> bool:
+        """Whether it is in force as the installation came, and nobody ever changed it."""
+        return self.version == 1 and self.applied_by == SHIPPED_BY
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from bailiwick.assurance.book import API_VERSION, BadBook, Book, Document, Kind, canonical, check
+from bailiwick.assurance.book import API_VERSION, SHIPPED_BY, BadBook, Book, Document, Kind, canonical, check
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.kernel import feed
@@ -246,7 +246,7 @@ class Books:
             return False
         planned = plan(current, check(zone, documents, self.kinds), self.kinds)
         for each in planned.differences:
-            await self._write(tx, zone, each, 1, "bailiwick")
+            await self._write(tx, zone, each, 1, SHIPPED_BY)
         await self._recorder.record(
             tx,
             codes.ASSURANCE_SHIPPED,

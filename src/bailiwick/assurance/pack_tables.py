@@ -103,6 +103,7 @@ TABLES: tuple[ControlTable, ...] = (
         "zone name set_at set_by version",
         withheld="sealed",
     ),
+    _table("channel_secrets_removed", "zone name", "zone name removed_at removed_by"),
     _table(
         "checkpoint_plans",
         "id",

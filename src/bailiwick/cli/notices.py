@@ -29,17 +29,19 @@ def notices() -> None:
 @app.command("list")
 @command
 def list_notices(
-    state: Annotated[str, typer.Option("--state", help="waiting, due, delivered or dead.")] = "",
+    state: Annotated[str, typer.Option("--state", help="waiting, due, delivered, dead or not_set_up.")] = "",
     zone: Zone = "default",
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> int:
-    """Show notices with their receipts, newest first. Exits 1 when some are dead, 3 when there are none."""
+    """Show notices with their receipts, newest first.
+
+    Exits 1 when some are dead, 3 when there are none or some were for a channel that nobody set up."""
     from bailiwick.cli.alerting import with_alerting
     from bailiwick.cli.screen import table
 
-    if state not in ("", "waiting", "due", "delivered", "dead"):
-        raise CommandFailed(USAGE, "--state is waiting, due, delivered or dead")
+    if state not in ("", "waiting", "due", "delivered", "dead", "not_set_up"):
+        raise CommandFailed(USAGE, "--state is waiting, due, delivered, dead or not_set_up")
 
     async def use(house: House, built: Alerting, context: Context) -> list[dict[str, Any]]:
         async with house.base.database.begin() as tx:
@@ -55,7 +57,31 @@ def list_notices(
              r["told"] or n["subject"], n["id"]] for n, r in receipts
         )  # fmt: skip
         table(["at", "to", "state", "tries", "what", "id"], rows)
-    return NO_DATA if not found else FAILED if any(r["state"] == "dead" for _, r in receipts) else 0
+    states = {receipt["state"] for _, receipt in receipts}
+    return FAILED if "dead" in states else NO_DATA if not found or "not_set_up" in states else 0
+
+
+@app.command()
+@command
+def channels(zone: Zone = "default", data_dir: DataDir = None, json_: Json = False) -> int:
+    """Show the channels, and what each still lacks. Exits 3 while one is not set up."""
+    from bailiwick.cli.alerting import with_alerting
+    from bailiwick.cli.screen import table
+
+    async def use(house: House, built: Alerting, context: Context) -> list[dict[str, Any]]:
+        from bailiwick.assurance.notices.channels import told_of
+
+        async with house.base.database.begin() as tx:
+            given = {each.name for each in await built.secrets.list(tx, zone)}
+            return told_of(await house.books.current(tx, zone), given)
+
+    found = with_alerting(data_dir, zone, use)
+    if json_:
+        print(as_json(found, indent=2))
+    else:
+        rows = ([each["name"], each["way"], each["lacks"] or "set up", each["fallback"] or ""] for each in found)
+        table(["channel", "way", "is", "fallback"], rows)
+    return NO_DATA if not found or any(each["lacks"] for each in found) else 0
 
 
 @app.command()
@@ -66,7 +92,7 @@ def retry(
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> int:
-    """Try what is dead of a notice again."""
+    """Try what did not arrive of a notice again."""
     from bailiwick.cli.alerting import with_alerting
 
     async def use(house: House, built: Alerting, context: Context) -> int:
@@ -116,7 +142,7 @@ def test(
             where = f"{told(receipt['channel'])} {told(receipt['address'])}".strip()
             print(f"{receipt['state']:10} {where} {receipt['latency_ms'] or '-'} ms{why}")
     states = {receipt["state"] for receipt in receipts}
-    return FAILED if "dead" in states else 0 if states == {"delivered"} else NO_DATA
+    return FAILED if states & {"dead", "not_set_up"} else 0 if states == {"delivered"} else NO_DATA
 
 
 @app.command()

@@ -109,7 +109,7 @@ def attest(
     item: ItemName,
     statement: Annotated[str, typer.Option("--statement", help="What you state.")],
     attach: Annotated[
-        Path | None, typer.Option("--attach", metavar="FILE", help="The document that shows it; its hash is kept.")
+        Path | None, typer.Option("--attach", metavar="FILE", help="The document that shows it; it is kept.")
     ] = None,
     environment: Environment = "production",
     zone: Zone = "default",
@@ -117,22 +117,46 @@ def attest(
     json_: Json = False,
 ) -> int:
     """State that an item is so; it counts once another person accepts it. Takes $BAILIWICK_TOKEN."""
-    import hashlib
-
     from bailiwick.cli.signed_in import ask_api
 
     if not re.fullmatch(r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}", item):
         raise CommandFailed(USAGE, f"{item!r} is no CHECKLIST/ITEM")
     body = {"statement": statement}
     if attach is not None:
-        try:
-            body |= {"attachment": attach.name, "sha256": hashlib.sha256(attach.read_bytes()).hexdigest()}
-        except OSError as error:
-            raise CommandFailed(USAGE, f"--attach {attach}: {error.strerror}") from None
+        body |= {"attachment": attach.name, "sha256": _handed_in(data_dir, zone, attach)}
     checklist, _, name = item.partition("/")
     path = f"/api/v1/readiness/{_named(environment)}/items/{checklist}/{name}/attestations"
     made = ask_api(data_dir, zone, "POST", path, body)
     print(as_json(made, indent=2) if json_ else f"attestation {made['id']} waits for another person's review")
+    return 0
+
+
+@app.command()
+@command
+def attachment(
+    sha256: Annotated[str, typer.Argument(metavar="SHA256", help="The document's hash, as its attestation has it.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where it is written; nothing is overwritten.")],
+    zone: Zone = "default",
+    data_dir: DataDir = None,
+    json_: Json = False,
+) -> int:
+    """Write a document that an attestation rests on to a file, if it still is what its hash says."""
+
+    async def work(house: House, context: Context) -> Any:
+        from bailiwick.app.handover.readiness import attachments_of
+
+        return await attachments_of(house.base).read(context, sha256)
+
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise CommandFailed(USAGE, f"{sha256!r} is no SHA-256")
+    found, data = in_room(data_dir, zone, work)
+    try:
+        with out.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise CommandFailed(USAGE, f"--out {out}: {error.strerror}") from None
+    told = f"{out}: {found.bytes} bytes of {found.media_type}, handed in by {found.kept_by}"
+    print(as_json(found.document(), indent=2) if json_ else told)
     return 0
 
 
@@ -157,6 +181,23 @@ def review(
     made = ask_api(data_dir, zone, "POST", path, body)
     print(as_json(made, indent=2) if json_ else f"{made['item']}: {made['outcome']} by {made['reviewer']}")
     return 0
+
+
+def _handed_in(data_dir: Path | None, zone: str, file: Path) -> str:
+    """Hand a document in; its hash."""
+    import hashlib
+    import mimetypes
+
+    from bailiwick.cli.signed_in import ask_api
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise CommandFailed(USAGE, f"--attach {file}: {error.strerror}") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    told = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    ask_api(data_dir, zone, "PUT", f"/api/v1/readiness/attachments/{sha256}", data, told)
+    return sha256
 
 
 # ---------------------------------------------------------------------- what is shown
@@ -294,6 +335,10 @@ def _print_item(told: dict[str, Any]) -> None:
         outcome = f"{each['outcome']} by {each['reviewer']}" if each["outcome"] else "waits for review"
         print(cut(f"stated    {shown(each['made_at'])} by {each['author']}, {outcome}"))
         print(f"          {each['id']}")
+        if each["attachment_sha256"]:
+            gone = "" if each["attachment_kept"] else " (not kept any more)"
+            print(cut(f"          with {each['attachment'] or 'a document'}{gone}"))
+            print(f"          {each['attachment_sha256']}")
 
 
 __all__ = ["app"]

@@ -18,9 +18,17 @@ URL = "BAILIWICK_URL"
 _LIMIT_S = 60
 
 
-def ask_api(data_dir: Path | None, zone: str, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def ask_api(
+    data_dir: Path | None,
+    zone: str,
+    method: str,
+    path: str,
+    body: dict[str, Any] | bytes | None = None,
+    content_type: str = "application/json",
+) -> Any:
     """The JSON that the API answers in the name of whoever signed in. A refusal ends the command with its reason.
 
+    ``body``: JSON, or bytes that are sent as they are, of the type ``content_type``.
     The address is ``$BAILIWICK_URL``, else that of the installation on this machine.
     """
     import ssl
@@ -37,8 +45,8 @@ def ask_api(data_dir: Path | None, zone: str, method: str, path: str, body: dict
     request = urllib.request.Request(  # noqa: S310 - the scheme was looked at
         url,
         method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        data=body if body is None or isinstance(body, bytes) else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": content_type},
     )
     try:
         with urllib.request.urlopen(request, timeout=_LIMIT_S, context=ssl.create_default_context()) as answer:  # noqa: S310

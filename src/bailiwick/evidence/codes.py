@@ -325,6 +325,7 @@ READINESS_ATTESTED = EventType("BW8303", "readiness.attested")
 READINESS_REVIEWED = EventType("BW8304", "readiness.reviewed")
 READINESS_READ = EventType("BW8305", "readiness.read", mutation=False)
 READINESS_MARKED = EventType("BW8306", "readiness.marked", mutation=False)
+READINESS_ATTACHED = EventType("BW8307", "readiness.attached")
 # 87xx handover: packs, sign-off, acceptance
 HANDOVER_BUILT = EventType("BW8701", "handover.built")
 HANDOVER_SIGNED = EventType("BW8702", "handover.signed")

@@ -189,6 +189,10 @@ HANDOVER: dict[EventType, tuple[DetailField, ...]] = {
     ),
     codes.READINESS_READ: (_always("what", "str", "what was read"),),
     codes.READINESS_MARKED: (_always("marker", "str", "what a look at the SIEM's way then waits for"),),
+    codes.READINESS_ATTACHED: (
+        _always("media_type", "str", "what it is, as whoever handed it in says"),
+        _always("bytes", "int", "how long it is"),
+    ),
     # --- 84xx handover: rollouts
     codes.ROLLOUT_PLANNED: (*_ROLLOUT, _always("plan", "str", "the plan"), _always("sha256", "str", "its SHA-256")),
     codes.ROLLOUT_SIGNED: (

@@ -336,6 +336,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.READINESS_REVIEWED: _entity("Update", "change"),
     codes.READINESS_READ: _call("Read", "access"),
     codes.READINESS_MARKED: _call("Create", "info"),
+    codes.READINESS_ATTACHED: _entity("Create", "creation"),
     # --- 84xx handover: rollouts
     codes.ROLLOUT_PLANNED: _entity("Create", "creation"),
     codes.ROLLOUT_SIGNED: _entity("Update", "change", LOW),

@@ -62,6 +62,12 @@ TABLES: tuple[ControlTable, ...] = (
         "reviewed_at review closed_at closed_by update_due updates_missed version",
     ),
     # --- readiness
+    ControlTable(
+        "readiness_attachments",
+        ("zone", "sha256", "media_type", "bytes", "kept_at", "kept_by"),
+        ("zone", "sha256"),
+        withheld=("data",),  # in the folder readiness/, of those that the window asks for
+    ),
     _table(
         "readiness_attestations",
         "id",

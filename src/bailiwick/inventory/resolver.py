@@ -19,7 +19,16 @@ import structlog
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
-from bailiwick.inventory.addresses import AddressKind, Network, check, classify, parse_address, parse_networks
+from bailiwick.inventory.addresses import (
+    NEVER,
+    Address,
+    AddressKind,
+    Network,
+    check,
+    classify,
+    parse_address,
+    parse_networks,
+)
 from bailiwick.inventory.endpoints import Upstream, parse_upstream
 from bailiwick.kernel import feed
 from bailiwick.kernel.clock import Clock
@@ -114,6 +123,8 @@ class Resolver:
         self._allowed: tuple[Network, ...] = parse_networks(settings.allow_upstream_networks)
         self._own_ports = {settings.api_port, settings.gateway_port}
         self._own = {_authority(settings.issuer), _authority(settings.gateway)}
+        self._api = _authority(settings.issuer)
+        self._listens = (settings.host, settings.api_port)
         self._lookup = lookup or SystemLookup()
 
     def check_literal(self, upstream: Upstream) -> None:
@@ -144,6 +155,36 @@ class Resolver:
         except BailiwickError as error:
             return Resolution((), f"{error.reason}: {error.detail}")
         return Resolution(tuple(addresses))
+
+    def is_api(self, host: str, port: int) -> bool:
+        """Whether that is where our own API is, by the very host and port that are configured."""
+        return (host.lower(), port) == self._api
+
+    async def resolve_api(self) -> Resolution:
+        """The addresses of our own API, for what looks at it. No upstream is ever there.
+
+        An address that is configured as one is that address. A name may lead into a private network, as one for
+        colleagues does, and to this machine only where the API listens: whoever answers for the name opens nothing else
+        that listens here. Link-local and metadata addresses are refused as everywhere.
+        """
+        host, port = self._api
+        written = parse_address(host) is not None
+        try:
+            found = [host] if written else await self._lookup(host, port)
+            addresses = sorted(set(found))[:MAX_ADDRESSES]
+            for text in addresses:
+                address = parse_address(text.partition("%")[0])
+                kind = classify(address) if address is not None else AddressKind.UNSPECIFIED
+                here = kind is not AddressKind.LOOPBACK or written or _listens_at(address, port, *self._listens)
+                if kind in NEVER or not here:
+                    raise BailiwickError(
+                        f"The API's address {text} is {kind} and not where it listens.", reason="upstream_forbidden"
+                    )
+        except LookupFailed as error:
+            return Resolution((), f"upstream_unresolved: {host} does not resolve", error.transient)
+        except BailiwickError as error:
+            return Resolution((), f"{error.reason}: {error.detail}")
+        return Resolution(tuple(addresses), None if addresses else f"upstream_unresolved: {host} has no address")
 
     async def refresh_all(self, concurrency: int = 4) -> Refresh:
         """Resolve every bound server of every active zone again and announce those whose routing changed."""
@@ -208,6 +249,19 @@ class Resolver:
 def _getaddrinfo(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     return [str(sockaddr[0]) for _family, _type, _proto, _name, sockaddr in found]
+
+
+def _listens_at(address: Address | None, port: int, host: str, api_port: int) -> bool:
+    """Whether a loopback address is one that the API listens on, which does so on ``host`` and ``api_port``."""
+    if address is None or port != api_port:
+        return False
+    if host == "localhost":
+        return str(address) in {"127.0.0.1", "::1"}
+    if host == "::":
+        return True
+    if host == "0.0.0.0":  # noqa: S104 - compared, not bound
+        return address.version == 4
+    return address == parse_address(host)
 
 
 def _authority(url: str) -> tuple[str, int]:

@@ -125,7 +125,17 @@ REASONS: dict[str, Reason] = {
     # --- handover: readiness
     "no_readiness": Reason(404, "The book says nothing of such an environment, or of such an item of it."),
     "not_attested": Reason(409, "A probe or other items show this one; nobody's word does."),
-    "attachment_missing": Reason(422, "The document that this attestation rests on goes with it, by its hash."),
+    "attachment_missing": Reason(
+        422, "The document that this attestation rests on is handed in first, and goes with it by its hash."
+    ),
+    "attachment_hash": Reason(422, "The document is not the one that its hash names."),
+    "attachment_altered": Reason(409, "What is kept is not the document that its hash names any more."),
+    "attachments_waiting": Reason(409, "Many of your documents belong to no attestation yet; attest with them first."),
+    "no_attachment": Reason(404, "No document of that hash is kept here."),
+    "attestation_role": Reason(
+        403,
+        "An item is attested by whoever holds the owner role it names, or acts in his place today; `role` says which.",
+    ),
     "own_attestation": Reason(403, "Whoever stated something does not review it, nor does another account of his."),
     "already_reviewed": Reason(409, "Somebody has reviewed it; state it anew."),
     "person_needed": Reason(403, "This takes a person with an account that is active, and no key of a program."),

@@ -100,8 +100,8 @@ class RequestLimits(Protocol):
 class Front:
     """Wraps ``app`` and the hot endpoints of ``routes``, ``{(method, path): ASGI app}``, which are matched first.
 
-    ``on_request`` gets a :class:`RequestRecord` when an answer has ended. ``cors_origins`` allows browsers of other
-    origins; by default none.
+    ``large_bodies``: method, path and bytes of what may be longer than ``max_body_bytes``. ``on_request`` gets a
+    :class:`RequestRecord` when an answer has ended. ``cors_origins`` allows browsers of other origins; by default none.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class Front:
         slow_ms: int = 1000,
         trusted_proxies: Iterable[str] = (),
         max_body_bytes: int = MAX_BODY_BYTES,
+        large_bodies: Iterable[tuple[str, re.Pattern[str], int]] = (),
         cors_origins: Iterable[str] = (),
         on_request: Callable[[RequestRecord], None] | None = None,
         limits: RequestLimits | None = None,
@@ -129,6 +130,7 @@ class Front:
         self._slow_s = slow_ms / 1000
         self._addresses = Addresses(trusted_proxies)
         self._max_body_bytes = max_body_bytes
+        self._large_bodies = tuple(large_bodies)
         self._on_request = on_request
         self._limits = limits
 
@@ -154,11 +156,13 @@ class Front:
                 await _answer_preflight(answer, allowed=len(answer.cors) > 1)
                 self._finish(scope, state, hot, answer.status, perf_counter() - started)
                 return
-        if not 0 <= length <= self._max_body_bytes:
-            error = _too_large()
         rest = receive
-        if chunked:
-            receive = answer.bounded(receive, self._max_body_bytes)
+        if chunked or not 0 <= length <= self._max_body_bytes:
+            most = self._most_of(scope["method"], scope["path"])
+            if not 0 <= length <= most:
+                error = _too_large()
+            if chunked:
+                receive = answer.bounded(receive, most)
 
         try:
             if error is not None:
@@ -175,6 +179,13 @@ class Front:
             await _answer_error(answer, raised, state, scope["method"])
         finally:
             self._finish(scope, state, hot, answer.status or CLIENT_GONE, perf_counter() - started)
+
+    def _most_of(self, method: str, path: str) -> int:
+        """How many bytes the body of a request may have."""
+        for wanted, pattern, most in self._large_bodies:
+            if method == wanted and pattern.fullmatch(path):
+                return most
+        return self._max_body_bytes
 
     def _cross_origin(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bool]:
         """What the answer says to a page of the request's origin, and whether the request only asks for that."""

@@ -410,6 +410,21 @@ class KnownJob:
     definition: JobDefinition
     expected_from: datetime
 
+    def first_run_late(self, now: datetime) -> bool:
+        """Whether a job that never ran should have by ``now``: its first instant and the grace after it are over."""
+        return now > self.definition.next_after(self.expected_from) + self.definition.grace
+
+
+async def awaits_first_run(tx: Transaction, job: str, now: datetime) -> bool:
+    """Whether ``job`` never ended a run, however it ended, and is not late for its first one."""
+    known = await known_jobs(tx, job)
+    if not known or known[0].first_run_late(now):
+        return False
+    return not await tx.value(
+        "SELECT EXISTS (SELECT FROM job_occurrences WHERE job = :job AND state IN ('succeeded', 'failed', 'missed'))",
+        job=job,
+    )
+
 
 async def known_jobs(tx: Transaction, job: str | None = None) -> list[KnownJob]:
     """What should run, by the last word of whichever process schedules. The handlers are not in it."""

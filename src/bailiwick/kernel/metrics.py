@@ -22,6 +22,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -495,6 +496,20 @@ def part_restarts(status_file: Path | None) -> dict[str, int]:
         return {str(part["name"]): int(part["restarts"]) for part in parts}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def parts_began(status_file: Path) -> float | None:
+    """When the supervisor had started the last of its parts for the first time, in seconds since the epoch.
+
+    A part that was restarted does not count: what ends again and again has not only begun. None where there is no such
+    part, or no status file that can be read.
+    """
+    try:
+        parts = json.loads(status_file.read_text())["parts"]
+        first = [str(part["since"]) for part in parts if part["since"] and not part["restarts"]]
+        return max((datetime.fromisoformat(each).timestamp() for each in first), default=None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _resident_bytes() -> int:

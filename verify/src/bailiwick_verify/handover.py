@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +27,7 @@ from bailiwick_verify.webauthn import BadAssertion, RelyingParty, decoded, verif
 
 FOLDER = "handover/"
 DOCUMENT, SIGNATURES, RECORDS = FOLDER + "handover.json", FOLDER + "signatures.json", FOLDER + "records.jsonl"
-OUTPUTS, RECEIPTS = FOLDER + "outputs/", FOLDER + "receipts/"
+OUTPUTS, RECEIPTS, ATTACHMENTS = FOLDER + "outputs/", FOLDER + "receipts/", FOLDER + "attachments/"
 SHOWN = (FOLDER + "handover.html", FOLDER + "handover.pdf")
 _FILES = (DOCUMENT, SIGNATURES, RECORDS, *SHOWN)
 FORMAT = "bailiwick-handover/v1"
@@ -39,6 +40,7 @@ STATEMENT = (
 BUILT, SIGNED, REFUSED, ACCEPTED, STATED = "BW8701", "BW8702", "BW8703", "BW8704", "BW8705"
 RECORDED = "evidence.recorded"
 _MOST_DOCUMENT, _MOST_SIGNATURES, _MOST_RECORD, _MOST_OUTPUT = 64 << 20, 1 << 20, 4 << 20, 1 << 20
+_MOST_ATTACHED = 10 << 20
 _OWN = "bailiwick handover build"
 _WORST_FIRST = ("FAIL", "ERROR", "NO_DATA", "STALE", "NOT_DUE", "PASS")
 
@@ -87,6 +89,14 @@ def check_handover(
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise EvidenceError(DOCUMENT, f"it cannot be read: {type(error).__name__}") from None
+
+
+def _attached(record: Mapping[str, Any]) -> str:
+    """The hash of the document that an attestation of readiness rests on; empty of any other record."""
+    if record["kind"] != "attestation" or not str(record["check"]).startswith("readiness."):
+        return ""
+    told = str((record.get("inputs") or {}).get("attachment_sha256", ""))
+    return told if re.fullmatch(r"[0-9a-f]{64}", told) else ""
 
 
 class _Check:
@@ -170,7 +180,7 @@ class _Check:
                     raise EvidenceError(name, "it is not of the event that its name says")
                 self._events[identifier] = event
                 self._found.simulated |= bool(event.get("simulated_clock"))
-            elif name.startswith(FOLDER) and not name.startswith(OUTPUTS) and name not in _FILES:
+            elif name.startswith(FOLDER) and not name.startswith((OUTPUTS, ATTACHMENTS)) and name not in _FILES:
                 raise EvidenceError(name, "a handover has no such file")
 
     def _event(self, file: str, identifier: Any, code: str, **details: Any) -> dict[str, Any]:
@@ -219,10 +229,15 @@ class _Check:
             if hashlib.sha256(output).hexdigest() != sha256:
                 raise EvidenceError(name, "it is not the output that the record names")
             outputs.add(name)
+            if attached := _attached(record):
+                name = f"{ATTACHMENTS}{attached}"
+                if hashlib.sha256(self._archive.read(name, _MOST_ATTACHED)).hexdigest() != attached:
+                    raise EvidenceError(name, "it is not the document that the record names")
+                outputs.add(name)
             found[identifier] = {**record, "text": output}
             self._found.simulated |= bool(record.get("simulated_clock"))
         for name in self._archive.names:
-            if name.startswith(OUTPUTS) and name not in outputs:
+            if name.startswith((OUTPUTS, ATTACHMENTS)) and name not in outputs:
                 raise EvidenceError(name, "no record names it")
         return found
 

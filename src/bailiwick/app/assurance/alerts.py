@@ -189,7 +189,7 @@ def watch(database: Database, now: Callable[[], datetime], metrics: Metrics) -> 
         for severity in Severity:
             metrics.alerts_open.labels(str(severity)).set(standing.get(str(severity), 0))
         undelivered = {row["state"]: row["n"] for row in states}
-        for state in ("due", "dead"):
+        for state in ("due", "dead", "not_set_up"):
             metrics.notices_undelivered.labels(state).set(undelivered.get(state, 0))
         metrics.notices_oldest_seconds.set((moment - oldest).total_seconds() if oldest is not None else 0)
         if overdue:

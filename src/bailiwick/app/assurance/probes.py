@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from bailiwick.app.foundations import Foundations
 from bailiwick.app.house import House, Part
-from bailiwick.app.siem import reach_of
+from bailiwick.app.siem import reach_of, reach_with_api_of
 from bailiwick.assurance import book_api
 from bailiwick.assurance.book import Kind
 from bailiwick.assurance.dead_man import DeadMan
@@ -23,6 +24,7 @@ from bailiwick.assurance.probes.runner import Probes
 from bailiwick.assurance.probes.spec import PROBE
 from bailiwick.assurance.thresholds import THRESHOLD
 from bailiwick.inventory.resolver import Resolver
+from bailiwick.kernel.metrics import parts_began
 
 KINDS: tuple[Kind[Any], ...] = (THRESHOLD, PROBE)
 
@@ -66,7 +68,15 @@ def means_of(base: Foundations) -> Means:
             lambda: figures(base.layout.metrics),
             lambda: pending(base.direct_url),
             settings.tls_cert,
+            lambda: parts_began(base.layout.status_file),
         ),
+    )
+
+
+def means_with_api_of(base: Foundations) -> Means:
+    """What checks of environments may reach beside that: our own API."""
+    return replace(
+        means_of(base), reach=reach_with_api_of(Resolver(base.database, base.clock, base.recorder, base.settings))
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bailiwick
-from bailiwick.app.assurance.probes import figures, means_of
+from bailiwick.app.assurance.probes import figures, means_with_api_of
 from bailiwick.app.handover.incidents import Known
 from bailiwick.app.house import House, Part
 from bailiwick.assurance.book import Kind
@@ -88,7 +88,7 @@ def services(house: House) -> Services:
     states = EnvironmentStates(
         *shared, base.recorder, house.books, house.quorum, GoLives(*shared, base.recorder, house.quorum)
     )
-    measurer = Measurer(probes_of(house))
+    measurer = Measurer(probes_of(house), {"api": base.settings.issuer})
     validation = Validation(
         *shared, base.ids, base.recorder, house.books, house.records, states, measurer, house.alerts, house.waivers
     )
@@ -116,8 +116,9 @@ def probes_of(house: House) -> Probes:
     """The probe runner, with the looks that only this part can make."""
     base = house.base
     internals: dict[str, Internal] = {}
-    means = dataclasses.replace(means_of(base), internals=internals)
-    internals.update(means_of(base).internals)
+    means = means_with_api_of(base)
+    internals.update(means.internals)
+    means = dataclasses.replace(means, internals=internals)
     internals.update(
         looks(
             means,

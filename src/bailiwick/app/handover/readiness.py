@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from bailiwick.app.assurance.probes import means_of
+from bailiwick.app.assurance.probes import means_with_api_of
 from bailiwick.app.assurance.secrets import inventory_of
+from bailiwick.app.foundations import Foundations
 from bailiwick.app.handover.backups import store_of
 from bailiwick.app.house import House, Part
 from bailiwick.assurance.probes.means import Means
 from bailiwick.evidence.events import Actor, Context
-from bailiwick.evidence.siem.outgoing import Reach
 from bailiwick.handover.readiness.api import routes
+from bailiwick.handover.readiness.attachments import Attachments
 from bailiwick.handover.readiness.chapter import ReadinessChapter
 from bailiwick.handover.readiness.documents import KINDS, Values
 from bailiwick.handover.readiness.means.ours import ours
 from bailiwick.handover.readiness.service import ReadinessDesk
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Transaction
-from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.verdicts import Verdict
 
 
@@ -32,7 +29,7 @@ def build(house: House) -> Part:
     base, desk = house.base, desk_of(house)
     house.readiness = desk
     house.chapters["readiness"] = ReadinessChapter(desk)
-    return Part(routers=lambda: [routes(base.database, desk)], scheduled=desk.scheduled)
+    return Part(routers=lambda: [routes(base.database, desk, attachments_of(base))], scheduled=desk.scheduled)
 
 
 def desk_of(house: House) -> ReadinessDesk:
@@ -47,9 +44,15 @@ def desk_of(house: House) -> ReadinessDesk:
         house.records,
         house.waivers,
         Persons(),
+        house.owners,
         lambda: readiness_means(house),
         defaults_of(house),
     )
+
+
+def attachments_of(base: Foundations) -> Attachments:
+    """The documents that attestations rest on."""
+    return Attachments(base.database, base.clock, base.recorder)
 
 
 def defaults_of(house: House) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def defaults_of(house: House) -> dict[str, Any]:
 def readiness_means(house: House) -> Means:
     """What probes may reach, with the looks that only checklists need."""
     base = house.base
-    means = means_of(base)
+    means = means_with_api_of(base)
     inventory = inventory_of(house)
 
     async def secrets(tx: Transaction, zone: str) -> tuple[Verdict, Sequence[str]]:
@@ -86,26 +89,7 @@ def readiness_means(house: House) -> Means:
         snapshots,
         base.settings.shown(),
     )
-    return replace(
-        means, internals={**means.internals, **own}, reach=reaching_ourselves(means.reach, base.settings.issuer)
-    )
-
-
-def reaching_ourselves(reach: Reach, issuer: str) -> Reach:
-    """``reach``, which also leads to the API of this installation: upstreams never are, and readiness looks at it."""
-    parts = urlsplit(issuer)
-    own = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-
-    async def reaching(host: str, port: int) -> Sequence[str]:
-        if (host.lower(), port) != own:
-            return await reach(host, port)
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError:
-            raise BailiwickError(f"{host} does not resolve", reason="upstream_unresolved") from None
-        return sorted({str(each[4][0]) for each in found})
-
-    return reaching
+    return replace(means, internals={**means.internals, **own})
 
 
 __all__ = ["KINDS", "build", "desk_of"]

@@ -19,6 +19,7 @@ from bailiwick.assurance.notices.channels import CHANNEL, ChannelSpec
 from bailiwick.assurance.notices.hours import SEED_HOURS, Hours
 from bailiwick.assurance.notices.notices import Marks, Outbox
 from bailiwick.assurance.notices.routes import ROUTE, RouteSpec, ways
+from bailiwick.assurance.oncall.staffing import never_staffed
 from bailiwick.assurance.ports import Notice, OnCall, Raised
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
@@ -388,7 +389,7 @@ class Dispatcher:
             now=now,
             alert=alert.id,
         )
-        if alert.rule == "on-call/nobody":
+        if alert.rule == "on-call/nobody" or await never_staffed(tx, await self._books.current(tx, alert.zone)):
             return
         await self._desk.fire(
             tx,

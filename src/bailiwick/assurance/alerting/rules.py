@@ -336,6 +336,8 @@ class Evaluator:
             zone=context.zone,
             rule=name,
         )
+        if await self._covers_no_window(tx, context.zone, name, spec):
+            return
         if blind_since([(row["at"], Verdict(row["verdict"])) for row in rows], span(spec.every)):
             raised = Raised(
                 key,
@@ -348,6 +350,19 @@ class Evaluator:
                 {"description": f"{spec.summary} would not be noticed now. An open alert of it stays as it is."},
             )
             await self._desk.open(tx, context, raised, Opening("rule"))
+
+    async def _covers_no_window(self, tx: Transaction, zone: str, name: str, spec: AlertRuleSpec) -> bool:
+        """Whether evaluations have only begun (again), so that they cannot cover the window of the rule's expression
+        yet: as :class:`Kept` has it, from half of it on."""
+        windows = [window for _, window in read(spec.metric).selectors] if spec.metric is not None else []
+        window, now = max(windows, default=timedelta(0)), self._clock.now()
+        oldest = await tx.value(
+            "SELECT min(at) FROM alert_evaluations WHERE zone = :zone AND rule = :rule AND at >= :since",
+            zone=zone,
+            rule=name,
+            since=now - window,
+        )
+        return bool(window) and (oldest is None or now - oldest < window / 2)
 
     async def recent(self, tx: Transaction, zone: str, rule: str, limit: int = 50) -> list[dict[str, Any]]:
         """The newest evaluations of a rule."""

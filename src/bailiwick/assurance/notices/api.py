@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, StringConstraints
 
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.notices.channels import CHANNEL, MOST_SECRET, ChannelSecrets
+from bailiwick.assurance.notices.channels import MOST_SECRET, ChannelSecrets, told_of
 from bailiwick.assurance.notices.notices import Outbox
 from bailiwick.assurance.notices.testing import send_test
 from bailiwick.evidence.events import Recorder
@@ -42,7 +42,7 @@ def routes(database: Database, recorder: Recorder, books: Books, outbox: Outbox,
     async def list_notices(
         request: Request,
         caller: Reader,
-        state: Annotated[Literal["waiting", "due", "delivered", "dead"] | None, Query()] = None,
+        state: Annotated[Literal["waiting", "due", "delivered", "dead", "not_set_up"] | None, Query()] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
@@ -55,17 +55,7 @@ def routes(database: Database, recorder: Recorder, books: Books, outbox: Outbox,
         async with database.begin() as tx:
             book = await books.current(tx, zone_of(request))
             given = {each.name for each in await secrets.list(tx, zone_of(request))}
-        items = [
-            {
-                "name": name,
-                "way": spec.way,
-                "fallback": spec.fallback,
-                "secret_name": spec.secret_name,
-                "secret_given": spec.secret_name in given if spec.secret_name is not None else None,
-            }
-            for name, spec in book.of(CHANNEL).items()
-        ]
-        return {"items": items}
+        return {"items": told_of(book, given)}
 
     @router.post("/channels/{channel}/test", status_code=202, summary="Send something by a channel")
     async def test(request: Request, channel: NamePath, caller: Worker) -> dict[str, Any]:
@@ -93,7 +83,7 @@ def routes(database: Database, recorder: Recorder, books: Books, outbox: Outbox,
         async with database.begin() as tx:
             return await outbox.get(tx, zone_of(request), notice_id)
 
-    @router.post("/{notice_id}/retry", summary="Try what is dead again")
+    @router.post("/{notice_id}/retry", summary="Try what did not arrive again")
     async def retry(request: Request, notice_id: IdPath, caller: Worker) -> dict[str, Any]:
         await outbox.retry(context_of(request, caller), notice_id)
         async with database.begin() as tx:

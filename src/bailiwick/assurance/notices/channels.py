@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -151,9 +151,41 @@ def _check(book: Book) -> Iterable[str]:
 CHANNEL = Kind("Channel", ChannelSpec, check=_check)
 
 
+def lacking(spec: ChannelSpec, secret_given: bool) -> str:
+    """What a channel lacks before anything can be sent by it; empty where it lacks nothing."""
+    if spec.email is not None and not spec.email.host:
+        return "it names no mail server"
+    needed = spec.email is None or bool(spec.email.username)
+    return f"the secret {spec.secret_name} was never given" if needed and not secret_given else ""
+
+
+def never_set_up(lacks: str, as_shipped: bool, worked_once: bool) -> bool:
+    """Whether a channel that lacks something is one that nobody ever set up, and so no loss.
+
+    It is as we ship it, and nothing was ever sent by it nor its secret ever given. One that somebody made or changed,
+    and one that could be used before, is meant to work.
+    """
+    return bool(lacks) and as_shipped and not worked_once
+
+
 def channel_for_people(channels: dict[str, ChannelSpec]) -> str | None:
     """The name of the channel by which persons get messages; None without one."""
     return next((name for name, spec in channels.items() if spec.email is not None and spec.email.for_people), None)
+
+
+def told_of(book: Book, given: Collection[str]) -> list[dict[str, Any]]:
+    """The channels of a book for people; ``given``: the secrets that there are."""
+    return [
+        {
+            "name": name,
+            "way": spec.way,
+            "fallback": spec.fallback,
+            "secret_name": spec.secret_name,
+            "secret_given": spec.secret_name in given if spec.secret_name is not None else None,
+            "lacks": lacking(spec, spec.secret_name in given),
+        }
+        for name, spec in book.of(CHANNEL).items()
+    ]
 
 
 # ---------------------------------------------------------------------- secrets
@@ -221,6 +253,16 @@ class ChannelSecrets:
             )
             if not gone:
                 raise NotFound("There is no secret by that name.")
+            await tx.run(
+                "INSERT INTO channel_secrets_removed (zone, name, removed_at, removed_by)"
+                " VALUES (:zone, :name, :now, :by)"
+                " ON CONFLICT (zone, name) DO UPDATE SET removed_at = EXCLUDED.removed_at,"
+                " removed_by = EXCLUDED.removed_by",
+                zone=context.zone,
+                name=name,
+                now=self._clock.now(),
+                by=context.actor.user,
+            )
             await self._recorder.record(
                 tx, codes.CHANNEL_SECRET_REMOVED, "success", context, subject=Subject(id=name, type="channel-secret")
             )
@@ -232,9 +274,20 @@ class ChannelSecrets:
         )
         return [KeptSecret(**row) for row in rows]
 
+    async def worked_once(self, tx: Transaction, zone: str, channel: str, secret: str | None) -> bool:
+        """Whether ``channel`` could be used before: something arrived by it, or its secret was there."""
+        return bool(await tx.value(_ONCE, zone=zone, channel=channel, secret=secret or ""))
+
     async def read(self, tx: Transaction, zone: str, name: str) -> str | None:
         """The secret, for delivery; None where none was set. Raises :class:`~bailiwick.kernel.crypto.SealError`."""
         sealed = await tx.value(
             "SELECT sealed FROM channel_secrets WHERE zone = :zone AND name = :name", zone=zone, name=name
         )
         return self._sealer.open(bytes(sealed), secret_aad(zone, name)).decode() if sealed is not None else None
+
+
+_ONCE = """
+SELECT EXISTS (SELECT FROM notice_deliveries WHERE zone = :zone AND channel = :channel AND state = 'delivered')
+    OR EXISTS (SELECT FROM channel_secrets WHERE zone = :zone AND name = :secret)
+    OR EXISTS (SELECT FROM channel_secrets_removed WHERE zone = :zone AND name = :secret)
+"""

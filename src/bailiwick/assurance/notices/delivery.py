@@ -5,6 +5,9 @@ is sent, so one that a process died in is known for what it is: nobody knows whe
 the same id, by which PagerDuty opens one incident and a mail reader sees one message. Those of one incident go out in
 their order. What fails is tried again with exponential back-off and jitter, as late as the other side asks; after a
 number of failures the channel's fallback is told too, and in the end the notice is dead and an alert says so.
+
+A channel that we ship and that nobody ever set up has lost nothing: what is for it is marked ``not_set_up`` and goes to
+its fallback, and no alert calls anybody for that.
 """
 
 from __future__ import annotations
@@ -20,8 +23,16 @@ from typing import Any
 
 import structlog
 
+from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
-from bailiwick.assurance.notices.channels import CHANNEL, ChannelSecrets, ChannelSpec, channel_for_people
+from bailiwick.assurance.notices.channels import (
+    CHANNEL,
+    ChannelSecrets,
+    ChannelSpec,
+    channel_for_people,
+    lacking,
+    never_set_up,
+)
 from bailiwick.assurance.notices.notices import DELIVERIES, KEPT, Delivery, Kept
 from bailiwick.assurance.notices.senders import Message, Sender, sender_of
 from bailiwick.assurance.ports import Alerts, Owners, Raised
@@ -64,6 +75,7 @@ class _Claimed:
     spec: ChannelSpec | None
     secret: str | None
     trouble: str
+    unset: str  # what a channel lacks that nobody ever set up
     forgiven: int
     holder: str
     thread: str
@@ -244,16 +256,27 @@ class Deliveries:
                 )
                 kept = await tx.one(f"SELECT {KEPT} FROM notices WHERE id = :id", id=delivery.notice)  # noqa: S608
                 assert kept is not None
-                spec = (await self._books.current(tx, delivery.zone)).of(CHANNEL).get(delivery.channel)
+                book = await self._books.current(tx, delivery.zone)
+                spec = book.of(CHANNEL).get(delivery.channel)
                 value, trouble = None, "" if spec is not None else f"there is no channel {delivery.channel} any more"
                 if spec is not None and spec.secret_name is not None:
                     try:
                         value = await self._secrets.read(tx, delivery.zone, spec.secret_name)
                     except SealError as error:
                         trouble = f"the secret of the channel cannot be opened: {error}"
+                unset = "" if trouble else await self._unset(tx, book, delivery.channel, value)
                 thread = await self._thread_of(tx, delivery)
-                found.append(_Claimed(delivery, Kept(**kept), spec, value, trouble, forgiven, holder, thread))
+                found.append(_Claimed(delivery, Kept(**kept), spec, value, trouble, unset, forgiven, holder, thread))
         return found
+
+    async def _unset(self, tx: Transaction, book: Book, channel: str, secret: str | None) -> str:
+        """What a channel lacks that nobody ever set up; empty of every other."""
+        spec, document = book.of(CHANNEL)[channel], book.documents[CHANNEL.name, channel]
+        lacks = lacking(spec, secret is not None)
+        if not lacks:
+            return ""
+        once = await self._secrets.worked_once(tx, book.zone, channel, spec.secret_name)
+        return lacks if never_set_up(lacks, document.as_shipped, once) else ""
 
     async def _thread_of(self, tx: Transaction, delivery: Delivery) -> str:
         """What the other side called the first of a key that arrived there."""
@@ -273,7 +296,7 @@ class Deliveries:
         began = self._clock.monotonic()
         remote, failure = "", None
         try:
-            remote = await self._send(claimed)
+            remote = await self._send(claimed) if not claimed.unset else ""
         except (Retry, Refused, Stop) as error:
             failure = error
         except Exception as error:
@@ -282,7 +305,9 @@ class Deliveries:
         took_ms = round((self._clock.monotonic() - began) * 1000)
         try:
             async with self._database.begin() as tx:
-                if failure is None:
+                if claimed.unset:
+                    await self._not_set_up(tx, claimed)
+                elif failure is None:
                     await self._delivered(tx, claimed, remote, took_ms)
                 else:
                     await self._failed(tx, claimed, failure, took_ms)
@@ -356,6 +381,22 @@ class Deliveries:
         if dead:
             await self._died(tx, claimed, told)
 
+    async def _not_set_up(self, tx: Transaction, claimed: _Claimed) -> None:
+        delivery, told = claimed.delivery, f"the channel is not set up: {claimed.unset}"
+        stored = await tx.run(
+            "UPDATE notice_deliveries SET state = 'not_set_up', told = :told, holder = NULL, lease_until = NULL"
+            " WHERE id = :id AND holder = :holder AND state = 'due'",
+            told=told,
+            id=delivery.id,
+            holder=claimed.holder,
+        )
+        await self._attempted(tx, claimed, "not_set_up", told, 0)
+        if not stored or claimed.spec is None:
+            return
+        self._observe(claimed.spec.way, "not_set_up", 0.0)
+        if claimed.spec.fallback is not None:
+            await self._fall_back(tx, claimed, claimed.spec.fallback)
+
     async def _fall_back(self, tx: Transaction, claimed: _Claimed, fallback: str) -> None:
         channels = (await self._books.current(tx, claimed.delivery.zone)).of(CHANNEL)
         for channel, address in _of_channel(fallback, channels)[0]:
@@ -403,7 +444,7 @@ def _of_channel(name: str, channels: Mapping[str, Any]) -> tuple[list[tuple[str,
     spec: ChannelSpec | None = channels.get(name)
     if spec is None:
         return [], f"there is no channel {name}"
-    if spec.email is not None:
+    if spec.email is not None and (spec.email.to or spec.email.host):
         return [(name, address) for address in spec.email.to], f"the channel {name} names nobody"
     return [(name, "")], ""
 

@@ -23,7 +23,10 @@ from bailiwick.kernel.machine import Machine
 
 Action = Literal["tell", "trigger", "acknowledge", "resolve"]
 
-DELIVERY = Machine("delivery", {"due": ["delivered", "dead"], "delivered": [], "dead": ["due"]})
+DELIVERY = Machine(
+    "delivery",
+    {"due": ["delivered", "dead", "not_set_up"], "delivered": [], "dead": ["due"], "not_set_up": ["due"]},
+)
 
 _MOST_SUBJECT, _MOST_BODY = 300, 20_000
 
@@ -169,7 +172,7 @@ class Outbox:
         return {**Kept(**row).document(), "deliveries": receipts}
 
     async def retry(self, context: Context, identifier: str) -> int:
-        """Try a notice's dead deliveries again; how many.
+        """Try a notice's deliveries that are dead, or were by a channel that was not set up, again; how many.
 
         Raises :class:`NotFound`, ``illegal_transition``.
         """
@@ -179,7 +182,7 @@ class Outbox:
                 f"SELECT {DELIVERIES} FROM notice_deliveries WHERE notice = :id AND state <> 'delivered' FOR UPDATE",  # noqa: S608
                 id=identifier,
             )
-            dead = [row for row in rows if row["state"] == "dead" and row["channel"]]
+            dead = [row for row in rows if row["state"] != "due" and row["channel"]]
             if not dead:
                 # raises: what is delivered, or still due, is not tried again
                 DELIVERY.require("delivered" if not rows else "due", "due")

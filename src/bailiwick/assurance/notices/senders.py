@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from bailiwick.assurance.durations import span
-from bailiwick.assurance.notices.channels import ChannelSpec, Email, Slack, Ticket
+from bailiwick.assurance.notices.channels import ChannelSpec, Email, Slack, Ticket, lacking
 from bailiwick.assurance.notices.notices import Action
 from bailiwick.evidence.siem.destination import Refused, Retry, Stop
 from bailiwick.evidence.siem.outgoing import Answer, Outgoing, Reach, judge, reached, retry_after, tls_context
@@ -63,14 +63,11 @@ class Sender(Protocol):
 
 def sender_of(spec: ChannelSpec, secret: str | None, reach: Reach, now: Callable[[], datetime]) -> Sender:
     """The way out of a channel. Raises :class:`Stop` where it is not set up."""
+    if lacks := lacking(spec, secret is not None):
+        raise Stop(f"the channel is not set up: {lacks}")
     if spec.email is not None:
-        if not spec.email.host:
-            raise Stop("the channel is not set up: it names no mail server")
-        if spec.email.username and secret is None:
-            raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
         return MailSender(spec.email, secret or "", reach, span(spec.timeout).total_seconds())
-    if secret is None:
-        raise Stop(f"the channel is not set up: the secret {spec.secret_name} was never given")
+    assert secret is not None
     if spec.slack is not None:
         return SlackSender(spec.slack, secret, reach, now, span(spec.timeout).total_seconds())
     if spec.ticket is not None:

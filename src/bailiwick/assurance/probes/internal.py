@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from cryptography import x509
 from bailiwick.assurance.probes.means import Asked, Internal
 from bailiwick.assurance.probes.reading import Found, LookFailed
 from bailiwick.assurance.thresholds import Unit
+from bailiwick.evidence.sweep import NEWEST_JOB
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Unavailable
+from bailiwick.kernel.jobs import awaits_first_run
 
 Figures = Callable[[], Mapping[str, Sequence[float]]]
 """The samples of every metric of this machine's processes, by the name of the sample."""
@@ -29,11 +32,23 @@ SchemaPending = Callable[[], Sequence[str]]
 """The migrations that have not been run."""
 
 
+Began = Callable[[], float | None]
+"""When the processes of this machine were started, in seconds since the epoch; None where nobody supervises them."""
+
+FIRST_TOLD_S = 30.0
+"""How long after that their figures may be missing: as long as a worker may be behind."""
+
+
 def internals(
-    database: Database, clock: Clock, figures: Figures, pending: SchemaPending, certificate: Path | None
+    database: Database,
+    clock: Clock,
+    figures: Figures,
+    pending: SchemaPending,
+    certificate: Path | None,
+    began: Began = lambda: None,
 ) -> dict[str, Internal]:
     """Every look there is, by the name that documents use."""
-    ours = _Ours(database, clock, figures, pending, certificate)
+    ours = _Ours(database, clock, figures, pending, certificate, began)
     return {
         "database": ours.database,
         "schema": ours.schema,
@@ -83,13 +98,20 @@ async def backup_days(tx: Transaction, until: datetime) -> int | None:
 
 class _Ours:
     def __init__(
-        self, database: Database, clock: Clock, figures: Figures, pending: SchemaPending, certificate: Path | None
+        self,
+        database: Database,
+        clock: Clock,
+        figures: Figures,
+        pending: SchemaPending,
+        certificate: Path | None,
+        began: Began,
     ) -> None:
         self._database = database
         self._clock = clock
         self._figures = figures
         self._pending = pending
         self._certificate = certificate
+        self._began = began
 
     async def database(self, asked: Asked, argument: str) -> Found:
         """Whether it answers."""
@@ -124,8 +146,9 @@ class _Ours:
                 " WHERE job IN ('verify-newest-events', 'verify-whole-ledger') AND state = 'succeeded'"
                 " ORDER BY job, finished_at DESC"
             )
+            early = not rows and await awaits_first_run(tx, NEWEST_JOB, self._clock.now())
         if not rows or any(row["findings"] is None for row in rows):
-            return Found(absent="the ledger was not verified yet", unit=Unit.COUNT)
+            return Found(absent="the ledger was not verified yet", unit=Unit.COUNT, early=early)
         findings = sum(row["findings"] for row in rows)
         return Found(float(findings), Unit.COUNT, f"{findings} findings", holds=findings == 0)
 
@@ -148,7 +171,7 @@ class _Ours:
         found = await self._samples("bailiwick_feed_fresh_timestamp_seconds")
         fresh = [value for value in found if value > 0]
         if not fresh:
-            return Found(absent="no worker has told", unit=Unit.SECONDS)
+            return Found(absent="no worker has told", unit=Unit.SECONDS, early=self._just_begun())
         # the files hold the machine's own time, whatever clock the installation goes by
         return Found(max(0.0, time.time() - min(fresh)), Unit.SECONDS, f"{len(fresh)} processes")
 
@@ -216,7 +239,7 @@ class _Ours:
         used = await self._samples("bailiwick_database_connections")
         allowed = await self._samples("bailiwick_database_connections_max")
         if not used or not allowed or max(allowed) <= 0:
-            return Found(absent="nobody has told", unit=Unit.RATIO)
+            return Found(absent="nobody has told", unit=Unit.RATIO, early=self._just_begun())
         return Found(max(used) / max(allowed), Unit.RATIO, f"{max(used):g} of {max(allowed):g}")
 
     async def metric(self, asked: Asked, argument: str) -> Found:
@@ -229,7 +252,7 @@ class _Ours:
         async def look(asked: Asked, argument: str) -> Found:
             values = await self._samples(sample)
             if not values:
-                return Found(absent=f"nobody has told {sample}", unit=unit)
+                return Found(absent=f"nobody has told {sample}", unit=unit, early=self._just_begun())
             return Found((min if least else max)(values), unit, f"{sample} of {len(values)}")
 
         return look
@@ -245,7 +268,13 @@ class _Ours:
             at = await tx.value(
                 "SELECT max(finished_at) FROM job_occurrences WHERE job = :job AND state = 'succeeded'", job=job
             )
-        return self._age(at, f"the job {job} never succeeded")
+            early = at is None and await awaits_first_run(tx, job, self._clock.now())
+        return replace(self._age(at, f"the job {job} never succeeded"), early=early)
+
+    def _just_begun(self) -> bool:
+        """Whether the processes of this machine have only begun, so that what they tell need not be there yet."""
+        began = self._began()
+        return began is not None and 0 <= time.time() - began < FIRST_TOLD_S
 
     async def _age_of(self, sql: str, empty: float | None = None, **values: Any) -> Found:
         async with self._database.begin() as tx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from bailiwick.assurance.probes.means import Asked, Means
 from bailiwick.assurance.probes.reading import Found, LookFailed
@@ -19,10 +20,7 @@ _EACH_S = 1.5
 async def port_scan(check: PortScanCheck, means: Means, asked: Asked) -> Found:
     """Try to connect to each port; nothing is sent. A port that does not answer is closed."""
     numbers = check.numbers()
-    try:
-        address = (await reached(means.reach, check.host.strip("[]"), numbers[0]))[0]
-    except (Stop, Retry) as error:
-        raise LookFailed(str(error)) from None
+    address = await _address(check.host.strip("[]"), numbers, means)
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(port: int) -> bool:
@@ -50,6 +48,19 @@ async def port_scan(check: PortScanCheck, means: Means, asked: Asked) -> Found:
         wrong="; ".join(told),
         holds=True,
     )
+
+
+async def _address(host: str, numbers: Sequence[int], means: Means) -> str:
+    """Where all of them may be tried: an address may be lawful for one port of it alone (our own API's), so a second
+    one is asked for too."""
+    try:
+        found = [await reached(means.reach, host, port) for port in numbers[:2]]
+    except (Stop, Retry) as error:
+        raise LookFailed(str(error)) from None
+    both = [each for each in found[-1] if each in found[0]]
+    if not both:
+        raise LookFailed(f"{host} resolves to another address each time")
+    return both[0]
 
 
 async def _is_open(address: str, port: int) -> bool:

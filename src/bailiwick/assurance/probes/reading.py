@@ -21,7 +21,8 @@ class Found:
     """What a look found. ``value`` is what was measured, in ``unit``; None: there was nothing.
 
     ``wrong`` says, in a few words, what is not as it should be whatever the value; ``absent`` why there is nothing to
-    judge. ``holds`` is the answer of a look that asks a question and measures nothing. ``output`` is kept as evidence.
+    judge, and ``early`` that it could not be there yet: what tells it has only begun, and is not late. ``holds`` is the
+    answer of a look that asks a question and measures nothing. ``output`` is kept as evidence.
     """
 
     value: float | None = None
@@ -33,6 +34,7 @@ class Found:
     holds: bool | None = None
     command: tuple[str, ...] = ()
     output_size: int | None = None
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The outcome of one run of a probe. ``window`` is the time the value speaks of, None for an instant."""
+    """The outcome of one run of a probe. ``window`` is the time the value speaks of, None for an instant. ``early``:
+    there is nothing yet and that is nobody's fault, so it is as little green as any NO_DATA and calls nobody."""
 
     verdict: Verdict
     value: float | None = None
@@ -58,6 +61,7 @@ class Reading:
     output: bytes = b""
     command: tuple[str, ...] = ()
     output_size: int | None = None
+    early: bool = False
 
     def document(self) -> dict[str, Any]:
         """The JSON form, without the output."""
@@ -113,7 +117,8 @@ def _reading(
     detail: str,
 ) -> Reading:
     output = found.output or detail.encode()
-    return Reading(verdict, value, limit, unit, window, detail, output, found.command, found.output_size)
+    early = found.early and verdict is Verdict.NO_DATA
+    return Reading(verdict, value, limit, unit, window, detail, output, found.command, found.output_size, early)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,8 @@ class Probes:
         if reading.verdict.green:
             await self._alerts.clear(tx, context, key)
             return
+        if reading.early:
+            return
         await self._alerts.fire(
             tx,
             context,

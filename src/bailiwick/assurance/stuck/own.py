@@ -158,6 +158,7 @@ OWN_MACHINES: dict[str, Own] = {
                n.recipient AS owner
         FROM notice_deliveries d JOIN notices n ON n.id = d.notice
         WHERE d.zone = :zone AND (d.state = 'due' OR d.state = 'dead' AND d.created_at > :since)""",
+        resting=("not_set_up",),
     ),
     "alerts": Own(
         ALERT,

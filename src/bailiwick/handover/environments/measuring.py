@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -65,27 +66,29 @@ def overall(results: Sequence[Result]) -> Verdict:
     return worst(each.verdict for each in results if each.counts)
 
 
-def values_of(zone: str, found: Standing) -> dict[str, str]:
-    """What the checks of an environment may name."""
+def values_of(zone: str, found: Standing, defaults: Mapping[str, str]) -> dict[str, str]:
+    """What the checks of an environment may name; ``defaults`` where it does not say it itself."""
     life = found.life
     ours = {"zone": zone, "environment": found.name, "digest": found.digest}
     if life is not None:
         ours["live_at"] = utc(life.counts_from)
-    return {**found.spec.values, **ours}
+    return {**defaults, **found.spec.values, **ours}
 
 
 class Measurer:
-    """Looks and judges, and keeps nothing itself."""
+    """Looks and judges, and keeps nothing itself. ``defaults``: what the installation says for checks where an
+    environment does not."""
 
-    def __init__(self, probes: Probes) -> None:
+    def __init__(self, probes: Probes, defaults: Mapping[str, str] = MappingProxyType({})) -> None:
         self._probes = probes
+        self._defaults = defaults
 
     async def measure(
         self, zone: str, found: Standing, checks: Sequence[WatchedCheck], thresholds: Mapping[str, Threshold]
     ) -> list[Result]:
         """Every check, in its order; each bounded by its own time."""
         slots = asyncio.Semaphore(AT_ONCE)
-        values = values_of(zone, found)
+        values = values_of(zone, found, self._defaults)
 
         async def one(check: WatchedCheck) -> Result:
             if outside := check.outside(found.spec):

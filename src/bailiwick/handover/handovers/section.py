@@ -20,6 +20,7 @@ from bailiwick.evidence.pack import Outcome, Pack, Section, Selection, Window
 from bailiwick.evidence.receipts import receipt
 from bailiwick.handover.handovers.document import report
 from bailiwick.handover.handovers.records import Handover, find, standing_json
+from bailiwick.handover.readiness.attachments import attached, bytes_of
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.verdicts import Verdict
@@ -88,6 +89,8 @@ async def _records(pack: Pack, document: Mapping[str, Any]) -> dict[str, Any]:
     )
     for row in outputs:
         await pack.put(f"outputs/{row['sha256']}.txt", bytes(row["data"]))
+    for sha256 in sorted({attached(bytes(row["body"])) for row in rows} - {""}):
+        await pack.put(f"attachments/{sha256}", await bytes_of(pack.tx, pack.zone, sha256))
     return {row["id"]: row["recorded_at"] for row in rows}
 
 

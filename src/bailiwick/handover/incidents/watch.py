@@ -335,6 +335,7 @@ SELECT 'delivery', 'delivery/' || d.id || '/' || CASE d.state WHEN 'due' THEN 'f
   coalesce(d.delivered_at, d.created_at), 'bailiwick', CASE d.state
     WHEN 'delivered' THEN '"' || (n.facts ->> 'what') || '" arrived in ' || d.channel
       || CASE d.remote_id WHEN '' THEN '' ELSE ' as ' || d.remote_id END
+    WHEN 'not_set_up' THEN '"' || (n.facts ->> 'what') || '" was not sent in ' || d.channel || ': ' || d.told
     WHEN 'dead' THEN '"' || (n.facts ->> 'what') || '" did not arrive in ' || d.channel || ': ' || d.told
     ELSE '"' || (n.facts ->> 'what') || '" does not arrive in ' || d.channel || ' yet: ' || d.told END
   FROM notice_deliveries d JOIN notices n ON n.id = d.notice

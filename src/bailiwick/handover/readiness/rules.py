@@ -32,7 +32,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """What a person stated of an item, and what another said to it. ``outcome`` is empty while nobody did."""
+    """What a person stated of an item, and what another said to it. ``outcome`` is empty while nobody did;
+    ``attachment_kept``: whether the document that it rests on is there, if there is one."""
 
     id: str
     item: str
@@ -48,6 +49,7 @@ class Attested:
     reviewer: str = ""
     reviewed_at: datetime | None = None
     note: str = ""
+    attachment_kept: bool = True
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -171,6 +173,9 @@ def _attested(line: Placed, values: Mapping[str, Any], stated: Sequence[Attested
     accepted = next((each for each in since if each.outcome == "accepted"), None)
     if accepted is None:
         return Judged(line, Verdict.NO_DATA, f"{newest.author} states it; it waits for review", at=newest.made_at)
+    if not accepted.attachment_kept:
+        told = "the document that its attestation rests on is not kept any more"
+        return Judged(line, Verdict.NO_DATA, told, record=accepted.record, at=accepted.made_at)
     until = min(accepted.expires_at, accepted.made_at + line.item.lives)
     verdict = Verdict.PASS if now < until else Verdict.STALE
     told = f"{accepted.author} states it, {accepted.reviewer} agrees"

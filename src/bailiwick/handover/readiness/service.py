@@ -14,7 +14,8 @@ from bailiwick import __version__
 from bailiwick.assurance.book import Book
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.durations import span
-from bailiwick.assurance.ports import Waivers
+from bailiwick.assurance.owners.speaking import speaks_for
+from bailiwick.assurance.ports import Owners, Waivers
 from bailiwick.assurance.probes.means import Means
 from bailiwick.assurance.thresholds import THRESHOLD
 from bailiwick.evidence import codes
@@ -22,6 +23,7 @@ from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.evidence.evidence_records import EvidenceRecords, Producer, Value
 from bailiwick.handover.ports import Standing
 from bailiwick.handover.readiness import store
+from bailiwick.handover.readiness.attachments import CHECKS, RECORDED_AS, find
 from bailiwick.handover.readiness.checks import Unbound, bound, kind_of
 from bailiwick.handover.readiness.documents import (
     OPTIONAL,
@@ -128,6 +130,7 @@ class ReadinessDesk:
         records: EvidenceRecords,
         waivers: Waivers,
         people: People,
+        owners: Owners,
         means: Callable[[], Means],
         defaults: Mapping[str, Any],
     ) -> None:
@@ -139,6 +142,7 @@ class ReadinessDesk:
         self._records = records
         self._waivers = waivers
         self._people = people
+        self._owners = owners
         self._means = means
         self._defaults = defaults
 
@@ -358,8 +362,9 @@ class ReadinessDesk:
     ) -> Attested:
         """Write down what ``context.actor`` states of an item; it counts once another person agreed.
 
-        ``sha256``: the hash of the document ``attachment`` that goes with it. Raises ``no_readiness``,
-        ``not_attested``, ``attachment_missing``, ``person_needed``.
+        ``sha256``: the hash of the document that goes with it, which is kept already; ``attachment`` is what it is
+        called. Raises ``no_readiness``,
+        ``not_attested``, ``attachment_missing``, ``person_needed``, ``attestation_role``.
         """
         zone, author = context.zone, context.actor.user
         if not statement.strip():
@@ -370,10 +375,12 @@ class ReadinessDesk:
             asked = line.item.attest
             if asked is None:
                 raise Conflict(reason="not_attested")
-            if asked.attachment and not sha256:
+            if (asked.attachment and not sha256) or (sha256 and await find(tx, zone, sha256) is None):
                 raise BailiwickError(reason="attachment_missing")
             await self._living(tx, zone, author)
             now = self._clock.now()
+            if not await speaks_for(tx, self._owners, held.book, author, line.owner, now):
+                raise Denied(f"{line.key} is {line.owner}'s to state.", reason="attestation_role", role=line.owner)
             expires = now + line.item.lives
             record = await self._records.attest(
                 tx,
@@ -386,8 +393,9 @@ class ReadinessDesk:
                 inputs={
                     "environment": environment,
                     "states": asked.states,
+                    "role": line.owner,
                     "attachment": attachment,
-                    "attachment_sha256": sha256,
+                    RECORDED_AS: sha256,
                 },
                 expires_at=expires,
             )
@@ -468,7 +476,7 @@ def job_name(zone: str, environment: str) -> str:
 
 def check_name(environment: str, item: str) -> str:
     """What evidence records call an item."""
-    return re.sub(r"[^a-z0-9._/-]", "-", f"readiness.{environment.lower()}/{item}")[:128]
+    return re.sub(r"[^a-z0-9._/-]", "-", f"{CHECKS}{environment.lower()}/{item}")[:128]
 
 
 def _producer(name: str) -> Producer:

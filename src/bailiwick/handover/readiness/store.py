@@ -201,7 +201,10 @@ async def attestations(
 _ATTESTED = (
     "SELECT a.id, a.item, a.sha256, a.statement, a.attachment, a.attachment_sha256, a.author, a.made_at, a.expires_at,"
     " a.record, coalesce(r.outcome, '') AS outcome, coalesce(r.reviewer, '') AS reviewer, r.reviewed_at,"
-    " coalesce(r.note, '') AS note FROM readiness_attestations a LEFT JOIN readiness_reviews r"
+    " coalesce(r.note, '') AS note,"
+    " a.attachment_sha256 = '' OR EXISTS (SELECT FROM readiness_attachments k"
+    " WHERE k.zone = a.zone AND k.sha256 = a.attachment_sha256) AS attachment_kept"
+    " FROM readiness_attestations a LEFT JOIN readiness_reviews r"
     " ON r.attestation = a.id AND (CAST(:now AS timestamptz) IS NULL OR r.reviewed_at <= :now)"
     " WHERE a.zone = :zone AND a.environment = :environment"
 )

@@ -195,7 +195,7 @@ CREATE TABLE notice_deliveries (
   channel text NOT NULL,
   address text NOT NULL,        -- a mail address; empty where the channel knows it
   dedup_key text NOT NULL,      -- those of one key and channel go out in their order
-  state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'delivered', 'dead')),
+  state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'delivered', 'dead', 'not_set_up')),
   attempts integer NOT NULL DEFAULT 0,
   forgiven integer NOT NULL DEFAULT 0, -- attempts before somebody had it tried again
   created_at timestamptz NOT NULL,
@@ -216,7 +216,7 @@ CREATE TABLE notice_attempts (
   number integer NOT NULL,
   at timestamptz NOT NULL,
   took_ms integer,
-  outcome text NOT NULL CHECK (outcome IN ('begun', 'delivered', 'retry', 'refused')),
+  outcome text NOT NULL CHECK (outcome IN ('begun', 'delivered', 'retry', 'refused', 'not_set_up')),
   told text NOT NULL DEFAULT '',
   PRIMARY KEY (delivery, number)
 );
@@ -228,5 +228,13 @@ CREATE TABLE channel_secrets (
   set_at timestamptz NOT NULL,
   set_by text NOT NULL,
   version integer NOT NULL DEFAULT 1,
+  PRIMARY KEY (zone, name)
+);
+-- A channel whose secret was taken away could be used before: that is another thing than never having been set up.
+CREATE TABLE channel_secrets_removed (
+  zone text NOT NULL REFERENCES zones,
+  name text NOT NULL,
+  removed_at timestamptz NOT NULL,
+  removed_by text NOT NULL,
   PRIMARY KEY (zone, name)
 );

@@ -50,6 +50,21 @@ CREATE TABLE readiness_attestations (
   record text NOT NULL
 );
 CREATE INDEX ON readiness_attestations (zone, environment, item, made_at DESC);
+-- The documents that statements rest on, by their content: hash and bytes are held together.
+CREATE TABLE readiness_attachments (
+  zone text NOT NULL REFERENCES zones,
+  sha256 text NOT NULL,
+  media_type text NOT NULL,
+  bytes int NOT NULL,
+  kept_at timestamptz NOT NULL,
+  kept_by text NOT NULL,
+  data bytea NOT NULL,
+  PRIMARY KEY (zone, sha256),
+  CONSTRAINT readiness_attachments_data
+    CHECK (sha256 = encode(sha256(data), 'hex') AND bytes = octet_length(data) AND bytes BETWEEN 1 AND 10485760)
+);
+CREATE INDEX ON readiness_attachments (zone, kept_by);
+CREATE INDEX ON readiness_attestations (zone, attachment_sha256) WHERE attachment_sha256 <> '';
 CREATE TABLE readiness_reviews (
   attestation text PRIMARY KEY REFERENCES readiness_attestations,
   outcome text NOT NULL CHECK (outcome IN ('accepted', 'refused')),

@@ -22,6 +22,7 @@ APPEND_ONLY: tuple[str, ...] = (
     "incident_alerts",
     "incident_entries",
     "incident_judgements",
+    "readiness_attachments",
     "readiness_attestations",
     "readiness_results",
     "readiness_reviews",
