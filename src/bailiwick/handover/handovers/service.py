@@ -32,7 +32,7 @@ from bailiwick.handover.handovers.signing import Keys, assertion_digest
 from bailiwick.handover.ports import Environments, OpenIncidents, Readiness
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import Conflict, Denied
+from bailiwick.kernel.errors import BailiwickError, Conflict, Denied
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import OWNER_ROLES
@@ -50,6 +50,15 @@ class Around:
     readiness: Readiness
     incidents: OpenIncidents
     environments: Environments
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Whether somebody can sign for a team now: ``reason`` is why not, empty if he can. ``keys``: how many of his keys
+    the pack names; without one he signs by step-up."""
+
+    reason: str
+    keys: int = 0
 
 
 class Handovers:
@@ -162,6 +171,20 @@ class Handovers:
             )
             await self._move(tx, found, "refused", caller.name)
             return await find(tx, caller.zone, identifier)
+
+    async def chances(self, tx: Transaction, found: Handover, caller: Caller) -> dict[Team, Chance]:
+        """For each team that ``caller`` speaks for, whether he can sign ``found`` for it now."""
+        told: dict[Team, Chance] = {}
+        for team in TEAMS:
+            if not speaks(found.document["teams"][team], caller.name, caller.roles):
+                continue
+            try:
+                known = await self._may_sign(tx, found, caller, team)
+            except BailiwickError as refused:
+                told[team] = Chance(refused.reason)
+            else:
+                told[team] = Chance("", await self._keys.usable(tx, caller.zone, caller.name, known))
+        return told
 
     async def _may_sign(self, tx: Transaction, found: Handover, caller: Caller, team: Team) -> list[str]:
         """Refuse who cannot sign for ``team`` now; the keys of his that the pack names."""
@@ -394,4 +417,4 @@ def cadence_of(ceremony: Ceremony) -> str:
     return "daily" if weekday == "*" else "weekly"
 
 
-__all__ = ["CHECKPOINT_DAYS", "TEAMS", "Around", "Handovers", "cadence_of", "unheeded", "upcoming"]
+__all__ = ["CHECKPOINT_DAYS", "TEAMS", "Around", "Chance", "Handovers", "cadence_of", "unheeded", "upcoming"]
