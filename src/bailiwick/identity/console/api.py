@@ -39,6 +39,7 @@ def routes(sessions: CookieSessions, providers: Providers) -> APIRouter:
             "sign_in",
             csrf=_token(request, sessions),
             to=onward(zone, to),
+            goes_on=why == "token_expired",
             why=REASONS[why].meaning if why in _OVER else "",
             leads=[(kind, each.name) for kind in ("oidc", "saml") for each in found[kind]],
             realms=[each.name for each in found["ldap"]],

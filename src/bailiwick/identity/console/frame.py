@@ -1,7 +1,7 @@
 """What every page of the console shares: its frame, its files, and what a refusal looks like to a person.
 
-A page is written by the server and changes nothing by itself. What a person does on it goes to the API from a script of
-ours, with the session's cookie and its token against forgery (:mod:`bailiwick.identity.cookie_sessions`): the pages have
+A page is written by the server and changes nothing by itself. What a person does on it a script of ours sends to the
+API, with the session's cookie and its token against forgery (:mod:`bailiwick.identity.cookie_sessions`): the pages have
 no rules of their own. They live under the front's Content-Security-Policy, which lets no inline script run and nobody
 frame them.
 """
@@ -35,7 +35,7 @@ _MEDIA = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-
 
 
 class PageRoute(APIRoute):
-    """A route that a person looks at: its refusals are pages, and who is not signed in is led to where one does that."""
+    """A route that a person looks at: its refusals are pages, and who is not signed in is led to where one does so."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of the route, which answers what it raises."""

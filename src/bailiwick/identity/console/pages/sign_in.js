@@ -2,7 +2,7 @@ import { Refused, busy, call, goneOn, makePasskey, tell, usePasskey } from "./co
 
 const AUTH = "/api/v1/auth";
 const COOKIE = { "X-Bailiwick-Session": "cookie" };
-const to = document.getElementById("sign-in").dataset.to;
+const { to, goesOn } = document.getElementById("sign-in").dataset;
 const at = (id) => document.getElementById(id);
 let pending = "";
 
@@ -103,7 +103,7 @@ at("make-passkey").addEventListener("click", (event) =>
 );
 
 // a session that only ran out of its token goes on without asking anybody
-if (await goneOn()) {
+if (goesOn && (await goneOn())) {
   location.replace(to);
 } else {
   at("first").hidden = false;
