@@ -38,6 +38,9 @@ def test_from_nothing_to_a_signed_handover(temporary: Path) -> None:
     for line in (
         r"6 items stand in the way",
         r"left: nothing",
+        r"the chat: \[P2\] A process of the installation ended and was restarted",
+        r"fired after [\d.]+ s, delivered after [\d.]+ s, acknowledged after [\d.]+ s",
+        r"all was served again after [\d.]+ s, nothing was lost",
         r"withdrawn: errors [\d.]+ % is above 30.00 %",
         r"NO-GO: canary of sha256:\w+ is FAIL",
         r"name: INC-\d+, severity: P0, class: security",
