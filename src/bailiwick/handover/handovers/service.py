@@ -32,7 +32,7 @@ from bailiwick.handover.handovers.signing import Keys, assertion_digest
 from bailiwick.handover.ports import Environments, OpenIncidents, Readiness
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import BailiwickError, Conflict, Denied
+from bailiwick.kernel.errors import Conflict, Denied
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.permissions import OWNER_ROLES
@@ -180,7 +180,7 @@ class Handovers:
                 continue
             try:
                 known = await self._may_sign(tx, found, caller, team)
-            except BailiwickError as refused:
+            except (Conflict, Denied) as refused:
                 told[team] = Chance(refused.reason)
             else:
                 told[team] = Chance("", await self._keys.usable(tx, caller.zone, caller.name, known))
