@@ -21,7 +21,7 @@ from bailiwick.assurance.shipped import shipped
 from bailiwick_verify.cli import main as verify
 
 PASSWORD = "long enough for all"
-KEPT = frozenset({"Activity", "Threshold", "WaiverControl", "WaiverTier", "OverrideRule"})
+KEPT = frozenset({"Activity", "Threshold", "WaiverControl", "WaiverTier", "OverrideRule", "HypercarePlan"})
 BOOK = """
 apiVersion: bailiwick/v1
 kind: Channel
@@ -83,6 +83,7 @@ spec:
   routes:
     everything: {channels: [makers]}
 """
+_SHOWN = "document.querySelector('h1')?.innerText"
 TITLE = "Handover of production: The makers to Operations"
 
 
@@ -115,8 +116,8 @@ def green_pack(stack: Stack) -> None:
     assert applied.status == 200, applied
     told(stack, "POST", "/readiness/production/runs", expect=202)
     deadline = time.monotonic() + 30
-    while not told(stack, "GET", "/readiness/production")["passes"]:
-        assert time.monotonic() < deadline
+    while (stands := told(stack, "GET", "/readiness/production"))["verdict"] != "PASS":
+        assert time.monotonic() < deadline, stands
         time.sleep(0.2)
     for _ in range(3):
         made = told(stack, "POST", "/handovers", {"plan": "bau"}, expect=201)
@@ -151,7 +152,7 @@ def enrol(chromium: Browser, here: str) -> None:
     chromium.click("#make-passkey")
     chromium.until("document.getElementById('codes').checkVisibility()")
     chromium.click("#codes a.button")
-    chromium.until("document.querySelector('h1')?.innerText === 'Handovers'")
+    chromium.until(f"{_SHOWN} === 'Handovers' && document.readyState === 'complete'")
 
 
 def test_from_the_front_door_to_a_signature_that_holds_offline(stack: Stack, tmp_path: Path) -> None:
@@ -164,13 +165,14 @@ def test_from_the_front_door_to_a_signature_that_holds_offline(stack: Stack, tmp
         built = told(stack, "POST", "/handovers", {"plan": "bau"}, expect=201)
         # signed out, and in again by the passkey alone
         chromium.open(f"{here}/console/handovers")
+        chromium.until(f"{_SHOWN} === 'Handovers' && document.readyState === 'complete'")
         chromium.click("#sign-out")
         chromium.until("document.getElementById('first')?.checkVisibility()")
         chromium.click("#passkey")
-        chromium.until("document.querySelector('h1')?.innerText === 'Handovers'")
+        chromium.until(f"{_SHOWN} === 'Handovers' && document.readyState === 'complete'")
         assert "you sign for security" in chromium.js("document.querySelector('main').innerText")
         chromium.click("section a")
-        chromium.until(f"document.querySelector('h1')?.innerText === {TITLE!r}")
+        chromium.until(f"{_SHOWN} === {TITLE!r} && document.readyState === 'complete'")
         assert built["sha256"] in chromium.js("document.querySelector('.hash').innerText")
         chromium.click("#by-passkey")
         chromium.until("document.getElementById('told')?.innerText === 'You signed for security, by a passkey.'")

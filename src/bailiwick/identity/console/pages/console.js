@@ -92,6 +92,7 @@ function needPasskeys() {
 export function tell(text) {
   failed.textContent = "";
   told.textContent = text;
+  told.scrollIntoView({ block: "nearest" });
 }
 
 // Says what went wrong, with the code that the documentation explains.
