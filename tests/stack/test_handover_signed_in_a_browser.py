@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import time
@@ -193,6 +194,17 @@ def test_from_the_front_door_to_a_signature_that_holds_offline(stack: Stack, tmp
     assert code == 0 and "by a WebAuthn key over the SHA-256" in said.getvalue(), said.getvalue()
 
 
+def session_cookie(stack: Stack, here: str) -> str:
+    """eve's, as a browser keeps it."""
+    connection = http.client.HTTPConnection(stack.api.partition("//")[2], timeout=30)
+    body = json.dumps({"username": "eve", "password": PASSWORD})
+    sent = {"X-Bailiwick-Session": "cookie", "Origin": here, "Content-Type": "application/json"}
+    with contextlib.closing(connection):
+        connection.request("POST", "/api/v1/auth/login/local", body, sent)
+        given = connection.getresponse().headers.get_all("set-cookie") or []
+    return next(each.partition(";")[0] for each in given if "_session=" in each)
+
+
 def test_the_front_door_lets_nobody_frame_or_forge_it(stack: Stack) -> None:
     for path in ("/console/sign-in", "/console/handovers", "/z/default/console/handovers"):
         got = call("GET", f"{stack.api}{path}")
@@ -200,14 +212,13 @@ def test_the_front_door_lets_nobody_frame_or_forge_it(stack: Stack) -> None:
         policy = got.headers["content-security-policy"]
         assert "frame-ancestors 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
         assert got.headers["x-frame-options"] == "DENY" and got.headers["cache-control"] == "no-store"
-    headers = {"X-Bailiwick-Session": "cookie", "Origin": stack.api.replace("127.0.0.1", "localhost")}
-    body = {"username": "eve", "password": PASSWORD}
-    in_ = call("POST", f"{stack.api}/api/v1/auth/login/local", body=body, headers=headers)
-    assert in_.status == 200, in_
-    cookie = in_.headers["set-cookie"].partition(";")[0]
+    here = stack.api.replace("127.0.0.1", "localhost")
+    cookie = session_cookie(stack, here)
+    got = call("GET", f"{stack.api}/console/handovers", headers={"Cookie": cookie})
+    assert got.status == 200 and "Signed in as" in got.text, got
     found = told(stack, "GET", "/handovers")["handovers"][0]
     said = json.dumps({"team": "engineering", "sha256": found["sha256"]}).encode()
-    for more in ({}, {"Origin": "https://evil.example.com"}, {"Origin": headers["Origin"], "X-CSRF-Token": "a" * 43}):
+    for more in ({}, {"Origin": "https://evil.example.com"}, {"Origin": here, "X-CSRF-Token": "a" * 43}):
         sent = {"Cookie": cookie, "Content-Type": "application/json", **more}
         got = call("POST", f"{stack.api}/api/v1/handovers/{found['id']}/sign", body=said, headers=sent)
         assert (got.status, got.reason) == (403, "csrf_refused"), more
