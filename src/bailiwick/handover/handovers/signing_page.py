@@ -17,9 +17,9 @@ from bailiwick.kernel.verdicts import Verdict, worst
 STATES = {
     "proposed": "waits for signatures",
     "signed": "signed by all four teams, waits to be accepted",
-    "refused": "refused",
+    "refused": "a team said no",
     "superseded": "another pack came in its place",
-    "accepted": "accepted",
+    "accepted": "everything has changed hands",
 }
 _HOW = {"webauthn": "by a passkey over the SHA-256", "step-up": "by a second factor, with a receipt in the ledger"}
 
