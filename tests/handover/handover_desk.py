@@ -32,6 +32,7 @@ from bailiwick.handover.handovers.api import routes
 from bailiwick.handover.handovers.chapters.people import Ownership as OwnershipChapter
 from bailiwick.handover.handovers.escalation import Escalation, Installed
 from bailiwick.handover.handovers.packing import Asked, Packer
+from bailiwick.handover.handovers.pages_api import routes as page_routes
 from bailiwick.handover.handovers.records import Handover, find
 from bailiwick.handover.handovers.section import handover_section, selection
 from bailiwick.handover.handovers.service import Around, Handovers
@@ -39,6 +40,7 @@ from bailiwick.handover.handovers.signing import Keys
 from bailiwick.handover.ports import Environment, OpenIncident, Standing, Statement
 from bailiwick.handover.readiness.attachments import Attachments
 from bailiwick.handover.readiness.section import readiness_section
+from bailiwick.identity.console.api import routes as console_routes
 from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
@@ -153,7 +155,9 @@ SIGNERS = {"engineering": "eve", "operations": "otto", "security": "sam", "manag
 class Desk:
     """ada builds; eve, otto, sam and mia sign; olga accepts."""
 
-    def __init__(self, people: House, world: World, directory: Path) -> None:
+    def __init__(
+        self, people: House, world: World, directory: Path, issuer: str = "https://bailiwick.example.com"
+    ) -> None:
         self.people, self.world, self.directory = people, world, directory
         self.stage = stage = Stage(people, KINDS)
         shared = (stage.database, stage.clock, stage.ids, stage.recorder)
@@ -172,7 +176,7 @@ class Desk:
             "ownership": OwnershipChapter(stage.books, owners, on_call),
             "storage": self.storage,
         }
-        keys = Keys(stage.clock, "https://bailiwick.example.com")
+        keys = Keys(stage.clock, issuer)
         asked = Asked(stage.books, stage.records, stage.heard, Ready(self), Places(self), self.chapters, keys)
         around = Around(stage.books, owners, Ready(self), Fires(self), Places(self), stage.heard)
         self.packer = Packer(*shared, asked)
@@ -182,7 +186,11 @@ class Desk:
             stage.database, stage.clock, stage.recorder, installed, Ready(self), Fires(self), Places(self)
         )
         self.packs = PackRequests(*shared, directory, "here")
-        stage.serve(routes(stage.database, self.packer, self.handovers, escalation, self.packs))
+        stage.serve(
+            routes(stage.database, self.packer, self.handovers, escalation, self.packs),
+            page_routes(stage.database, stage.clock, self.handovers, people.cookies),
+            console_routes(people.cookies, people.providers),
+        )
         self.keys: dict[str, SoftKey] = {}
 
     async def open(self) -> Desk:

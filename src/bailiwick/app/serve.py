@@ -23,6 +23,7 @@ import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api
+import bailiwick.identity.console.api as console_api
 import bailiwick.identity.groups_api as groups_api
 import bailiwick.identity.login.factor_page_api as factor_page_api
 import bailiwick.identity.login.oidc_api as oidc_api
@@ -230,6 +231,7 @@ def compose(
     app.include_router(saml_api.routes(rooms.saml, rooms.cookies))
     app.include_router(oidc_api.routes(rooms.oidc, rooms.cookies))
     app.include_router(factor_page_api.routes(rooms.sign_ins, rooms.passkeys, rooms.cookies))
+    app.include_router(console_api.routes(rooms.cookies, rooms.providers))
     app.include_router(groups_api.routes(rooms.groups))
     app.include_router(reports_api.routes(rooms.reports))
     app.include_router(scim_api.routes(rooms.scim_users, rooms.scim_groups, base.settings.zone_issuer))
@@ -282,7 +284,7 @@ def compose(
         base.metrics,
         anonymous_per_minute=base.settings.rate_limit_anonymous,
         authenticated_per_minute=base.settings.rate_limit_authenticated,
-        prefixes=("/api/", "/evidence/", "/scim/"),
+        prefixes=("/api/", "/console/", "/evidence/", "/scim/"),
         identify=_identify(rooms),
         per_minute=_per_minute(base, state),
     )

@@ -151,14 +151,19 @@ async def send_problem(send: Send, error: BailiwickError, request_id: str = "", 
     await send({"type": "http.response.body", "body": body})
 
 
-async def _handle(request: Request, raised: Exception) -> Response:
-    state, error = request.scope.get("state", {}), as_error(raised)
+async def told_of_refusal(request: Request, error: BailiwickError) -> BailiwickError:
+    """Tell ``app.state.refused`` of a known caller's 403; what is to be answered: ``error``, or that this failed."""
     refused: Refused | None = getattr(request.app.state, "refused", None)
-    if refused is not None and error.status == 403 and state.get("caller") is not None:
+    if refused is not None and error.status == 403 and request.scope.get("state", {}).get("caller") is not None:
         try:
             await refused(request, error)
         except BailiwickError as unavailable:
-            error = unavailable
+            return unavailable
+    return error
+
+
+async def _handle(request: Request, raised: Exception) -> Response:
+    state, error = request.scope.get("state", {}), await told_of_refusal(request, as_error(raised))
     return problem_response(error, state.get("request_id", ""), state.get("path", request.url.path))
 
 

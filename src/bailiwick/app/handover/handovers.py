@@ -10,7 +10,7 @@ from bailiwick.app.assurance.secrets import inventory_of
 from bailiwick.app.house import House, Part
 from bailiwick.app.packs import pack_requests
 from bailiwick.assurance.handover_states import HANDOVER
-from bailiwick.handover.handovers import api
+from bailiwick.handover.handovers import api, pages_api
 from bailiwick.handover.handovers.chapters.keeping import Compliance, Storage
 from bailiwick.handover.handovers.chapters.people import Access, Ownership
 from bailiwick.handover.handovers.chapters.platform import Listening, Network, Secrets, Versions
@@ -21,6 +21,7 @@ from bailiwick.handover.handovers.plan import KINDS
 from bailiwick.handover.handovers.service import Around, Handovers
 from bailiwick.handover.handovers.signing import Keys
 from bailiwick.handover.ports import Chapter
+from bailiwick.identity.cookie_sessions import CookieSessions
 from bailiwick.identity.persons import Persons
 
 
@@ -96,7 +97,8 @@ def build(house: House) -> Part:
     base = house.base
     return Part(
         routers=lambda: [
-            api.routes(base.database, built.packer, built.handovers, built.escalation, pack_requests(base))
+            api.routes(base.database, built.packer, built.handovers, built.escalation, pack_requests(base)),
+            pages_api.routes(base.database, base.clock, built.handovers, CookieSessions(base.settings, base.ids)),
         ],
         machines=[HANDOVER],
     )

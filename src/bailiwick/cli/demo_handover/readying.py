@@ -13,6 +13,8 @@ from bailiwick.cli.demo_handover.stage import ENVIRONMENT, ESCROW_KEY, Stage, ma
 
 MISSING = {"ledger", "backup", "restore", "on-call", "owners", "reviewed"}
 """What must be wrong at first."""
+BY_ITSELF = {"ledger"}
+"""What the verification of every ten minutes may have mended meanwhile."""
 _SEEN_WITHIN_S = 15.0
 
 
@@ -47,7 +49,8 @@ async def find_out(stage: Stage) -> str:
     found = not_green(await look(stage))
     for name, told in found.items():
         stage.teller.note(f"{name}: {told}")
-    check(set(found) == MISSING, f"not green: {', '.join(sorted(MISSING))}", ", ".join(sorted(found)))
+    wrong = MISSING - (BY_ITSELF - set(found))
+    check(set(found) == wrong, f"not green: {', '.join(sorted(MISSING))}", ", ".join(sorted(found)))
     ran = await stage.command("readiness", "show")
     check(ran.code == 1, "exit 1 of `bailiwick readiness show`", f"{ran.code}: {ran.output[-300:]}")
     return f"{len(found)} items stand in the way; the command exits 1, so a pipeline stops here."

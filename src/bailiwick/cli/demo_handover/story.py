@@ -16,7 +16,7 @@ from bailiwick.cli.demo.children import OwnInstallation, remove_run
 from bailiwick.cli.demo.exchange import Exchange
 from bailiwick.cli.demo.story import Result
 from bailiwick.cli.demo.telling import Deviation, Teller
-from bailiwick.cli.demo_handover import burning, handing_over, preparing, readying, releasing, weeks
+from bailiwick.cli.demo_handover import alarming, burning, closing, handing_over, preparing, readying, releasing, weeks
 from bailiwick.cli.demo_handover.arms import Arms, Hook
 from bailiwick.cli.demo_handover.stage import ESCROW_KEY, KEY_HEADER, Stage
 from bailiwick.kernel.paths import Layout
@@ -38,6 +38,8 @@ STEPS: Sequence[Step] = (
     Step("The payments API is put behind the gateway", preparing.register),
     Step("Is it ready? No", readying.find_out),
     Step("What is missing is mended, one by one", readying.mend),
+    Step("An alarm rings, and is answered", alarming.ring),
+    Step("The database is killed, and comes back", alarming.fail_over),
     Step("The first candidate is bad", releasing.refuse_bad),
     Step("The second goes out", releasing.release_good),
     Step("A policy suddenly allows too much", burning.break_policy),
@@ -46,6 +48,7 @@ STEPS: Sequence[Step] = (
     Step("A week passes", weeks.let_pass),
     Step("Hypercare and validation", weeks.hypercare),
     Step("The checkpoint T+7", weeks.checkpoint),
+    Step("What the week left to be done", closing.close_week),
     Step("What the pack asks for is done", handing_over.prepare),
     Step("The pack is built", handing_over.build),
     Step("Four teams sign", handing_over.sign),

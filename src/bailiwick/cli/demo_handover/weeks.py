@@ -7,8 +7,8 @@ import time
 from bailiwick.cli.demo.telling import check
 from bailiwick.cli.demo_handover.stage import ENVIRONMENT, Stage, sign_in_all
 
-STRIDE = "12h"
-_STRIDE_S = 12 * 3600
+STRIDE = "18h"
+_STRIDE_S = 18 * 3600
 _WEEK_S = 7 * 86_400
 
 

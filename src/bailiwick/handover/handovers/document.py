@@ -112,9 +112,9 @@ def report(document: Mapping[str, Any], sha256: str, signed: Mapping[str, Any]) 
         ("Environment", f"{document['environment']} of platform {document['platform']}, zone {document['zone']}"),
         ("From", document["from"]),
         ("To", document["to"]),
-        ("Window", f"{_minute(document['since'])} to {_minute(document['until'])} UTC"),
-        ("Built", f"{_minute(document['built_at'])} UTC by {document['built_by']}, bailiwick {document['version']}"),
-        ("Good until", f"{_minute(document['good_until'])} UTC"),
+        ("Window", f"{minute(document['since'])} to {minute(document['until'])} UTC"),
+        ("Built", f"{minute(document['built_at'])} UTC by {document['built_by']}, bailiwick {document['version']}"),
+        ("Good until", f"{minute(document['good_until'])} UTC"),
         ("SHA-256", sha256),
         ("State", str(signed["state"])),
     ]
@@ -138,16 +138,16 @@ def _signatures(document: Mapping[str, Any], signed: Mapping[str, Any]) -> Table
         found = by_team.get(team)
         if found is not None:
             how = "passkey over the SHA-256" if found["how"] == "webauthn" else "step-up, receipt in the ledger"
-            rows.append([team, found["person"], f"{_minute(found['at'])} UTC", how])
+            rows.append([team, found["person"], f"{minute(found['at'])} UTC", how])
         else:
             who = document["teams"][team]
             rows.append([team, "-", "-", f"waits for {who['role'] or ', '.join(who['people'])}"])
     if refusal := signed.get("refusal"):
         told = f"refused: {refusal['reason']}"
-        rows.append([refusal["team"], refusal["person"], f"{_minute(refusal['at'])} UTC", told])
+        rows.append([refusal["team"], refusal["person"], f"{minute(refusal['at'])} UTC", told])
     if accepted := signed.get("acceptance"):
         told = f"accepted for {document['to']}; revision {accepted['revision']} of the book"
-        rows.append(["receiving", accepted["person"], f"{_minute(accepted['at'])} UTC", told])
+        rows.append(["receiving", accepted["person"], f"{minute(accepted['at'])} UTC", told])
     return Table(["Team", "Person", "When", "How"], rows)
 
 
@@ -162,7 +162,8 @@ def _readiness(standing: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _transfer(transfer: Mapping[str, Any]) -> list[Block]:
+def changes(transfer: Mapping[str, Any]) -> list[list[str]]:
+    """What acceptance changes in the book: the document, the member, what it is now and then."""
     rows: list[list[str]] = []
     for each in transfer["differences"]:
         before, after = each["before"] or {}, each["after"] or {}
@@ -171,6 +172,11 @@ def _transfer(transfer: Mapping[str, Any]) -> list[Block]:
             for key in sorted({*before, *after})
             if before.get(key) != after.get(key)
         ]
+    return rows
+
+
+def _transfer(transfer: Mapping[str, Any]) -> list[Block]:
+    rows = changes(transfer)
     told = "What acceptance changes in the book, in one transaction:" if rows else "Nothing in the book changes hands."
     table: list[Block] = [Table(["What", "Member", "Now", "Then"], rows)] if rows else []
     return [Heading("What changes hands"), Paragraph(told), *table]
@@ -183,7 +189,7 @@ def _chapter(chapter: Mapping[str, Any]) -> list[Block]:
             each["name"],
             Verdict(each["verdict"]),
             each["told"] + (f" (waiver {each['waiver']})" if each["waiver"] else ""),
-            f"{each['producer']}, {_minute(each['since'])} to {_minute(each['until'])}, {each['record'][:12]}",
+            f"{each['producer']}, {minute(each['since'])} to {minute(each['until'])}, {each['record'][:12]}",
         ]
         for each in chapter["statements"]
     ]
@@ -225,12 +231,13 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(each) for each in value) or "-"
     text = str(value)
-    return _minute(text) if _instant(text) else text
+    return minute(text) if _instant(text) else text
 
 
 def _instant(text: str) -> bool:
     return len(text) >= 20 and text[10:11] == "T" and text[:4].isdigit()
 
 
-def _minute(text: str) -> str:
+def minute(text: str) -> str:
+    """An instant as people read it, to the minute, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M")

@@ -53,6 +53,15 @@ class Around:
     waivers: Waivers
 
 
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Whether somebody can sign for a team now: ``reason`` is why not, empty if he can. ``keys``: how many of his keys
+    the pack names; without one he signs by step-up."""
+
+    reason: str
+    keys: int = 0
+
+
 class Handovers:
     """Has packs signed, refused and accepted."""
 
@@ -163,6 +172,20 @@ class Handovers:
             )
             await self._move(tx, found, "refused", caller.name)
             return await find(tx, caller.zone, identifier)
+
+    async def chances(self, tx: Transaction, found: Handover, caller: Caller) -> dict[Team, Chance]:
+        """For each team that ``caller`` speaks for, whether he can sign ``found`` for it now."""
+        told: dict[Team, Chance] = {}
+        for team in TEAMS:
+            if not speaks(found.document["teams"][team], caller.name, caller.roles):
+                continue
+            try:
+                known = await self._may_sign(tx, found, caller, team)
+            except (Conflict, Denied) as refused:
+                told[team] = Chance(refused.reason)
+            else:
+                told[team] = Chance("", await self._keys.usable(tx, caller.zone, caller.name, known))
+        return told
 
     async def _may_sign(self, tx: Transaction, found: Handover, caller: Caller, team: Team) -> list[str]:
         """Refuse who cannot sign for ``team`` now; the keys of his that the pack names."""
@@ -402,4 +425,4 @@ def cadence_of(ceremony: Ceremony) -> str:
     return "daily" if weekday == "*" else "weekly"
 
 
-__all__ = ["CHECKPOINT_DAYS", "TEAMS", "Around", "Handovers", "cadence_of", "unheeded", "upcoming"]
+__all__ = ["CHECKPOINT_DAYS", "TEAMS", "Around", "Chance", "Handovers", "cadence_of", "unheeded", "upcoming"]

@@ -68,6 +68,12 @@ class Keys:
         found = await keys_of(tx, zone, username)
         return [{"key": key_name(each.credential_id), "public": public_key(each)} for each in found]
 
+    async def usable(self, tx: Transaction, zone: str, username: str, known: Sequence[str]) -> int:
+        """How many keys of a person a pack that names ``known`` can be signed by now."""
+        if self.party() is None:
+            return 0
+        return sum(key_name(each.credential_id) in known for each in await keys_of(tx, zone, username))
+
     async def options(
         self, tx: Transaction, zone: str, username: str, sha256: str, known: Sequence[str]
     ) -> dict[str, Any]:

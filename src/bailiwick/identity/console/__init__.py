@@ -1,0 +1,1 @@
+"""Pages on which people work in a browser: their frame, their files, and signing in."""
