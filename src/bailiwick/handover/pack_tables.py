@@ -155,6 +155,6 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "canary_results",
         "id",
-        "id zone digest kind canary verdict reason told steps began_at at by record shortened",
+        "id zone digest kind canary verdict reason told steps began_at at by record shortened own",
     ),
 )
