@@ -336,6 +336,7 @@ class CanaryDesk:
             tx, canary.id, state="promoted", baseline_percent=0, candidate_percent=100, step=canary.step + 1,
             phase=canary.phase + 1, phase_at=self._clock.now(),
         )  # fmt: skip
+        await tx.run("UPDATE canaries SET phased_at = clock_timestamp() WHERE id = :id", id=canary.id)
         await self._note(tx, codes.CANARY_PROMOTED, context, canary, canary.told, verdict=canary.verdict)
 
     async def _weigh(self, tx: Transaction, context: Context, canary: Canary, percent: int, step: int) -> None:
