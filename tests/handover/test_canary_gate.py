@@ -266,7 +266,8 @@ class Whole(Desk):
     async def open(self, book: str = "") -> Whole:
         shipped = (Path(bailiwick.assurance.__file__).parent / "shipped/installation/rollouts.yaml").read_text()
         plans = [each for each in yaml.safe_load_all(shipped) if each["metadata"]["name"] == "server-candidate"]
-        plan = json.loads(json.dumps(plans).replace('"bailiwick"', '"pay"'))  # whose error budget the desk knows
+        known = json.dumps(plans).replace('"bailiwick"', '"pay"').replace('"preflight-', '"')  # as the desk knows them
+        plan = json.loads(known)
         await super().open("---\n".join(yaml.safe_dump(each) for each in [*yaml.safe_load_all(SHIPPED), *plan]))
         await self.stage.people.user("vera", "product_owner")
         await self.ground.bound()
