@@ -219,7 +219,9 @@ def test_of_two_candidates_only_the_one_is_taken_back(rig):
     first = taken_back([of("one", 50), of("two", 50)], [of("one", 50), dataclasses.replace(of("two", 0), split=None)])
     assert [route.split.candidate for route in first] == [50, 0]
     assert upstream_clusters(first) == upstream_clusters([of("one", 50), of("two", 50)])
-    (other,) = taken_back([of("one", 50)], [dataclasses.replace(split_route(rig, 0, 0, 100, canary="c9"), server="one")])
+    (other,) = taken_back(
+        [of("one", 50)], [dataclasses.replace(split_route(rig, 0, 0, 100, canary="c9"), server="one")]
+    )
     assert other.split.candidate == 0, "of another canary"
 
 

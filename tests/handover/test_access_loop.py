@@ -67,7 +67,7 @@ async def test_what_a_killed_loop_left_is_swept_by_the_next_and_nobody_elses(mad
 
 async def test_an_application_of_that_name_that_no_loop_made_is_nobodys_to_take(made: Made) -> None:
     theirs = {"description": "Ours, of before.", "grants": {}}
-    _, secret = await made.rooms._applications.create(made.context, Role.ADMIN, APPLICATION, **theirs)
+    await made.rooms._applications.create(made.context, Role.ADMIN, APPLICATION, **theirs)
     with pytest.raises(BailiwickError) as refused:
         await made.make(FIRST)
     assert refused.value.reason == "already_exists"

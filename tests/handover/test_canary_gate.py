@@ -216,7 +216,9 @@ async def test_the_last_step_is_the_verdict_and_is_watched_on(ground: Ground) ->
     at = await ground.now(canary)
     assert (at.state, at.candidate_percent, at.verdict, at.waits) == ("running", 50, "PASS", True)
     assert await ground.standing() == ("PASS", True)
-    assert await ground.weights() == (50, 50, False), "it is not promoted: it keeps its traffic only while it is watched"
+    assert await ground.weights() == (50, 50, False), (
+        "it is not promoted: it keeps its traffic only while it is watched"
+    )
     await ground.see(canary, 1, errors=20)
     assert (await ground.drive(canary)).reason == "veto"
     assert await ground.standing() == ("FAIL", False)

@@ -143,7 +143,7 @@ REASONS: dict[str, Reason] = {
     "canary_in_doubt": Reason(409, "The last look at the candidate showed nothing good: it waits for more, or goes."),
     "canary_upstream": Reason(409, "The candidate is the server's own upstream by now: give it another one."),
     "loop_elsewhere": Reason(
-        409, "The loop is walked here: it tells of the active policy set, or of what `BAILIWICK_RELEASE` says runs here."
+        409, "The loop is walked here: it tells of the active policy set, or of what `BAILIWICK_RELEASE` says."
     ),
     "canary_unproven": Reason(
         403, "The candidate was not shown to be fit for so much traffic; nobody waives that. `most_percent` says what."

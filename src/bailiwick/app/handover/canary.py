@@ -48,7 +48,6 @@ from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.permissions import Role
 
-
 _DESCRIBED = "Walks the loop of access."
 
 

@@ -90,7 +90,7 @@ def judged(status: int, refused: Sequence[str] | None) -> str:
 
 
 async def _refused(tx: Transaction, zone: str, server: str, request: str) -> Sequence[str] | None:
-    """The reasons by which the gateway denied a request, once the ledger has it; None where it does not come to that."""
+    """The reasons by which the gateway denied a request, once the ledger has it; None where it did not."""
     try:
         identifier = str(UUID(request))
     except ValueError:

@@ -172,7 +172,8 @@ class EnvoyFiles:
         """Make Envoy route exactly `routes`; returns when it does. Nothing in flight is dropped.
 
         Applying what is in force already asks Envoy and changes nothing. What is taken from a candidate is taken
-        first, whatever is wrong with the rest of it. Raises `ValueError` for routes that contradict each other, `EnvoyRejected` when Envoy refuses them, `TimeoutError` when it does not confirm them
+        first, whatever is wrong with the rest of it. Raises `ValueError` for routes that contradict each other,
+        `EnvoyRejected` when Envoy refuses them, `TimeoutError` when it does not confirm them
         in time, `OSError` when it is not running.
         """
         wanted = self._table(routes)

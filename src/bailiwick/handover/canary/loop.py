@@ -238,7 +238,7 @@ class AccessLoop:
         """Remove what was made; what went wrong with that, which is a step that failed and not the end of the rest."""
         try:
             await self._fixture.remove(context, name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, what was found before is kept
+        except Exception as error:  # whatever it is, what was found before is kept
             log.error("a loop of access leaves something behind", loop=name, exc_info=error)
             return error.reason if isinstance(error, BailiwickError) else type(error).__name__
         return ""

@@ -109,7 +109,7 @@ class Result:
 
 
 def standing_of(found: Sequence[Result], running: Sequence[str], now: datetime, *, development: bool) -> Standing:
-    """What ``found`` amounts to: the newest of each kind counts, for a day; while a canary of it is judged, nothing does.
+    """What ``found`` amounts to: the newest of each kind counts, for a day; while a canary is judged, nothing does.
 
     What is asked for is a canary on traffic, and a loop beside it can only speak against it. Our own releases and
     policies, which no gateway of ours can split, have the loop for their canary.
@@ -345,9 +345,9 @@ async def failed_since(tx: Transaction, zone: str, digest: str, since: datetime)
     showed nothing good was followed by one that did."""
     return bool(
         await tx.value(
-            "SELECT EXISTS (SELECT FROM canary_results WHERE zone = :zone AND digest = :digest AND kind = 'traffic'"
-            " AND verdict = 'FAIL' AND at >= :since) OR EXISTS (SELECT FROM canaries c WHERE c.zone = :zone"
-            f" AND c.digest = :digest AND {_IN_DOUBT})",
+            "SELECT EXISTS (SELECT FROM canary_results WHERE zone = :zone AND digest = :digest"  # noqa: S608 - our own words
+            " AND kind = 'traffic' AND verdict = 'FAIL' AND at >= :since) OR EXISTS (SELECT FROM canaries c"
+            f" WHERE c.zone = :zone AND c.digest = :digest AND {_IN_DOUBT})",
             zone=zone,
             digest=digest,
             since=since,
@@ -375,7 +375,7 @@ _IN_DOUBT = (
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many verdicts there were in a window, how many of them refused; the newest of them, those on traffic first."""
+    """How many verdicts there were in a window, and how many refused; the newest of them, those on traffic first."""
 
     verdicts: int
     refused: int
@@ -390,7 +390,8 @@ async def tally(tx: Transaction, zone: str, since: datetime, until: datetime, li
         zone=zone, since=since, until=until,
     )  # fmt: skip
     rows = await tx.all(
-        f"SELECT {', '.join(Result.__slots__)} {window} ORDER BY (kind = 'traffic') DESC, at DESC, id DESC LIMIT :limit",
+        f"SELECT {', '.join(Result.__slots__)} {window}"
+        " ORDER BY (kind = 'traffic') DESC, at DESC, id DESC LIMIT :limit",
         zone=zone, since=since, until=until, limit=limit,
     )  # fmt: skip
     assert counted is not None
