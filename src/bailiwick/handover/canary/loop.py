@@ -208,15 +208,14 @@ class AccessLoop:
             raise NotFound("No policy set is active; say which release it is about.")
         if bound not in (active, self._release):
             raise Conflict(reason="loop_elsewhere")
-        if not held:
-            async with self._database.begin() as tx:
-                await require_on(tx, context.zone, Switch.FREEZE, Switch.READ_ONLY, Switch.PROVISION)
         async with self._one:
             began = self._clock.now()
             expected = {**self._expected, **(ELSEWHERE if upstream else {})}
             walk = _Walk(f"access-loop-{secrets.token_hex(4)}", secrets.token_urlsafe(18), expected)
             if not held:
                 await self._whole(context, walk, upstream, active)
+                if await self._active_policy(context.zone) != active:
+                    raise Conflict("Another policy set became active meanwhile.", reason="loop_elsewhere")
             async with self._database.begin() as tx:
                 walk.steps += await self._known(tx, context.zone)
             return await self._keep(context, walk, bound, began, held)
@@ -228,6 +227,8 @@ class AccessLoop:
             await tx.run(
                 "SELECT pg_advisory_xact_lock(hashtext('bailiwick.access-loop'), hashtext(:zone))", zone=context.zone
             )
+            async with self._database.begin() as asked:  # of its own: whoever freezes waits for this, and for no loop
+                await require_on(asked, context.zone, Switch.FREEZE, Switch.READ_ONLY, Switch.PROVISION)
             try:
                 await self._walk(context, walk, upstream or own, upstream == "", active)
             finally:
