@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -12,9 +13,9 @@ import pytest
 from envoy_rig import Rig, wait_for
 from raw_http import Raw
 
-from bailiwick.gateway.envoy import Arm, Route, Split
+from bailiwick.gateway.envoy import Arm, EnvoyFiles, EnvoyRejected, Route, Split, files
 from bailiwick.gateway.envoy.clusters import upstream_clusters
-from bailiwick.gateway.envoy.files import at_zero
+from bailiwick.gateway.envoy.files import at_zero, taken_back
 from bailiwick.gateway.lease import HELD_S, DeadMan, Lease
 
 HEAD = "Host: gateway\r\nAuthorization: Bearer t\r\n"
@@ -188,3 +189,96 @@ def test_a_split_is_whole_and_its_safe_form_needs_the_same_clusters(rig):
         split_route(rig, 40, 30, 30, canary="a.b")
     with pytest.raises(ValueError, match="has an upstream"):
         Route("none", split=route.split)
+
+
+def _bad(rig: Rig) -> Route:
+    """A server of which Envoy refuses the cluster, and with it whatever it is asked to route beside it."""
+    return Route("bad", (), rig.to_echo(tls=True, sni="up.example", ca_file=rig.dir / "no such ca.pem"))
+
+
+def _plain(rig: Rig) -> Route:
+    return Route("split", (), rig.to_echo(authority="stable.example"), "/", "authorization")
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_what_is_wrong_with_another_server_keeps_no_candidate_its_traffic(rig, lasting: bool):
+    rig.apply(*rig.default_routes(), split_route(rig, 0, 0, 100, lasting=lasting, canary=f"w{lasting}".lower()))
+    assert set(asked(rig, 5)) == {"candidate"}
+    for _ in range(2):
+        with pytest.raises(EnvoyRejected):
+            rig.apply(*rig.default_routes(), _plain(rig), _bad(rig))
+        assert set(asked(rig, 5)) == {"stable"}
+    rig.apply(*rig.default_routes(), _plain(rig))
+    assert set(asked(rig, 5)) == {"stable"}
+
+
+def test_of_two_candidates_only_the_one_is_taken_back(rig):
+    def of(server: str, candidate: int) -> Route:
+        return dataclasses.replace(split_route(rig, 100 - candidate, 0, candidate, canary=server), server=server)
+
+    first = taken_back([of("one", 50), of("two", 50)], [of("one", 50), dataclasses.replace(of("two", 0), split=None)])
+    assert [route.split.candidate for route in first] == [50, 0]
+    assert upstream_clusters(first) == upstream_clusters([of("one", 50), of("two", 50)])
+    (other,) = taken_back(
+        [of("one", 50)], [dataclasses.replace(split_route(rig, 0, 0, 100, canary="c9"), server="one")]
+    )
+    assert other.split.candidate == 0, "of another canary"
+
+
+def _another(rig: Rig) -> EnvoyFiles:
+    """Files of another process for the same Envoy: it knows nothing of what is in force."""
+    return EnvoyFiles(rig.config, monotonic=time.monotonic, retire_after_s=1.0)
+
+
+def test_whoever_follows_a_killed_process_and_cannot_go_on_takes_traffic_back(rig):
+    rig.apply(*rig.default_routes(), split_route(rig, 0, 0, 100, canary="k1"))
+    other = _another(rig)
+    try:
+        with pytest.raises(EnvoyRejected):
+            rig.loop.run(other.apply([*rig.default_routes(), _plain(rig), _bad(rig)]))
+        wait_for(lambda: set(asked(rig, 5)) == {"stable"})
+    finally:
+        rig.loop.run(other.close())
+
+
+def test_until_it_is_needless_what_takes_traffic_back_is_there(rig, monkeypatch: pytest.MonkeyPatch):
+    """Killed between any two of the files, the routes in force have their way back, by clusters that are there."""
+    fallback, clusters, routes = (
+        rig.dir / "run" / "envoy" / name for name in ("fallback.json", "cds/cds.json", "rds/rds.json")
+    )
+    rig.apply(*rig.default_routes(), _plain(rig))
+    seen = []
+    written = files._write_bytes
+
+    def note(path: Path, content: bytes) -> None:
+        written(path, content)
+        seen.append((path.name, fallback.exists()))
+
+    monkeypatch.setattr(files, "_write_bytes", note)
+    rig.apply(*rig.default_routes(), split_route(rig, 0, 0, 100, canary="k2"))
+    assert seen[0] == (clusters.name, False)
+    assert [each for each in seen if each[0] != clusters.name] == [(fallback.name, True), (routes.name, True)]
+    seen.clear()
+    rig.apply(*rig.default_routes(), _plain(rig))
+    assert seen[0] == (routes.name, True), "what is taken from a candidate comes first"
+    assert [each for each in seen if each[0] != clusters.name] == 2 * [(routes.name, True)]
+    assert not fallback.exists()
+
+
+def test_a_table_that_is_refused_leaves_the_way_back_of_the_one_in_force(rig, monkeypatch: pytest.MonkeyPatch):
+    rig.apply(*rig.default_routes(), split_route(rig, 0, 0, 100, canary="k3"))
+    fallback = rig.dir / "run" / "envoy" / "fallback.json"
+    before = fallback.read_bytes()
+    put = rig.files._put
+
+    async def refuse(path: Path, source: str, answer):
+        if source == files.RDS:
+            raise EnvoyRejected("refused")
+        return await put(path, source, answer)
+
+    monkeypatch.setattr(rig.files, "_put", refuse)
+    with pytest.raises(EnvoyRejected):
+        rig.apply(*rig.default_routes(), Route("more", (), rig.to_echo()), split_route(rig, 50, 0, 50, canary="k3"))
+    assert fallback.read_bytes() == before
+    assert rig.files.fall_back()
+    wait_for(lambda: set(asked(rig, 5)) == {"stable"})

@@ -28,9 +28,9 @@ BASELINE, CANDIDATE = "http://baseline.test:8080", "http://candidate.test:8080"
 class Ground:
     """olga operates, viv looks; the server `pay` is bound to `stable.test`."""
 
-    def __init__(self, people: House) -> None:
+    def __init__(self, people: House, stage: Stage | None = None) -> None:
         self.people = people
-        self.stage = Stage(people, KINDS)
+        self.stage = stage or Stage(people, KINDS)
         self.desk = self.desk_for(development=False)
         self.stage.serve(api.routes(people.database, self.desk, None))
         self.bucket = 0
@@ -43,11 +43,15 @@ class Ground:
         )  # fmt: skip
 
     async def open(self, plan: str = SHIPPED) -> Ground:
-        for name, address in (("stable", "10"), ("baseline", "11"), ("candidate", "12"), ("next", "13")):
-            self.people.names.known[f"{name}.test"] = [f"93.184.216.{address}"]
         await self.stage.apply(plan)
         for name, role in (("olga", "operator"), ("viv", "viewer"), ("adam", "admin")):
             await self.people.user(name, role)
+        return await self.bound()
+
+    async def bound(self) -> Ground:
+        """With the server, and the addresses of what may be behind it."""
+        for name, address in (("stable", "10"), ("baseline", "11"), ("candidate", "12"), ("next", "13")):
+            self.people.names.known[f"{name}.test"] = [f"93.184.216.{address}"]
         operations = [OperationBody(method="GET", path="/", scope="pay:read")]
         await self.people.servers.create(
             self.stage.context(),

@@ -188,9 +188,10 @@ class Others(ReadinessOf):
     async def newest(self, tx: Transaction, zone: str, check: str, at: datetime) -> Found | None:
         return self.known.found.get(check)
 
-    async def set(self, zone: str, server: str, candidate_percent: int) -> None:
+    async def set(self, zone: str, server: str, digest: str, candidate_percent: int) -> None:
         if self.known.fails_to_split:
             raise OSError("the gateway does not answer")
+        assert digest == DIGEST
         self.known.weights.append((server, candidate_percent))
 
 

@@ -173,6 +173,20 @@ async def test_a_decision_that_cannot_be_asked_is_none_that_changed(watch: Watch
     assert (await watch.look())["verdict"] == "FAIL" and watch.open() == {"AccessLoopFailed": "P2"}
 
 
+async def test_another_activation_meanwhile_leaves_no_verdict_on_the_one_before(watch: Watch) -> None:
+    await watch.activated(GOOD)
+    walk = watch.loop._whole
+
+    async def meanwhile(*of: Any) -> None:
+        await walk(*of)
+        if watch.loop.walked == [GOOD]:
+            await watch.activated(BAD)
+
+    watch.loop._whole = meanwhile  # type: ignore[method-assign]
+    assert await watch.look() == {"tried": 0}
+    assert (await watch.look())["digest"] == BAD
+
+
 async def test_what_was_not_walked_clears_nothing(watch: Watch) -> None:
     watch.loop.comes_to["refused"] = "200 of the upstream"
     await watch.activated(BAD)

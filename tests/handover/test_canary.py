@@ -129,7 +129,7 @@ async def test_nobody_can_promote_what_was_not_shown(ground: Ground) -> None:
     assert (got.status, got.json()["reason"]) == (403, "permission_denied")
     for percent in (25, 50, 100):
         with pytest.raises(BailiwickError) as refused:
-            await ground.desk.set("default", "pay", percent)
+            await ground.desk.set("default", "pay", DIGEST, percent)
         assert refused.value.reason == "canary_unproven"
         assert refused.value.extra["most_percent"] == 5
     await ground.see(canary.id, 50)
@@ -143,16 +143,16 @@ async def test_rollouts_set_weights_as_far_as_was_shown(ground: Ground) -> None:
     for percent in (25, 50, 100):
         await ground.see(canary.id, 50)
         await ground.drive(canary.id)
-        await ground.desk.set("default", "pay", percent)
+        await ground.desk.set("default", "pay", DIGEST, percent)
         assert (await ground.now(canary.id)).candidate_percent == percent
     assert await ground.standing() == ("PASS", True)
-    await ground.desk.set("default", "pay", 0)
+    await ground.desk.set("default", "pay", DIGEST, 0)
     assert (await ground.now(canary.id)).state == "withdrawn"
     assert await ground.weights() is None
     assert await ground.standing() == ("NO_DATA", False), "a release that was taken back is not good"
     with pytest.raises(BailiwickError, match="No canary"):
-        await ground.desk.set("default", "pay", 5)
-    await ground.desk.set("default", "pay", 0)  # asked again after a crash, or after it withdrew itself
+        await ground.desk.set("default", "pay", DIGEST, 5)
+    await ground.desk.set("default", "pay", DIGEST, 0)  # asked again after a crash, or after it withdrew itself
 
 
 async def test_what_passed_is_refused_when_it_breaks_under_all_of_the_traffic(ground: Ground) -> None:
@@ -181,10 +181,10 @@ async def test_a_smaller_step_has_to_be_passed_again(ground: Ground) -> None:
     for percent in (25, 5):
         await ground.see(canary.id, 50)
         await ground.drive(canary.id)
-        await ground.desk.set("default", "pay", percent)
+        await ground.desk.set("default", "pay", DIGEST, percent)
     assert ((await ground.now(canary.id)).passed, (await ground.now(canary.id)).candidate_percent) == (0, 5)
     with pytest.raises(BailiwickError) as refused:
-        await ground.desk.set("default", "pay", 7)
+        await ground.desk.set("default", "pay", DIGEST, 7)
     assert refused.value.reason == "invalid_request"
 
 
@@ -430,7 +430,7 @@ async def test_a_loop_that_cannot_be_walked_fails_is_kept_and_removes_what_it_ma
     fixture, stage = Nothing(), ground.stage
     walker = AccessLoop(
         stage.database, stage.clock, stage.ids, stage.recorder, stage.records, fixture,
-        lambda zone: Ways("http://127.0.0.1:9", "http://127.0.0.1:9"),
+        lambda zone: Ways("http://127.0.0.1:9", "http://127.0.0.1:9"), release=DIGEST,
     )  # fmt: skip
     found = await walker.run(stage.context("olga"), DIGEST)
     assert (found.verdict, found.told) == ("FAIL", "prepared: expected routable, got upstream_forbidden")

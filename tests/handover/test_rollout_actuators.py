@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
-from canary_ground import Ground
+from canary_ground import DIGEST, Ground
 from probe_servers import name_server
 from rollout_desk import Desk, kinds, reach
 from stage import Stage
@@ -53,7 +53,7 @@ class Doing:
             weights=self.weights,
         )  # fmt: skip
         deed = Deed.model_validate({"title": "t", "do": do})
-        rollout = cast(Rollout, SimpleNamespace(id="r1", zone="default", started_by="pat"))
+        rollout = cast(Rollout, SimpleNamespace(id="r1", zone="default", digest=DIGEST, started_by="pat"))
         return await Actions(tools).act(rollout, deed, self.attempt)
 
 

@@ -260,4 +260,6 @@ def test_paths_are_refused_by_what_they_do() -> None:
     assert Switch.FREEZE in switches_against("PUT", "/api/v1/credentials/crm")
     assert Switch.FREEZE in switches_against("POST", "/api/v1/policies/authz/activate")
     assert Switch.FREEZE not in switches_against("POST", "/api/v1/applications/bot/secret")
+    loop = switches_against("POST", "/api/v1/canaries/loops")  # makes a server, a credential and an application
+    assert set(loop) == {Switch.READ_ONLY, Switch.FREEZE, Switch.PROVISION}
     assert not ALWAYS("POST", "/api/v1/incidentsX")

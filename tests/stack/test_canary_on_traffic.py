@@ -102,7 +102,7 @@ class Load:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with installation(WORKERS="1") as made:
+    with installation(WORKERS="1", BAILIWICK_RELEASE=digest("4")) as made:
         told = json.loads(made.cli("assurance", "show", "--json").stdout)
         kept = [{name: each[name] for name in ("apiVersion", "kind", "metadata", "spec")} for each in told]
         quick = {"steps": [50, 100], "metrics": LOOSE, "bucket_s": BUCKET_S, "owner": "uptime", "patience": 3000}
@@ -263,6 +263,9 @@ def test_the_loop_of_access_closes_for_a_release_and_for_a_policy(stack: Stack) 
         again = stack.cli("canary", "loop", "--digest", digest("4"))
         assert again.returncode == 0, "what one leaves behind stands in the way of no other"
         assert "GO: PASS" in stack.cli("canary", "standing", digest("4")).stdout
+        elsewhere = stack.cli("canary", "loop", "--digest", digest("5"))
+        assert elsewhere.returncode == 1 and "loop_elsewhere" in elsewhere.stdout + elsewhere.stderr
+        assert stack.cli("canary", "standing", digest("5")).returncode == 3
 
         _activate(stack, "package all\nimport rego.v1\ndefault allow := true\n")
         of_policy = json.loads(stack.cli("canary", "loop", "--json").stdout)

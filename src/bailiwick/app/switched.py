@@ -73,6 +73,7 @@ CHANGES = _any(
     r"PUT /api/v1/checkpoints/go-live/[^/]+",
     r"\w+ /scim/v2/Groups(/.*)?",
     r"POST /api/v1/stuck/[^/]+/actions",
+    r"POST /api/v1/canaries/loops",
 )
 """Changes of how the zone is set up, and what destroys; a freeze stops these."""
 
@@ -80,6 +81,7 @@ PROVISIONS = _any(
     r"(POST|PUT|PATCH) /api/v1/(users|applications|groups)(/.*)?",
     r"POST /api/v1/api-keys",
     r"(POST|PUT|PATCH) /scim/.*",
+    r"POST /api/v1/canaries/loops",
 )
 """Makes accounts, or gives them more."""
 

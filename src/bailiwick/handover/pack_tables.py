@@ -161,6 +161,6 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "canary_results",
         "id",
-        "id zone digest kind canary verdict reason told steps began_at at by record shortened",
+        "id zone digest kind canary verdict reason told steps began_at at by record shortened own",
     ),
 )

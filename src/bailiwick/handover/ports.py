@@ -78,10 +78,12 @@ class Canaries(Protocol):
 class Weights(Protocol):
     """How much of a server's traffic the candidate of its canary gets."""
 
-    async def set(self, zone: str, server: str, candidate_percent: int) -> None:
-        """From now on a step of the canary's plan; 0 withdraws it, if it is not withdrawn yet.
+    async def set(self, zone: str, server: str, digest: str, candidate_percent: int) -> None:
+        """From now on a step of the plan of the canary of this release; 0 withdraws it, and again does nothing.
 
-        Raises ``canary_unproven`` (403) for more than it was judged fit for, ``not_found`` without an open canary.
+        Raises ``canary_unproven`` (403) for more than it was judged fit for, ``not_found`` without an open canary,
+        ``canary_other`` (409) where that of another release goes on, ``canary_upstream`` (409) where the candidate is
+        the server's own upstream by now, which no weight takes back.
         """
         ...
 

@@ -146,7 +146,15 @@ REASONS: dict[str, Reason] = {
     "announcement_incomplete": Reason(422, "The template names values that were not given; `missing` lists them."),
     # --- handover: canaries
     "canary_open": Reason(409, "A canary of this server goes on, or its candidate has the traffic; end that first."),
-    "canary_failed": Reason(409, "This release failed its canary within a day; another one is tried, not this again."),
+    "canary_failed": Reason(
+        409, "Within a day this release failed its canary, or a look at it showed nothing good: another one is tried."
+    ),
+    "canary_other": Reason(409, "The canary that goes on at this server is of another release."),
+    "canary_in_doubt": Reason(409, "The last look at the candidate showed nothing good: it waits for more, or goes."),
+    "canary_upstream": Reason(409, "The candidate is the server's own upstream by now: give it another one."),
+    "loop_elsewhere": Reason(
+        409, "The loop is walked here: it tells of the active policy set, or of what `BAILIWICK_RELEASE` says."
+    ),
     "canary_unproven": Reason(
         403, "The candidate was not shown to be fit for so much traffic; nobody waives that. `most_percent` says what."
     ),

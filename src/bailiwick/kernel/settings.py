@@ -162,6 +162,12 @@ class Settings(BaseSettings):
         description="Where those programs run: the release's files, and `kubeconfig` if there is one. Without it plans"
         " run nothing.",
     )
+    release: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of the release that runs here, such as its image's: what a loop of access may tell of"
+        " beside the active policy set.",
+    )
     dev: bool = Field(False, description="Development mode: loopback only, and it says so.")
     clock_factor: float = Field(1.0, gt=0, le=100_000, description="Speeds time up; development mode only.")
     clock_stride_s: int = Field(

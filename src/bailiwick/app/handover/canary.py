@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from bailiwick.app.handover.incidents import Known
@@ -23,6 +23,7 @@ from bailiwick.handover.canary.loop import (
     BEYOND,
     KEY_HEADER,
     KNOWN,
+    NAMED,
     READ,
     WRITE,
     AccessLoop,
@@ -46,6 +47,8 @@ from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.permissions import Role
+
+_DESCRIBED = "Walks the loop of access."
 
 
 def desk_of(house: House) -> CanaryDesk:
@@ -82,6 +85,7 @@ class Rooms:
 
     async def make(self, context: Context, name: str, upstream: str, key: str) -> tuple[str, str, str]:
         """A server with a credential, and the application of loops granted to read and write there."""
+        await self._sweep(context)
         await self._credentials.create(context, name, Secret("api_key", KEY_HEADER, {"value": key}))
         operations = [
             {"method": method, "path": "/", "scope": scope}
@@ -93,9 +97,11 @@ class Rooms:
         grants = {name: [READ, WRITE]}
         try:
             application, secret = await self._applications.create(
-                context, Role.ADMIN, APPLICATION, description="Walks the loop of access.", grants=grants
+                context, Role.ADMIN, APPLICATION, description=_DESCRIBED, grants=grants
             )
         except Conflict:
+            if not await self._is_ours(context.zone):
+                raise
             application, secret = await self._applications.rotate_secret(context, Role.ADMIN, APPLICATION)
             wanted = {"grants": {**dict.fromkeys(application.grants), **grants}, "is_active": True}
             await self._applications.change(context, Role.ADMIN, APPLICATION, wanted)
@@ -109,14 +115,50 @@ class Rooms:
         return bool(settled.confirmed)
 
     async def remove(self, context: Context, name: str) -> None:
-        """Take it away again; the application stays and may nothing."""
-        for remove in (
-            lambda: self._applications.change(context, Role.ADMIN, APPLICATION, {"is_active": False}),
+        """Take it away again; the application stays, since policies name it, and may nothing.
+
+        What cannot be removed keeps nothing else from being; then raises why.
+        """
+
+        async def disable() -> None:
+            if await self._is_ours(context.zone):
+                await self._applications.change(context, Role.ADMIN, APPLICATION, {"is_active": False})
+
+        failed: list[Exception] = []
+        removals: list[Callable[[], Awaitable[None]]] = [
+            disable,
             lambda: self._servers.delete(context, name),
             lambda: self._credentials.delete(context, name),
-        ):
-            with contextlib.suppress(NotFound):
+        ]
+        for remove in removals:
+            try:
                 await remove()
+            except NotFound:
+                pass
+            except Exception as error:  # noqa: BLE001 - raised once the rest is gone
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    async def _is_ours(self, zone: str) -> bool:
+        """Whether the application of that name is the loops' own, and not one that somebody has for himself."""
+        return (await self._applications.get(zone, APPLICATION)).description == _DESCRIBED
+
+    async def _sweep(self, context: Context) -> None:
+        """Remove what a loop left whose process died. Called by the one loop that is walked in the zone."""
+        async with self._database.begin() as tx:
+            rows = await tx.all(
+                "SELECT name FROM servers WHERE zone = :zone AND name ~ :named AND tags ->> 'for' = :loop"
+                " UNION SELECT name FROM credentials c WHERE zone = :zone AND name ~ :named AND header = :header"
+                " AND NOT EXISTS (SELECT FROM servers s WHERE s.zone = c.zone AND s.name = c.name"
+                " AND s.tags ->> 'for' IS DISTINCT FROM :loop)",
+                zone=context.zone,
+                named=f"^{NAMED}$",
+                loop=APPLICATION,
+                header=KEY_HEADER,
+            )
+        for row in rows:
+            await self.remove(context, row["name"])
 
 
 def known_of(house: House) -> KnownDecisions:
@@ -143,7 +185,15 @@ def build(house: House) -> Part:
         return Ways(api_base, settings.gateway if zone == "default" else f"{settings.gateway}/z/{zone}")
 
     loop = AccessLoop(
-        base.database, base.clock, base.ids, base.recorder, house.records, Rooms(house), ways, known=known_of(house)
+        base.database,
+        base.clock,
+        base.ids,
+        base.recorder,
+        house.records,
+        Rooms(house),
+        ways,
+        release=settings.release or "",
+        known=known_of(house),
     )
     resolver = Resolver(base.database, base.clock, base.recorder, settings)
 

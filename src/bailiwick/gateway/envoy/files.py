@@ -82,6 +82,18 @@ def at_zero(routes: Iterable[Route]) -> tuple[Route, ...]:
     return tuple(replace(route, split=route.split.at_zero) if route.split is not None else route for route in routes)
 
 
+def taken_back(before: Iterable[Route], wanted: Iterable[Route]) -> tuple[Route, ...]:
+    """The routes of ``before``, in which those candidates have no traffic that ``wanted`` gives none. They need the
+    same clusters, so that nothing that may be wrong with another server's keeps a candidate's traffic."""
+    given = {route.name: route.split.canary for route in wanted if route.split is not None and route.split.candidate}
+    return tuple(
+        replace(route, split=replace(route.split, lasting=False).at_zero)
+        if route.split is not None and route.split.candidate and given.get(route.name) != route.split.canary
+        else route
+        for route in before
+    )
+
+
 class EnvoyFiles:
     """Writes Envoy's configuration below `run_dir/envoy` and follows it into Envoy.
 
@@ -107,6 +119,7 @@ class EnvoyFiles:
         self._confirm_within_s = confirm_within_s
         self._lock = asyncio.Lock()
         self._last = _Table.of(())
+        self._in_force: tuple[Route, ...] | None = None
         self._unused: dict[str, float] = {}
         self._retiring: asyncio.Task[None] | None = None
 
@@ -148,26 +161,33 @@ class EnvoyFiles:
     def write_routes(self, routes: Iterable[Route]) -> None:
         """Write the routing table for the next start of Envoy. Raises `ValueError` as `apply` does."""
         wanted = self._table(routes)
-        self._lay_ready(wanted.fallback)
         _write_answer(self._layout.clusters, _in_order(wanted.clusters))
+        self._lay_ready(wanted.fallback)
         _write_answer(self._layout.routes, wanted.answer)
+        self._forget_fallback(wanted)
 
     # -- for a running Envoy ---------------------------------------------------------------------------
 
     async def apply(self, routes: Iterable[Route]) -> Applied:
         """Make Envoy route exactly `routes`; returns when it does. Nothing in flight is dropped.
 
-        Applying what is in force already asks Envoy and changes nothing. Raises `ValueError` for routes that
-        contradict each other, `EnvoyRejected` when Envoy refuses them, `TimeoutError` when it does not confirm them
+        Applying what is in force already asks Envoy and changes nothing. What is taken from a candidate is taken
+        first, whatever is wrong with the rest of it. Raises `ValueError` for routes that contradict each other,
+        `EnvoyRejected` when Envoy refuses them, `TimeoutError` when it does not confirm them
         in time, `OSError` when it is not running.
         """
         wanted = self._table(routes)
         async with self._lock:
             started = self._monotonic()
             known = {**_read_clusters(self._layout.clusters), **wanted.clusters}
-            self._lay_ready(wanted.fallback)
-            changed = await self._put(self._layout.clusters, CDS, _in_order(known))
-            changed |= await self._put(self._layout.routes, RDS, wanted.answer)
+            try:
+                await self._take_back(wanted)
+                changed = await self._put(self._layout.clusters, CDS, _in_order(known))
+                changed |= await self._put_routes(wanted)
+            except (EnvoyRejected, TimeoutError):
+                if self._in_force is None:
+                    self.fall_back()  # by whom what is in force was put there, and what it gives, nobody knows
+                raise
             self._note_unused(known.keys() - wanted.clusters.keys())
             took = self._monotonic() - started
         return Applied(frozenset(route.name for route in wanted.routes), took, changed)
@@ -220,11 +240,42 @@ class EnvoyFiles:
             self._last = _Table.of(wanted)
         return self._last
 
+    async def _take_back(self, wanted: _Table) -> None:
+        """Before anything else, by a table of the clusters that are there."""
+        if self._in_force is None:
+            return
+        left = taken_back(self._in_force, wanted.routes)
+        if left != self._in_force:
+            await self._put(self._layout.routes, RDS, _Answer.of(route_configuration(left)))
+            self._in_force = left
+
+    async def _put_routes(self, wanted: _Table) -> bool:
+        """Bring the routes into force, and what takes candidates' traffic away again before and after them.
+
+        The clusters of both are there by now. A table that Envoy refuses leaves what fits the one in force.
+        """
+        before = _read_bytes(self._layout.fallback)
+        self._lay_ready(wanted.fallback)
+        try:
+            changed = await self._put(self._layout.routes, RDS, wanted.answer)
+        except EnvoyRejected:
+            if before is None:
+                self._layout.fallback.unlink(missing_ok=True)
+            elif before != _read_bytes(self._layout.fallback):
+                _write_bytes(self._layout.fallback, before)
+            raise
+        self._in_force = wanted.routes
+        self._forget_fallback(wanted)
+        return changed
+
     def _lay_ready(self, fallback: _Answer | None) -> None:
         """Before any candidate has traffic, what takes it away again."""
         if fallback is not None:
             _write_answer(self._layout.fallback, fallback)
-        else:
+
+    def _forget_fallback(self, wanted: _Table) -> None:
+        """Once no candidate has traffic that anybody has to watch."""
+        if wanted.fallback is None:
             self._layout.fallback.unlink(missing_ok=True)
 
     def _tls_listeners(self) -> list[tuple[str, Listener]]:

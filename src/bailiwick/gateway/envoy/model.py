@@ -152,6 +152,11 @@ class Split:
         _require(sum(arm.weight for arm in self.arms) == 100, "the weights of a split come to 100")
 
     @property
+    def candidate(self) -> int:
+        """What the candidate gets, in percent."""
+        return sum(arm.weight for arm in self.arms if arm.name == "candidate")
+
+    @property
     def at_zero(self) -> Split:
         """The same arms with everything going to the stable one; a lasting split as it is."""
         if self.lasting:

@@ -22,6 +22,7 @@ from bailiwick.handover.canary.spec import ACCESS_CANARY, AccessCanary
 from bailiwick.kernel import modes
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
+from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.jobs import JobDefinition
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
@@ -97,7 +98,10 @@ class AccessWatch:
                 await self._tell(zone, spec, newest, active["id"])  # somebody walked it since
             return {"tried": 0}
         await self._settled(zone)
-        result = await self._loop.run(Context(zone, _BY), active["hash"], spec.upstream_url, held=held)
+        try:
+            result = await self._loop.run(Context(zone, _BY), active["hash"], spec.upstream_url, held=held)
+        except Conflict:
+            return {"tried": 0}  # another one is active by now, which is tried for itself
         await self._tell(zone, spec, result, active["id"])
         return {"tried": 1, "digest": result.digest, "verdict": result.verdict, "told": result.told}
 

@@ -105,7 +105,10 @@ def routes(database: Database, desk: CanaryDesk, loop: AccessLoop) -> APIRouter:
 
     @router.get("/standing", summary="Whether a release may go live as far as its canary goes")
     async def standing(request: Request, caller: Reader, digest: Annotated[Digest, Query()]) -> dict[str, Any]:
-        """The newest canary on traffic and the newest access loop both count, for a day; only PASS is GO."""
+        """The newest canary on traffic and the newest access loop both count, for a day; only PASS is GO.
+
+        A loop alone is enough for the release that runs here and for a policy set.
+        """
         async with database.begin() as tx:
             return standing_document(await desk.standing(tx, zone_of(request), digest))
 
@@ -119,7 +122,11 @@ def routes(database: Database, desk: CanaryDesk, loop: AccessLoop) -> APIRouter:
         "/loops",
         status_code=201,
         summary="Walk the loop of access against this installation",
-        responses={404: {"description": "No release is named, and no policy set is active"}},
+        responses={
+            404: {"description": "No release is named, and no policy set is active"},
+            409: {"description": "What is named neither runs here nor is active"},
+            503: {"description": "Changes are frozen, or provisioning is switched off"},
+        },
     )
     async def walk(request: Request, body: LoopBody, caller: Worker) -> dict[str, Any]:
         """Asked for, decided, used, revoked, refused, recorded: what was expected and what came, step by step."""

@@ -9,41 +9,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bailiwick.handover.canary.records import Result, results_of
+from bailiwick.handover.canary.records import Result, newest_results, tally
 from bailiwick.handover.ports import Statement
 from bailiwick.handover.rollouts.records import Rollout, last_done
 from bailiwick.kernel.db import Transaction
 from bailiwick.kernel.verdicts import Verdict
 
 PRODUCER = "canary"
+_TOLD = 50
 
 
 async def chapter(
     tx: Transaction, zone: str, environment: str, since: datetime, until: datetime
 ) -> Sequence[Statement]:
     """The release that is out, and every verdict of the window. Canaries are of a zone, not of an environment."""
-    found = [each for each in await results_of(tx, zone, since=since, limit=500) if each.at <= until]
+    found = await tally(tx, zone, since, until, _TOLD)
     out = await last_done(tx, zone, environment)
-    refused = sum(each.verdict == Verdict.FAIL for each in found)
     history = Statement(
         name="history",
-        told=f"{len(found)} verdicts, {refused} refused",
-        verdict=Verdict.PASS if found else Verdict.NO_DATA,
+        told=f"{found.verdicts} verdicts, {found.refused} refused",
+        verdict=Verdict.PASS if found.verdicts else Verdict.NO_DATA,
         producer=PRODUCER,
         since=since,
         until=until,
-        figures={"verdicts": [_figures(each) for each in found[:50]]},
+        figures={"verdicts": [_figures(each) for each in found.newest]},
     )
-    before = [] if out is None else await results_of(tx, zone, digest=out.digest, limit=200)
+    began = None if out is None else out.began_at
+    before = [] if out is None or began is None else await newest_results(tx, zone, out.digest, began)
     return [_of_release(out, before, since, until), history]
 
 
 def _of_release(out: Rollout | None, results: Sequence[Result], since: datetime, until: datetime) -> Statement:
-    """How it was judged last before it began to go out; ``results`` are those of its digest, newest first."""
+    """How it was judged last before it began to go out; ``results`` are the newest of each kind of its digest then."""
     if out is None or out.began_at is None:
         return Statement("release", "no rollout has been done here", Verdict.NO_DATA, PRODUCER, since, until)
-    began = out.began_at
-    judged = next((each for each in results if each.kind == "traffic" and each.at <= began), None)
+    judged = next((each for each in results if each.kind == "traffic"), None) or next(
+        (each for each in results if each.own), None
+    )
     if judged is None:
         told = f"{out.name} brought {out.digest[:19]}, of which there was no verdict"
         return Statement("release", told, Verdict.NO_DATA, PRODUCER, since, until)

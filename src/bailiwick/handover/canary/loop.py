@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import aiohttp
 import msgspec
+import structlog
 from aiohttp import web
 from yarl import URL
 
@@ -33,16 +34,22 @@ from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.handover.canary.records import GOOD_FOR, Result, add_result
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
-from bailiwick.kernel.errors import BailiwickError, NotFound
+from bailiwick.kernel.errors import BailiwickError, Conflict, NotFound
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.modes import Switch, require_on
 from bailiwick.kernel.verdicts import Verdict
+
+log = structlog.get_logger(__name__)
 
 CHECK = "canary.access-loop"
 APPLICATION = "access-loop"
+NAMED = r"access-loop-[0-9a-f]{8}"
+"""What the server and the credential of a loop are called."""
 READ, WRITE, BEYOND = "loop:read", "loop:write", "loop:beyond"
 KEY_HEADER = "x-loop-key"
 _WORD = re.compile(r"[a-z0-9_:. -]{0,100}")
 _ANSWER_WITHIN_S = 10.0
+_MOST = 64 << 10
 _SETTLED_WITHIN_S = 5.0
 
 EXPECTED: Mapping[str, str] = {
@@ -107,7 +114,7 @@ class Fixture(Protocol):
         ...
 
     async def remove(self, context: Context, name: str) -> None:
-        """Take it all away again, as much of it as there is."""
+        """Take it all away again, as much of it as there is and can be; then raises what went wrong with the rest."""
         ...
 
 
@@ -159,7 +166,7 @@ def verdict_of(steps: Sequence[Step], held: str = "") -> tuple[Verdict, str, str
 
 class AccessLoop:
     """Walks, one at a time in a zone. ``ways(zone)`` tells where callers come in; ``expected`` lets a test see that a
-    wrong value is noticed."""
+    wrong value is noticed. ``release``: the digest of what runs here, empty where the operator says nothing of it."""
 
     def __init__(
         self,
@@ -171,6 +178,7 @@ class AccessLoop:
         fixture: Fixture,
         ways: Callable[[str], Ways],
         *,
+        release: str = "",
         known: KnownDecisions = none_known,
         expected: Mapping[str, str] = EXPECTED,
     ) -> None:
@@ -181,6 +189,7 @@ class AccessLoop:
         self._records = records
         self._fixture = fixture
         self._ways = ways
+        self._release = release
         self._known = known
         self._expected = expected
         self._one = asyncio.Lock()
@@ -190,18 +199,23 @@ class AccessLoop:
 
         ``upstream``: an address that answers GET with 200, where our own listener on loopback may not be an upstream;
         what arrived there is then not looked at. ``held``: why it may not be walked now; only what is known is asked
-        then. Raises ``not_found`` where no digest is given and no policy active.
+        then. Raises ``not_found`` where no digest is given and no policy active, ``loop_elsewhere`` for the digest of
+        what does not run here, and what a freeze refuses: a loop makes a server and an application.
         """
         active = await self._active_policy(context.zone)
         bound = digest or active
         if not bound:
             raise NotFound("No policy set is active; say which release it is about.")
+        if bound not in (active, self._release):
+            raise Conflict(reason="loop_elsewhere")
         async with self._one:
             began = self._clock.now()
             expected = {**self._expected, **(ELSEWHERE if upstream else {})}
             walk = _Walk(f"access-loop-{secrets.token_hex(4)}", secrets.token_urlsafe(18), expected)
             if not held:
                 await self._whole(context, walk, upstream, active)
+                if await self._active_policy(context.zone) != active:
+                    raise Conflict("Another policy set became active meanwhile.", reason="loop_elsewhere")
             async with self._database.begin() as tx:
                 walk.steps += await self._known(tx, context.zone)
             return await self._keep(context, walk, bound, began, held)
@@ -213,11 +227,22 @@ class AccessLoop:
             await tx.run(
                 "SELECT pg_advisory_xact_lock(hashtext('bailiwick.access-loop'), hashtext(:zone))", zone=context.zone
             )
+            async with self._database.begin() as asked:  # of its own: whoever freezes waits for this, and for no loop
+                await require_on(asked, context.zone, Switch.FREEZE, Switch.READ_ONLY, Switch.PROVISION)
             try:
                 await self._walk(context, walk, upstream or own, upstream == "", active)
             finally:
-                await self._fixture.remove(context, walk.name)
-                await self._removed(context.zone, walk)
+                left = await self._take_away(context, walk.name)
+                await self._removed(context.zone, walk, left)
+
+    async def _take_away(self, context: Context, name: str) -> str:
+        """Remove what was made; what went wrong with that, which is a step that failed and not the end of the rest."""
+        try:
+            await self._fixture.remove(context, name)
+        except Exception as error:  # whatever it is, what was found before is kept
+            log.error("a loop of access leaves something behind", loop=name, exc_info=error)
+            return error.reason if isinstance(error, BailiwickError) else type(error).__name__
+        return ""
 
     async def _walk(self, context: Context, walk: _Walk, upstream: str, ours: bool, active: str) -> None:
         """Step by step; the first that cannot be made at all ends it."""
@@ -316,13 +341,13 @@ class AccessLoop:
                     found[name] = (event.outcome, event.policy_set)
         return found
 
-    async def _removed(self, zone: str, walk: _Walk) -> None:
+    async def _removed(self, zone: str, walk: _Walk, left: str) -> None:
         actual = "no answer"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_WITHIN_S)) as http:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 status, body, _ = await _call(http, "GET", f"{self._ways(zone).gateway}/s/{walk.name}/")
                 actual = f"{status} {_word(body, 'reason')}"
-        walk.note("removed", actual)
+        walk.note("removed", f"not removed: {left}; {actual}" if left else actual)
 
     async def _active_policy(self, zone: str) -> str:
         async with self._database.begin() as tx:
@@ -350,7 +375,7 @@ class AccessLoop:
             )
             result = Result(
                 self._ids(), context.zone, digest, "loop", None, verdict.value, reason, told, steps, began, now, by,
-                stored.id, False,
+                stored.id, False, own=True,
             )  # fmt: skip
             await add_result(tx, result)
             await self._recorder.record(
@@ -405,8 +430,14 @@ async def _call(
 ) -> tuple[int, Mapping[str, Any], str]:
     """The status, the JSON object of the body (``{}`` for anything else), and the request's id."""
     async with http.request(method, URL(url, encoded=True), **arguments) as answer:
+        content = b""
+        async for chunk in answer.content.iter_any():
+            content += chunk
+            if len(content) > _MOST:  # an upstream that somebody named: what is that long is no answer of ours
+                answer.close()
+                break
         try:
-            body = json.loads(await answer.read())
+            body = json.loads(content) if len(content) <= _MOST else {}
         except ValueError:
             body = {}
         return answer.status, body if isinstance(body, dict) else {}, answer.headers.get("x-request-id", "")

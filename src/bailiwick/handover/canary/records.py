@@ -81,7 +81,7 @@ class Canary:
 @dataclass(frozen=True, slots=True)
 class Result:
     """What was found of a release. ``steps``: of a loop, what was expected and what came. ``shortened``: its buckets
-    were shorter than points are."""
+    were shorter than points are. ``own``: of a loop, that what it is about ran here while it was walked."""
 
     id: str
     zone: str
@@ -97,6 +97,7 @@ class Result:
     by: str
     record: str
     shortened: bool
+    own: bool = False
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -108,18 +109,21 @@ class Result:
 
 
 def standing_of(found: Sequence[Result], running: Sequence[str], now: datetime, *, development: bool) -> Standing:
-    """What ``found`` amounts to: the newest of each kind counts, for a day; while a canary of it runs, nothing does.
+    """What ``found`` amounts to: the newest of each kind counts, for a day; while a canary is judged, nothing does.
 
-    ``running``: ids of canaries of the release that are not over.
+    What is asked for is a canary on traffic, and a loop beside it can only speak against it. Our own releases and
+    policies, which no gateway of ours can split, have the loop for their canary.
+
+    ``running``: ids of canaries of the release that have no verdict yet.
     """
     newest: dict[str, Result] = {}
     for each in sorted(found, key=lambda result: (result.at, result.id)):
         newest[each.kind] = each
     points = [_judged(each, now, development=development) for each in newest.values()]
     points += [Blocker(f"canary/{each}", Verdict.NO_DATA, "it goes on: there is no verdict yet") for each in running]
+    if not any(each.kind == "traffic" or each.own for each in newest.values()):
+        points.append(Blocker("canary/traffic", Verdict.NO_DATA, "no canary on traffic was run with this release"))
     verdict = worst(point.verdict for point in points)
-    if not points:
-        points = [Blocker("canary", Verdict.NO_DATA, "no canary and no access loop was run with this release")]
     until = min((each.at + GOOD_FOR for each in newest.values()), default=None)
     blockers = [point for point in points if not point.verdict.green]
     return Standing(verdict, now, until, blockers, {f"{kind}_at": rfc3339(each.at) for kind, each in newest.items()})
@@ -171,6 +175,17 @@ async def open_of(tx: Transaction, zone: str, server: str) -> Canary | None:
         f"{_SELECT} WHERE zone = :zone AND server = :server AND state IN ('running', 'promoted') FOR UPDATE",
         zone=zone,
         server=server,
+    )
+    return _canary(row) if row is not None else None
+
+
+async def newest_of(tx: Transaction, zone: str, server: str, digest: str) -> Canary | None:
+    """The canary of a release on a server that began last, over or not."""
+    row = await tx.one(
+        f"{_SELECT} WHERE zone = :zone AND server = :server AND digest = :digest ORDER BY id DESC LIMIT 1",
+        zone=zone,
+        server=server,
+        digest=digest,
     )
     return _canary(row) if row is not None else None
 
@@ -294,23 +309,94 @@ async def add_result(tx: Transaction, result: Result) -> None:
     values = {name: getattr(result, name) for name in Result.__slots__ if name != "steps"}
     await tx.run(
         "INSERT INTO canary_results (id, zone, digest, kind, canary, verdict, reason, told, steps, began_at, at, by,"
-        " record, shortened) VALUES (:id, :zone, :digest, :kind, :canary, :verdict, :reason, :told,"
-        " cast(:steps AS jsonb), :began_at, :at, :by, :record, :shortened)",
+        " record, shortened, own) VALUES (:id, :zone, :digest, :kind, :canary, :verdict, :reason, :told,"
+        " cast(:steps AS jsonb), :began_at, :at, :by, :record, :shortened, :own)",
         steps=json.dumps(list(result.steps)),
         **values,
     )
 
 
-async def results_of(
-    tx: Transaction, zone: str, *, digest: str = "", since: datetime | None = None, limit: int = 100
-) -> list[Result]:
+async def results_of(tx: Transaction, zone: str, *, digest: str = "", limit: int = 100) -> list[Result]:
     """What was found, newest first; of one release or of all."""
     rows = await tx.all(
-        f"{_RESULTS} WHERE zone = :zone AND (:digest = '' OR digest = :digest)"
-        " AND (cast(:since AS timestamptz) IS NULL OR at >= :since) ORDER BY at DESC, id DESC LIMIT :limit",
+        f"{_RESULTS} WHERE zone = :zone AND (:digest = '' OR digest = :digest) ORDER BY at DESC, id DESC LIMIT :limit",
         zone=zone,
         digest=digest,
-        since=since,
         limit=limit,
     )
-    return [Result(**{name: row[name] for name in Result.__slots__}) for row in rows]
+    return [_result(row) for row in rows]
+
+
+async def newest_results(tx: Transaction, zone: str, digest: str, until: datetime | None = None) -> list[Result]:
+    """Of each kind the newest that was found of a release, or the newest up to an instant, however many there are."""
+    rows = await tx.all(
+        f"SELECT DISTINCT ON (kind) {', '.join(Result.__slots__)} FROM canary_results"  # noqa: S608 - the class's names
+        " WHERE zone = :zone AND digest = :digest AND (cast(:until AS timestamptz) IS NULL OR at <= :until)"
+        " ORDER BY kind, at DESC, id DESC",
+        zone=zone,
+        digest=digest,
+        until=until,
+    )
+    return [_result(row) for row in rows]
+
+
+async def failed_since(tx: Transaction, zone: str, digest: str, since: datetime) -> bool:
+    """Whether traffic spoke against a release: a canary that failed, or one that was ended before a look at it that
+    showed nothing good was followed by one that did."""
+    return bool(
+        await tx.value(
+            "SELECT EXISTS (SELECT FROM canary_results WHERE zone = :zone AND digest = :digest"  # noqa: S608 - our own words
+            " AND kind = 'traffic' AND verdict = 'FAIL' AND at >= :since) OR EXISTS (SELECT FROM canaries c"
+            f" WHERE c.zone = :zone AND c.digest = :digest AND {_IN_DOUBT})",
+            zone=zone,
+            digest=digest,
+            since=since,
+        )
+    )
+
+
+async def in_doubt(tx: Transaction, canary: str) -> bool:
+    """Whether a canary was looked at and nothing good was shown since."""
+    return bool(
+        await tx.value(
+            f"SELECT {_IN_DOUBT} FROM canaries c WHERE c.id = :canary",  # noqa: S608 - our own words
+            canary=canary,
+            since=None,
+        )
+    )
+
+
+_IN_DOUBT = (
+    "EXISTS (SELECT FROM canary_judgements j WHERE j.canary = c.id AND j.verdict = 'FAIL'"
+    " AND (cast(:since AS timestamptz) IS NULL OR j.at >= :since) AND NOT EXISTS (SELECT FROM canary_judgements p"
+    " WHERE p.canary = c.id AND p.verdict = 'PASS' AND p.number > j.number))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many verdicts there were in a window, and how many refused; the newest of them, those on traffic first."""
+
+    verdicts: int
+    refused: int
+    newest: Sequence[Result]
+
+
+async def tally(tx: Transaction, zone: str, since: datetime, until: datetime, limit: int) -> Tally:
+    """What was found in a window, of all releases; every verdict counts, ``limit`` of them are told."""
+    window = "FROM canary_results WHERE zone = :zone AND at >= :since AND at <= :until"
+    counted = await tx.one(
+        f"SELECT count(*) AS verdicts, count(*) FILTER (WHERE verdict = 'FAIL') AS refused {window}",
+        zone=zone, since=since, until=until,
+    )  # fmt: skip
+    rows = await tx.all(
+        f"SELECT {', '.join(Result.__slots__)} {window}"
+        " ORDER BY (kind = 'traffic') DESC, at DESC, id DESC LIMIT :limit",
+        zone=zone, since=since, until=until, limit=limit,
+    )  # fmt: skip
+    assert counted is not None
+    return Tally(counted["verdicts"], counted["refused"], [_result(row) for row in rows])
+
+
+def _result(row: Row) -> Result:
+    return Result(**{name: row[name] for name in Result.__slots__})

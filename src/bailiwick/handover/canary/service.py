@@ -28,12 +28,15 @@ from bailiwick.handover.canary.records import (
     add_judgement,
     add_result,
     every_open,
+    failed_since,
     find,
     highest,
+    in_doubt,
+    newest_of,
+    newest_results,
     open_of,
     points_of,
     put,
-    results_of,
     standing_of,
 )
 from bailiwick.handover.canary.spec import CANARY_PLAN, POINT_S, CanaryPlan
@@ -100,44 +103,64 @@ class CanaryDesk:
     # --- what others ask
 
     async def standing(self, tx: Transaction, zone: str, digest: str) -> Standing:
-        """The newest judgement of a release: NO_DATA without one or while one goes on, STALE after 24 h."""
+        """The newest verdict on a release: NO_DATA without one or while it is being judged, STALE after 24 h."""
         running = await tx.all(
-            "SELECT id FROM canaries WHERE zone = :zone AND digest = :digest AND state = 'running'",
+            "SELECT id FROM canaries WHERE zone = :zone AND digest = :digest AND state = 'running' AND verdict = ''",
             zone=zone,
             digest=digest,
         )
-        found = await results_of(tx, zone, digest=digest, limit=200)
+        found = await newest_results(tx, zone, digest)
         return standing_of(found, [row["id"] for row in running], self._clock.now(), development=self._development)
 
-    async def set(self, zone: str, server: str, candidate_percent: int) -> None:
-        """Give the candidate of a server's canary this part of the traffic; 0 withdraws it.
+    async def set(self, zone: str, server: str, digest: str, candidate_percent: int) -> None:
+        """Give the candidate of a release's canary on a server this part of the traffic; 0 withdraws it.
 
-        Where none is open, its candidate has no traffic already: it withdrew itself, or was withdrawn before. Raises
-        ``canary_unproven`` for more than what it was judged fit for, ``not_found`` without an open canary.
+        Nothing is left to do where the candidate has none of it, and is asked to have none: whoever takes a release
+        back does it after the canary withdrew the candidate, and may do it twice. Raises ``canary_unproven`` for more
+        than what it was judged fit for, ``not_found`` without an open canary, ``canary_other`` where another release's
+        goes on, ``canary_upstream`` where no weight takes the traffic away since the candidate is what the server has.
         """
         context = Context(zone, Actor(user="system:rollouts"))
         async with self._database.begin() as tx:
             canary = await open_of(tx, zone, server)
-            if canary is None:
-                if candidate_percent == 0:
-                    return
-                raise NotFound("No canary of this server goes on.")
-            if candidate_percent == 0:
+            if canary is not None and canary.digest != digest:
+                if candidate_percent:
+                    raise Conflict(reason="canary_other")
+                canary = None
+            if candidate_percent:
+                await self._give(tx, context, server, digest, canary, candidate_percent)
+            elif canary is not None:
                 await self._withdraw(tx, context, canary, Verdict.NO_DATA, "withdrawn", "the rollout took it back")
-            elif candidate_percent not in canary.rules.steps:
-                raise InvalidRequest(f"The plan's steps are {', '.join(map(str, canary.rules.steps))} percent.")
-            elif candidate_percent > highest(canary):
-                raise _unproven(canary)
-            elif candidate_percent != canary.candidate_percent:
-                if canary.state != "running":
-                    raise Conflict("The candidate has passed and has all traffic; it can be withdrawn.")
-                await require_on(tx, zone, Switch.FREEZE, Switch.READ_ONLY)
-                if candidate_percent == 100:
-                    await self._advance(tx, context, canary)
-                else:
-                    step = canary.rules.steps.index(candidate_percent)
-                    await put(tx, canary.id, passed=min(canary.passed, step))
-                    await self._weigh(tx, context, canary, candidate_percent, step)
+            had = canary or await newest_of(tx, zone, server, digest)
+            taken_over = had is not None and await _is_upstream(tx, had)
+        if not candidate_percent and taken_over:
+            raise Conflict(reason="canary_upstream")
+
+    async def _give(
+        self, tx: Transaction, context: Context, server: str, digest: str, canary: Canary | None, percent: int
+    ) -> None:
+        if canary is None:
+            before = await newest_of(tx, context.zone, server, digest)
+            if percent == 100 and before is not None and before.state == "ended" and await _is_upstream(tx, before):
+                return  # it has all of it, since it is the server's own upstream by now
+            raise NotFound("No canary of this release goes on at this server.")
+        if percent not in canary.rules.steps:
+            raise InvalidRequest(f"The plan's steps are {', '.join(map(str, canary.rules.steps))} percent.")
+        if percent > highest(canary):
+            raise _unproven(canary)
+        if percent == canary.candidate_percent:
+            return
+        if canary.state != "running":
+            raise Conflict("The candidate has passed and has all traffic; it can be withdrawn.")
+        await require_on(tx, context.zone, Switch.FREEZE, Switch.READ_ONLY)
+        if percent == 100:
+            return await self._advance(tx, context, canary)
+        if percent < canary.candidate_percent and not canary.waits and await in_doubt(tx, canary.id):
+            raise Conflict(reason="canary_in_doubt")  # a smaller step would be looked at anew, and then this one
+        step = canary.rules.steps.index(percent)
+        passed = min(canary.passed, step)
+        await put(tx, canary.id, passed=passed, **({"verdict": ""} if passed < canary.passed else {}))
+        await self._weigh(tx, context, canary, percent, step)
 
     # --- beginning
 
@@ -286,6 +309,9 @@ class CanaryDesk:
         )
         if judged.verdict.green:
             await put(tx, canary.id, passed=canary.step + 1)
+            canary = await find(tx, canary.zone, canary.id)
+            if canary.rules.steps[canary.passed] == 100:
+                await self._pass(tx, context, canary)
             await self._go_on(tx, context, await find(tx, canary.zone, canary.id))
         elif judged.final:
             await self._withdraw(tx, context, canary, judged.verdict, judged.reason, judged.told)
@@ -295,18 +321,23 @@ class CanaryDesk:
         if canary.automatic and not (await modes.standing(tx, canary.zone)).intersection(_FROZEN):
             await self._advance(tx, context, canary)
 
+    async def _pass(self, tx: Transaction, context: Context, canary: Canary) -> None:
+        """Every step with a part of the traffic is passed: that is the verdict on the release, whoever gives it all."""
+        told = f"passed {canary.passed} steps: {canary.told}"
+        await put(tx, canary.id, verdict=Verdict.PASS.value, reason="", told=told)
+        await self._conclude(tx, context, canary, Verdict.PASS, "", told)
+
     async def _advance(self, tx: Transaction, context: Context, canary: Canary) -> None:
         steps = canary.rules.steps
         if steps[canary.step + 1] < 100:
             return await self._weigh(tx, context, canary, steps[canary.step + 1], canary.step + 1)
         CANARY.require(canary.state, "promoted")
-        told = f"passed {len(steps) - 1} steps: {canary.told}"
         await put(
             tx, canary.id, state="promoted", baseline_percent=0, candidate_percent=100, step=canary.step + 1,
-            phase=canary.phase + 1, phase_at=self._clock.now(), verdict=Verdict.PASS.value, reason="", told=told,
+            phase=canary.phase + 1, phase_at=self._clock.now(),
         )  # fmt: skip
-        await self._conclude(tx, context, canary, Verdict.PASS, "", told)
-        await self._note(tx, codes.CANARY_PROMOTED, context, canary, told, verdict=Verdict.PASS.value)
+        await tx.run("UPDATE canaries SET phased_at = clock_timestamp() WHERE id = :id", id=canary.id)
+        await self._note(tx, codes.CANARY_PROMOTED, context, canary, canary.told, verdict=canary.verdict)
 
     async def _weigh(self, tx: Transaction, context: Context, canary: Canary, percent: int, step: int) -> None:
         """Other weights, and a phase of its own for them."""
@@ -379,8 +410,7 @@ class CanaryDesk:
 
     async def _refuse_failed(self, tx: Transaction, zone: str, digest: str, now: datetime) -> None:
         """Who may try until it passes by chance needs no judge: a release that failed is not tried again for a day."""
-        recent = await results_of(tx, zone, digest=digest, since=now - GOOD_FOR)
-        if any(each.kind == "traffic" and each.verdict == Verdict.FAIL for each in recent):
+        if await failed_since(tx, zone, digest, now - GOOD_FOR):
             raise Conflict(reason="canary_failed")
 
     async def _resolved(self, upstream: Upstream) -> Sequence[str]:
@@ -432,6 +462,16 @@ async def _upstream_url(tx: Transaction, zone: str, server: str, *, lock: bool =
     if row["binding"] is None:
         raise BailiwickError("A server without a binding has no traffic to split.", reason="canary_impossible")
     return str(row["binding"].get("upstream_url") or row["endpoint"])
+
+
+async def _is_upstream(tx: Transaction, canary: Canary) -> bool:
+    """Whether the candidate is what all requests of the server go to, canary or not."""
+    try:
+        return parse_upstream(await _upstream_url(tx, canary.zone, canary.server)) == parse_upstream(
+            canary.candidate_url
+        )
+    except BailiwickError:
+        return False  # no server, no binding: nothing goes anywhere
 
 
 def _refuse_alike(stable: Upstream, baseline: Upstream, candidate: Upstream) -> None:

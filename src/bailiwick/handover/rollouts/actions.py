@@ -145,7 +145,7 @@ class Actions:
             case WeightsAction() as action:
                 if self._tools.weights is None:
                     return Done(False, "nothing here splits traffic")
-                await self._tools.weights.set(rollout.zone, action.server, action.percent)
+                await self._tools.weights.set(rollout.zone, action.server, rollout.digest, action.percent)
                 return Done(True, f"{action.percent} % of {action.server} go to the candidate")
             case PolicyAction() as action:
                 return await self._policy(rollout, action)

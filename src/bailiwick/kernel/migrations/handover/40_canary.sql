@@ -83,6 +83,8 @@ CREATE TABLE canary_results (
   by text NOT NULL,
   record text NOT NULL,
   shortened boolean NOT NULL DEFAULT false, -- its buckets were shorter than ten seconds
-  CHECK ((kind = 'traffic') = (canary IS NOT NULL))
+  own boolean NOT NULL DEFAULT false,       -- of a loop: what it is about ran here while it was walked
+  CHECK ((kind = 'traffic') = (canary IS NOT NULL)),
+  CHECK (kind = 'loop' OR NOT own)
 );
-CREATE INDEX canary_results_of ON canary_results (zone, digest, at DESC);
+CREATE INDEX canary_results_of ON canary_results (zone, digest, kind, at DESC, id DESC);
