@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from bailiwick.assurance.ports import GateAnswer
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.ports import OpenIncident, Point, Standing
 from bailiwick.handover.rollouts.go import Facts, Preflight, Signature, answer, sha256_of
-from bailiwick.handover.rollouts.migrations import dangers, statements
+from bailiwick.handover.rollouts.migrations import statements
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.http import Caller
@@ -355,6 +356,36 @@ async def test_a_preflight_like_the_release_before_needs_nobody(desk: Desk) -> N
     assert b"-replicas: 4" in text and b"+replicas: 5" in text
 
 
+async def test_what_migrations_print_is_kept_as_it_is_and_read_by_another(desk: Desk) -> None:
+    await desk.finish(await desk.started())
+    for printed in ("-- don't worry\nDROP TABLE users;\n-- it's done\n", "-- nothing to see\n", "no migrations\n"):
+        (desk.home / "printed").write_text(printed)
+        desk.script("migrations", 'cat "$HOME/printed"')
+        name = await desk.planned()
+        shown = await desk.shown(name)
+        assert (shown["state"], step_state(shown)) == ("planned", "acted"), printed
+        _, text = (await desk.records(name, "preflight"))[0]
+        assert printed.encode() in text and (b"! DROP TABLE users" in text) is ("DROP" in printed)
+
+
+async def test_a_changed_line_of_dashes_is_a_difference(desk: Desk) -> None:
+    (desk.home / "rendered").write_text("a\n--\nb\n")
+    await desk.finish(await desk.started())
+    (desk.home / "rendered").write_text("a\nb\n")
+    name = await desk.planned()
+    shown = await desk.shown(name)
+    assert "1 lines differ" in shown["phases"][0]["steps"][0]["told"] and step_state(shown) == "acted"
+
+
+@pytest.mark.parametrize("what", ["lines", "bytes", "statements"])
+async def test_more_than_a_person_can_read_is_no_preflight(desk: Desk, what: str) -> None:
+    lines = {"lines": "x\n" * 20_001, "bytes": "y" * (1 << 20), "statements": "replicas: 4\n"}[what]
+    (desk.home / "rendered").write_text(lines)
+    desk.script("migrations", "yes 'SELECT 1;' | head -100000" if what == "statements" else "")
+    shown = await desk.shown(await desk.planned())
+    assert shown["blocked_on"] == "preflight" and "more than" in shown["told"]
+
+
 @pytest.mark.parametrize("program", ["render", "migrations", "smoke"])
 async def test_a_preflight_that_fails_stops_it_before_anything(desk: Desk, program: str) -> None:
     desk.script(program, "echo broken; exit 1")
@@ -388,8 +419,73 @@ def step_state(shown: Any) -> str:
         ("ALTER TABLE t ADD CONSTRAINT x CHECK (a > 0) NOT VALID", False),
         ("INSERT INTO t VALUES ('drop; table')", False),
         ("UPDATE t SET a = 1", True),
+        ("UPDATE ONLY public.t AS old SET a = 1", True),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 1", False),
+        ("ALTER TABLE t ALTER c TYPE int", True),
+        ('ALTER TABLE t ALTER "my c" SET DATA TYPE int', True),
+        ("ALTER TABLE t SET SCHEMA old", True),
+        ("ALTER TABLE t ADD CHECK (a > 0)", True),
+        ("ALTER TABLE t ADD COLUMN c numeric(10, 2) NOT NULL", True),
+        ("ALTER TABLE t ADD a int DEFAULT 0, ADD b int NOT NULL", True),
+        ("CREATE TABLE t (a int NOT NULL, b numeric(10, 2) NOT NULL)", False),
+        ("CREATE UNIQUE INDEX ON t (a)", True),
+        ("DO $$ BEGIN DROP TABLE t; END $$", True),
+        ("DO LANGUAGE plpgsql 'BEGIN PERFORM f(); END'", True),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $x$ TRUNCATE t; SELECT 1 $x$", True),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $x$ SELECT 1; SELECT ';' $x$", False),
+        ("EXECUTE gone", True),
+        ("CALL clean()", True),
+        ("GRANT EXECUTE ON FUNCTION f() TO x", False),
+        ("CREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION f()", False),
+        ("WITH gone AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM gone", True),
+        ("DROP/* now */TABLE t", True),
+        ("/* /* nested */ not yet */ CREATE TABLE t (a int)", False),
+        (r"INSERT INTO t VALUES (E'it\'s; drop table x')", False),
+        ("INSERT INTO t VALUES (E'a''; drop table x')", False),
+        ("CREATE TABLE a$b$c (x int)", False),
+        (r"\i other.sql", True),
+        ("this is no SQL, it's a log", True),
+        ("ALTER TABLE t " + ", ".join(f"ADD COLUMN column_{i} int" for i in range(40)) + ", DROP COLUMN z", True),
     ],
 )
 def test_what_takes_something_away_is_seen(sql: str, dangerous: bool) -> None:
-    found = statements(sql)
-    assert len(found) == 1 and bool(dangers(found)) is dangerous
+    (found,) = statements(sql)
+    assert found.danger is dangerous and len(found.text) <= 300
+
+
+@pytest.mark.parametrize(
+    ("sql", "seen"),
+    [
+        ("-- don't worry\nDROP TABLE users;\n-- it's done\n", ["DROP TABLE users"]),
+        ("/* it's */ DROP TABLE a; /* done */ DROP TABLE b", ["DROP TABLE a", "DROP TABLE b"]),
+        ("INSERT INTO t VALUES ('it\\'); DROP TABLE x; --')", [r"INSERT INTO t VALUES ('it\')", "DROP TABLE x"]),
+        ("CREATE TABLE a$b$c (x int); DROP TABLE a$b$c", ["CREATE TABLE a$b$c (x int)", "DROP TABLE a$b$c"]),
+        ("SELECT '--'; DROP TABLE t -- '", ["SELECT '--'", "DROP TABLE t"]),
+        ("SELECT $a$ $b$ ; $a$; SELECT $$;$$;;", ["SELECT $a$ $b$ ; $a$", "SELECT $$;$$"]),
+        ('SELECT "a;""b";\0\n \n', ['SELECT "a;""b"']),
+    ],
+)
+def test_no_statement_hides_behind_what_is_no_quotation(sql: str, seen: list[str]) -> None:
+    assert [each.text for each in statements(sql)] == seen
+
+
+PIECES = st.sampled_from(
+    ["'", "''", '"', "$$", "$a$", "--", "/*", "*/", ";", "\n", "E'", "\\", " ", "(", ")", ",", "drop", "add", "not null"]
+)
+
+
+@given(st.lists(PIECES, max_size=60))
+def test_any_text_is_read(pieces: list[str]) -> None:
+    for each in statements("".join(pieces)):
+        assert each.text.strip() and "\n" not in each.text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["'", "/*", "$a$", "$a ", "E'\\", "add constraint ", "add c not null ", "update ", "alter x ", "a;", "(", "--\n"],
+)
+def test_a_script_is_read_once(piece: str) -> None:
+    """A megabyte takes a second or so; where time grew with the square of the length, it would take hours."""
+    began = time.monotonic()
+    statements(piece * ((1 << 20) // len(piece)))
+    assert time.monotonic() - began < 30

@@ -23,10 +23,11 @@ from bailiwick.assurance.probes.means import Asked, Means
 from bailiwick.assurance.probes.reading import LookFailed, read
 from bailiwick.assurance.probes.spec import DnsCheck, HttpCheck
 from bailiwick.evidence.events import Actor, Context
+from bailiwick.evidence.evidence_records import MOST_OUTPUT
 from bailiwick.evidence.siem.destination import Retry, Stop
 from bailiwick.evidence.siem.outgoing import Outgoing
 from bailiwick.handover.ports import Weights
-from bailiwick.handover.rollouts.migrations import dangers, statements
+from bailiwick.handover.rollouts.migrations import statements
 from bailiwick.handover.rollouts.plans import (
     BookAction,
     CommandAction,
@@ -55,6 +56,8 @@ POLLED = ("wait", "dns", "book", "policy")
 """Actions that are looked at again and again, and not waited for."""
 _AGAIN_S = 1.0
 _LOOK_S = 30.0
+_MOST_LINES = 20_000
+_ROOM = 65_536  # of a record, for the rest of what it says
 
 
 class Renderings(Protocol):
@@ -240,26 +243,22 @@ class Actions:
         parts += ["# render: " + rendered.told]
         if rendered.code != 0 or not rendered.output.strip():
             return Done(False, f"render: {rendered.told}, {rendered.size} bytes", rendered.output)
-        if rendered.size > len(rendered.output):
+        if rendered.size > MOST_OUTPUT:  # no more of it is kept
             return Done(False, f"render: {rendered.size} bytes are more than can be compared", rendered.output)
         before = await self._tools.renderings.before(rollout)
         now = await self._tools.renderings.keep(rollout, rendered)
-        lines = list(difflib.unified_diff(before.splitlines(), now.splitlines(), "before", "now", lineterm=""))
-        changed = sum(line[:1] in "+-" and not line.startswith(("+++", "---")) for line in lines)
         migrations = await programs.run(action.migrations, limit, key)
         parts += ["# migrations: " + migrations.told]
         if migrations.code != 0 or migrations.size > len(migrations.output):
             return Done(False, f"migrations: {migrations.told}", migrations.output)
-        sql = statements(migrations.output.decode("utf-8", "replace"))
-        risky = dangers(sql)
+        # neither may hold up what else this process does
+        found = await asyncio.to_thread(_compared, before, now, migrations.output.decode("utf-8", "replace"))
+        if not found.whole:
+            return Done(False, "this is more than a person can read: " + found.told, found.text.encode())
         smoke = await programs.run(action.smoke, limit, key)
         parts += ["# smoke of the release before on the new schema: " + smoke.told]
-        text = "\n".join(
-            [*parts, f"# {changed} lines of configuration differ", *lines, f"# {len(sql)} statements",
-             *(f"{'! ' if each in risky else '  '}{each}" for each in sql), "# smoke", ""]
-        ).encode() + smoke.output  # fmt: skip
-        told = f"{changed} lines differ, {len(sql)} statements ({len(risky)} take something away), smoke {smoke.told}"
-        return Done(smoke.code == 0, told, text, review=bool(changed or sql))
+        text = "\n".join([*parts, found.text, "# smoke", ""]).encode() + smoke.output
+        return Done(smoke.code == 0, f"{found.told}, smoke {smoke.told}", text, review=found.differs)
 
     # --- looking
 
@@ -302,6 +301,39 @@ class Actions:
         async with self._tools.database.begin() as tx:
             found = await self._tools.verdicts.newest(tx, zone, probe, now)
         return found.verdict if found is not None else Verdict.NO_DATA
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What a preflight shows to who reviews it. ``whole``: all of it is there. ``differs``: somebody has to read it."""
+
+    told: str
+    text: str
+    differs: bool
+    whole: bool
+
+
+def _compared(before: str, now: str, printed: str) -> _Compared:
+    """The difference of two renderings and what the program of the migrations ``printed``, as it printed it.
+
+    What is printed is read by people however little we understand of it: where we see no statement, one may be.
+    """
+    old, new = before.splitlines(), now.splitlines()
+    comparable = old == new or max(len(old), len(new)) <= _MOST_LINES
+    # its first two lines name both sides
+    lines = [*difflib.unified_diff(old, new, lineterm="")][2:] if comparable else []
+    changed = sum(line[:1] in ("+", "-") for line in lines)
+    sql = statements(printed)
+    risky = sum(each.danger for each in sql)
+    text = "\n".join(
+        [f"# {len(sql)} statements", *(f"{'! ' if each.danger else '  '}{each.text}" for each in sql),
+         "# migrations, as printed", printed, f"# {changed} lines of configuration differ", *lines]
+    )  # fmt: skip
+    told = f"{changed} lines differ, {len(sql)} statements ({risky} take something away)"
+    if not comparable:
+        told = f"{len(new)} lines after {len(old)}, {len(sql)} statements"
+    whole = comparable and len(text.encode()) <= MOST_OUTPUT - _ROOM
+    return _Compared(told, text, bool(changed or printed.strip()), whole)
 
 
 def _of(ran: Ran, argv: Sequence[str]) -> Done:
