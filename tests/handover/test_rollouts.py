@@ -228,6 +228,11 @@ async def test_steps_of_people_are_theirs_and_another_s(desk: Desk) -> None:
     await desk.engine.tick()
     status, said = await desk.say("sue", "POST", f"/{name}/steps/again/confirm", {"statement": "well"})
     assert (status, said["reason"]) == (403, "rollout_same_person")
+    # nor by a second account
+    people = desk.stage.people
+    await people.value("UPDATE users SET external_id = 'E7' WHERE username IN ('sue', 'olga') RETURNING 1")
+    status, said = await desk.say("olga", "POST", f"/{name}/steps/again/confirm", {"statement": "well"})
+    assert (status, said["reason"]) == (403, "rollout_same_person")
     await desk.confirm(name, "again", "omar")
     ((record, said),) = await desk.records(name, "look")
     assert (record.kind, record.producer.name, said) == ("attestation", "sue", b"I did")

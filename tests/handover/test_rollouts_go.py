@@ -21,6 +21,7 @@ from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.ports import OpenIncident, Point, Standing
 from bailiwick.handover.rollouts.go import Facts, Preflight, Signature, answer, sha256_of
 from bailiwick.handover.rollouts.migrations import statements
+from bailiwick.identity.persons import note_influence
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.http import Caller
@@ -99,6 +100,19 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("line", "broken"), BROKEN)
 def test_each_condition_alone_is_no_go(line: str, broken: dict[str, Any]) -> None:
     assert failing(facts(**broken)) == {line}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"same": {"sue": {"olga"}}},
+        {"same": {"sue": {"pat"}}},
+        {"same": {"olga": {"sue"}, "sue": {"olga"}}},
+        {"gone": {"sue"}},
+    ],
+)
+def test_accounts_of_one_person_and_people_who_left_do_not_count(told: dict[str, Any]) -> None:
+    assert failing(facts(**told)) == {"signature of security_owner"}
 
 
 def test_what_a_waiver_may_pass_passes_by_its_id() -> None:
@@ -180,6 +194,48 @@ async def test_go_is_signed_by_distinct_people_of_the_roles(desk: Desk) -> None:
         assert (await desk.say(who, "POST", f"/{name}/go", {}))[0] == 403
     assert (await desk.do("sue", f"/{name}/go", {}))["answer"] == "GO"
     assert await desk.state(name) == "go"
+
+
+async def test_two_accounts_of_one_person_are_one_signature(desk: Desk) -> None:
+    people = desk.stage.people
+    name = await desk.pending()
+    await people.value("UPDATE users SET email = 'Olga+second@example.com' WHERE username = 'sue' RETURNING 1")
+    await desk.do("olga", f"/{name}/go", {})
+    status, refused = await desk.say("sue", "POST", f"/{name}/go", {})
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+    # an account that who planned it could enter is his tool for a day
+    await people.value("UPDATE users SET email = 'sue@example.com' WHERE username = 'sue' RETURNING 1")
+    async with desk.stage.database.begin() as tx:
+        await note_influence(tx, desk.stage.context("pat"), "sue", "entered", desk.stage.clock.now())
+    status, refused = await desk.say("sue", "POST", f"/{name}/go", {})
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+
+
+async def test_what_becomes_known_of_who_signed_counts_at_the_start(desk: Desk) -> None:
+    people = desk.stage.people
+    name = await desk.go()
+    await people.value("UPDATE users SET external_id = 'E1' WHERE username IN ('olga', 'sue') RETURNING 1")
+    status, said = await desk.say("pat", "POST", f"/{name}/start")
+    assert (status, said["lines"]) == (409, ["signature of security_owner: sue signed, which does not count"])
+    await people.value("UPDATE users SET external_id = NULL RETURNING 1")
+    await people.value("UPDATE users SET role = 'viewer' WHERE username = 'olga' RETURNING 1")
+    assert (await desk.say("pat", "POST", f"/{name}/start"))[1]["reason"] == "rollout_no_go"
+    # the role is free again, and everybody signs anew
+    await desk.do("omar", f"/{name}/go", {})
+    shown = await desk.shown(name)
+    assert (shown["state"], shown["round"]) == ("pending", 2)
+    assert (await desk.do("sue", f"/{name}/go", {}))["answer"] == "GO"
+    await desk.do("pat", f"/{name}/start")
+
+
+async def test_who_planned_it_does_not_read_its_preflight_by_another_account(desk: Desk) -> None:
+    name = await desk.planned()
+    record = (await desk.shown(name))["phases"][0]["steps"][0]["record"]
+    await desk.stage.people.value("UPDATE users SET email = 'PAT@example.com' WHERE username = 'pam' RETURNING 1")
+    await desk.stage.people.value("UPDATE users SET email = 'pat+x@example.com' WHERE username = 'pat' RETURNING 1")
+    body = {"statement": "read", "record": record}
+    status, refused = await desk.say("pam", "POST", f"/{name}/steps/preflight/confirm", body)
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
 
 
 async def test_who_planned_it_signs_nothing(desk: Desk) -> None:
