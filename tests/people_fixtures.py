@@ -361,6 +361,7 @@ class House:
         return Caller(
             zone, username, row["role"], session_id, row["must_change_password"], tuple(amr), auth_time,
             permissions=frozenset(held.split()) if held is not None else None, owns=frozenset(row["owns"]),
+            key=request.headers.get("x-test-key", ""),
         )  # fmt: skip
 
     async def step_up(self, request: Request, caller: Caller) -> None:

@@ -229,7 +229,9 @@ class Desk:
         stage, others = self.stage, Others(self.known)
         renderings = KeptRenderings(database, stage.clock, stage.records)
         means = Means(reach, stage.clock, "", self.home)
-        tools = Tools(database, stage.clock, self.programs, means, stage.books, others, renderings, None, others)
+        tools = Tools(
+            database, stage.clock, self.programs, means, stage.books, others, renderings, None, others, stage.quorum
+        )
         ports = Ports(self.alerts, stage.heard, others, CanariesOf(self.known), others)
         ledger = Ledger(stage.clock, stage.recorder)
         more = {"poll_s": 0.05, "lease_s": 5.0, **more}

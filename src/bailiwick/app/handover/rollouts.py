@@ -44,6 +44,7 @@ def build(house: House) -> Part:
         KeptRenderings(base.database, base.clock, house.records),
         policies,
         house.weights,
+        house.quorum,
     )
     ports = Ports(house.alerts, house.tasks, house.verdicts, house.canaries, house.environments)
     engine = Engine(base.database, base.clock, ledger, house.books, proof, Actions(tools), ports)

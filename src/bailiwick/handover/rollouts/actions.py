@@ -22,6 +22,7 @@ from bailiwick.assurance.probes.looks import look
 from bailiwick.assurance.probes.means import Asked, Means
 from bailiwick.assurance.probes.reading import LookFailed, read
 from bailiwick.assurance.probes.spec import DnsCheck, HttpCheck
+from bailiwick.evidence.approvals import asker_of
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.evidence.evidence_records import MOST_OUTPUT
 from bailiwick.evidence.siem.destination import Retry, Stop
@@ -48,7 +49,7 @@ from bailiwick.handover.rollouts.states import Attempt
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, Unavailable
-from bailiwick.kernel.quorum import Approval
+from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.kernel.verdicts import Verdict
 from bailiwick.policy.policies import Policies
 
@@ -76,7 +77,7 @@ class Renderings(Protocol):
 class Done:
     """What an action came to. ``ok`` is None where it is to be looked at again. ``holds_since``: of waiting.
 
-    ``review``: it is done, and a person has to read what it found.
+    ``review``: it is done, and a person has to read what it found. ``approval``: the request that is waited for.
     """
 
     ok: bool | None
@@ -86,11 +87,13 @@ class Done:
     command: tuple[str, ...] = ()
     holds_since: datetime | None = None
     review: bool = False
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What actions are done with. Without ``policies`` none is activated here, without ``weights`` no traffic split."""
+    """What actions are done with. Without ``policies`` none is activated here, without ``weights`` no traffic split;
+    without ``quorum`` nobody hears of an approval but by asking for it again."""
 
     database: Database
     clock: Clock
@@ -101,6 +104,7 @@ class Tools:
     renderings: Renderings
     policies: Policies | None = None
     weights: Weights | None = None
+    quorum: Quorum | None = None
 
 
 class Actions:
@@ -151,9 +155,9 @@ class Actions:
                 await self._tools.weights.set(rollout.zone, action.server, action.percent)
                 return Done(True, f"{action.percent} % of {action.server} go to the candidate")
             case PolicyAction() as action:
-                return await self._policy(rollout, action)
+                return await self._pending(rollout, attempt) or await self._policy(rollout, action)
             case BookAction() as action:
-                return await self._book(rollout, action)
+                return await self._pending(rollout, attempt) or await self._book(rollout, action)
             case DnsAction() as action:
                 return await self._dns(rollout, action, attempt)
             case WaitAction() as action:
@@ -191,12 +195,27 @@ class Actions:
         told = f"{action.method} {action.url} answers {answer.status}"
         return Done(answer.status in action.status, told, answer.body)
 
+    async def _pending(self, rollout: Rollout, attempt: Attempt) -> Done | None:
+        """What became of the approval that the attempt waits for; None where it is to be done, or asked for, now.
+
+        To ask again is to prepare all of it again, and after a rejection to ask anew, for ever.
+        """
+        if not attempt.approval or self._tools.quorum is None:
+            return None
+        found = await self._tools.quorum.get(rollout.zone, attempt.approval)
+        if found.state in ("approved", "executed"):
+            return None
+        if found.state == "open":
+            return _waits(found)
+        by = f" by {found.ended_by}" if found.ended_by else ""
+        return Done(False, f"approval {found.id} is {found.state}{by}")
+
     async def _policy(self, rollout: Rollout, action: PolicyAction) -> Done:
         if self._tools.policies is None:
             return Done(False, "no policies are activated here")
         change = await self._tools.policies.activate(_context(rollout), action.policy, int(action.version))
         if isinstance(change, Approval):
-            return Done(None, f"waits for approval {change.id}")
+            return _waits(change)
         return Done(True, f"{action.policy} {action.version} is active in set {change.activation.hash[:19]}")
 
     async def _book(self, rollout: Rollout, action: BookAction) -> Done:
@@ -206,14 +225,14 @@ class Actions:
             if not planned.differences:
                 return Done(True, f"the book is as {action.path} says")
             told = "\n".join(f"{each.how} {each.kind} {each.name}" for each in planned.differences).encode()
-            done = await self._tools.books.apply(
-                _context(rollout), documents, sha256=planned.sha256, by=rollout.started_by
-            )
+            context = _context(rollout)
+            by, signed_in = asker_of(context)  # who started it may have done so by a key, and is not there now
+            done = await self._tools.books.apply(context, documents, sha256=planned.sha256, by=by, signed_in=signed_in)
         except BadBook as error:
             return Done(False, str(error))
         if isinstance(done, BookPlan):
             return Done(True, f"{len(planned.differences)} documents changed", told)
-        return Done(None, f"waits for approval {done.id}", told)
+        return replace(_waits(done), output=told)
 
     async def _dns(self, rollout: Rollout, action: DnsAction, attempt: Attempt) -> Done:
         found = await self._look(rollout, action.ask.check())
@@ -338,6 +357,10 @@ def _compared(before: str, now: str, printed: str) -> _Compared:
 
 def _of(ran: Ran, argv: Sequence[str]) -> Done:
     return Done(ran.code == 0, ran.told, ran.output, ran.size, tuple(argv))
+
+
+def _waits(approval: Approval) -> Done:
+    return Done(None, f"waits for approval {approval.id}", approval=approval.id)
 
 
 def _context(rollout: Rollout) -> Context:

@@ -177,7 +177,10 @@ def _preflight(found: Preflight | None, now: datetime) -> Line:
     if found is None:
         return Line("preflight", Verdict.NO_DATA, False, "no preflight was made")
     verdict = Verdict.STALE if now - found.at >= LIFE else found.verdict
-    return Line("preflight", verdict, verdict.green, f"preflight of {found.at:%Y-%m-%d %H:%M} UTC is {verdict}")
+    told = f"preflight of {found.at:%Y-%m-%d %H:%M} UTC is {verdict}"
+    if verdict is Verdict.STALE:
+        told += ": decide retry makes it anew"
+    return Line("preflight", verdict, verdict.green, told)
 
 
 def _signatures(facts: Facts, now: datetime) -> list[Line]:

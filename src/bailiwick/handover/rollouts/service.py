@@ -29,7 +29,7 @@ from bailiwick.handover.rollouts.evidence import Proof
 from bailiwick.handover.rollouts.go import LIFE, Answer, Facts, Preflight, Signature, answer, sha256_of
 from bailiwick.handover.rollouts.plans import PLAN, filled
 from bailiwick.handover.rollouts.records import Ledger, Rollout, as_jsonb, attempts_of, find, note, signatures_of
-from bailiwick.handover.rollouts.states import AHEAD, Attempt, confirmers, current_gate, next_forward, of_step
+from bailiwick.handover.rollouts.states import AHEAD, Attempt, confirmers, counting, current_gate, next_forward, of_step
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound
@@ -260,7 +260,7 @@ class Rollouts:
             return await self._confirmed(tx, context, rollout, attempt, passed, statement)
 
     async def decide(self, context: Context, caller: Caller, identifier: str, decision: Decision, why: str) -> Rollout:
-        """Decide at a gate: on, the failed step again, or back.
+        """Decide at a gate: on, the failed step again, or back. Before the start, again is the preflight.
 
         Raises ``rollout_decision_late`` when the timer has ended, ``rollout_canary``, ``rollout_role``.
         """
@@ -269,6 +269,9 @@ class Rollouts:
         async with self._database.begin() as tx:
             rollout = await find(tx, context.zone, identifier, lock=True)
             attempts, gates = await attempts_of(tx, rollout.id), await records.passed_gates(tx, rollout.id)
+            if decision == "retry" and rollout.state in ("pending", "go"):
+                return await self._anew(tx, context, rollout, attempts, why)
+            attempts = counting(rollout.plan, attempts, rollout.preflights_after)
             due = next_forward(rollout.plan, attempts, gates, before_go=rollout.state == "planned")
             gate = current_gate(rollout.plan, due)
             if rollout.state == "deciding":
@@ -397,7 +400,7 @@ class Rollouts:
     async def _collected(self, tx: Transaction, context: Context, rollout: Rollout) -> Facts:
         zone, facts, plan = context.zone, self._facts, rollout.plan
         names = [step.name for step in plan.steps(before_go=True) if step.do.kind == "preflight"]
-        attempts = await attempts_of(tx, rollout.id)
+        attempts = counting(plan, await attempts_of(tx, rollout.id), rollout.preflights_after)
         looked = [each for name in names for each in of_step(attempts, name, "forward") if each.ended_at is not None]
         newest = max(looked, key=lambda each: each.number, default=None)
         preflight = None
@@ -486,6 +489,18 @@ class Rollouts:
                 return await self._ledger.move(tx, context, rollout, "running")
             return rollout
         return await self._engine.failed(tx, context, rollout, attempt, told)
+
+    async def _anew(
+        self, tx: Transaction, context: Context, rollout: Rollout, attempts: Sequence[Attempt], why: str
+    ) -> Rollout:
+        """Have its preflight made again, which is too old, or of what is no more; everybody signs again after it."""
+        if not any(step.do.kind == "preflight" for step in rollout.plan.steps(before_go=True)):
+            raise Conflict("Its plan has no preflight.", reason="rollout_not_waiting")
+        await self._ledger.decide(tx, context, rollout, rollout.plan.gate.name, "retry", why, context.actor.user)
+        return await self._ledger.move(
+            tx, context, rollout, "planned", f"preflight again: {why}", round=rollout.round + 1, answer="",
+            answer_until=None, preflights_after=max((each.number for each in attempts), default=0),
+        )  # fmt: skip
 
     async def _retry(self, tx: Transaction, context: Context, rollout: Rollout, gate: str, why: str) -> Rollout:
         """Do the step again that failed, or that nobody knows of."""
