@@ -27,6 +27,7 @@ from bailiwick.handover.rollouts.plans import KINDS
 from bailiwick.handover.rollouts.programs import Programs
 from bailiwick.handover.rollouts.records import Ledger
 from bailiwick.handover.rollouts.service import Rollouts, Sources
+from bailiwick.identity.persons import Persons
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
@@ -229,7 +230,9 @@ class Desk:
         stage, others = self.stage, Others(self.known)
         renderings = KeptRenderings(database, stage.clock, stage.records)
         means = Means(reach, stage.clock, "", self.home)
-        tools = Tools(database, stage.clock, self.programs, means, stage.books, others, renderings, None, others)
+        tools = Tools(
+            database, stage.clock, self.programs, means, stage.books, others, renderings, None, others, stage.quorum
+        )
         ports = Ports(self.alerts, stage.heard, others, CanariesOf(self.known), others)
         ledger = Ledger(stage.clock, stage.recorder)
         more = {"poll_s": 0.05, "lease_s": 5.0, **more}
@@ -241,7 +244,9 @@ class Desk:
         stage, others = self.stage, Others(self.known)
         ledger, proof = Ledger(stage.clock, stage.recorder), Proof(stage.clock, stage.records)
         sources = Sources(ReadinessOf(self.known), CanariesOf(self.known), others, others, others, stage.heard)
-        return Rollouts(database, stage.clock, stage.ids, stage.books, ledger, proof, self.engine, stage.heard, sources)
+        return Rollouts(
+            database, stage.clock, stage.ids, stage.books, ledger, proof, self.engine, stage.heard, sources, Persons()
+        )
 
     async def open(self, book: str = PLAN) -> Desk:
         await self.stage.books.ship(self.stage.context("bailiwick"), read_text(book, "shipped"))

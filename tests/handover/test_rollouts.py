@@ -228,6 +228,11 @@ async def test_steps_of_people_are_theirs_and_another_s(desk: Desk) -> None:
     await desk.engine.tick()
     status, said = await desk.say("sue", "POST", f"/{name}/steps/again/confirm", {"statement": "well"})
     assert (status, said["reason"]) == (403, "rollout_same_person")
+    # nor by a second account
+    people = desk.stage.people
+    await people.value("UPDATE users SET external_id = 'E7' WHERE username IN ('sue', 'olga') RETURNING 1")
+    status, said = await desk.say("olga", "POST", f"/{name}/steps/again/confirm", {"statement": "well"})
+    assert (status, said["reason"]) == (403, "rollout_same_person")
     await desk.confirm(name, "again", "omar")
     ((record, said),) = await desk.records(name, "look")
     assert (record.kind, record.producer.name, said) == ("attestation", "sue", b"I did")
@@ -241,6 +246,105 @@ async def test_a_person_may_say_that_it_is_not_well(desk: Desk) -> None:
     desk.stage.clock.advance(301)
     await desk.engine.tick()
     assert await desk.state(name) == "rolled_back"
+
+
+async def test_a_key_says_nothing_that_a_person_has_to(desk: Desk) -> None:
+    async def by_key(who: str, path: str, body: Any = None) -> tuple[int, str]:
+        token = await desk.stage.people.signed_in(who)
+        answer = await desk.stage.call(
+            "POST", f"/api/v1/rollouts/{path}", body, token=token, headers={"x-test-key": "k1"}
+        )
+        return answer.status, answer.json().get("reason", "")
+
+    name = await desk.planned()
+    body = {"statement": "read", "record": (await desk.shown(name))["phases"][0]["steps"][0]["record"]}
+    assert await by_key("pam", f"{name}/steps/preflight/confirm", body) == (403, "person_needed")
+    await desk.confirm(name, "preflight", "pam", record=body["record"])
+    await desk.engine.tick()
+    # to sign and to decide takes a proof of who it is, which no key has
+    assert await by_key("olga", f"{name}/go", {}) == (403, "session_needed")
+    await desk.do("olga", f"/{name}/go", {})
+    await desk.do("sue", f"/{name}/go", {})
+    assert (await by_key("pat", f"{name}/start"))[0] == 200
+    await desk.engine.tick()
+    for failed in (False, True):
+        body = {"statement": "well", "failed": failed}
+        assert await by_key("sue", f"{name}/steps/look/confirm", body) == (403, "person_needed")
+    assert await desk.state(name) == "waiting"
+
+
+# --- what waits for an approval
+
+
+@pytest.fixture
+async def changing(desk: Desk) -> Desk:
+    """The second step changes the plan itself, which takes two persons."""
+    changes = PLAN.replace("{kind: command, argv: [step, two]}", "{kind: book, path: book}")
+    changes = changes.replace("[{command: [verify, two]}]", "[{command: [verify, one]}]")
+    await desk.replan(changes)
+    (desk.home / "book").mkdir()
+    (desk.home / "book" / "all.yaml").write_text(changes.replace("title: A release", "title: Another"))
+    await desk.stage.people.user("abe")
+    return desk
+
+
+async def approvals(desk: Desk) -> list[Any]:
+    return list(await desk.stage.quorum.list("default", "g", 100))
+
+
+async def test_a_book_that_nobody_is_there_to_ask_for_takes_two_others(
+    changing: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = changing
+    name = await desk.started()
+    await desk.engine.tick()
+    (waits,) = await approvals(desk)
+    shown = await desk.shown(name)
+    assert shown["told"] == f"waits for approval {waits.id}" and step_of(shown, "two")["approval"] == waits.id
+    assert (waits.needed, waits.requested_by, waits.requester_id) == (2, "pat", "")
+
+    async def planned(*what: Any) -> None:
+        raise AssertionError("what only waits is planned again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.stage.books, "plan", planned)
+        await desk.engine.tick()
+        await desk.engine_on(desk.stage.database).tick()
+    for who in ("ada", "abe"):
+        assert await desk.state(name) == "running"
+        await desk.stage.quorum.vote(
+            desk.stage.context(who), "default", waits.id, person=who, role="admin", approves=True,
+            payload_sha256=waits.payload_sha256,
+        )  # fmt: skip
+        await desk.engine.tick()
+    assert await desk.state(name) == "waiting" and step_of(await desk.shown(name), "two")["state"] == "passed"
+
+
+@pytest.mark.parametrize("how", ["rejected", "withdrawn", "expired"])
+async def test_an_approval_that_is_not_given_fails_its_step(changing: Desk, how: str) -> None:
+    desk = changing
+    name = await desk.started()
+    await desk.engine.tick()
+    (waits,) = await approvals(desk)
+    context = desk.stage.context("ada")
+    if how == "rejected":
+        await desk.stage.quorum.vote(
+            context, "default", waits.id, person="ada", role="admin", approves=False,
+            payload_sha256=waits.payload_sha256,
+        )  # fmt: skip
+    elif how == "withdrawn":
+        await desk.stage.quorum.withdraw(context, "default", waits.id, person="ada", role="admin")
+    else:
+        desk.stage.clock.advance(72 * 3600)
+    for _ in range(3):
+        await desk.engine.tick()
+        shown = await desk.shown(name)
+        assert shown["state"] == "deciding" and f"approval {waits.id} is {how}" in shown["told"]
+        assert len(await approvals(desk)) == 1, "nobody is asked again until somebody says so"
+    await desk.do("olga", f"/{name}/decide", {"decision": "retry", "why": "they have talked"})
+    await desk.engine.tick()
+    newest, _ = await approvals(desk)
+    assert (await desk.shown(name))["told"] == f"waits for approval {newest.id}"
 
 
 async def test_one_rollout_changes_an_environment_at_a_time(desk: Desk) -> None:

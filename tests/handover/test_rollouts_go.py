@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,8 @@ from bailiwick.assurance.ports import GateAnswer
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.ports import OpenIncident, Point, Standing
 from bailiwick.handover.rollouts.go import Facts, Preflight, Signature, answer, sha256_of
-from bailiwick.handover.rollouts.migrations import dangers, statements
+from bailiwick.handover.rollouts.migrations import statements
+from bailiwick.identity.persons import note_influence
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick.kernel.http import Caller
@@ -103,6 +105,19 @@ def test_each_condition_alone_is_no_go(line: str, broken: dict[str, Any]) -> Non
     assert failing(facts(**broken)) == {line}
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"same": {"sue": {"olga"}}},
+        {"same": {"sue": {"pat"}}},
+        {"same": {"olga": {"sue"}, "sue": {"olga"}}},
+        {"gone": {"sue"}},
+    ],
+)
+def test_accounts_of_one_person_and_people_who_left_do_not_count(told: dict[str, Any]) -> None:
+    assert failing(facts(**told)) == {"signature of security_owner"}
+
+
 def test_what_a_waiver_may_pass_passes_by_its_id() -> None:
     said = answer(facts(readiness=Standing(Verdict.PASS, NOW, waived=[WAIVED])), NOW)
     assert said.go and "item by waiver WV-1" in said.lines[0].told and said.lines[0].exception == "waiver"
@@ -182,6 +197,47 @@ async def test_go_is_signed_by_distinct_people_of_the_roles(desk: Desk) -> None:
         assert (await desk.say(who, "POST", f"/{name}/go", {}))[0] == 403
     assert (await desk.do("sue", f"/{name}/go", {}))["answer"] == "GO"
     assert await desk.state(name) == "go"
+
+
+async def test_two_accounts_of_one_person_are_one_signature(desk: Desk) -> None:
+    people = desk.stage.people
+    name = await desk.pending()
+    await people.value("UPDATE users SET email = 'Olga+second@example.com' WHERE username = 'sue' RETURNING 1")
+    await desk.do("olga", f"/{name}/go", {})
+    status, refused = await desk.say("sue", "POST", f"/{name}/go", {})
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+    # an account that who planned it could enter is his tool for a day
+    await people.value("UPDATE users SET email = 'sue@example.com' WHERE username = 'sue' RETURNING 1")
+    async with desk.stage.database.begin() as tx:
+        await note_influence(tx, desk.stage.context("pat"), "sue", "entered", desk.stage.clock.now())
+    status, refused = await desk.say("sue", "POST", f"/{name}/go", {})
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
+
+
+async def test_what_becomes_known_of_who_signed_counts_at_the_start(desk: Desk) -> None:
+    people = desk.stage.people
+    name = await desk.go()
+    await people.value("UPDATE users SET external_id = 'E1' WHERE username IN ('olga', 'sue') RETURNING 1")
+    status, said = await desk.say("pat", "POST", f"/{name}/start")
+    assert (status, said["lines"]) == (409, ["signature of security_owner: sue signed, which does not count"])
+    await people.value("UPDATE users SET external_id = NULL RETURNING 1")
+    await people.value("UPDATE users SET role = 'viewer' WHERE username = 'olga' RETURNING 1")
+    assert (await desk.say("pat", "POST", f"/{name}/start"))[1]["reason"] == "rollout_no_go"
+    # the role is free again, and everybody signs anew
+    await desk.do("omar", f"/{name}/go", {})
+    shown = await desk.shown(name)
+    assert (shown["state"], shown["round"]) == ("pending", 2)
+    assert (await desk.do("sue", f"/{name}/go", {}))["answer"] == "GO"
+    await desk.do("pat", f"/{name}/start")
+
+
+async def test_who_planned_it_does_not_read_its_preflight_by_another_account(desk: Desk) -> None:
+    name = await desk.planned()
+    record = (await desk.shown(name))["phases"][0]["steps"][0]["record"]
+    await desk.stage.people.value("UPDATE users SET email = 'PAT+x@example.com' WHERE username = 'pam' RETURNING 1")
+    body = {"statement": "read", "record": record}
+    status, refused = await desk.say("pam", "POST", f"/{name}/steps/preflight/confirm", body)
+    assert (status, refused["reason"]) == (403, "rollout_same_person")
 
 
 async def test_who_planned_it_signs_nothing(desk: Desk) -> None:
@@ -271,6 +327,46 @@ async def test_a_go_is_a_day_old_and_then_none(desk: Desk) -> None:
     assert {line["name"] for line in said["lines"] if not line["passes"]} == {
         "preflight", "signature of security_owner",
     }  # fmt: skip
+
+
+async def test_a_preflight_that_is_too_old_is_made_anew_and_everybody_signs_again(desk: Desk) -> None:
+    name = await desk.go()
+    first = (await desk.shown(name))["phases"][0]["steps"][0]["record"]
+    desk.stage.clock.advance(24 * 3600 + 1)
+    desk.fresh()
+    assert (await desk.say("pat", "POST", f"/{name}/start"))[1]["reason"] == "rollout_expired"
+    line = next(each for each in (await desk.do("pat", f"/{name}/check"))["lines"] if each["name"] == "preflight")
+    assert line["verdict"] == "STALE" and line["told"].endswith("decide retry makes it anew")
+    body = {"decision": "retry", "why": "it is of yesterday"}
+    assert (await desk.say("pam", "POST", f"/{name}/decide", body))[0] == 403
+    shown = await desk.do("olga", f"/{name}/decide", body)
+    assert (shown["state"], shown["answer"], shown["round"]) == ("planned", "", 3)
+    # until it is made, and read, there is none
+    for _ in range(2):
+        line = next(each for each in (await desk.do("pat", f"/{name}/check"))["lines"] if each["name"] == "preflight")
+        assert line["verdict"] == "NO_DATA"
+        await desk.engine.tick()
+    step = (await desk.shown(name))["phases"][0]["steps"][0]
+    assert (step["state"], step["attempts"]) == ("acted", 2) and step["record"] != first
+    confirm = f"/{name}/steps/preflight/confirm"
+    status, said = await desk.say("pam", "POST", confirm, {"statement": "read", "record": first})
+    assert (status, said["reason"]) == (409, "approval_changed")
+    await desk.do("pam", confirm, {"statement": "read", "record": step["record"]})
+    await desk.engine.tick()
+    assert await desk.state(name) == "pending"
+    await desk.do("olga", f"/{name}/go", {})
+    assert (await desk.do("sue", f"/{name}/go", {}))["answer"] == "GO"
+    await desk.do("pat", f"/{name}/start")
+    await desk.finish(name)
+    assert await desk.state(name) == "done"
+
+
+async def test_a_go_is_given_back_for_another_preflight(desk: Desk) -> None:
+    name = await desk.go()
+    await desk.do("olga", f"/{name}/decide", {"decision": "retry", "why": "the configuration changed"})
+    assert (await desk.shown(name))["signatures"] == []
+    status, said = await desk.say("pat", "POST", f"/{name}/start")
+    assert (status, said["reason"]) == (409, "rollout_no_go")
 
 
 async def test_no_go_ends_it_and_stays(desk: Desk) -> None:
@@ -373,6 +469,36 @@ async def test_a_preflight_like_the_release_before_needs_nobody(desk: Desk) -> N
     assert b"-replicas: 4" in text and b"+replicas: 5" in text
 
 
+async def test_what_migrations_print_is_kept_as_it_is_and_read_by_another(desk: Desk) -> None:
+    await desk.finish(await desk.started())
+    for printed in ("-- don't worry\nDROP TABLE users;\n-- it's done\n", "-- nothing to see\n", "no migrations\n"):
+        (desk.home / "printed").write_text(printed)
+        desk.script("migrations", 'cat "$HOME/printed"')
+        name = await desk.planned()
+        shown = await desk.shown(name)
+        assert (shown["state"], step_state(shown)) == ("planned", "acted"), printed
+        _, text = (await desk.records(name, "preflight"))[0]
+        assert printed.encode() in text and (b"! DROP TABLE users" in text) is ("DROP" in printed)
+
+
+async def test_a_changed_line_of_dashes_is_a_difference(desk: Desk) -> None:
+    (desk.home / "rendered").write_text("a\n--\nb\n")
+    await desk.finish(await desk.started())
+    (desk.home / "rendered").write_text("a\nb\n")
+    name = await desk.planned()
+    shown = await desk.shown(name)
+    assert "1 lines differ" in shown["phases"][0]["steps"][0]["told"] and step_state(shown) == "acted"
+
+
+@pytest.mark.parametrize("what", ["lines", "bytes", "statements"])
+async def test_more_than_a_person_can_read_is_no_preflight(desk: Desk, what: str) -> None:
+    lines = {"lines": "x\n" * 20_001, "bytes": "y" * (1 << 20), "statements": "replicas: 4\n"}[what]
+    (desk.home / "rendered").write_text(lines)
+    desk.script("migrations", "yes 'SELECT 1;' | head -100000" if what == "statements" else "")
+    shown = await desk.shown(await desk.planned())
+    assert shown["blocked_on"] == "preflight" and "more than" in shown["told"]
+
+
 @pytest.mark.parametrize("program", ["render", "migrations", "smoke"])
 async def test_a_preflight_that_fails_stops_it_before_anything(desk: Desk, program: str) -> None:
     desk.script(program, "echo broken; exit 1")
@@ -406,8 +532,71 @@ def step_state(shown: Any) -> str:
         ("ALTER TABLE t ADD CONSTRAINT x CHECK (a > 0) NOT VALID", False),
         ("INSERT INTO t VALUES ('drop; table')", False),
         ("UPDATE t SET a = 1", True),
+        ("UPDATE ONLY public.t AS old SET a = 1", True),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 1", False),
+        ("ALTER TABLE t ALTER c TYPE int", True),
+        ('ALTER TABLE t ALTER "my c" SET DATA TYPE int', True),
+        ("ALTER TABLE t SET SCHEMA old", True),
+        ("ALTER TABLE t ADD CHECK (a > 0)", True),
+        ("ALTER TABLE t ADD COLUMN c numeric(10, 2) NOT NULL", True),
+        ("ALTER TABLE t ADD a int DEFAULT 0, ADD b int NOT NULL", True),
+        ("CREATE TABLE t (a int NOT NULL, b numeric(10, 2) NOT NULL)", False),
+        ("CREATE UNIQUE INDEX ON t (a)", True),
+        ("DO $$ BEGIN DROP TABLE t; END $$", True),
+        ("DO LANGUAGE plpgsql 'BEGIN PERFORM f(); END'", True),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $x$ TRUNCATE t; SELECT 1 $x$", True),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $x$ SELECT 1; SELECT ';' $x$", False),
+        ("EXECUTE gone", True),
+        ("CALL clean()", True),
+        ("GRANT EXECUTE ON FUNCTION f() TO x", False),
+        ("CREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION f()", False),
+        ("WITH gone AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM gone", True),
+        ("DROP/* now */TABLE t", True),
+        ("/* /* nested */ not yet */ CREATE TABLE t (a int)", False),
+        (r"INSERT INTO t VALUES (E'it\'s; drop table x')", False),
+        ("INSERT INTO t VALUES (E'a''; drop table x')", False),
+        ("CREATE TABLE a$b$c (x int)", False),
+        (r"\i other.sql", True),
+        ("this is no SQL, it's a log", True),
+        ("ALTER TABLE t " + ", ".join(f"ADD COLUMN column_{i} int" for i in range(40)) + ", DROP COLUMN z", True),
     ],
 )
 def test_what_takes_something_away_is_seen(sql: str, dangerous: bool) -> None:
-    found = statements(sql)
-    assert len(found) == 1 and bool(dangers(found)) is dangerous
+    (found,) = statements(sql)
+    assert found.danger is dangerous and len(found.text) <= 300
+
+
+@pytest.mark.parametrize(
+    ("sql", "seen"),
+    [
+        ("-- don't worry\nDROP TABLE users;\n-- it's done\n", ["DROP TABLE users"]),
+        ("/* it's */ DROP TABLE a; /* done */ DROP TABLE b", ["DROP TABLE a", "DROP TABLE b"]),
+        ("INSERT INTO t VALUES ('it\\'); DROP TABLE x; --')", [r"INSERT INTO t VALUES ('it\')", "DROP TABLE x"]),
+        ("CREATE TABLE a$b$c (x int); DROP TABLE a$b$c", ["CREATE TABLE a$b$c (x int)", "DROP TABLE a$b$c"]),
+        ("SELECT '--'; DROP TABLE t -- '", ["SELECT '--'", "DROP TABLE t"]),
+        ("SELECT $a$ $b$ ; $a$; SELECT $$;$$;;", ["SELECT $a$ $b$ ; $a$", "SELECT $$;$$"]),
+        ('SELECT "a;""b";\0\n \n', ['SELECT "a;""b"']),
+    ],
+)
+def test_no_statement_hides_behind_what_is_no_quotation(sql: str, seen: list[str]) -> None:
+    assert [each.text for each in statements(sql)] == seen
+
+
+PIECES = st.sampled_from([*"""' '' " $$ $a$ -- /* */ ; E' \\ ( ) , drop add null""".split(), " ", "\n", "not null"])
+
+
+@given(st.lists(PIECES, max_size=60))
+def test_any_text_is_read(pieces: list[str]) -> None:
+    for each in statements("".join(pieces)):
+        assert each.text.strip() and "\n" not in each.text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["'", "/*", "$a$", "$a ", "E'\\", "add constraint ", "add c not null ", "update ", "alter x ", "a;", "(", "--\n"],
+)
+def test_a_script_is_read_once(piece: str) -> None:
+    """It takes a fraction of a second; where time grew with the square of the length, it would take many minutes."""
+    began = time.monotonic()
+    statements(piece * ((1 << 18) // len(piece)))
+    assert time.monotonic() - began < 30

@@ -11,6 +11,9 @@ import pytest
 
 from bailiwick.evidence.events import Actor, Context
 from bailiwick.identity.enabling import ENABLE
+from bailiwick.identity.provisioning import Arrival, Provisioned, link_identity, provision
+from bailiwick.identity.removal import remove_user
+from bailiwick.identity.standing import lock_administrators
 from bailiwick.identity.users import User
 from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.errors import BailiwickError
@@ -213,10 +216,80 @@ async def by_a_whole_scim_document(desk: Desk) -> None:
     assert answer.status == 403
 
 
+async def by_deleting_it_and_making_it_anew(desk: Desk) -> None:
+    token = await desk.house.signed_in("root")
+    for body in (
+        {"username": "Jane", "email": "other@example.com"},
+        {"username": "jane.doe", "email": "Jane+new@example.com"},
+    ):
+        assert (await desk.house.call("DELETE", JANE, token=token)).status == 204
+        answer = await desk.house.call("POST", "/api/v1/users", {**body, "role": "operator"}, token=token)
+        said = answer.json()
+        assert (answer.status, said["is_active"], said["disabled_by"]) == (201, False, "here"), said
+        async with desk.house.database.begin() as tx:
+            await tx.run("UPDATE users SET username = 'jane' WHERE username = :name", name=body["username"])
+    assert isinstance(await desk.ask(), dict)
+
+
+async def by_scim_deleting_it_and_making_it_anew(desk: Desk) -> None:
+    """A directory does so by itself. Nothing of it is refused, so that it does not try for ever."""
+    token = await desk.house.signed_in("idp")
+    for more in ({"active": True}, {"active": False}):
+        identifier = await desk.house.value("SELECT id FROM users WHERE username = 'jane'")
+        assert (await desk.house.call("DELETE", f"/scim/v2/Users/{identifier}", token=token)).status == 204
+        body = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "jane", **more}
+        answer = await desk.house.call("POST", "/scim/v2/Users", body, token=token)
+        assert (answer.status, answer.json()["active"]) == (201, False)
+        assert await desk.scim(active=True) == 403
+
+
+async def by_a_new_name_in_the_directory(desk: Desk) -> None:
+    """What it calls the person in truth is the same; and among many at once he is told from the others."""
+    token = await desk.house.signed_in("idp")
+    async with desk.house.database.begin() as tx:
+        await tx.run("UPDATE users SET external_id = 'E-7' WHERE username = 'jane'")
+    assert (await desk.house.call("DELETE", JANE, token=token)).status == 204
+
+    async def made(name: str, external: str) -> bool:
+        body = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name, "externalId": external}
+        answer = await desk.house.call("POST", "/scim/v2/Users", body, token=token)
+        assert answer.status == 201
+        return bool(answer.json()["active"])
+
+    assert await asyncio.gather(made("j.roe", "e-7"), made("joe", "E-8"), made("jan", "E-9")) == [False, True, True]
+    async with desk.house.database.begin() as tx:
+        await tx.run("UPDATE users SET username = 'jane' WHERE username = 'j.roe'")
+
+
+async def by_signing_in(desk: Desk) -> None:
+    """A provider that makes accounts makes none, by whatever it calls him that he was called here."""
+    async with desk.house.database.begin() as tx:
+        await link_identity(tx, "default", "oidc:corp", "sub-1", "jane", desk.house.clock.now())
+    token = await desk.house.signed_in("root")
+    assert (await desk.house.call("DELETE", JANE, token=token)).status == 204
+    for arrival in (
+        Arrival("oidc:corp", "sub-1", "j.roe", "roe@example.com"),
+        Arrival("oidc:other", "sub-2", "JANE"),
+        Arrival("saml:corp", "sub-3", "jd", "jane@example.com"),
+    ):
+        assert await refusal(arrive(desk, arrival)) == "account_disabled"
+    assert (await arrive(desk, Arrival("oidc:corp", "sub-4", "joe"))).created
+    await desk.house.user("jane", is_active=False)
+
+
+async def arrive(desk: Desk, arrival: Arrival) -> Provisioned:
+    house = desk.house
+    async with house.database.begin() as tx:
+        return await provision(
+            tx, Context("default", Actor()), arrival, now=house.clock.now(), ids=house.ids, recorder=house.recorder
+        )
+
+
 CHEATS: list[Callable[[Desk], Coroutine[Any, Any, None]]] = [
     by_himself, by_his_second_account, by_an_account_he_made, by_whom_it_concerns, by_an_operator, by_asking_twice,
     by_a_changed_payload, by_a_moved_target, by_a_namesake, by_waiting_it_out, by_who_has_left, by_scim,
-    by_scim_saying_false_first, by_a_whole_scim_document,
+    by_scim_saying_false_first, by_a_whole_scim_document, by_deleting_it_and_making_it_anew,
+    by_scim_deleting_it_and_making_it_anew, by_a_new_name_in_the_directory, by_signing_in,
 ]  # fmt: skip
 
 
@@ -232,6 +305,58 @@ async def test_at_the_same_time_it_is_done_once(desk: Desk) -> None:
     await asyncio.gather(*(desk.house.users.change(context, "jane", {"is_active": True}) for _ in range(4)))
     assert await desk.active()
     assert [each.name for each in await desk.house.events()].count("user.enabled") == 1
+
+
+# --- made anew
+
+
+async def test_two_persons_let_in_again_whose_account_was_deleted(desk: Desk) -> None:
+    token = await desk.house.signed_in("root")
+    assert (await desk.house.call("DELETE", JANE, token=token)).status == 204
+    body = {"username": "jane", "email": "jane@example.com", "role": "operator"}
+    assert (await desk.house.call("POST", "/api/v1/users", body, token=token)).status == 201
+    made, disabled = [each for each in await desk.house.events() if each.subject.id == "jane"][-2:]
+    assert (made.name, disabled.name) == ("user.created", "user.disabled")
+    assert disabled.details["cause"] == "disabled here before"
+    await desk.house.approve(await desk.ask(), "ada")
+    assert (await desk.patch({"is_active": True}))[0] == 200
+    # from then on he is anybody
+    assert (await desk.house.call("DELETE", JANE, token=token)).status == 204
+    assert await desk.house.value("SELECT count(*) FROM kept_out") == 0
+    made = (await desk.house.call("POST", "/api/v1/users", body, token=token)).json()
+    assert made["is_active"] is True
+
+
+async def test_a_deletion_under_way_is_waited_for(desk: Desk) -> None:
+    """Whoever makes the account while it is deleted does not look before the deletion is over."""
+    token = await desk.house.signed_in("root")
+    body = {"username": "jane", "email": "jane@example.com", "role": "viewer"}
+    async with desk.house.database.begin() as tx:
+        user = await desk.house.users.get("default", "jane")
+        await lock_administrators(tx, "default")
+        await remove_user(
+            tx, Context("default", Actor(user="root")), user, desk.house.recorder, desk.house.authority,
+            desk.house.clock.now(),
+        )  # fmt: skip
+        making = asyncio.create_task(desk.house.call("POST", "/api/v1/users", body, token=token))
+        async with asyncio.timeout(30):
+            while not await desk.house.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not making.done(), making.result().json()
+                await asyncio.sleep(0.02)
+    assert (await making).json()["is_active"] is False
+
+
+async def test_whom_the_provider_disabled_it_makes_anew(house: House) -> None:
+    """Its word alone was against him, so its word is enough."""
+    desk = Desk(house)
+    await house.signed_in("root")
+    await house.user("jane", "operator")
+    assert await desk.scim(active=False) == 200
+    token = await house.signed_in("idp")
+    identifier = await house.value("SELECT id FROM users WHERE username = 'jane'")
+    assert (await house.call("DELETE", f"/scim/v2/Users/{identifier}", token=token)).status == 204
+    body = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "jane"}
+    assert (await house.call("POST", "/scim/v2/Users", body, token=token)).json()["active"] is True
 
 
 # --- SCIM

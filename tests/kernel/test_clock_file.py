@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bailiwick.kernel.clock import Pace, SystemClock
-from bailiwick.kernel.clock_file import advance, clock_of, pace_of, set_pace
+from bailiwick.kernel.clock_file import advance, advancing, clock_of, pace_of, set_pace
 from bailiwick.kernel.paths import Layout
 
 
@@ -109,3 +109,25 @@ def test_a_file_that_vanishes_does_not_make_time_real(layout: Layout) -> None:
     layout.clock_file.unlink()
     with pytest.raises(FileNotFoundError):
         clock.now()
+
+
+def test_two_that_move_it_on_at_once_both_do(layout: Layout) -> None:
+    """Each reads where time stands and writes where it goes on: nothing of it is lost in between."""
+    set_pace(layout, 1.0, stride_s=3600.0)
+    before = clock_of(layout).time()
+    move = "from bailiwick.kernel.clock_file import advance; from bailiwick.kernel.paths import Layout; import sys\n"
+    move += "for _ in range(100): advance(Layout(sys.argv[1]), 1000.0)"
+    both = [subprocess.Popen([sys.executable, "-c", move, str(layout.data_dir)]) for _ in range(2)]
+    assert [each.wait(timeout=60) for each in both] == [0, 0]
+    assert before + 200_000 <= clock_of(layout).time() < before + 200_000 + 100
+
+
+def test_one_lets_time_pass_step_by_step(layout: Layout) -> None:
+    set_pace(layout, 1.0, stride_s=3600.0)
+    with advancing(layout):
+        with pytest.raises(BlockingIOError), advancing(layout):
+            raise AssertionError
+        advance(layout, 60.0)  # which it does not hold up
+        set_pace(layout)
+    with advancing(layout):
+        pass

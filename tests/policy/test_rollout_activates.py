@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from policy_stage import SEED, Stage, allowing
 
+from bailiwick.evidence.events import Actor, Context
 from bailiwick.handover.rollouts.actions import Actions, Tools
 from bailiwick.handover.rollouts.plans import Deed
 from bailiwick.handover.rollouts.records import Rollout
+from bailiwick.handover.rollouts.states import Attempt
 
 OPEN = allowing("sark.authz", "true")
 
@@ -20,13 +23,23 @@ class Step:
     """Version 2 is activated, on behalf of whoever started the rollout."""
 
     stage: Stage
+    approval: str = ""
+    asked: int = 0
+
+    async def activate(self, *what: Any) -> Any:
+        self.asked += 1
+        return await self.stage.policies.activate(*what)
 
     async def act(self) -> Any:
-        tools = Tools(cast(Any, None), self.stage.clock, *[cast(Any, None)] * 5, policies=self.stage.policies)
+        policies = cast(Any, SimpleNamespace(activate=self.activate))
+        nothing = [cast(Any, None)] * 5
+        tools = Tools(cast(Any, None), self.stage.clock, *nothing, policies=policies, quorum=self.stage.quorum)
         rollout = cast(Rollout, SimpleNamespace(id="r1", zone=self.stage.zone, started_by="alice"))
-        attempt = SimpleNamespace(step="policy", way="forward", begun_at=self.stage.clock.now(), since=None)
+        attempt = Attempt(1, "policy", "forward", "begun", self.stage.clock.now(), approval=self.approval)
         deed = Deed(title="Activate", do={"kind": "policy", "policy": "authorization", "version": "2"})  # type: ignore[arg-type]
-        return await Actions(tools).act(rollout, deed, cast(Any, attempt))
+        done = await Actions(tools).act(rollout, deed, attempt)
+        self.approval = done.approval or self.approval  # as the engine keeps it
+        return done
 
 
 async def test_it_waits_until_two_others_agree_and_then_is_done_once(stage: Stage) -> None:
@@ -37,6 +50,7 @@ async def test_it_waits_until_two_others_agree_and_then_is_done_once(stage: Stag
     waits = await step.act()
     assert waits.ok is None and waits.told.startswith("waits for approval ")
     assert (await step.act()).told == waits.told, "looking again asks for nothing more"
+    assert step.asked == 1, "nor is anything prepared again"
     approval = {"id": waits.told.split()[-1]}
     approval["payload_sha256"] = (await stage.quorum.get(stage.zone, approval["id"])).document()["payload_sha256"]
     for person in ("ada", "ben"):
@@ -45,6 +59,30 @@ async def test_it_waits_until_two_others_agree_and_then_is_done_once(stage: Stag
     done = await step.act()
     assert done.ok is True and "authorization 2 is active" in done.told
     assert await stage.active_hash() != before
+
+
+@pytest.mark.parametrize("how", ["rejected", "withdrawn", "expired"])
+async def test_what_is_not_agreed_to_fails_and_is_not_asked_for_again(stage: Stage, how: str) -> None:
+    before = await stage.put("authorization", SEED)
+    await stage.put("authorization", OPEN, activate=False)
+    step = Step(stage)
+    approval = await stage.quorum.get(stage.zone, (await step.act()).approval)
+    context = Context(stage.zone, Actor(user="ada"))
+    if how == "rejected":
+        await stage.quorum.vote(
+            context, stage.zone, approval.id, person="ada", role="admin", approves=False,
+            payload_sha256=approval.payload_sha256,
+        )  # fmt: skip
+    elif how == "withdrawn":
+        await stage.quorum.withdraw(context, stage.zone, approval.id, person="ada", role="admin")
+    else:
+        stage.clock.advance(24 * 3600)
+    for _ in range(3):
+        failed = await step.act()
+        assert failed.ok is False and f"approval {approval.id} is {how}" in failed.told
+    async with stage.database.begin() as tx:
+        asked = await tx.value("SELECT count(*) FROM approvals WHERE zone = :zone", zone=stage.zone)
+    assert (asked, step.asked, await stage.active_hash()) == (1, 1, before)
 
 
 async def test_a_version_that_is_not_there_fails_the_step(stage: Stage) -> None:

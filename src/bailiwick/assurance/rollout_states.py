@@ -8,8 +8,8 @@ ROLLOUT = Machine(
     "rollout",
     {
         "planned": ("pending", "no_go", "abandoned"),
-        "pending": ("go", "no_go", "abandoned"),
-        "go": ("pending", "running", "no_go", "abandoned"),
+        "pending": ("planned", "go", "no_go", "abandoned"),
+        "go": ("planned", "pending", "running", "no_go", "abandoned"),
         "running": ("waiting", "deciding", "rolling_back", "done"),
         "waiting": ("running", "deciding", "rolling_back"),
         "deciding": ("running", "rolling_back"),

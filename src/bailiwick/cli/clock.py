@@ -60,10 +60,7 @@ def advance(
 
     from bailiwick.assurance.durations import span
     from bailiwick.cli.asking import ask
-    from bailiwick.cli.recorded import by_operator, leave
-    from bailiwick.evidence import codes
-    from bailiwick.evidence.events import Subject
-    from bailiwick.kernel.clock_file import pace_of
+    from bailiwick.kernel.clock_file import advancing, pace_of
 
     layout = existing_layout(data_dir)
     ask(layout, "status")  # who would do what comes due?
@@ -74,31 +71,39 @@ def advance(
         raise CommandFailed(USAGE, str(error)) from None
     if pace is None or not pace.stride_s or not at_once:
         raise CommandFailed(USAGE, "time runs as it does everywhere: start with `up --dev --clock-stride 4h`")
-    recorder, context = by_operator(layout)
-    passed = asyncio.run(_advance(layout, whole, at_once))
-    subject = Subject(id=context.zone, type="zone")
-    leave(layout, recorder.make(codes.CLOCK_ADVANCED, "success", context, subject=subject, by_s=int(passed)))
+    try:
+        with advancing(layout):
+            asyncio.run(_advance(layout, whole, at_once))
+    except BlockingIOError:
+        raise CommandFailed(FAILED, "another `clock advance` is under way here") from None
     _show(layout)
     return 0
 
 
-async def _advance(layout: Layout, whole: timedelta, at_once: timedelta) -> float:
+async def _advance(layout: Layout, whole: timedelta, at_once: timedelta) -> None:
+    """Each step is told before it is made: one that could not be told is not."""
     from bailiwick.cli.local import clock_of, database_url
+    from bailiwick.cli.recorded import by_operator, leave_now
+    from bailiwick.evidence import codes
+    from bailiwick.evidence.events import Subject
     from bailiwick.kernel import clock_file
     from bailiwick.kernel.db import Database
 
     database, clock = Database(database_url(layout.data_dir), pool_size=1), clock_of(layout)
-    began = clock.time()
-    until, stride = began + whole.total_seconds(), at_once.total_seconds()
+    recorder, context = by_operator(layout)
+    subject = Subject(id=context.zone, type="zone")
+    until, stride = clock.time() + whole.total_seconds(), at_once.total_seconds()
     try:
         await _until_done(layout, database)
         while (now := clock.time()) < until:
             # to where intervals end, so that what is due is due just then
-            clock_file.advance(layout, min(stride - now % stride, until - now))
+            by = min(stride - now % stride, until - now)
+            told = recorder.make(codes.CLOCK_ADVANCED, "success", context, subject=subject, by_s=round(by))
+            await leave_now(layout, told)
+            clock_file.advance(layout, by)
             await _until_done(layout, database)
     finally:
         await database.close()
-    return clock.time() - began
 
 
 async def _until_done(layout: Layout, database: Database) -> None:

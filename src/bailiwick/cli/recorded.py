@@ -31,11 +31,16 @@ def leave(layout: Layout, event: Event) -> None:
 
     For commands that must work just then, such as stopping everything. Ends the command when neither takes it.
     """
+    asyncio.run(leave_now(layout, event))
+
+
+async def leave_now(layout: Layout, event: Event) -> None:
+    """The same in the midst of a command that goes on."""
     from bailiwick.cli.failure import FAILED, CommandFailed
     from bailiwick.kernel.errors import Unavailable
 
     try:
-        asyncio.run(_leave(layout, event))
+        await _leave(layout, event)
     except (Unavailable, OSError) as error:
         raise CommandFailed(FAILED, f"no event of this could be left: {error}") from None
 

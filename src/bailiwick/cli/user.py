@@ -114,6 +114,8 @@ def create(
     else:
         print(f"{name} is made; the link for a password, good once until {invitation.expires_at:%Y-%m-%d %H:%M} UTC:")
         print(invitation.url)
+        if not made.is_active:
+            print(f"it is disabled, as the one before it was: two others enable it (bailiwick user enable {name})")
     return 0
 
 

@@ -95,7 +95,7 @@ TABLES: tuple[ControlTable, ...] = (
     _table(
         "rollout_attempts",
         "rollout number",
-        "rollout number step way state begun_at acted_at since ended_at by told record verification",
+        "rollout number step way state begun_at acted_at since ended_at by told record verification approval",
         "",
     ),
     _table("rollout_decisions", "rollout number", "rollout number gate what by why at", ""),
@@ -104,8 +104,8 @@ TABLES: tuple[ControlTable, ...] = (
         "rollouts",
         "id",
         "id zone number environment digest plan plan_version plan_sha256 spec variables planned_by planned_at state "
-        "entered_at told blocked_on round answer answer_until started_by began_at decision_due fired heeded "
-        "rollback_why rollback_began_at rollback_ended_at ended_at outcome holder lease_until version",
+        "entered_at told blocked_on round preflights_after answer answer_until started_by began_at decision_due fired "
+        "heeded rollback_why rollback_began_at rollback_ended_at ended_at outcome holder lease_until version",
     ),
     _table(
         "switches",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject, encode
-from bailiwick.identity.enabling import provider
+from bailiwick.identity.enabling import HERE, provider
+from bailiwick.identity.kept_out import disable_kept_out
 from bailiwick.identity.users import NewUser, User, user_of
 from bailiwick.identity.widening import above_viewer, may_not_widen
 from bailiwick.inventory.zones import require_active
@@ -110,5 +111,9 @@ class Imports:
             revision = 0
             if events:
                 await outbox.put_all(tx, [(zone, encode(event)) for event in events])
+                by = {asked.new.username: asked.context for asked in batch}
+                told = [(by[row["username"]], row) for row in rows]
+                for name in await disable_kept_out(tx, self._recorder, zone, told):
+                    made[name] = replace(made[name], is_active=False, disabled_by=HERE)
                 revision = await feed.announce(tx, zone, "user", *made)
         return [_Made(made.get(new.username), revision) for new in news]

@@ -36,6 +36,7 @@ TABLES = (
         ("zone", "provider", "subject", "username", "created_at", "last_seen_at"),
         ("provider", "subject"),
     ),
+    ControlTable("kept_out", ("zone", "username", "keys", "since", "by"), ("username",)),
     ControlTable(
         "access_reviews",
         ("zone", "username", "verdict", "reviewed_by", "note", "reviewed_at", "due_at"),

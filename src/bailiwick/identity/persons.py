@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Row, Transaction
@@ -26,7 +26,7 @@ def mailbox(address: str) -> str:
     return f"{local.partition('+')[0]}{at}{domain}"
 
 
-def keys_of(row: Row) -> frozenset[str]:
+def keys_of(row: Row | Mapping[str, Any]) -> frozenset[str]:
     """What names the human being behind an account."""
     found = {f"id:{row['id']}", f"login:{row['username'].casefold()}"}
     if row["email"]:
@@ -34,6 +34,18 @@ def keys_of(row: Row) -> frozenset[str]:
     if row["external_id"]:
         found |= {f"external:{row['external_id'].casefold()}"}
     return frozenset(found | {f"idp:{each}" for each in row["identities"]})
+
+
+def keys_of_arrival(provider: str, subject: str, username: str, email: str) -> frozenset[str]:
+    """The same of somebody for whom a provider vouches, before he has an account."""
+    found = {f"idp:{provider}/{subject}", f"external:{subject.casefold()}", f"login:{username.casefold()}"}
+    return frozenset(found | ({f"mail:{mailbox(email)}"} if email else set()))
+
+
+async def keys_of_account(tx: Transaction, zone: str, username: str) -> frozenset[str]:
+    """The same of an account there is."""
+    row = await tx.one(_ACCOUNTS, zone=zone, names=[username])
+    return keys_of(row) if row is not None else frozenset()
 
 
 def same(one: Row, others: Iterable[Row]) -> set[str]:

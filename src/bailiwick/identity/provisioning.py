@@ -17,6 +17,8 @@ from datetime import datetime
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.kept_out import is_kept_out
+from bailiwick.identity.persons import keys_of_arrival
 from bailiwick.identity.standing import NO_ROLE, RANKS, lock_administrators, settle_roles
 from bailiwick.inventory.zones import require_active
 from bailiwick.kernel import feed
@@ -134,6 +136,9 @@ async def provision(
     if username is None:
         if not create:
             raise Denied(reason="not_provisioned")
+        keys = keys_of_arrival(arrival.provider, arrival.subject, arrival.username, arrival.email)
+        if await is_kept_out(tx, context.zone, keys):
+            raise Unauthenticated(reason="account_disabled")
         username, created = await _create(tx, context, arrival, now, ids, recorder), True
     before = await _locked(tx, context.zone, username)
     if not before["is_active"]:

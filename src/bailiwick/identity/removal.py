@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.events import Context, Recorder, Subject
+from bailiwick.identity.enabling import HERE
+from bailiwick.identity.kept_out import keep_out
 from bailiwick.identity.login.lockout import forget_failures
 from bailiwick.identity.ports import Revoke
 from bailiwick.identity.sessions import end_sessions
@@ -23,8 +25,11 @@ async def remove_user(
 ) -> int:
     """Delete the locked ``user``, and end what he had; answers the feed revision to settle. Called last.
 
-    The caller holds :func:`lock_administrators`. Raises ``Conflict`` for the last administrator.
+    The caller holds :func:`lock_administrators`. Who was disabled here stays so, whoever makes him an account again.
+    Raises ``Conflict`` for the last administrator.
     """
+    if user.disabled_by == HERE:
+        await keep_out(tx, context, user.username, now)
     administrated = await administrates(tx, context.zone, user.username)
     ended = await end_sessions(tx, context.zone, user.username, now=now, reason="user deleted")
     keys = await tx.all(

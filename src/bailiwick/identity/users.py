@@ -19,6 +19,7 @@ from bailiwick.evidence.events import Context, Recorder, Subject
 from bailiwick.identity.enabling import ENABLE, HERE, agreed, provider
 from bailiwick.identity.factors.store import forget_factors
 from bailiwick.identity.invitations import Invitation, invite
+from bailiwick.identity.kept_out import disable_kept_out, let_in
 from bailiwick.identity.passwords import Passwords
 from bailiwick.identity.persons import note_influence
 from bailiwick.identity.ports import Revoke
@@ -164,7 +165,8 @@ class Users:
         """A new user, and the invitation where no password was given.
 
         ``widen`` False refuses (``Denied``) a role above viewer. Raises ``Conflict`` (``already_exists``) where the
-        name or the e-mail address is taken in any letter case.
+        name or the e-mail address is taken in any letter case. Somebody whose account was deleted while it was disabled
+        here gets one that is disabled.
         """
         if not widen and above_viewer(new.role):
             raise may_not_widen()
@@ -204,7 +206,9 @@ class Users:
                 await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role, cause=new.cause)
             else:
                 await self._record(tx, codes.USER_CREATED, context, new.username, role=new.role)
-            user = await _read(tx, context.zone, new.username) if invitation is not None else user_of(row)
+            kept_out = await disable_kept_out(tx, self._recorder, context.zone, [(context, row)])
+            changed = bool(invitation is not None or kept_out)
+            user = await _read(tx, context.zone, new.username) if changed else user_of(row)
             await feed.announce(tx, context.zone, "user", new.username)
         return user, invitation
 
@@ -323,6 +327,8 @@ class Users:
             if administrated and not (row["is_active"] and row["role"] == "admin"):
                 await require_an_administrator(tx, context.zone)
             revision, ended = await self._after_change(tx, context, before, row, changed, now, approval)
+            if approval is not None:
+                await let_in(tx, context.zone, username)
             user = await _read(tx, context.zone, username)
         if narrows(before, row) or ended:
             await self._revocations.settle(revision, context)

@@ -7,8 +7,12 @@ is made there says for ever that its clock is simulated.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,19 +53,39 @@ def pace_of(layout: Layout) -> Pace | None:
 
 def set_pace(layout: Layout, factor: float = 1.0, stride_s: float = 0.0) -> None:
     """From now on time runs ``factor`` times as fast, from where it stands. Raises ValueError as :func:`pace_of`."""
-    before = pace_of(layout)
-    if before is None and factor == 1.0 and not stride_s:
-        return
-    _write(layout, replace(_now(before), factor=factor, stride_s=stride_s))
+    with _lock(layout.clock_file, wait=True):
+        before = pace_of(layout)
+        if before is None and factor == 1.0 and not stride_s:
+            return
+        _write(layout, replace(_now(before), factor=factor, stride_s=stride_s))
 
 
 def advance(layout: Layout, seconds: float) -> None:
     """Have ``seconds`` pass at once. Raises ValueError where time was not shifted before, or would go back."""
-    before = pace_of(layout)
-    if before is None or seconds < 0:
-        raise ValueError("time runs as it does everywhere: start with `bailiwick up --dev --clock-stride`")
-    now = _now(before)
-    _write(layout, replace(now, shown=now.shown + seconds))
+    with _lock(layout.clock_file, wait=True):
+        before = pace_of(layout)
+        if before is None or seconds < 0:
+            raise ValueError("time runs as it does everywhere: start with `bailiwick up --dev --clock-stride`")
+        now = _now(before)
+        _write(layout, replace(now, shown=now.shown + seconds))
+
+
+@contextmanager
+def advancing(layout: Layout) -> Iterator[None]:
+    """The right to let time pass step by step. Raises BlockingIOError where another process does."""
+    with _lock(layout.clock_file.with_name("clock-advance"), wait=False):
+        yield
+
+
+@contextmanager
+def _lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """A lock beside ``path``, which the kernel takes back when its holder dies."""
+    fd = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(fd)
 
 
 def _now(before: Pace | None) -> Pace:

@@ -18,6 +18,7 @@ from bailiwick.handover.rollouts.plans import KINDS
 from bailiwick.handover.rollouts.programs import Programs
 from bailiwick.handover.rollouts.records import Ledger
 from bailiwick.handover.rollouts.service import Rollouts, Sources
+from bailiwick.identity.persons import Persons
 from bailiwick.policy.admission import Admission
 from bailiwick.policy.policies import Policies
 from bailiwick.policy.trial import Trials
@@ -43,12 +44,15 @@ def build(house: House) -> Part:
         KeptRenderings(base.database, base.clock, house.records),
         policies,
         house.weights,
+        house.quorum,
     )
     ports = Ports(house.alerts, house.tasks, house.verdicts, house.canaries, house.environments)
     engine = Engine(base.database, base.clock, ledger, house.books, proof, Actions(tools), ports)
     budgets = services_of(house, own=None).levels
     sources = Sources(house.readiness, house.canaries, house.open_incidents, house.environments, budgets, house.waivers)
-    rollouts = Rollouts(base.database, base.clock, base.ids, house.books, ledger, proof, engine, house.tasks, sources)
+    rollouts = Rollouts(
+        base.database, base.clock, base.ids, house.books, ledger, proof, engine, house.tasks, sources, Persons()
+    )
     house.rollouts = rollouts
     house.chapters["rollouts"] = chapter
     return Part(

@@ -22,11 +22,13 @@ from bailiwick.assurance.probes.looks import look
 from bailiwick.assurance.probes.means import Asked, Means
 from bailiwick.assurance.probes.reading import LookFailed, read
 from bailiwick.assurance.probes.spec import DnsCheck, HttpCheck
+from bailiwick.evidence.approvals import asker_of
 from bailiwick.evidence.events import Actor, Context
+from bailiwick.evidence.evidence_records import MOST_OUTPUT
 from bailiwick.evidence.siem.destination import Retry, Stop
 from bailiwick.evidence.siem.outgoing import Outgoing
 from bailiwick.handover.ports import Weights
-from bailiwick.handover.rollouts.migrations import dangers, statements
+from bailiwick.handover.rollouts.migrations import statements
 from bailiwick.handover.rollouts.plans import (
     BookAction,
     CommandAction,
@@ -47,7 +49,7 @@ from bailiwick.handover.rollouts.states import Attempt
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError, Unavailable
-from bailiwick.kernel.quorum import Approval
+from bailiwick.kernel.quorum import Approval, Quorum
 from bailiwick.kernel.verdicts import Verdict
 from bailiwick.policy.policies import Policies
 
@@ -55,6 +57,8 @@ POLLED = ("wait", "dns", "book", "policy")
 """Actions that are looked at again and again, and not waited for."""
 _AGAIN_S = 1.0
 _LOOK_S = 30.0
+_MOST_LINES = 20_000
+_ROOM = 65_536  # of a record, for the rest of what it says
 
 
 class Renderings(Protocol):
@@ -73,7 +77,7 @@ class Renderings(Protocol):
 class Done:
     """What an action came to. ``ok`` is None where it is to be looked at again. ``holds_since``: of waiting.
 
-    ``review``: it is done, and a person has to read what it found.
+    ``review``: it is done, and a person has to read what it found. ``approval``: the request that is waited for.
     """
 
     ok: bool | None
@@ -83,11 +87,13 @@ class Done:
     command: tuple[str, ...] = ()
     holds_since: datetime | None = None
     review: bool = False
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What actions are done with. Without ``policies`` none is activated here, without ``weights`` no traffic split."""
+    """What actions are done with. Without ``policies`` none is activated here, without ``weights`` no traffic split;
+    without ``quorum`` nobody hears of an approval but by asking for it again."""
 
     database: Database
     clock: Clock
@@ -98,6 +104,7 @@ class Tools:
     renderings: Renderings
     policies: Policies | None = None
     weights: Weights | None = None
+    quorum: Quorum | None = None
 
 
 class Actions:
@@ -148,9 +155,9 @@ class Actions:
                 await self._tools.weights.set(rollout.zone, action.server, rollout.digest, action.percent)
                 return Done(True, f"{action.percent} % of {action.server} go to the candidate")
             case PolicyAction() as action:
-                return await self._policy(rollout, action)
+                return await self._pending(rollout, attempt) or await self._policy(rollout, action)
             case BookAction() as action:
-                return await self._book(rollout, action)
+                return await self._pending(rollout, attempt) or await self._book(rollout, action)
             case DnsAction() as action:
                 return await self._dns(rollout, action, attempt)
             case WaitAction() as action:
@@ -188,12 +195,27 @@ class Actions:
         told = f"{action.method} {action.url} answers {answer.status}"
         return Done(answer.status in action.status, told, answer.body)
 
+    async def _pending(self, rollout: Rollout, attempt: Attempt) -> Done | None:
+        """What became of the approval that the attempt waits for; None where it is to be done, or asked for, now.
+
+        To ask again is to prepare all of it again, and after a rejection to ask anew, for ever.
+        """
+        if not attempt.approval or self._tools.quorum is None:
+            return None
+        found = await self._tools.quorum.get(rollout.zone, attempt.approval)
+        if found.state in ("approved", "executed"):
+            return None
+        if found.state == "open":
+            return _waits(found)
+        by = f" by {found.ended_by}" if found.ended_by else ""
+        return Done(False, f"approval {found.id} is {found.state}{by}")
+
     async def _policy(self, rollout: Rollout, action: PolicyAction) -> Done:
         if self._tools.policies is None:
             return Done(False, "no policies are activated here")
         change = await self._tools.policies.activate(_context(rollout), action.policy, int(action.version))
         if isinstance(change, Approval):
-            return Done(None, f"waits for approval {change.id}")
+            return _waits(change)
         return Done(True, f"{action.policy} {action.version} is active in set {change.activation.hash[:19]}")
 
     async def _book(self, rollout: Rollout, action: BookAction) -> Done:
@@ -205,14 +227,14 @@ class Actions:
             if not planned.differences:
                 return Done(True, f"the book is as {action.path} says")
             told = "\n".join(f"{each.how} {each.kind} {each.name}" for each in planned.differences).encode()
-            done = await self._tools.books.apply(
-                _context(rollout), documents, sha256=planned.sha256, by=rollout.started_by
-            )
+            context = _context(rollout)
+            by, signed_in = asker_of(context)  # who started it may have done so by a key, and is not there now
+            done = await self._tools.books.apply(context, documents, sha256=planned.sha256, by=by, signed_in=signed_in)
         except BadBook as error:
             return Done(False, str(error))
         if isinstance(done, BookPlan):
             return Done(True, f"{len(planned.differences)} documents changed", told)
-        return Done(None, f"waits for approval {done.id}", told)
+        return replace(_waits(done), output=told)
 
     async def _dns(self, rollout: Rollout, action: DnsAction, attempt: Attempt) -> Done:
         found = await self._look(rollout, action.ask.check())
@@ -242,26 +264,22 @@ class Actions:
         parts += ["# render: " + rendered.told]
         if rendered.code != 0 or not rendered.output.strip():
             return Done(False, f"render: {rendered.told}, {rendered.size} bytes", rendered.output)
-        if rendered.size > len(rendered.output):
+        if rendered.size > MOST_OUTPUT:  # no more of it is kept
             return Done(False, f"render: {rendered.size} bytes are more than can be compared", rendered.output)
         before = await self._tools.renderings.before(rollout)
         now = await self._tools.renderings.keep(rollout, rendered)
-        lines = list(difflib.unified_diff(before.splitlines(), now.splitlines(), "before", "now", lineterm=""))
-        changed = sum(line[:1] in "+-" and not line.startswith(("+++", "---")) for line in lines)
         migrations = await programs.run(action.migrations, limit, key)
         parts += ["# migrations: " + migrations.told]
         if migrations.code != 0 or migrations.size > len(migrations.output):
             return Done(False, f"migrations: {migrations.told}", migrations.output)
-        sql = statements(migrations.output.decode("utf-8", "replace"))
-        risky = dangers(sql)
+        # neither may hold up what else this process does
+        found = await asyncio.to_thread(_compared, before, now, migrations.output.decode("utf-8", "replace"))
+        if not found.whole:
+            return Done(False, "this is more than a person can read: " + found.told, found.text.encode())
         smoke = await programs.run(action.smoke, limit, key)
         parts += ["# smoke of the release before on the new schema: " + smoke.told]
-        text = "\n".join(
-            [*parts, f"# {changed} lines of configuration differ", *lines, f"# {len(sql)} statements",
-             *(f"{'! ' if each in risky else '  '}{each}" for each in sql), "# smoke", ""]
-        ).encode() + smoke.output  # fmt: skip
-        told = f"{changed} lines differ, {len(sql)} statements ({len(risky)} take something away), smoke {smoke.told}"
-        return Done(smoke.code == 0, told, text, review=bool(changed or sql))
+        text = "\n".join([*parts, found.text, "# smoke", ""]).encode() + smoke.output
+        return Done(smoke.code == 0, f"{found.told}, smoke {smoke.told}", text, review=found.differs)
 
     # --- looking
 
@@ -306,8 +324,45 @@ class Actions:
         return found.verdict if found is not None else Verdict.NO_DATA
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What a preflight shows to who reviews it. ``whole``: all of it is there. ``differs``: somebody has to read it."""
+
+    told: str
+    text: str
+    differs: bool
+    whole: bool
+
+
+def _compared(before: str, now: str, printed: str) -> _Compared:
+    """The difference of two renderings and what the program of the migrations ``printed``, as it printed it.
+
+    What is printed is read by people however little we understand of it: where we see no statement, one may be.
+    """
+    old, new = before.splitlines(), now.splitlines()
+    comparable = old == new or max(len(old), len(new)) <= _MOST_LINES
+    # its first two lines name both sides
+    lines = [*difflib.unified_diff(old, new, lineterm="")][2:] if comparable else []
+    changed = sum(line[:1] in ("+", "-") for line in lines)
+    sql = statements(printed)
+    risky = sum(each.danger for each in sql)
+    text = "\n".join(
+        [f"# {len(sql)} statements", *(f"{'! ' if each.danger else '  '}{each.text}" for each in sql),
+         "# migrations, as printed", printed, f"# {changed} lines of configuration differ", *lines]
+    )  # fmt: skip
+    told = f"{changed} lines differ, {len(sql)} statements ({risky} take something away)"
+    if not comparable:
+        told = f"{len(new)} lines after {len(old)}, {len(sql)} statements"
+    whole = comparable and len(text.encode()) <= MOST_OUTPUT - _ROOM
+    return _Compared(told, text, bool(changed or printed.strip()), whole)
+
+
 def _of(ran: Ran, argv: Sequence[str]) -> Done:
     return Done(ran.code == 0, ran.told, ran.output, ran.size, tuple(argv))
+
+
+def _waits(approval: Approval) -> Done:
+    return Done(None, f"waits for approval {approval.id}", approval=approval.id)
 
 
 def _context(rollout: Rollout) -> Context:

@@ -164,6 +164,8 @@ def _work(router: APIRouter, rollouts: Rollouts) -> None:
         if not (caller.may(Permission.ROLLOUTS_WORK) or caller.may(Permission.ROLLOUTS_DECIDE)):
             needed = Permission.ROLLOUTS_WORK
             raise Denied(f"This needs the permission {needed}.", permission=str(needed))
+        if caller.key:  # a statement is a person's, who signed in; a key of his is in the hands of a program
+            raise Denied(reason="person_needed")
         done = await rollouts.confirm(
             context_of(request, caller), caller, rollout_id, step, body.statement, passed=not body.failed,
             record=body.record,

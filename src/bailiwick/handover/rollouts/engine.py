@@ -35,6 +35,7 @@ from bailiwick.handover.rollouts.states import (
     WORKED,
     Attempt,
     Due,
+    counting,
     current_gate,
     next_back,
     next_forward,
@@ -235,7 +236,8 @@ class Engine:
                 return True
             due = next_back(rollout.plan, attempts)
         elif rollout.state in WORKED:
-            due = next_forward(rollout.plan, attempts, gates, before_go=rollout.state == "planned")
+            counts = counting(rollout.plan, attempts, rollout.preflights_after)
+            due = next_forward(rollout.plan, counts, gates, before_go=rollout.state == "planned")
             if rollout.state in AHEAD:
                 rollout = await self.watch(tx, rollout, due)
                 if rollout.state == "rolling_back":
@@ -353,8 +355,9 @@ class Engine:
         """Write down what it came to."""
         rollout, attempt, context = work.rollout, work.attempt, _context(work.rollout)
         if work.how == "act" and done.ok is None:
-            if done.holds_since != attempt.since:
-                await self._ledger.holds_since(tx, rollout, attempt, done.holds_since)
+            approval = done.approval or attempt.approval
+            if (done.holds_since, approval) != (attempt.since, attempt.approval):
+                await self._ledger.waits(tx, rollout, attempt, done.holds_since, approval)
             if rollout.told != done.told:
                 await self._ledger.put(tx, rollout, told=done.told)
             return False

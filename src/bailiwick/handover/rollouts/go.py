@@ -6,8 +6,8 @@ The canary and the signatures are lines that nothing stands in for: no waiver, n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,7 +46,8 @@ class Preflight:
 class Facts:
     """All that an answer is computed from. ``frozen``: why nothing goes out now; empty where nothing stands against it.
 
-    None where there is nothing: no canary, no preflight.
+    None where there is nothing: no canary, no preflight. ``same``: of who signed, the accounts that count as the same
+    person; ``gone``: who signed and has the role or an active account no more.
     """
 
     digest: str
@@ -59,6 +60,8 @@ class Facts:
     frozen: str
     preflight: Preflight | None
     signatures: Sequence[Signature] = ()
+    same: Mapping[str, Set[str]] = field(default_factory=dict)
+    gone: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,29 +181,32 @@ def _preflight(found: Preflight | None, now: datetime) -> Line:
     if found is None:
         return Line("preflight", Verdict.NO_DATA, False, "no preflight was made")
     verdict = Verdict.STALE if now - found.at >= LIFE else found.verdict
-    return Line("preflight", verdict, verdict.green, f"preflight of {found.at:%Y-%m-%d %H:%M} UTC is {verdict}")
+    told = f"preflight of {found.at:%Y-%m-%d %H:%M} UTC is {verdict}"
+    if verdict is Verdict.STALE:
+        told += ": decide retry makes it anew"
+    return Line("preflight", verdict, verdict.green, told)
 
 
 def _signatures(facts: Facts, now: datetime) -> list[Line]:
-    """A line for each role. A person counts once, who planned never, an old signature not; one NO-GO ends it."""
+    """A line for each role. A person counts once, by whatever account, who planned never, an old signature not; one
+    NO-GO ends it."""
     against = [each for each in facts.signatures if each.says != "GO"]
     lines = [Line(f"signature of {each.role}", Verdict.FAIL, False, f"{each.by} says NO-GO") for each in against]
-    seen: set[str] = set()
+    taken = {facts.planned_by}
     for role in facts.required:
-        signed = [
+        signed = [each for each in facts.signatures if each.says == "GO" and each.role == role]
+        signed = [each for each in signed if now - each.at < LIFE]
+        counts = [
             each
-            for each in facts.signatures
-            if each.says == "GO"
-            and each.role == role
-            and each.by != facts.planned_by
-            and each.by not in seen
-            and now - each.at < LIFE
+            for each in signed
+            if each.by not in facts.gone and taken.isdisjoint({each.by, *facts.same.get(each.by, ())})
         ]
-        if signed:
-            seen.add(signed[0].by)
-            lines.append(Line(f"signature of {role}", Verdict.PASS, True, f"{signed[0].by} says GO"))
+        if counts:
+            taken.add(counts[0].by)
+            lines.append(Line(f"signature of {role}", Verdict.PASS, True, f"{counts[0].by} says GO"))
         else:
-            lines.append(Line(f"signature of {role}", Verdict.NO_DATA, False, f"nobody of {role} has signed"))
+            told = f"{signed[0].by} signed, which does not count" if signed else f"nobody of {role} has signed"
+            lines.append(Line(f"signature of {role}", Verdict.NO_DATA, False, told))
     return lines
 
 

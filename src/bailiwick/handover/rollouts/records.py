@@ -24,7 +24,8 @@ _TOLD = 2000
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One of them. ``plan`` is what it goes by, its variables filled in."""
+    """One of them. ``plan`` is what it goes by, its variables filled in. ``preflights_after``: the number of the
+    attempt up to which preflights count no more."""
 
     id: str
     zone: str
@@ -43,6 +44,7 @@ class Rollout:
     told: str
     blocked_on: str
     round: int
+    preflights_after: int
     answer: str
     answer_until: datetime | None
     started_by: str
@@ -72,7 +74,7 @@ class Rollout:
 
     def document(self) -> dict[str, Any]:
         """The JSON form, without the plan's steps."""
-        left_out = ("zone", "plan", "plan_name", "holder")
+        left_out = ("zone", "plan", "plan_name", "preflights_after", "holder")
         told = {name: getattr(self, name) for name in self.__slots__ if name not in left_out}
         return {
             **told,
@@ -296,11 +298,15 @@ class Ledger:
             number=attempt.number,
         )
 
-    async def holds_since(self, tx: Transaction, rollout: Rollout, attempt: Attempt, since: datetime | None) -> None:
-        """Write down since when what is waited for is so."""
+    async def waits(
+        self, tx: Transaction, rollout: Rollout, attempt: Attempt, since: datetime | None, approval: str
+    ) -> None:
+        """Write down since when what is waited for is so, and for which approval it waits."""
         await tx.run(
-            "UPDATE rollout_attempts SET since = :since WHERE rollout = :rollout AND number = :number",
+            "UPDATE rollout_attempts SET since = :since, approval = :approval"
+            " WHERE rollout = :rollout AND number = :number",
             since=since,
+            approval=approval,
             rollout=rollout.id,
             number=attempt.number,
         )

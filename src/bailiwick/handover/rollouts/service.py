@@ -7,7 +7,7 @@ either way: before the start it ends the rollout whatever was signed, after it t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bailiwick.assurance.book import canonical
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.override_rules import RELATED_FOR
 from bailiwick.assurance.ports import Gate as BudgetGate
 from bailiwick.assurance.ports import Tasks, Waivers
 from bailiwick.evidence import codes
@@ -25,15 +26,16 @@ from bailiwick.handover.ports import Rollout as RolloutFact
 from bailiwick.handover.rollouts import records
 from bailiwick.handover.rollouts.engine import Engine, task_of, why_frozen
 from bailiwick.handover.rollouts.evidence import Proof
-from bailiwick.handover.rollouts.go import LIFE, Answer, Facts, Preflight, answer, sha256_of
+from bailiwick.handover.rollouts.go import LIFE, Answer, Facts, Preflight, Signature, answer, sha256_of
 from bailiwick.handover.rollouts.plans import PLAN, filled
 from bailiwick.handover.rollouts.records import Ledger, Rollout, as_jsonb, attempts_of, find, note, signatures_of
-from bailiwick.handover.rollouts.states import AHEAD, Attempt, confirmers, current_gate, next_forward, of_step
+from bailiwick.handover.rollouts.states import AHEAD, Attempt, confirmers, counting, current_gate, next_forward, of_step
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict, Denied, NotFound
 from bailiwick.kernel.http import Caller
 from bailiwick.kernel.ids import Ids
+from bailiwick.kernel.quorum import People
 from bailiwick.kernel.verdicts import Verdict
 
 Decision = Literal["continue", "retry", "roll-back"]
@@ -66,6 +68,7 @@ class Rollouts:
         engine: Engine,
         tasks: Tasks,
         facts: Sources,
+        people: People,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -76,6 +79,7 @@ class Rollouts:
         self._engine = engine
         self._tasks = tasks
         self._facts = facts
+        self._people = people
 
     async def of(self, tx: Transaction, zone: str, environment: str, since: datetime) -> Sequence[RolloutFact]:
         """Those begun since, newest first."""
@@ -157,11 +161,14 @@ class Rollouts:
             if rollout.state not in ("pending", "go"):
                 raise Conflict(f"It is {rollout.state}: {rollout.told}", reason="rollout_not_waiting")
             signed = await signatures_of(tx, rollout.id, rollout.round)
-            if any(self._clock.now() >= each.at + LIFE for each in signed):
+            gone = await self._gone(tx, rollout, signed)
+            if rollout.state == "go" and gone:
+                rollout, signed = await self._lapse(tx, context, rollout, "somebody who signed may not any more"), []
+            elif gone or any(self._clock.now() >= each.at + LIFE for each in signed):
                 rollout, signed = await self._ledger.put(tx, rollout, round=rollout.round + 1), []
             mine = next((each.role for each in signed if each.by == caller.name), None)
             if mine is None or (role is not None and role != mine):
-                wanted = self._signs_as(rollout, caller, role, {each.role for each in signed}, mine)
+                wanted = await self._signs_as(tx, rollout, caller, role, signed)
                 await self._sign(tx, context, rollout, "GO", wanted, why)
             found, document = await self._answer(tx, context, rollout)
             if found.go and rollout.state == "pending":
@@ -239,7 +246,7 @@ class Rollouts:
             attempts = await attempts_of(tx, rollout.id)
             attempt = await self._asked(tx, context, rollout, attempts, step)
             deed = found.back if attempt.way == "back" and found.back is not None else found
-            self._may_confirm(rollout, caller, attempts, attempt, record)
+            await self._may_confirm(tx, rollout, caller, attempts, attempt, record)
             owner = rollout.plan.owner_of(deed, found)
             review = deed.do.kind == "preflight"
             if not review and owner not in caller.roles:
@@ -254,7 +261,7 @@ class Rollouts:
             return await self._confirmed(tx, context, rollout, attempt, passed, statement)
 
     async def decide(self, context: Context, caller: Caller, identifier: str, decision: Decision, why: str) -> Rollout:
-        """Decide at a gate: on, the failed step again, or back.
+        """Decide at a gate: on, the failed step again, or back. Before the start, again is the preflight.
 
         Raises ``rollout_decision_late`` when the timer has ended, ``rollout_canary``, ``rollout_role``.
         """
@@ -263,6 +270,9 @@ class Rollouts:
         async with self._database.begin() as tx:
             rollout = await find(tx, context.zone, identifier, lock=True)
             attempts, gates = await attempts_of(tx, rollout.id), await records.passed_gates(tx, rollout.id)
+            if decision == "retry" and rollout.state in ("pending", "go"):
+                return await self._anew(tx, context, rollout, attempts, why)
+            attempts = counting(rollout.plan, attempts, rollout.preflights_after)
             due = next_forward(rollout.plan, attempts, gates, before_go=rollout.state == "planned")
             gate = current_gate(rollout.plan, due)
             if rollout.state == "deciding":
@@ -317,11 +327,12 @@ class Rollouts:
         await self._engine.decided(tx, context, rollout, state)
         return await self._ledger.move(tx, context, rollout, state, told)
 
-    def _signs_as(self, rollout: Rollout, caller: Caller, role: str | None, taken: set[str], mine: str | None) -> str:
-        """The role somebody signs in. A person signs once, and not what he planned."""
-        needed = [str(each) for each in rollout.plan.signatures]
-        if caller.name == rollout.planned_by or mine is not None:
-            raise Denied(reason="rollout_same_person")
+    async def _signs_as(
+        self, tx: Transaction, rollout: Rollout, caller: Caller, role: str | None, signed: Sequence[Signature]
+    ) -> str:
+        """The role somebody signs in. A person signs once, by whatever account, and not what he planned."""
+        needed, taken = [str(each) for each in rollout.plan.signatures], {each.role for each in signed}
+        await self._another(tx, rollout, caller, [rollout.planned_by, *(each.by for each in signed)])
         if role is not None and (role not in needed or role not in caller.roles):
             raise Denied(f"You are no {role} that signs this.", reason="rollout_role", role=role)
         free = [each for each in needed if each in caller.roles and each not in taken]
@@ -330,6 +341,21 @@ class Rollouts:
         if not free:
             raise Denied(f"{', '.join(needed)} sign this.", reason="rollout_role", role=", ".join(needed))
         return role or free[0]
+
+    async def _another(self, tx: Transaction, rollout: Rollout, caller: Caller, others: Collection[str]) -> None:
+        """Refuse whoever is no other person than ``others``; accounts count as one as they do for approvals."""
+        since = self._clock.now() - RELATED_FOR
+        if caller.name in others or await self._people.related(tx, rollout.zone, caller.name, [*others], since):
+            raise Denied(reason="rollout_same_person")
+
+    async def _gone(self, tx: Transaction, rollout: Rollout, signed: Sequence[Signature]) -> frozenset[str]:
+        """Who of those who signed GO could not sign so now."""
+        found = set()
+        for each in signed:
+            standing = await self._people.standing(tx, rollout.zone, each.by)
+            if each.says == "GO" and (standing is None or not standing.is_active or each.role not in standing.roles):
+                found.add(each.by)
+        return frozenset(found)
 
     async def _sign(self, tx: Transaction, context: Context, rollout: Rollout, says: str, role: str, why: str) -> None:
         about = sha256_of(_about(rollout))
@@ -379,7 +405,7 @@ class Rollouts:
     async def _collected(self, tx: Transaction, context: Context, rollout: Rollout) -> Facts:
         zone, facts, plan = context.zone, self._facts, rollout.plan
         names = [step.name for step in plan.steps(before_go=True) if step.do.kind == "preflight"]
-        attempts = await attempts_of(tx, rollout.id)
+        attempts = counting(plan, await attempts_of(tx, rollout.id), rollout.preflights_after)
         looked = [each for name in names for each in of_step(attempts, name, "forward") if each.ended_at is not None]
         newest = max(looked, key=lambda each: each.number, default=None)
         preflight = None
@@ -387,6 +413,9 @@ class Rollouts:
             verdict = Verdict.PASS if newest.state == "passed" else Verdict.FAIL
             # what a person read later was looked at when the programs ran
             preflight = Preflight(verdict, newest.acted_at or newest.ended_at, newest.record)
+        signed = await signatures_of(tx, rollout.id, rollout.round)
+        people = {rollout.planned_by, *(each.by for each in signed)}
+        since = self._clock.now() - RELATED_FOR
         return Facts(
             digest=rollout.digest,
             planned_by=rollout.planned_by,
@@ -397,17 +426,30 @@ class Rollouts:
             incidents=await facts.incidents.open(tx, zone),
             frozen=await why_frozen(tx, self._books, rollout, self._clock),
             preflight=preflight,
-            signatures=await signatures_of(tx, rollout.id, rollout.round),
+            signatures=signed,
+            same={
+                each.by: frozenset(await self._people.related(tx, zone, each.by, sorted(people - {each.by}), since))
+                for each in signed
+            },
+            gone=await self._gone(tx, rollout, signed),
         )
 
     def _lapsed(self, rollout: Rollout) -> bool:
         return rollout.answer_until is None or self._clock.now() >= rollout.answer_until
 
-    async def _lapse(self, tx: Transaction, context: Context, rollout: Rollout) -> Rollout:
-        """A GO that is too old: it is asked and signed again."""
-        told = "the GO is too old: ask and sign again"
+    async def _lapse(
+        self, tx: Transaction, context: Context, rollout: Rollout, why: str = "the GO is too old"
+    ) -> Rollout:
+        """A GO that counts no more: it is asked and signed again."""
         return await self._ledger.move(
-            tx, context, rollout, "pending", told, round=rollout.round + 1, answer="", answer_until=None
+            tx,
+            context,
+            rollout,
+            "pending",
+            f"{why}: ask and sign again",
+            round=rollout.round + 1,
+            answer="",
+            answer_until=None,
         )
 
     async def _asked(
@@ -426,19 +468,19 @@ class Rollouts:
             return await self._ledger.begin(tx, context, rollout, step, last.way)
         raise Conflict(f"{step} does not wait for anybody.", reason="rollout_not_waiting")
 
-    def _may_confirm(
-        self, rollout: Rollout, caller: Caller, attempts: Sequence[Attempt], attempt: Attempt, record: str
-    ) -> None:
+    async def _may_confirm(
+        self, tx: Transaction, rollout: Rollout, caller: Caller, attempts: Sequence[Attempt], attempt: Attempt,
+        record: str,
+    ) -> None:  # fmt: skip
         """Whether this person may: not who planned a preflight, not who confirmed what must be another's."""
         step = rollout.plan.step(attempt.step)
         assert step is not None
-        if caller.name in confirmers(attempts, step.distinct_from):
-            raise Denied(reason="rollout_same_person")
-        if step.do.kind == "preflight":
-            if caller.name == rollout.planned_by:
-                raise Denied(reason="rollout_same_person")
-            if record != attempt.record:
-                raise Conflict("Say which evidence you read.", reason="approval_changed")
+        review = step.do.kind == "preflight"
+        others = confirmers(attempts, step.distinct_from) | ({rollout.planned_by} if review else set())
+        if others:
+            await self._another(tx, rollout, caller, others)
+        if review and record != attempt.record:
+            raise Conflict("Say which evidence you read.", reason="approval_changed")
 
     async def _confirmed(
         self, tx: Transaction, context: Context, rollout: Rollout, attempt: Attempt, passed: bool, statement: str
@@ -452,6 +494,18 @@ class Rollouts:
                 return await self._ledger.move(tx, context, rollout, "running")
             return rollout
         return await self._engine.failed(tx, context, rollout, attempt, told)
+
+    async def _anew(
+        self, tx: Transaction, context: Context, rollout: Rollout, attempts: Sequence[Attempt], why: str
+    ) -> Rollout:
+        """Have its preflight made again, which is too old, or of what is no more; everybody signs again after it."""
+        if not any(step.do.kind == "preflight" for step in rollout.plan.steps(before_go=True)):
+            raise Conflict("Its plan has no preflight.", reason="rollout_not_waiting")
+        await self._ledger.decide(tx, context, rollout, rollout.plan.gate.name, "retry", why, context.actor.user)
+        return await self._ledger.move(
+            tx, context, rollout, "planned", f"preflight again: {why}", round=rollout.round + 1, answer="",
+            answer_until=None, preflights_after=max((each.number for each in attempts), default=0),
+        )  # fmt: skip
 
     async def _retry(self, tx: Transaction, context: Context, rollout: Rollout, gate: str, why: str) -> Rollout:
         """Do the step again that failed, or that nobody knows of."""

@@ -39,7 +39,7 @@ OUTCOMES = {"done": "done", "rolled_back": "rolled_back", "abandoned": "abandone
 class Attempt:
     """One attempt at a step. ``acted_at``: when its action was done, after which only its verification is left.
 
-    ``record`` and ``verification``: the evidence records of both.
+    ``record`` and ``verification``: the evidence records of both. ``approval``: the request that it waits for.
     """
 
     number: int
@@ -54,6 +54,7 @@ class Attempt:
     told: str = ""
     record: str = ""
     verification: str = ""
+    approval: str = ""
 
     @property
     def open(self) -> bool:
@@ -79,6 +80,12 @@ def of_step(attempts: Sequence[Attempt], step: str, way: Way) -> list[Attempt]:
 def passed(attempts: Sequence[Attempt], step: str, way: Way) -> bool:
     """Whether it was done."""
     return any(each.state == "passed" for each in of_step(attempts, step, way))
+
+
+def counting(plan: Plan, attempts: Sequence[Attempt], after: int) -> list[Attempt]:
+    """The attempts without those preflights, up to the attempt ``after``, that were to be made anew."""
+    anew = {step.name for step in plan.steps(before_go=True) if step.do.kind == "preflight"}
+    return [each for each in attempts if each.number > after or each.step not in anew]
 
 
 def next_forward(plan: Plan, attempts: Sequence[Attempt], gates: Sequence[str], *, before_go: bool) -> Due:

@@ -73,5 +73,6 @@ def _step(rollout: Rollout, step: Step, attempts: Sequence[Attempt], way: Way) -
         "told": last.told if last is not None else "",
         "record": last.record if last is not None else "",
         "verification": last.verification if last is not None else "",
+        "approval": last.approval if last is not None else "",
         "back": back[-1].state if back else ("" if step.back is not None else None),
     }

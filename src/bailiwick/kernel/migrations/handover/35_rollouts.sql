@@ -18,6 +18,7 @@ CREATE TABLE rollouts (
   told text NOT NULL DEFAULT '', -- what it waits for, or how it ended
   blocked_on text NOT NULL DEFAULT '', -- the step that somebody has to decide about
   round integer NOT NULL DEFAULT 1, -- of signatures
+  preflights_after integer NOT NULL DEFAULT 0, -- preflights up to this attempt count no more: they were made anew
   answer text NOT NULL DEFAULT '', -- the GO by which it may start
   answer_until timestamptz,
   started_by text NOT NULL DEFAULT '',
@@ -56,6 +57,7 @@ CREATE TABLE rollout_attempts (
   told text NOT NULL DEFAULT '',
   record text NOT NULL DEFAULT '', -- evidence of the action, or what a person stated
   verification text NOT NULL DEFAULT '', -- evidence of its verification
+  approval text NOT NULL DEFAULT '', -- the request for approval that it waits for, or waited
   PRIMARY KEY (rollout, number)
 );
 CREATE UNIQUE INDEX rollout_attempts_one_open ON rollout_attempts (rollout, step, way)

@@ -248,6 +248,16 @@ CREATE TABLE account_influence (
   at timestamptz NOT NULL
 );
 CREATE INDEX ON account_influence (zone, at);
+-- Who was disabled here and is deleted: what named him (as one person's accounts are told), by which he stays disabled.
+CREATE TABLE kept_out (
+  zone text NOT NULL REFERENCES zones,
+  username text NOT NULL,
+  keys text[] NOT NULL,
+  since timestamptz NOT NULL,
+  by text NOT NULL, -- who deleted the account
+  PRIMARY KEY (zone, username)
+);
+CREATE INDEX ON kept_out USING gin (keys);
 """
 
 GROUPS = """
