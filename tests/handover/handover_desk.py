@@ -22,7 +22,8 @@ from bailiwick.assurance.oncall.rota import ROTA
 from bailiwick.assurance.oncall.service import OnCallBook
 from bailiwick.assurance.owners.activities import ACTIVITY
 from bailiwick.assurance.owners.service import Ownership
-from bailiwick.evidence.events import Context
+from bailiwick.evidence import codes
+from bailiwick.evidence.events import Context, Subject, rfc3339
 from bailiwick.evidence.evidence_records import Producer
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.pack import PackBuilder
@@ -171,7 +172,7 @@ class Desk:
         }
         keys = Keys(stage.clock, "https://bailiwick.example.com")
         asked = Asked(stage.books, stage.records, stage.heard, Ready(self), Places(self), self.chapters, keys)
-        around = Around(stage.books, owners, Ready(self), Fires(self), Places(self))
+        around = Around(stage.books, owners, Ready(self), Fires(self), Places(self), stage.heard)
         self.packer = Packer(*shared, asked)
         self.handovers = Handovers(stage.database, stage.clock, stage.recorder, Persons(), keys, around)
         installed = Installed("0004_pre_handover", 30.0, with_redis=False)
@@ -226,6 +227,19 @@ class Desk:
         token = await self.people.signed_in(who, amr=amr)
         answer = await self.people.call(method, f"/api/v1/handovers{path}", body, token=token)
         return answer.status, answer.json()
+
+    async def waive(self, name: str, control: str = "handover-statement", scope: str = "") -> str:
+        """A waiver of a statement of production, with its event."""
+        heard, scope = self.stage.heard, scope or f"production/{name}"
+        identifier = heard.waivers[control, scope] = f"w{len(heard.approvals) + 1}"
+        async with self.stage.database.begin() as tx:
+            until = rfc3339(self.stage.clock.now() + timedelta(days=20))
+            event = await self.stage.recorder.record(
+                tx, codes.WAIVER_APPROVED, "success", self.stage.context("ada"),
+                subject=Subject(id=identifier, type="waiver"), control=control, scope=scope, risk="LOW", until=until,
+            )  # fmt: skip
+        heard.approvals[identifier] = (event.id, until)
+        return identifier
 
     async def build(self) -> dict[str, Any]:
         status, said = await self.say("ada", "POST", "", {"plan": "bau"})

@@ -13,6 +13,7 @@ from stage import Stage, room_of
 
 from bailiwick.app.assurance import KINDS
 from bailiwick.app.foundations import kek_file
+from bailiwick.assurance.ports import Granted
 from bailiwick.assurance.rhythm.ceremonies import Ceremony
 from bailiwick.assurance.shipped import shipped
 from bailiwick.handover.handovers.conditions import RHYTHM, STATEMENT, Facts, unmet
@@ -214,12 +215,14 @@ async def test_each_condition_of_the_statement_is_one(room: Room) -> None:
 def test_a_pack_is_as_bad_as_what_is_worst_and_not_waived() -> None:
     now = Standing(Verdict.PASS, datetime(2026, 1, 1, tzinfo=UTC))
 
-    def shown(verdict: Verdict, waiver: str = "") -> Shown:
+    granted = Granted("w", "handover-statement", "production/c/s", now.at, "")
+
+    def shown(verdict: Verdict, waiver: Granted | None = None) -> Shown:
         return Shown("c", Statement("s", "t", verdict, "p", now.at, now.at), waiver)
 
     assert overall([], now) is Verdict.NO_DATA
     assert overall([shown(Verdict.PASS), shown(Verdict.STALE)], now) is Verdict.STALE
-    assert overall([shown(Verdict.PASS), shown(Verdict.STALE, "w")], now) is Verdict.PASS
+    assert overall([shown(Verdict.PASS), shown(Verdict.STALE, granted)], now) is Verdict.PASS
     assert overall([shown(Verdict.PASS)], Standing(Verdict.NO_DATA, now.at)) is Verdict.NO_DATA
     blocked = Standing(Verdict.PASS, now.at, blockers=[Point("x", Verdict.PASS)])
     assert overall([shown(Verdict.PASS)], blocked) is Verdict.FAIL

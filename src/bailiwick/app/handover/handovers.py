@@ -38,7 +38,7 @@ def services(house: House) -> Services:
     base = house.base
     keys = Keys(base.clock, base.settings.issuer)
     asked = Asked(house.books, house.records, house.waivers, house.readiness, house.environments, house.chapters, keys)
-    around = Around(house.books, house.owners, house.readiness, house.open_incidents, house.environments)
+    around = Around(house.books, house.owners, house.readiness, house.open_incidents, house.environments, house.waivers)
     installed = Installed(newest_schema(), base.settings.freshness_limit_s, base.settings.redis_url is not None)
     return Services(
         Packer(base.database, base.clock, base.ids, base.recorder, asked),

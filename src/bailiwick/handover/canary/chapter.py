@@ -7,6 +7,7 @@ candidate was refused is no fault of what is out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from bailiwick.handover.canary.records import Result, results_of
@@ -35,7 +36,7 @@ async def chapter(
         figures={"verdicts": [_figures(each) for each in found[:50]]},
     )
     before = [] if out is None else await results_of(tx, zone, digest=out.digest, limit=200)
-    return [_of_release(out, before, since, until), history]
+    return [replace(_of_release(out, before, since, until), waivable=False), history]
 
 
 def _of_release(out: Rollout | None, results: Sequence[Result], since: datetime, until: datetime) -> Statement:
