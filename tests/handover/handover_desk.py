@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cbor2
@@ -23,6 +24,7 @@ from bailiwick.assurance.oncall.service import OnCallBook
 from bailiwick.assurance.owners.activities import ACTIVITY
 from bailiwick.assurance.owners.service import Ownership
 from bailiwick.evidence import codes
+from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.events import Context, Subject, rfc3339
 from bailiwick.evidence.evidence_records import Producer
 from bailiwick.evidence.ledger import ledger_keys
@@ -276,6 +278,27 @@ class Desk:
         assert status == 200, said
         return dict(said)
 
+    async def stored(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A pack of an installation that writes what it likes: its hash is in the ledger, and everything else is sound."""
+        identifier = self.stage.ids()
+        async with self.stage.database.begin() as tx:
+            said = {**document, "handover": identifier}
+            await self.packer._store(tx, self.stage.context("ada"), identifier, "bau", said)
+            return (await find(tx, "default", identifier)).summary()
+
+    async def forged(self, document: dict[str, Any], *, late: bool) -> dict[str, Any]:
+        """A pack that says ``document``, signed by all and accepted by olga, who was not asked whether she may."""
+        built = await self.stored(document)
+        for team in SIGNERS:
+            status, answer = await self.sign(built, team)
+            assert status == 200, answer
+        self.stage.clock.advance(8 * 86400 if late else 60)
+        async with self.stage.database.begin() as tx:
+            changed: Any = SimpleNamespace(revision=1, differences=[])
+            found = await find(tx, "default", built["id"])
+            await self.handovers._conclude(tx, self.stage.context("olga"), found, "olga", changed)
+        return built
+
     async def found(self, built: dict[str, Any]) -> Handover:
         async with self.stage.database.begin() as tx:
             return await find(tx, "default", built["id"])
@@ -300,8 +323,8 @@ class Desk:
         async with self.world.database.begin() as tx:
             return list((await ledger_keys(tx, "default")).values())
 
-    async def zipped(self, built: dict[str, Any], name: str = "handover.zip") -> Path:
-        """The pack as somebody gets it, out of a ledger that has taken everything in."""
+    async def zipped(self, built: dict[str, Any], name: str = "handover.zip", cold: ColdEvents | None = None) -> Path:
+        """The pack as somebody gets it, out of a ledger that has taken everything in. ``cold``: its archive."""
         sequencer = self.world.sequencer()
         await sequencer.drain()
         sequencer.close()
@@ -309,7 +332,7 @@ class Desk:
             self.world.database, self.stage.clock, self.stage.ids, self.stage.recorder, self.world.keys, "1.2.3",
             head_files=self.world.head_files,
         )  # fmt: skip
-        for section in (*evidence_sections(None), handover_section()):
+        for section in (*evidence_sections(None), handover_section(cold)):
             builder.register(section)
         path = self.directory / name
         await builder.build(selection(await self.found(built)), path, self.stage.context("ada"))
