@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,19 @@ async def test_what_was_changed_since_is_not_what_was_signed(desk: Desk) -> None
     status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
     assert (status, said["reason"], said["documents"]) == (409, "handover_book_moved", ["Rota/default"])
     assert desk.taken == [] and (await desk.found(built)).state == "signed"
+
+
+async def test_what_takes_two_persons_does_not_change_hands_by_the_way(desk: Desk) -> None:
+    built = await desk.signed()
+    kinds = desk.stage.books.kinds
+    desk.stage.books.kinds = {**kinds, "Rota": replace(kinds["Rota"], two_persons=lambda before, after: True)}
+    status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    assert (status, said["reason"]) == (409, "handover_book_moved")  # it did not take two when it was signed
+    status, said = await desk.say("ada", "POST", "", {"plan": "bau"})
+    assert (status, said["reason"], said["documents"]) == (409, "handover_takes_two", ["Rota/default"])
+    async with desk.stage.database.begin() as tx:
+        assert await tx.value("SELECT count(*) FROM approvals") == 0  # none is named that is not there
+    assert (await desk.book())["primary"] == ["eve"]
 
 
 async def test_a_refusal_is_kept_with_its_reason_and_ends_the_pack(desk: Desk) -> None:

@@ -187,7 +187,7 @@ class Packer:
     ) -> dict[str, Any]:
         book = await self._asked.books.current(tx, zone)
         kinds = self._asked.books.kinds
-        planned = plan(book, check(zone, transfers.wanted(book, said), kinds), kinds)
+        planned = transfers.require_one(plan(book, check(zone, transfers.wanted(book, said), kinds), kinds))
         differences = [each.document() for each in planned.differences]
         party = self._asked.keys.party()
         producers = {by, *(each.statement.producer for each in shown)}
