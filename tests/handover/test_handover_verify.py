@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from bailiwick.handover.handovers.section import _receipt
 from bailiwick.handover.ports import Statement
 from bailiwick.kernel.errors import Conflict
 from bailiwick.kernel.verdicts import Verdict
+from bailiwick_verify.archive import Archive
 from bailiwick_verify.cli import main
 from bailiwick_verify.handover import DOCUMENT, RECEIPTS, RECORDS, SIGNATURES
 from bailiwick_verify.note import Signer, VerifierKey
@@ -204,6 +207,64 @@ async def test_waived_statements_rest_on_waivers_that_were_approved(desk: Desk) 
         report = await desk.check(await desk.zipped(await desk.stored(document), f"{desk.stage.ids()}.zip"))
         found = report.findings
         assert (not told and not found) or (told and told in found[0]), (name, found)
+
+
+async def test_what_can_be_derived_is_not_believed(desk: Desk) -> None:
+    genuine = (await desk.found(await desk.build())).document
+
+    def swapped(document: Any) -> None:
+        one, other = document["chapters"][0]["statements"][:2]
+        one["record"], other["record"] = other["record"], one["record"]
+
+    blocker = {"name": "tls", "verdict": "FAIL", "told": "", "waiver": ""}
+    changes: tuple[tuple[Callable[[Any], Any], str], ...] = (
+        (lambda d: d["readiness"].update(verdict="FAIL", blockers=[blocker]), "that readiness passes, or not"),
+        (lambda d: d["readiness"].update(verdict="NO_DATA"), "that readiness passes, or not"),
+        (lambda d: d["readiness"].update(passes=False), "that readiness passes, or not"),
+        (swapped, "its record is of handover/production/ownership/"),
+    )
+    for change, told in changes:
+        document = copy.deepcopy(genuine)
+        change(document)
+        report = await desk.check(await desk.zipped(await desk.stored(document), f"{desk.stage.ids()}.zip"))
+        assert report.first_bad == DOCUMENT and told in report.findings[0], (told, report.findings)
+
+
+async def test_an_output_is_read_once_and_only_where_a_statement_needs_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = desk.chapters["storage"]
+
+    async def storage(*asked: Any) -> Any:
+        said = await genuine(*asked)
+        return [*said, *(replace(said[1], name=f"backups-{number}") for number in range(4))]  # all say the same
+
+    desk.chapters["storage"] = storage
+    path = await desk.zipped(await desk.build())
+    reads: Counter[str] = Counter()
+    read = Archive.read
+
+    def counted(archive: Archive, name: str, most: int) -> bytes:
+        reads[name] += name.startswith("handover/outputs/")
+        return read(archive, name, most)
+
+    monkeypatch.setattr(Archive, "read", counted)
+    assert (await desk.check(path)).verdict == "PASS"
+    with zipfile.ZipFile(path) as archive:
+        outputs = [name for name in archive.namelist() if name.startswith("handover/outputs/")]
+        records = len(archive.read(RECORDS).splitlines())
+    assert reads.total() == len(outputs) == records - 4
+    reads.clear()
+
+    def more(files: Files) -> None:
+        line = json.loads(files[RECORDS].splitlines()[0])
+        body = json.dumps({**json.loads(line["body"]), "check": "x"}, separators=(",", ":"))
+        line = {"id": hashlib.sha256(body.encode()).hexdigest(), "body": body}
+        files[RECORDS] = json.dumps(line).encode() + b"\n" + files[RECORDS]
+
+    signer = await desk.signer()
+    report = await desk.check(repacked(path, path.with_name("more.zip"), signer, more))
+    assert report.first_bad == RECORDS and "no statement names it" in report.findings[0] and not reads.total()
 
 
 async def test_the_canary_is_waived_by_nobody(desk: Desk) -> None:
