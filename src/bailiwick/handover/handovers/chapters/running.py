@@ -275,6 +275,4 @@ def _held(look: Look, cadence: str, shown: list[dict[str, Any]], came: Sequence[
     elif first:
         told += f", {len(first)} for the first time to come"
     verdict = judged(not bad, there=bool(shown) and (bool(bad) or not came))
-    if verdict.green and len(first) == len(shown):
-        verdict = Verdict.NOT_DUE
     return look.says(cadence, told, verdict, cut(shown))
