@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bailiwick.app.assurance import Assurance, build_assurance
 from bailiwick.app.foundations import Foundations
 from bailiwick.assurance.book import Document, Kind, read_text
 from bailiwick.assurance.books import Books, Plan
-from bailiwick.assurance.ports import Notice, Person, Raised, Task
+from bailiwick.assurance.ports import Granted, Notice, Person, Raised, Task
 from bailiwick.evidence.approvals import recorder_note
 from bailiwick.evidence.approvals import routes as approval_routes
 from bailiwick.evidence.events import Actor, Context
@@ -40,6 +40,7 @@ class Heard:
     tasks: dict[str, Task] = field(default_factory=dict)
     people: dict[str, Person] = field(default_factory=dict)  # by activity or role
     waivers: dict[tuple[str, str], str] = field(default_factory=dict)  # by control and scope
+    approvals: dict[str, tuple[str, str]] = field(default_factory=dict)  # by waiver: the event, and its end
     uses: list[tuple[str, str]] = field(default_factory=list)
 
     async def fire(self, tx: Transaction, context: Context, raised: Raised) -> str:
@@ -71,6 +72,13 @@ class Heard:
 
     async def covering(self, tx: Transaction, zone: str, control: str, scope: str, at: datetime) -> str | None:
         return self.waivers.get((control, scope))
+
+    async def granted(self, tx: Transaction, zone: str, waiver: str, at: datetime) -> Granted | None:
+        for (control, scope), identifier in self.waivers.items():
+            if identifier == waiver:
+                event, until = self.approvals.get(waiver, ("", (at + timedelta(days=20)).isoformat()))
+                return Granted(waiver, control, scope, datetime.fromisoformat(until), event)
+        return None
 
     async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:
         self.uses.append((waiver, gate))

@@ -15,6 +15,7 @@ from bailiwick.assurance.ports import Waivers
 from bailiwick.assurance.waivers import KINDS, LONGEST, MACHINE, NewWaiver, WaiverRegister, state_at
 from bailiwick.assurance.waivers_api import routes
 from bailiwick.assurance.waivers_watch import WaiverWatch, heads_up_due, read_burn_down
+from bailiwick.evidence.events import rfc3339
 from bailiwick.evidence.evidence_records import Producer
 from bailiwick.kernel.errors import BailiwickError
 from people_fixtures import House
@@ -25,6 +26,8 @@ kind: WaiverControl
 metadata: {name: login-tls}
 spec: {title: TLS on sign-in, waivable: true, owner: access-control}
 """
+
+STATEMENTS = MORE.replace("apiVersion", "---\napiVersion").replace("login-tls", "handover-statement")
 
 
 class Desk:
@@ -44,7 +47,7 @@ class Desk:
             del tx
         from bailiwick.assurance.book import read_text
 
-        await self.stage.books.ship(self.stage.context("bailiwick"), read_text(SHIPPED + MORE, "shipped"))
+        await self.stage.books.ship(self.stage.context("bailiwick"), read_text(SHIPPED + MORE + STATEMENTS, "shipped"))
         for name, role in (("jane", "admin"), ("kim", "admin"), ("lou", "admin"), ("olga", "operator")):
             await self.stage.people.user(name, role)
         return self
@@ -263,6 +266,38 @@ async def test_what_cannot_be_waived_is_refused_and_never_covered(desk: Desk, co
     async with desk.stage.database.begin() as tx:  # even where a row says so
         await tx.run("UPDATE waivers SET control = :control WHERE id = :id", control=control, id=identifier)
     assert await desk.covering(control) is None
+
+
+async def test_what_the_canary_found_is_waived_in_no_pack_under_another_name(desk: Desk) -> None:
+    for scope, status in (("production/canary/release", 422), ("canary/storage/log", 201), ("production/canary/history",
+                          201)):  # fmt: skip
+        body = desk.wanted(control="handover-statement", scope=scope)
+        answer = await desk.stage.call("POST", "/api/v1/waivers", body, token=await desk.token("olga"))
+        assert answer.status == status, scope
+    identifier = await desk.active(control="handover-statement", scope="production/canary/history")
+    async with desk.stage.people.owner.begin() as tx:  # even where a row says so
+        await tx.run("UPDATE bailiwick.waivers SET scope = 'production/canary/release' WHERE id = :id", id=identifier)
+    assert await desk.covering("handover-statement", "production/canary/release") is None
+
+
+async def test_what_is_granted_is_told_with_the_event_that_approved_it(desk: Desk) -> None:
+    async def granted() -> Any:
+        async with desk.stage.database.begin() as tx:
+            return await desk.register.granted(tx, "default", identifier, desk.stage.clock.now())
+
+    identifier = await desk.ask(days=3)
+    assert await granted() is None
+    assert (await desk.say("jane", "approve", identifier))[0] == 200
+    found, (event,) = await granted(), await desk.events("waiver.approved")
+    assert (found.id, found.control, found.scope, found.event) == (identifier, "login-tls", "server/pay", event.id)
+    assert event.details["until"] == rfc3339(found.until)
+    desk.stage.clock.advance(3 * 86400)
+    assert await granted() is None
+    identifier = await desk.active()
+    assert (await desk.say("jane", "revoke", identifier, {"why": "mended"}))[0] == 200
+    assert await granted() is None
+    identifier = "0" * 8
+    assert await granted() is None
 
 
 async def test_no_document_makes_the_canary_waivable(desk: Desk) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cbor2
@@ -22,7 +23,9 @@ from bailiwick.assurance.oncall.rota import ROTA
 from bailiwick.assurance.oncall.service import OnCallBook
 from bailiwick.assurance.owners.activities import ACTIVITY
 from bailiwick.assurance.owners.service import Ownership
-from bailiwick.evidence.events import Context
+from bailiwick.evidence import codes
+from bailiwick.evidence.archive.reader import ColdEvents
+from bailiwick.evidence.events import Context, Subject, rfc3339
 from bailiwick.evidence.evidence_records import Producer
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.pack import PackBuilder
@@ -257,6 +260,19 @@ class Desk:
         answer = await self.people.call(method, f"/api/v1/handovers{path}", body, token=token)
         return answer.status, answer.json()
 
+    async def waive(self, name: str, control: str = "handover-statement", scope: str = "") -> str:
+        """A waiver of a statement of production, with its event."""
+        heard, scope = self.stage.heard, scope or f"production/{name}"
+        identifier = heard.waivers[control, scope] = f"w{len(heard.approvals) + 1}"
+        async with self.stage.database.begin() as tx:
+            until = rfc3339(self.stage.clock.now() + timedelta(days=20))
+            event = await self.stage.recorder.record(
+                tx, codes.WAIVER_APPROVED, "success", self.stage.context("ada"),
+                subject=Subject(id=identifier, type="waiver"), control=control, scope=scope, risk="LOW", until=until,
+            )  # fmt: skip
+        heard.approvals[identifier] = (event.id, until)
+        return identifier
+
     async def build(self) -> dict[str, Any]:
         status, said = await self.say("ada", "POST", "", {"plan": "bau"})
         assert status == 201, said
@@ -292,6 +308,27 @@ class Desk:
         assert status == 200, said
         return dict(said)
 
+    async def stored(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A pack of an installation that writes what it likes: its hash is in the ledger, and everything else is sound."""
+        identifier = self.stage.ids()
+        async with self.stage.database.begin() as tx:
+            said = {**document, "handover": identifier}
+            await self.packer._store(tx, self.stage.context("ada"), identifier, "bau", said)
+            return (await find(tx, "default", identifier)).summary()
+
+    async def forged(self, document: dict[str, Any], *, late: bool) -> dict[str, Any]:
+        """A pack that says ``document``, signed by all and accepted by olga, who was not asked whether she may."""
+        built = await self.stored(document)
+        for team in SIGNERS:
+            status, answer = await self.sign(built, team)
+            assert status == 200, answer
+        self.stage.clock.advance(8 * 86400 if late else 60)
+        async with self.stage.database.begin() as tx:
+            changed: Any = SimpleNamespace(revision=1, differences=[])
+            found = await find(tx, "default", built["id"])
+            await self.handovers._conclude(tx, self.stage.context("olga"), found, "olga", changed)
+        return built
+
     async def found(self, built: dict[str, Any]) -> Handover:
         async with self.stage.database.begin() as tx:
             return await find(tx, "default", built["id"])
@@ -316,8 +353,8 @@ class Desk:
         async with self.world.database.begin() as tx:
             return list((await ledger_keys(tx, "default")).values())
 
-    async def zipped(self, built: dict[str, Any], name: str = "handover.zip") -> Path:
-        """The pack as somebody gets it, out of a ledger that has taken everything in."""
+    async def zipped(self, built: dict[str, Any], name: str = "handover.zip", cold: ColdEvents | None = None) -> Path:
+        """The pack as somebody gets it, out of a ledger that has taken everything in. ``cold``: its archive."""
         sequencer = self.world.sequencer()
         await sequencer.drain()
         sequencer.close()
@@ -325,7 +362,7 @@ class Desk:
             self.world.database, self.stage.clock, self.stage.ids, self.stage.recorder, self.world.keys, "1.2.3",
             head_files=self.world.head_files,
         )  # fmt: skip
-        for section in (*evidence_sections(None), handover_section(), readiness_section()):
+        for section in (*evidence_sections(None), handover_section(cold), readiness_section()):
             builder.register(section)
         path = self.directory / name
         await builder.build(selection(await self.found(built)), path, self.stage.context("ada"))

@@ -13,7 +13,8 @@ from stage import Stage, room_of
 
 from bailiwick.app.assurance import KINDS
 from bailiwick.app.foundations import kek_file
-from bailiwick.assurance.rhythm.ceremonies import Ceremony
+from bailiwick.assurance.ports import Granted
+from bailiwick.assurance.rhythm.ceremonies import Ceremony, in_force
 from bailiwick.assurance.shipped import shipped
 from bailiwick.handover.handovers.conditions import RHYTHM, STATEMENT, Facts, unmet
 from bailiwick.handover.handovers.document import Shown, overall
@@ -160,13 +161,59 @@ async def test_evidence_that_does_not_flow_and_waivers_past_their_end_are_red(ro
     assert (await room.verdicts("waivers"))["register"] is Verdict.FAIL
 
 
+async def test_what_never_happened_is_no_data(room: Room) -> None:
+    assert (await room.verdicts("network"))["upstreams"] is Verdict.NO_DATA  # no server
+    await room.people.server("feeds")
+    assert (await room.verdicts("network"))["upstreams"] is Verdict.PASS
+    await room.run(
+        "INSERT INTO siem_sinks (id, zone, name, kind, options, sealed, format, filter, redact, batch_size, linger_s,"
+        " all_zones, enabled, created_at, updated_at) VALUES ('s', 'default', 'soc', 'webhook', '{}', '', 'native',"
+        " '{}', '[]', 1, 1, false, true, :now, :now)"
+    )
+    assert (await room.verdicts("compliance"))["sink-soc"] is Verdict.NO_DATA  # nothing was delivered
+    now = room.people.clock.now()
+    async with room.people.database.begin() as tx:  # a zone whose book is empty
+        (told,) = await room.house.chapters["runbooks"](tx, "elsewhere", "production", now - timedelta(days=30), now)
+    assert (told.name, told.verdict) == ("runbooks", Verdict.NO_DATA)
+
+
+async def test_rotations_that_nothing_proved_are_no_data(room: Room) -> None:
+    assert (await room.verdicts("secrets"))["rotations"] is Verdict.PASS
+    for number, (verdict, hours, told) in enumerate(
+        [("PASS", 0, Verdict.PASS), ("NOT_DUE", 1, Verdict.PASS), ("NO_DATA", 0, Verdict.NO_DATA),
+         ("FAIL", 0, Verdict.FAIL)]
+    ):  # fmt: skip
+        await room.run(
+            "INSERT INTO secret_rotations (id, zone, kind, name, old, new, rotated_by, rotated_at, overlap_until,"
+            " verdict) VALUES (:id, 'default', 'setting', 'x', 'a', 'b', 'olga', :now, CAST(:now AS timestamptz)"
+            " + CAST(:hours AS int) * interval '1 hour', :verdict)",
+            id=f"r{number}", verdict=verdict, hours=hours,
+        )  # fmt: skip
+        assert (await room.verdicts("secrets"))["rotations"] is told, verdict
+    await room.run("DELETE FROM secret_rotations WHERE verdict IN ('NO_DATA', 'FAIL') AND :now IS NOT NULL")
+    assert (await room.verdicts("secrets"))["rotations"] is Verdict.PASS
+    room.people.clock.advance(7200)  # past the overlap, and nobody looked
+    assert (await room.verdicts("secrets"))["rotations"] is Verdict.NO_DATA
+
+
 async def test_the_shipped_rhythm_is_what_the_statement_asks_for(room: Room) -> None:
     async with room.people.database.begin() as tx:
         book = await room.house.books.current(tx, "default")
     assert all(upcoming(book, room.people.clock.now())[cadence] is not None for cadence in RHYTHM)
-    assert (await room.verdicts("cadence")) == {
-        "daily": Verdict.PASS, "weekly": Verdict.PASS, "monthly": Verdict.PASS
-    }  # fmt: skip
+    cadences = ("daily", "weekly", "monthly")
+    told = await room.told("cadence")  # the days are set, and none of them came yet
+    assert all(each.verdict is Verdict.PASS and "for the first time to come" in each.told for each in told.values())
+    room.people.clock.advance(40 * 86400)
+    assert await room.verdicts("cadence") == dict.fromkeys(cadences, Verdict.NO_DATA)  # nor when it should have been
+    for name, each in in_force(book).items():
+        if cadence_of(each) in cadences:
+            await room.run(
+                "INSERT INTO rhythm_occurrences (id, zone, ceremony, starts_at, ends_at, made_by, state, created_at,"
+                " moved_at) VALUES (:name, 'default', :name, :now, :now, '1', :state, :now, :now)",
+                name=name, state="held" if each.attended else "done",
+            )  # fmt: skip
+    assert await room.verdicts("cadence") == dict.fromkeys(cadences, Verdict.PASS)
+    room.people.clock.advance(60)
     await room.run(
         "INSERT INTO rhythm_occurrences (id, zone, ceremony, starts_at, ends_at, made_by, state, created_at, moved_at)"
         " VALUES ('o', 'default', 'daily-health', :now, :now, '1', 'missed', :now, :now)"
@@ -214,12 +261,14 @@ async def test_each_condition_of_the_statement_is_one(room: Room) -> None:
 def test_a_pack_is_as_bad_as_what_is_worst_and_not_waived() -> None:
     now = Standing(Verdict.PASS, datetime(2026, 1, 1, tzinfo=UTC))
 
-    def shown(verdict: Verdict, waiver: str = "") -> Shown:
+    granted = Granted("w", "handover-statement", "production/c/s", now.at, "")
+
+    def shown(verdict: Verdict, waiver: Granted | None = None) -> Shown:
         return Shown("c", Statement("s", "t", verdict, "p", now.at, now.at), waiver)
 
     assert overall([], now) is Verdict.NO_DATA
     assert overall([shown(Verdict.PASS), shown(Verdict.STALE)], now) is Verdict.STALE
-    assert overall([shown(Verdict.PASS), shown(Verdict.STALE, "w")], now) is Verdict.PASS
+    assert overall([shown(Verdict.PASS), shown(Verdict.STALE, granted)], now) is Verdict.PASS
     assert overall([shown(Verdict.PASS)], Standing(Verdict.NO_DATA, now.at)) is Verdict.NO_DATA
     blocked = Standing(Verdict.PASS, now.at, blockers=[Point("x", Verdict.PASS)])
     assert overall([shown(Verdict.PASS)], blocked) is Verdict.FAIL

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import copy
+import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_world import World
 
+from bailiwick.evidence.archive.places import Places
+from bailiwick.evidence.archive.purge import HotRows
+from bailiwick.evidence.archive.reader import ColdEvents
+from bailiwick.evidence.archive.seal import Archivist, Bounds
+from bailiwick.evidence.archive.store import FolderStore
+from bailiwick.evidence.evidence_records import Producer
+from bailiwick.handover.handovers.section import _receipt
+from bailiwick.handover.ports import Statement
+from bailiwick.kernel.errors import Conflict
+from bailiwick.kernel.verdicts import Verdict
+from bailiwick_verify.archive import Archive
 from bailiwick_verify.cli import main
 from bailiwick_verify.handover import DOCUMENT, RECEIPTS, RECORDS, SIGNATURES
 from bailiwick_verify.note import Signer, VerifierKey
@@ -24,6 +38,9 @@ from bailiwick_verify.webauthn import BadAssertion, RelyingParty, decoded, verif
 from people_fixtures import House
 
 Files = dict[str, bytes]
+ARCHIVE_TABLES = (
+    "archives", "archive_objects", "archive_lives", "dropped_partitions", "restores", "holds", "tombstones",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -119,6 +136,193 @@ async def test_a_simulated_clock_is_not_valid(desk: Desk, capsys: pytest.Capture
     assert (await desk.check(path)).verdict == "SIMULATED"
     assert main(["pack", str(path), "--key", str((await desk.trusted())[0])]) == 1
     assert "SIMULATED" in capsys.readouterr().out
+
+
+async def sealed(desk: Desk, directory: Path) -> ColdEvents:
+    """Everything so far in the archive and out of the database, eight days later."""
+    world, places = desk.world, Places(FolderStore(directory / "archive"), None, directory / "archive" / ".work")
+    world.do(f"TRUNCATE {', '.join('ledger.' + name for name in ARCHIVE_TABLES)}")
+    world.do("UPDATE bailiwick.zones SET created_at = %s", desk.stage.clock.now())
+    cold = ColdEvents(world.database, places.local, places.remote, places.cache)
+    sequencer = world.sequencer()
+    await sequencer.drain()
+    desk.stage.clock.advance(8 * 86400)
+    await Archivist(world.database, places, world.keys, world.recorder, world.clock, bounds=Bounds()).run()
+    assert (await HotRows(world.database, cold, world.recorder, world.clock).drop_due())["dropped"]
+    await sequencer.drain()
+    sequencer.close()
+    return cold
+
+
+async def test_evidence_that_is_in_the_archive_by_now_is_proven_all_the_same(desk: Desk, tmp_path: Path) -> None:
+    cold = await sealed(desk, tmp_path)
+    query = "SELECT count(*) FROM ledger.events e JOIN ledger.evidence_records r ON r.event = e.id WHERE r.id = %s"
+    assert desk.world.rows(query, desk.proof) == [0]
+    built = await desk.accepted()
+    report = await desk.check(await desk.zipped(built, cold=cold))
+    assert report.verdict == "PASS", report.findings
+    async with desk.stage.database.begin() as tx:
+        with pytest.raises(Conflict) as refused:
+            await _receipt(tx, "default", desk.world.rows("SELECT event::text FROM ledger.evidence_records")[0], None)
+    assert refused.value.reason == "evidence_archived"
+
+
+async def test_an_event_on_its_way_is_not_said_to_be_archived(desk: Desk) -> None:
+    built = await desk.build()
+    async with desk.stage.database.begin() as tx:
+        with pytest.raises(Conflict, match="is on its way into the ledger; ask again"):
+            await _receipt(tx, "default", (await desk.found(built)).event, None)
+    sequencer = desk.world.sequencer()
+    await sequencer.drain()
+    sequencer.close()
+    async with desk.stage.database.begin() as tx:
+        assert bytes(await _receipt(tx, "default", (await desk.found(built)).event, None))
+
+
+async def test_waived_statements_rest_on_waivers_that_were_approved(desk: Desk) -> None:
+    desk.proven = Verdict.NO_DATA
+    await desk.waive("storage/backups")
+    accepted = await desk.accepted()
+    genuine, built = (await desk.found(accepted)).document, accepted["acceptance"]["event"]
+
+    def waived(document: Any) -> Any:
+        return next(each for each in document["chapters"][1]["statements"] if each["waiver"])
+
+    changes: dict[str, tuple[Callable[[Any], Any], str]] = {
+        "nothing": (lambda d: None, ""),
+        "no such": (lambda d: waived(d).update(waiver="w7"), "its waiver is of something else"),
+        "any": (lambda d: _first(d).update(waiver="w1"), "its waiver is of something else"),
+        "wider": (lambda d: d["waivers"][0].update(scope="staging/storage/backups"), "another one was approved"),
+        "longer": (lambda d: d["waivers"][0].update(until="2030-01-01T00:00:00Z"), "another one was approved"),
+        "by nobody": (lambda d: d["waivers"][0].update(event=d["handover"]), "the ledger does not say"),
+        "by another": (lambda d: d["waivers"][0].update(event=built), "no receipt of its approval"),
+        "twice": (lambda d: d["waivers"].append(d["waivers"][0]), "it is named twice"),
+        "of what passes": (lambda d: waived(d).update(verdict="PASS"), "its record does not"),
+        "of nothing": (lambda d: waived(d).update(waiver=""), "no statement passes by waiver w1"),
+        "unnamed": (lambda d: d.update(waivers=[]), "its waiver is of something else"),
+    }
+    for name, (change, told) in changes.items():
+        document = copy.deepcopy(genuine)
+        change(document)
+        report = await desk.check(await desk.zipped(await desk.stored(document), f"{desk.stage.ids()}.zip"))
+        found = report.findings
+        assert (not told and not found) or (told and told in found[0]), (name, found)
+
+
+async def test_what_can_be_derived_is_not_believed(desk: Desk) -> None:
+    genuine = (await desk.found(await desk.build())).document
+
+    def swapped(document: Any) -> None:
+        one, other = document["chapters"][0]["statements"][:2]
+        one["record"], other["record"] = other["record"], one["record"]
+
+    blocker = {"name": "tls", "verdict": "FAIL", "told": "", "waiver": ""}
+    changes: tuple[tuple[Callable[[Any], Any], str], ...] = (
+        (lambda d: d["readiness"].update(verdict="FAIL", blockers=[blocker]), "that readiness passes, or not"),
+        (lambda d: d["readiness"].update(verdict="NO_DATA"), "that readiness passes, or not"),
+        (lambda d: d["readiness"].update(passes=False), "that readiness passes, or not"),
+        (swapped, "its record is of handover/production/ownership/"),
+    )
+    for change, told in changes:
+        document = copy.deepcopy(genuine)
+        change(document)
+        report = await desk.check(await desk.zipped(await desk.stored(document), f"{desk.stage.ids()}.zip"))
+        assert report.first_bad == DOCUMENT and told in report.findings[0], (told, report.findings)
+
+
+async def test_an_output_is_read_once_and_only_where_a_statement_needs_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = desk.chapters["storage"]
+
+    async def storage(*asked: Any) -> Any:
+        said = await genuine(*asked)
+        return [*said, *(replace(said[1], name=f"backups-{number}") for number in range(4))]  # all say the same
+
+    desk.chapters["storage"] = storage
+    path = await desk.zipped(await desk.build())
+    reads: Counter[str] = Counter()
+    read = Archive.read
+
+    def counted(archive: Archive, name: str, most: int) -> bytes:
+        reads[name] += name.startswith("handover/outputs/")
+        return read(archive, name, most)
+
+    monkeypatch.setattr(Archive, "read", counted)
+    assert (await desk.check(path)).verdict == "PASS"
+    with zipfile.ZipFile(path) as archive:
+        outputs = [name for name in archive.namelist() if name.startswith("handover/outputs/")]
+        records = len(archive.read(RECORDS).splitlines())
+    assert reads.total() == len(outputs) == records - 4
+    reads.clear()
+
+    def more(files: Files) -> None:
+        line = json.loads(files[RECORDS].splitlines()[0])
+        body = json.dumps({**json.loads(line["body"]), "check": "x"}, separators=(",", ":"))
+        line = {"id": hashlib.sha256(body.encode()).hexdigest(), "body": body}
+        files[RECORDS] = json.dumps(line).encode() + b"\n" + files[RECORDS]
+
+    signer = await desk.signer()
+    report = await desk.check(repacked(path, path.with_name("more.zip"), signer, more))
+    assert report.first_bad == RECORDS and "no statement names it" in report.findings[0] and not reads.total()
+
+
+async def test_the_canary_is_waived_by_nobody(desk: Desk) -> None:
+    async def canary(*asked: Any) -> Any:
+        return [Statement("release", "it failed", Verdict.FAIL, "canary", asked[3], asked[4])]
+
+    desk.chapters["canary"] = canary  # somebody forgot to say so of it
+    await desk.waive("canary/release")
+    report = await desk.check(await desk.zipped(await desk.accepted()))
+    assert (report.verdict, report.first_bad) == ("FAIL", DOCUMENT)
+    assert "no waiver can let it pass" in report.findings[0]
+
+
+async def test_an_attestation_counts_by_the_review_of_another_of_this_very_item(desk: Desk) -> None:
+    now, stated = desk.stage.clock.now(), []
+
+    async def attested(who: str, outcome: str = "", item: str = "list/read") -> str:
+        inputs = {"environment": "production", **({"attestation": stated[0], "outcome": outcome} if outcome else {})}
+        async with desk.stage.database.begin() as tx:
+            made = await desk.stage.records.attest(
+                tx, desk.stage.context(who), f"readiness.production/{item}", f"{who} {outcome or 'did'}",
+                producer=Producer(name=who, program="bailiwick readiness", version="1"), since=now, until=now,
+                inputs=inputs,
+            )  # fmt: skip
+        return made.id
+
+    stated.append(await attested("viv"))
+    accepted, refused = await attested("finn", "accepted"), await attested("finn", "refused")
+    own, other = await attested("viv", "accepted"), await attested("finn", "accepted", "list/other")
+    for name, record, beside, holds in (
+        ("list/read", stated[0], [accepted], True), ("list/read", stated[0], [], False),
+        ("list/read", stated[0], [refused], False), ("list/read", stated[0], [own], False),
+        ("list/read", stated[0], [other], False), ("list/other", stated[0], [accepted], False),
+        ("list/read", accepted, [accepted], False),
+    ):  # fmt: skip
+
+        async def readiness(*asked: Any, name: str = name, record: str = record, beside: Any = beside) -> Any:
+            told = Statement(name, "somebody did", Verdict.PASS, "bailiwick readiness", asked[3], asked[4], {}, record)
+            return [replace(told, beside=beside)]
+
+        desk.chapters["readiness"] = readiness
+        report = await desk.check(await desk.zipped(await desk.build(), f"{desk.stage.ids()}.zip"))
+        assert report.verdict == ("PASS" if holds else "FAIL"), (name, beside, report.findings)
+
+
+async def test_who_accepts_is_of_the_team_that_receives_and_did_not_build_it_and_in_time(desk: Desk) -> None:
+    for receives, builder, late, told in (
+        ({"role": "", "people": ["otto"]}, "ada", False, "olga does not speak for the team that receives"),
+        (None, "olga", False, "olga built what he accepted"),
+        (None, "ada", True, "it was accepted when the pack was good no more"),
+    ):
+        document = (await desk.found(await desk.build())).document | {"built_by": builder}
+        document |= {"receives": receives or document["receives"]}
+        document["producers"] = sorted({*document["producers"], builder})
+        built = await desk.forged(document, late=late)
+        report = await desk.check(await desk.zipped(built, f"{desk.stage.ids()}.zip"))
+        assert (report.verdict, report.first_bad) == ("FAIL", SIGNATURES)
+        assert told in report.findings[0], report.findings
 
 
 def _first(document: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bailiwick.evidence.pack import Selection
 from bailiwick.handover.handovers.conditions import STATEMENT
 from bailiwick.handover.handovers.escalation import lines
 from bailiwick.handover.handovers.section import selection
-from bailiwick.handover.ports import Environment, OpenIncident, Point, Standing
+from bailiwick.handover.ports import Environment, OpenIncident, Point, Standing, Statement
 from bailiwick.kernel.severity import Severity
 from bailiwick.kernel.verdicts import Verdict
 from people_fixtures import House
@@ -68,10 +69,15 @@ async def test_a_statement_says_no_better_than_its_record(desk: Desk) -> None:
 async def test_only_a_waiver_lets_what_is_not_green_pass(desk: Desk) -> None:
     desk.proven = Verdict.NO_DATA
     assert (await desk.build())["verdict"] == "NO_DATA"
-    desk.stage.heard.waivers["handover-statement", "storage/backups"] = "w1"
+    for scope in ("storage/backups", "staging/storage/backups"):  # of another environment, and of none
+        desk.stage.heard.waivers["handover-statement", scope] = "w0"
+    assert (await desk.build())["verdict"] == "NO_DATA" and not desk.stage.heard.uses
+    await desk.waive("storage/backups")
     built = await desk.build()
     assert built["verdict"] == "PASS"
     assert ("w1", "handover") in desk.stage.heard.uses
+    (waiver,) = (await desk.found(built)).document["waivers"]
+    assert (waiver["waiver"], waiver["scope"]) == ("w1", "production/storage/backups")
     desk.standing = Standing(Verdict.FAIL, desk.stage.clock.now(), blockers=[Point("tls", Verdict.FAIL)])
     assert (await desk.build())["verdict"] == "FAIL"
 
@@ -94,6 +100,46 @@ async def test_waivers_that_readiness_and_hypercare_pass_by_are_noted_where_they
     assert uses == [("w3", "handover/production/hypercare"), ("w2", "handover/production/readiness")]
 
 
+async def test_what_cannot_be_waived_is_not_and_what_is_waived_already_stays_so(desk: Desk) -> None:
+    def saying(**more: Any) -> Any:
+        async def canary(*asked: Any) -> Any:
+            return [Statement("release", "it failed", Verdict.FAIL, "canary", asked[3], asked[4], **more)]
+
+        return canary
+
+    desk.chapters["canary"] = saying(waivable=False)
+    await desk.waive("canary/release")
+    built = await desk.build()
+    assert built["verdict"] == "FAIL" and not desk.stage.heard.uses
+    status, said = await desk.sign(built, "management")
+    assert (status, said["statements"]) == (409, ["canary/release is FAIL"])
+    desk.chapters["canary"] = saying(waiver="w2")  # by the waiver of what it is about
+    assert (await desk.build())["verdict"] == "FAIL"  # there is none by that id
+    await desk.waive("nodes", control="readiness/list/nodes", scope="production")
+    built = await desk.build()
+    assert built["verdict"] == "PASS" and desk.stage.heard.uses == [("w2", "handover")]
+
+
+async def test_a_waiver_that_ended_since_lets_nothing_pass(desk: Desk) -> None:
+    desk.proven = Verdict.NO_DATA
+    await desk.waive("storage/backups")
+    built = await desk.signed()
+    gone = dict(desk.stage.heard.waivers)
+    desk.stage.heard.waivers.clear()  # revoked, closed, or past its end
+    status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    assert (status, said["reason"]) == (409, "handover_unmet")
+    assert said["conditions"] == ["statement storage/backups is NO_DATA is neither PASS nor waived"]
+    again = await desk.build()
+    assert again["verdict"] == "NO_DATA"
+    desk.stage.heard.waivers |= gone
+    again = await desk.build()
+    desk.stage.heard.waivers.clear()
+    status, said = await desk.sign(again, "management")
+    assert (status, said["reason"]) == (409, "handover_not_green")
+    desk.stage.heard.waivers |= dict.fromkeys(gone, "w9")  # its renewal
+    assert (await desk.sign(again, "management"))[0] == 200
+
+
 async def test_who_built_or_gave_evidence_or_speaks_for_nobody_does_not_sign(desk: Desk) -> None:
     async def storage(*asked: Any) -> Any:
         statements = await desk.storage(*asked)
@@ -107,6 +153,18 @@ async def test_who_built_or_gave_evidence_or_speaks_for_nobody_does_not_sign(des
     ):  # fmt: skip
         status, said = await desk.sign(built, team, who)
         assert (status, said["reason"]) == (403, reason), (who, said)
+
+
+async def test_a_producer_who_says_what_he_was_does_not_sign_either(desk: Desk) -> None:
+    for said in ("person:mia", "backup:MIA", "drill:mia"):
+
+        async def storage(*asked: Any, said: str = said) -> Any:
+            statements = await desk.storage(*asked)
+            return [type(statements[0])("incident", "over", Verdict.PASS, said, asked[3], asked[4]), *statements]
+
+        desk.chapters["storage"] = storage
+        status, answer = await desk.sign(await desk.build(), "management")
+        assert (status, answer["reason"]) == (403, "handover_own_work"), said
 
 
 async def test_each_team_signs_by_another_person_and_once(desk: Desk) -> None:
@@ -202,6 +260,18 @@ async def test_acceptance_needs_four_signatures_and_every_condition(desk: Desk) 
     assert (said["reason"], said["teams"]) == ("handover_unsigned", ["management"])
 
 
+async def test_a_signature_ends_with_the_role_that_it_was_given_by(desk: Desk) -> None:
+    built = await desk.signed()
+    async with desk.stage.database.begin() as tx:
+        await tx.run("UPDATE users SET role = 'viewer' WHERE username = 'sam'")
+    status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    assert (status, said["reason"], said["teams"]) == (409, "handover_unsigned", ["security"])
+    async with desk.stage.database.begin() as tx:
+        await tx.run("UPDATE users SET role = 'security_owner' WHERE username = 'sam'")
+    status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    assert status == 200, said
+
+
 async def test_what_was_changed_since_is_not_what_was_signed(desk: Desk) -> None:
     built = await desk.signed()
     text = (BOOK + PLAN_TEXT).replace("primary: {people: [eve]}", "primary: {people: [finn]}", 1)
@@ -209,6 +279,19 @@ async def test_what_was_changed_since_is_not_what_was_signed(desk: Desk) -> None
     status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
     assert (status, said["reason"], said["documents"]) == (409, "handover_book_moved", ["Rota/default"])
     assert desk.taken == [] and (await desk.found(built)).state == "signed"
+
+
+async def test_what_takes_two_persons_does_not_change_hands_by_the_way(desk: Desk) -> None:
+    built = await desk.signed()
+    kinds = desk.stage.books.kinds
+    desk.stage.books.kinds = {**kinds, "Rota": replace(kinds["Rota"], two_persons=lambda before, after: True)}
+    status, said = await desk.say("olga", "POST", f"/{built['id']}/accept", {"sha256": built["sha256"]})
+    assert (status, said["reason"]) == (409, "handover_book_moved")  # it did not take two when it was signed
+    status, said = await desk.say("ada", "POST", "", {"plan": "bau"})
+    assert (status, said["reason"], said["documents"]) == (409, "handover_takes_two", ["Rota/default"])
+    async with desk.stage.database.begin() as tx:
+        assert await tx.value("SELECT count(*) FROM approvals") == 0  # none is named that is not there
+    assert (await desk.book())["primary"] == ["eve"]
 
 
 async def test_a_refusal_is_kept_with_its_reason_and_ends_the_pack(desk: Desk) -> None:

@@ -80,6 +80,7 @@ async def test_an_incident_passes_when_it_is_closed_and_no_sooner(desk: Desk) ->
     assert status == 200, said
     chapter = await told(desk)
     assert (chapter[name].verdict, chapter["incidents"].verdict) == (Verdict.NOT_DUE, Verdict.PASS)
+    assert chapter[name].producer == "jane"  # who produced evidence is found by his name, and does not sign
     assert chapter[name].figures["contain_s"] == 60 and chapter[name].figures["recover_s"] == 120
     desk.stage.clock.advance(6 * 86400)
     assert (await told(desk))[name].verdict is Verdict.FAIL  # its review is late
@@ -148,6 +149,8 @@ async def test_backups_are_told_as_they_are(desk: Desk) -> None:
         "escrow": "NO_DATA",
         "failover-drill": "FAIL",
     }
+    producers = {name: each.producer for name, each in found.items()}
+    assert (producers["newest-backup"], producers["restore-drill"]) == ("system:backups", "root")
     assert found["restore-drill"].record == "sha256:ab"
     assert "RTO 61.0 s, RPO 30.0 s" in found["restore-drill"].told
     assert found["newest-backup"].figures["id"] == "b0"

@@ -532,6 +532,10 @@ def test_what_is_on_the_machine_is_for_the_default_zone_alone(asks: str, values:
 # ---------------------------------------------------------------------- the pack
 
 
+def rows(figure: Any) -> list[dict[str, Any]]:
+    return list(figure)
+
+
 async def test_the_chapter_tells_each_item_with_its_evidence(desk: Desk) -> None:
     await desk.run()
     await desk.agreed("read")
@@ -542,10 +546,21 @@ async def test_the_chapter_tells_each_item_with_its_evidence(desk: Desk) -> None
         runs = await store.runs(tx, "default", "production")
         assert await chapter(tx, "default", "elsewhere", now - timedelta(days=7), now) == []
     by_name = {each.name: each for each in found}
-    assert len(found) == 9 and by_name["small"].verdict is NO_DATA
+    assert set(by_name) == {
+        "small", "small/figure", "small/zones", "small/read", "small/signed", "small/all-seen", "small/everything"
+    }  # fmt: skip
+    assert by_name["small"].verdict is NO_DATA
     assert by_name["small"].record == f"sha256:{runs[0].record}" and by_name["small"].figures["green"] == 4
     assert by_name["small/figure"].verdict is PASS and by_name["small/figure"].record.startswith("sha256:")
-    assert by_name["small/many"].figures["applies"] is False and not by_name["small/many"].verdict.green
+    # what stands in nobody's way is listed and counted, and is no statement that somebody had to waive
+    assert by_name["small"].figures["of_another_profile"] == ["many"] and by_name["small"].figures["outside"] == 1
+    assert [each["item"] for each in rows(by_name["small"].figures["ought_to_hold"])] == ["nice"]
+    assert by_name["small/signed"].waivable is False and by_name["small/read"].waivable is True
+    async with desk.stage.database.begin() as tx:
+        (review,) = (await store.reviews(tx, "default", "production", now)).values()
+    assert by_name["small/read"].beside == [f"sha256:{review}"] and by_name["small/figure"].beside == ()
+    desk.stage.heard.waivers["readiness/small/read", "production"] = "w1"
+    desk.stage.heard.waivers["readiness/small/zones", "production"] = "w2"
     # what was so then is told as it was then
     desk.stage.clock.advance(timedelta(hours=5).total_seconds())
     async with desk.stage.database.begin() as tx:
@@ -553,6 +568,7 @@ async def test_the_chapter_tells_each_item_with_its_evidence(desk: Desk) -> None
         later = await chapter(tx, "default", "production", now, desk.stage.clock.now())
     assert {each.name: each.verdict for each in then} == {each.name: each.verdict for each in found}
     assert {each.name: each.verdict for each in later}["small/figure"] is STALE
+    assert {each.name: each.waiver for each in later if each.waiver} == {"small/zones": "w2"}  # read is green still
 
 
 # ---------------------------------------------------------------------- strength

@@ -326,6 +326,6 @@ TABLES: tuple[ControlTable, ...] = (
         "id",
         "id zone control scope reason risk compensating owner plan requested_by signed_in tier valid_from "
         "valid_until renewals renews renewed_by approval state evidence decided_by decided_at "
-        "expired_noted_at settled_at version created_at changed_at",
+        "expired_noted_at settled_at event version created_at changed_at",
     ),
 )

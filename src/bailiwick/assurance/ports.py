@@ -112,11 +112,26 @@ class Tasks(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A waiver in force. ``event``: the id of the one in the ledger by which it was approved."""
+
+    id: str
+    control: str
+    scope: str
+    until: datetime
+    event: str
+
+
 class Waivers(Protocol):
     """The only way around a gate."""
 
     async def covering(self, tx: Transaction, zone: str, control: str, scope: str, at: datetime) -> str | None:
         """The id of the active waiver of ``control`` for ``scope``; None without one."""
+        ...
+
+    async def granted(self, tx: Transaction, zone: str, waiver: str, at: datetime) -> Granted | None:
+        """The waiver by its id, where it is active at ``at``; None otherwise."""
         ...
 
     async def used(self, tx: Transaction, context: Context, waiver: str, gate: str) -> None:

@@ -7,6 +7,7 @@ does another account of the same person (``kernel/quorum.py``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,9 +17,10 @@ from pydantic import Field
 
 from bailiwick.assurance.book import Book, Kind
 from bailiwick.assurance.books import Books
+from bailiwick.assurance.ports import Granted
 from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EventType
-from bailiwick.evidence.events import Context, Recorder, Subject, rfc3339
+from bailiwick.evidence.events import Context, Event, Recorder, Subject, rfc3339
 from bailiwick.evidence.evidence_records import EvidenceRecords
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Row, Transaction
@@ -42,6 +44,8 @@ LONGEST: Mapping[str, timedelta] = {
 MOST_RENEWALS = 2
 NEVER = ("canary", "two-person-rule")
 """What no document can make waivable."""
+NEVER_OF: Mapping[str, re.Pattern[str]] = {"handover-statement": re.compile(r"[^/]+/canary/release")}
+"""Scopes of a control that can be waived which cannot: what the canary found stays so in a pack that says it."""
 
 UNUSED_AFTER = timedelta(days=14)
 HEADS_UP = (timedelta(days=7), timedelta(days=3), timedelta(days=1))
@@ -112,7 +116,8 @@ KINDS = (CONTROL, TIER)
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """One waiver as it stands at the moment it was read. ``state`` is by the clock; ``stored`` what was decided."""
+    """One waiver as it stands at the moment it was read. ``state`` is by the clock; ``stored`` what was decided;
+    ``event`` the id of the one in the ledger by which it was approved."""
 
     id: str
     zone: str
@@ -138,6 +143,7 @@ class Waiver:
     decided_by: tuple[str, ...]
     decided_at: datetime | None
     settled_at: datetime | None
+    event: str
     version: int
     created_at: datetime
     changed_at: datetime
@@ -203,13 +209,16 @@ def approvers_of(risk: str, tier: Tier | None) -> int:
     return max(2 if risk in ("HIGH", "CRITICAL") else 1, tier.approvers if tier else 1)
 
 
-def waivable(book: Book, control: str) -> bool:
-    """Whether a gate lets ``control`` be waived; one that no document names cannot be.
+def waivable(book: Book, control: str, scope: str = "") -> bool:
+    """Whether a gate lets ``control`` be waived for ``scope``; one that no document names cannot be.
 
     A control of many things, as ``readiness/pre-deployment/nodes``, is declared by what stands before the first ``/``.
     """
-    declared = book.of(CONTROL).get(control.partition("/")[0])
-    return control not in NEVER and declared is not None and declared.waivable
+    name = control.partition("/")[0]
+    if name in NEVER or (name in NEVER_OF and NEVER_OF[name].fullmatch(scope)):
+        return False
+    declared = book.of(CONTROL).get(name)
+    return declared is not None and declared.waivable
 
 
 # ---------------------------------------------------------------------- service
@@ -361,7 +370,7 @@ class WaiverRegister:
 
     async def covering(self, tx: Transaction, zone: str, control: str, scope: str, at: datetime) -> str | None:
         """The id of the waiver of ``control`` for ``scope`` that is active at ``at``; None without one."""
-        if control in NEVER or not waivable(await self._books.current(tx, zone), control):
+        if not waivable(await self._books.current(tx, zone), control, scope):
             return None
         rows = await tx.all(
             "SELECT id FROM waivers WHERE zone = :zone AND control = :control AND scope = :scope"
@@ -375,6 +384,18 @@ class WaiverRegister:
             if not await self.altered(tx, await self.get(tx, zone, row["id"])):
                 return str(row["id"])
         return None
+
+    async def granted(self, tx: Transaction, zone: str, waiver: str, at: datetime) -> Granted | None:
+        """The waiver by its id, where it is active at ``at``; None otherwise."""
+        try:
+            found = await self.get(tx, zone, waiver)
+        except NotFound:
+            return None
+        active = state_at(found.stored, found.valid_from, found.valid_until, at) == "active"
+        allowed = waivable(await self._books.current(tx, zone), found.control, found.scope)
+        if not active or not allowed or await self.altered(tx, found):
+            return None
+        return Granted(found.id, found.control, found.scope, found.valid_until, found.event)
 
     async def altered(self, tx: Transaction, waiver: Waiver) -> bool:
         """Whether an approved waiver is another one than was approved: somebody changed its row. It covers nothing."""
@@ -472,8 +493,8 @@ class WaiverRegister:
                     raise
                 return waiver
             people = [vote.person for vote in approval.votes if vote.approves]
-            waiver = await self._move(tx, waiver, "approved", decided_by=people)
-            await self._record(tx, codes.WAIVER_APPROVED, context, waiver)
+            event = await self._record(tx, codes.WAIVER_APPROVED, context, waiver)
+            waiver = await self._move(tx, waiver, "approved", decided_by=people, event=event.id)
             if waiver.renews is not None:
                 old = await self._locked(tx, waiver.zone, waiver.renews)
                 MACHINE.require(old.state, "renewed")
@@ -494,9 +515,11 @@ class WaiverRegister:
         now = self._clock.now()
         valid_from = asked.valid_from or now
         refuse_wrong(asked, valid_from, now)
-        assert asked.control is not None
-        if not waivable(await self._books.current(tx, context.zone), asked.control):
-            raise InvalidRequest(f"The control {asked.control} cannot be waived.", reason="control_not_waivable")
+        assert asked.control is not None and asked.scope is not None
+        if not waivable(await self._books.current(tx, context.zone), asked.control, asked.scope):
+            raise InvalidRequest(
+                f"The control {asked.control} cannot be waived for {asked.scope}.", reason="control_not_waivable"
+            )
         identifier, renewals = self._ids(), renews.renewals + 1 if renews else 0
         added = await tx.run(
             "INSERT INTO waivers (id, zone, control, scope, reason, risk, compensating, owner, plan, requested_by,"
@@ -539,12 +562,14 @@ class WaiverRegister:
         decided_by: Sequence[str] = (),
         renewed_by: str | None = None,
         settled_at: datetime | None = None,
+        event: str = "",
     ) -> Waiver:
         await tx.run(
             "UPDATE waivers SET state = :state, approval = coalesce(:approval, approval), evidence = CASE WHEN"
             " :evidence = '' THEN evidence ELSE :evidence END, decided_by = CASE WHEN :decided THEN :decided_by ELSE"
             " decided_by END, decided_at = CASE WHEN :decided THEN :now ELSE decided_at END, renewed_by ="
-            " coalesce(:renewed_by, renewed_by), settled_at = coalesce(:settled_at, settled_at),"
+            " coalesce(:renewed_by, renewed_by), settled_at = coalesce(:settled_at, settled_at), event = CASE WHEN"
+            " :event = '' THEN event ELSE :event END,"
             " version = version + 1, changed_at = :now WHERE id = :id",
             state=state,
             approval=approval,
@@ -553,13 +578,16 @@ class WaiverRegister:
             decided_by=[*decided_by],
             renewed_by=renewed_by,
             settled_at=settled_at,
+            event=event,
             now=self._clock.now(),
             id=waiver.id,
         )
         return await self.get(tx, waiver.zone, waiver.id)
 
-    async def _record(self, tx: Transaction, kind: EventType, context: Context, waiver: Waiver, **details: Any) -> None:
-        await self._recorder.record(
+    async def _record(
+        self, tx: Transaction, kind: EventType, context: Context, waiver: Waiver, **details: Any
+    ) -> Event:
+        return await self._recorder.record(
             tx,
             kind,
             "success",

@@ -215,5 +215,9 @@ class Recorder:
             reasons=reasons,
             **details,
         )
-        await outbox.put(tx, event.zone, encode(event))
+        await self.put(tx, event)
         return event
+
+    async def put(self, tx: Transaction, event: Event) -> None:
+        """Put an event that was made before in the outbox."""
+        await outbox.put(tx, event.zone, encode(event))

@@ -332,6 +332,18 @@ class EvidenceRecords:
         )
         body = encode(record)
         identifier = record_id(body)
+        event = self._recorder.make(
+            codes.EVIDENCE_RECORDED,
+            "success",
+            context,
+            subject=Subject(id=check, type="check"),
+            record=identifier,
+            kind=kind,
+            output=output.sha256,
+            verdict=record.verdict(now) or "",
+            redactions=record.redactions,
+            new=True,
+        )
         await tx.run(
             "INSERT INTO ledger.evidence_outputs (sha256, data) VALUES (:sha256, :data) ON CONFLICT DO NOTHING",
             sha256=output.sha256,
@@ -339,8 +351,8 @@ class EvidenceRecords:
         )
         added = await tx.run(
             "INSERT INTO ledger.evidence_records"
-            " (id, zone, kind, subject, since, until, expires_at, output, recorded_at, body)"
-            " VALUES (:id, :zone, :kind, :subject, :since, :until, :expires_at, :output, :now, :body)"
+            " (id, zone, kind, subject, since, until, expires_at, output, recorded_at, event, body)"
+            " VALUES (:id, :zone, :kind, :subject, :since, :until, :expires_at, :output, :now, :event, :body)"
             " ON CONFLICT (id) DO NOTHING",
             id=identifier,
             zone=context.zone,
@@ -351,21 +363,12 @@ class EvidenceRecords:
             expires_at=expires_at,
             output=output.sha256,
             now=now,
+            event=event.id,
             body=body,
         )
-        await self._recorder.record(
-            tx,
-            codes.EVIDENCE_RECORDED,
-            "success",
-            context,
-            subject=Subject(id=check, type="check"),
-            record=identifier,
-            kind=kind,
-            output=output.sha256,
-            verdict=record.verdict(now) or "",
-            redactions=record.redactions,
-            new=bool(added),
-        )
+        if not added:  # the event by which it came in stays the first
+            event = msgspec.structs.replace(event, details={**event.details, "new": False})
+        await self._recorder.put(tx, event)
         return await self.get(tx, context.zone, identifier)
 
 

@@ -169,7 +169,9 @@ class Statement:
     """One statement of a handover pack, with what shows it.
 
     ``figures`` is JSON of at most a few kilobytes that a reader sees as a table; ``producer`` the job, probe or person
-    it comes from; ``record`` the evidence record (``sha256:…``) or, where it was computed from the ledger, ``""``.
+    it comes from; ``record`` the evidence record (``sha256:…``) or, where it was computed from the ledger, ``""``;
+    ``beside`` further records without which it would not hold, as the review of an attestation. ``waivable`` false: no
+    waiver lets it pass; ``waiver``: the one that does already, of what it is about.
     """
 
     name: str
@@ -180,6 +182,9 @@ class Statement:
     until: datetime
     figures: Mapping[str, object] = field(default_factory=dict)
     record: str = ""
+    beside: Sequence[str] = ()
+    waivable: bool = True
+    waiver: str = ""
 
 
 class Chapter(Protocol):

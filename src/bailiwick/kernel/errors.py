@@ -183,6 +183,9 @@ REASONS: dict[str, Reason] = {
     "handover_signed_already": Reason(409, "The team has signed this pack."),
     "handover_unsigned": Reason(409, "Not every team has signed; `teams` names those that have not."),
     "handover_unmet": Reason(409, "Conditions of the handover do not hold; `conditions` names them."),
+    "handover_takes_two": Reason(
+        409, "What changes hands takes two persons; have it approved first. `documents` says."
+    ),
     "handover_book_moved": Reason(409, "What changes hands was changed since the pack was built; build it again."),
     # --- who are you
     "authentication_required": Reason(401, "No credential was presented."),

@@ -38,10 +38,13 @@ STATEMENT = (
     " roadmap and waiver register."
 )
 BUILT, SIGNED, REFUSED, ACCEPTED, STATED = "BW8701", "BW8702", "BW8703", "BW8704", "BW8705"
+WAIVED = "BW7403"
 RECORDED = "evidence.recorded"
 _MOST_DOCUMENT, _MOST_SIGNATURES, _MOST_RECORD, _MOST_OUTPUT = 64 << 20, 1 << 20, 4 << 20, 1 << 20
 _MOST_ATTACHED = 10 << 20
 _OWN = "bailiwick handover build"
+_NEVER_WAIVED = ("canary", "release")
+_KEPT = ("check", "exit", "expires_at", "inputs", "kind", "output", "producer", "since", "until")
 _WORST_FIRST = ("FAIL", "ERROR", "NO_DATA", "STALE", "NOT_DUE", "PASS")
 
 
@@ -123,12 +126,14 @@ class _Check:
         self._events: dict[str, dict[str, Any]] = {}
         self._document: dict[str, Any] = {}
         self._used: set[str] = set()
+        self._waivers: dict[str, tuple[str, str]] = {}
 
     def run(self) -> Handover:
         """The whole check."""
         self._read_document()
         self._read_receipts()
         self._check_built()
+        self._check_waivers()
         self._check_statements(self._read_records())
         self._check_signatures(self._object(SIGNATURES, _MOST_SIGNATURES))
         if left := sorted(self._events.keys() - self._used):
@@ -209,7 +214,30 @@ class _Check:
 
     # ------------------------------------------------------------------ statements
 
+    def _check_waivers(self) -> None:
+        """Each waiver that the pack names was approved for what it says, and was to last beyond the building."""
+        try:
+            built = _moment(self._document["built_at"])
+            for each in self._document["waivers"]:
+                where, event = f"waiver {str(each['waiver'])[:80]}", self._events.get(str(each["event"]), {})
+                told, subject = event.get("details") or {}, (event.get("subject") or {}).get("id")
+                if event.get("code") != WAIVED or event.get("outcome") != "success" or subject != each["waiver"]:
+                    raise EvidenceError(DOCUMENT, f"{where}: there is no receipt of its approval")
+                if any(told.get(name) != each[name] for name in ("control", "scope", "until")):
+                    raise EvidenceError(DOCUMENT, f"{where}: another one was approved")
+                if not _moment(event["at"]) <= built < _moment(each["until"]):
+                    raise EvidenceError(DOCUMENT, f"{where}: it was not in force when the pack was built")
+                if each["waiver"] in self._waivers:
+                    raise EvidenceError(DOCUMENT, f"{where}: it is named twice")
+                self._used.add(str(each["event"]))
+                self._waivers[each["waiver"]] = (each["control"], each["scope"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EvidenceError(DOCUMENT, f"its waivers cannot be read: {error}") from None
+
     def _read_records(self) -> dict[str, dict[str, Any]]:
+        """The records that statements name, by their id. Of an output no more is kept than that it was held against its
+        hash: one may be a megabyte, and many records may name it."""
+        named = self._named()
         found: dict[str, dict[str, Any]] = {}
         outputs: set[str] = set()
         for number, line in enumerate(self._archive.lines(RECORDS, _MOST_RECORD)):
@@ -218,93 +246,160 @@ class _Check:
                 identifier, body = str(told["id"]), str(told["body"]).encode()
                 record = json.loads(body)
                 sha256, kind, zone = str(record["output"]["sha256"]), record["kind"], record["zone"]
+                kept = {name: record[name] for name in _KEPT if name in record}
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise EvidenceError(RECORDS, f"record {number} cannot be read") from None
             if hashlib.sha256(body).hexdigest() != identifier:
                 raise EvidenceError(RECORDS, f"record {number} is not what its id says")
             if zone != self._document["zone"] or kind not in ("probe", "attestation"):
                 raise EvidenceError(RECORDS, f"record {number} is of another zone or of no kind")
+            if identifier in found or identifier not in named:
+                raise EvidenceError(RECORDS, f"record {number} stands there twice, or no statement names it")
             name = f"{OUTPUTS}{sha256}.txt"
-            output = self._archive.read(name, _MOST_OUTPUT)
-            if hashlib.sha256(output).hexdigest() != sha256:
-                raise EvidenceError(name, "it is not the output that the record names")
-            outputs.add(name)
+            if name not in outputs:
+                if hashlib.sha256(self._archive.read(name, _MOST_OUTPUT)).hexdigest() != sha256:
+                    raise EvidenceError(name, "it is not the output that the record names")
+                outputs.add(name)
             if attached := _attached(record):
                 name = f"{ATTACHMENTS}{attached}"
-                if hashlib.sha256(self._archive.read(name, _MOST_ATTACHED)).hexdigest() != attached:
-                    raise EvidenceError(name, "it is not the document that the record names")
-                outputs.add(name)
-            found[identifier] = {**record, "text": output}
+                if name not in outputs:
+                    if hashlib.sha256(self._archive.read(name, _MOST_ATTACHED)).hexdigest() != attached:
+                        raise EvidenceError(name, "it is not the document that the record names")
+                    outputs.add(name)
+            found[identifier] = kept
             self._found.simulated |= bool(record.get("simulated_clock"))
         for name in self._archive.names:
             if name.startswith((OUTPUTS, ATTACHMENTS)) and name not in outputs:
                 raise EvidenceError(name, "no record names it")
         return found
 
+    def _named(self) -> set[str]:
+        """The records that the statements of the pack name."""
+        try:
+            statements = [each for chapter in self._document["chapters"] for each in chapter["statements"]]
+            return {str(record) for each in statements for record in (each["record"], *each["beside"])}
+        except (KeyError, TypeError) as error:
+            raise EvidenceError(DOCUMENT, f"its statements cannot be read: {error}") from None
+
     def _check_statements(self, records: dict[str, dict[str, Any]]) -> None:
         """Each statement says no better than its record, whose event is in the ledger; all amount to the verdict."""
-        producers = self._document.get("producers")
         receipts = {
             str((event.get("details") or {}).get("record")): identifier
             for identifier, event in self._events.items()
             if event.get("name") == RECORDED
         }
-        named: set[str] = set()
+        waived: set[str] = set()
         verdicts: list[str] = []
         try:
+            producers = set(self._document["producers"])
             for chapter in self._document["chapters"]:
                 for statement in chapter["statements"]:
                     where = f"statement {chapter['name']}/{statement['name']}"
-                    record = records.get(statement["record"])
-                    if record is None:
-                        raise EvidenceError(DOCUMENT, f"{where}: its evidence record is not in the pack")
-                    self._check_statement(where, statement, record)
-                    if statement["record"] not in receipts:
-                        raise EvidenceError(RECORDS, f"{where}: there is no receipt of its record")
-                    self._used.add(receipts[statement["record"]])
-                    if not {statement["producer"], record["producer"]["name"]} - {""} <= set(producers or ()):
+                    for name in (statement["record"], *statement["beside"]):
+                        if name not in records:
+                            raise EvidenceError(DOCUMENT, f"{where}: its evidence record is not in the pack")
+                        if name not in receipts:
+                            raise EvidenceError(RECORDS, f"{where}: there is no receipt of its record")
+                        self._used.add(receipts[name])
+                    record = records[statement["record"]]
+                    beside = [records[name] for name in statement["beside"]]
+                    self._check_statement(where, str(chapter["name"]), statement, record, beside)
+                    if not {statement["producer"], record["producer"]["name"]} - {""} <= producers:
                         raise EvidenceError(DOCUMENT, f"{where}: who produced it is not among the producers")
-                    named.add(statement["record"])
+                    if statement["waiver"]:
+                        self._check_waiver(where, str(chapter["name"]), statement)
+                        waived.add(statement["waiver"])
                     verdicts.append("PASS" if statement["waiver"] else str(statement["verdict"]))
             readiness = self._document["readiness"]
-            verdict, passes = str(readiness["verdict"]), readiness["passes"] is True
+            verdict, blockers = str(readiness["verdict"]), [str(each["verdict"]) for each in readiness["blockers"]]
+            passes = verdict == "PASS" and not blockers
+            if readiness["passes"] is not passes:
+                raise EvidenceError(DOCUMENT, "that readiness passes, or not, is not what its verdict and blockers say")
         except (KeyError, TypeError, AttributeError) as error:
             raise EvidenceError(DOCUMENT, f"its statements cannot be read: {error}") from None
-        if unnamed := sorted(records.keys() - named):
-            raise EvidenceError(RECORDS, f"no statement names record {unnamed[0]}")
+        if unused := sorted(self._waivers.keys() - waived):
+            raise EvidenceError(DOCUMENT, f"no statement passes by waiver {str(unused[0])[:80]}")
+        statements = len(verdicts)
         if not passes:
-            blockers = [str(each.get("verdict")) for each in readiness.get("blockers", ())]
-            verdicts.append(_worst([verdict, *blockers]) if verdict != "PASS" or blockers else "FAIL")
-            if verdicts[-1] == "PASS":
-                verdicts[-1] = "FAIL"
-        if (_worst(verdicts) if named else "NO_DATA") != self._found.verdict:
+            worst = _worst([verdict, *blockers])
+            verdicts.append("FAIL" if worst == "PASS" else worst)
+        if (_worst(verdicts) if statements else "NO_DATA") != self._found.verdict:
             raise EvidenceError(DOCUMENT, "its verdict is not what its statements amount to")
-        self._found.statements = len(verdicts) - (0 if passes else 1)
+        self._found.statements = statements
 
-    def _check_statement(self, where: str, statement: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    def _check_waiver(self, where: str, chapter: str, statement: Mapping[str, Any]) -> None:
+        """The waiver of a statement is one of it, in this environment, or of what it is about."""
+        waiver, name, environment = statement["waiver"], str(statement["name"]), self._found.environment
+        allowed = {("handover-statement", f"{environment}/{chapter}/{name}")}
+        if chapter == "readiness":
+            allowed = {*allowed, (f"readiness/{name}", environment)}
+        if chapter == "validation" and name.startswith("validation-"):
+            allowed = {*allowed, ("validation", f"{environment}/{name.removeprefix('validation-')}")}
+        if chapter == "validation" and name.startswith("slot-"):
+            allowed = {*allowed, ("hypercare-slot", f"{environment}/{name.removeprefix('slot-')}")}
+        if self._waivers.get(waiver) not in allowed:
+            raise EvidenceError(DOCUMENT, f"{where}: its waiver is of something else")
+        if statement["verdict"] == "PASS" or (chapter, name) == _NEVER_WAIVED:
+            raise EvidenceError(DOCUMENT, f"{where}: it passes by itself, or no waiver can let it pass")
+
+    def _check_statement(
+        self,
+        where: str,
+        chapter: str,
+        statement: Mapping[str, Any],
+        record: Mapping[str, Any],
+        beside: Sequence[Mapping[str, Any]],
+    ) -> None:
         if statement["verdict"] not in _WORST_FIRST:
             raise EvidenceError(DOCUMENT, f"{where}: there is no verdict {str(statement['verdict'])[:20]}")
+        own = record["producer"]["program"] == _OWN
+        check = _check_of(self._found.environment, chapter, str(statement["name"]), own)
+        if check and record["check"] != check:
+            raise EvidenceError(DOCUMENT, f"{where}: its record is of {str(record['check'])[:128]}")
         # canonical records leave out what is as usual: an attestation has no exit code
         if statement["verdict"] == "PASS":
             if record["kind"] == "probe" and record.get("exit") != 0:
                 raise EvidenceError(DOCUMENT, f"{where}: it says PASS and its record does not")
-            expires = record.get("expires_at")
-            if expires and _moment(expires) <= _moment(self._document["built_at"]):
-                raise EvidenceError(DOCUMENT, f"{where}: its record had expired")
-        if record["producer"]["program"] != _OWN:
+            if record["kind"] == "attestation" and chapter == "readiness":
+                self._check_attested(where, statement, record, beside)
+            read = (record.get("inputs") or {}).get("sha256")
+            if chapter == "documents" and not own and read != statement["figures"].get("sha256"):
+                raise EvidenceError(DOCUMENT, f"{where}: another document was read than it names")
+            for each in (record, *beside):
+                expires = each.get("expires_at")
+                if expires and _moment(expires) <= _moment(self._document["built_at"]):
+                    raise EvidenceError(DOCUMENT, f"{where}: its record had expired")
+        if not own:
             return
-        try:
-            said = json.loads(record["text"])
-        except ValueError:
-            said = None
+        said = _canonical({"told": statement["told"], "figures": statement["figures"]})
         window = (record["since"], record["until"], record["producer"]["name"])
-        if said != {"told": statement["told"], "figures": statement["figures"]} or window != (
+        if hashlib.sha256(said).hexdigest() != record["output"]["sha256"] or window != (
             statement["since"], statement["until"], statement["producer"][:200] or "bailiwick"
         ):  # fmt: skip
             raise EvidenceError(DOCUMENT, f"{where}: it is not what its record holds")
         exits = {"PASS": 0, "NO_DATA": 3, "NOT_DUE": 3}
         if record.get("exit") != exits.get(statement["verdict"], 1):
             raise EvidenceError(DOCUMENT, f"{where}: its verdict is not that of its record")
+
+    def _check_attested(
+        self,
+        where: str,
+        statement: Mapping[str, Any],
+        record: Mapping[str, Any],
+        beside: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """What a person states of readiness counts by the review of another, of this item in this environment."""
+        inputs, author = record.get("inputs") or {}, str(record["producer"]["name"]).casefold()
+        agreed = [
+            each
+            for each in beside
+            if (each.get("inputs") or {}).get("attestation") == statement["record"]
+            and (each["kind"], each["check"], each["inputs"].get("outcome"))
+            == ("attestation", record["check"], "accepted")
+            and str(each["producer"]["name"]).casefold() != author
+        ]
+        if not agreed or inputs.get("environment") != self._found.environment:
+            raise EvidenceError(DOCUMENT, f"{where}: nobody else agreed to what its record states")
 
     # ------------------------------------------------------------------ signatures
 
@@ -332,7 +427,8 @@ class _Check:
         if any(person.casefold() == other["person"].casefold() or each["account"] == other["account"]
                for other in before):  # fmt: skip
             raise EvidenceError(SIGNATURES, f"{where}: {person} signed for another team")
-        if person.casefold() in {str(name).casefold() for name in self._document["producers"]}:
+        # a producer may say what he was, as in "person:alice"
+        if person.casefold() in {str(name).rpartition(":")[2].casefold() for name in self._document["producers"]}:
             raise EvidenceError(SIGNATURES, f"{where}: {person} produced what is signed")
         if self._found.verdict != "PASS":
             raise EvidenceError(SIGNATURES, f"{where}: the pack is {self._found.verdict}, which nobody can sign")
@@ -386,7 +482,9 @@ class _Check:
         if (state == "proposed" and complete) or (state == "signed" and not complete):
             raise EvidenceError(SIGNATURES, f"it is said to be {state} with {len(self._found.signatures)} signatures")
         if refusal is not None:
-            self._event(SIGNATURES, refusal["event"], REFUSED, team=refusal["team"], reason=refusal["reason"])
+            event = self._event(SIGNATURES, refusal["event"], REFUSED, team=refusal["team"], reason=refusal["reason"])
+            if (event.get("actor") or {}).get("user") != refusal["person"]:
+                raise EvidenceError(SIGNATURES, "the ledger says that somebody else refused it")
             self._found.refused = f"{refusal['team']}: {refusal['reason']}"
         if acceptance is None:
             if told["statement"] is not None or told["statement_event"]:
@@ -413,8 +511,17 @@ class _Check:
         person = str((event.get("actor") or {}).get("user"))
         if person != acceptance["person"] or statement["accepted_by"] != person:
             raise EvidenceError(SIGNATURES, "the ledger says that somebody else accepted it")
+        if abs((_moment(event["at"]) - _moment(acceptance["at"])).total_seconds()) > 1:
+            raise EvidenceError(SIGNATURES, "the ledger says that it was accepted at another time")
+        receives, builder = self._document["receives"], str(self._document["built_by"])
+        if receives["people"] and person.casefold() not in {str(name).casefold() for name in receives["people"]}:
+            raise EvidenceError(SIGNATURES, f"{person} does not speak for the team that receives")
+        if person.casefold() == builder.rpartition(":")[2].casefold():
+            raise EvidenceError(SIGNATURES, f"{person} built what he accepted")
         if any(_moment(event["at"]) < _moment(each["at"]) for each in self._found.signatures):
             raise EvidenceError(SIGNATURES, "it was accepted before it was signed")
+        if _moment(event["at"]) >= _moment(self._document["good_until"]):
+            raise EvidenceError(SIGNATURES, "it was accepted when the pack was good no more")
         self._found.accepted_by, self._found.accepted_at = person, event["at"]
 
     def _object(self, name: str, most: int) -> dict[str, Any]:
@@ -425,6 +532,24 @@ class _Check:
         if not isinstance(told, dict):
             raise EvidenceError(name, "it is no object")
         return told
+
+
+def _check_of(environment: str, chapter: str, name: str, own: bool) -> str:
+    """What the record of a statement has to be of, as the program names it; empty where that is not known."""
+    if own:
+        slugs = [
+            re.sub(r"[^a-z0-9._-]+", "-", part.lower()).strip("-.") or "x" for part in (environment, chapter, name)
+        ]
+        return "/".join(["handover", *slugs])[:128].rstrip("/")
+    place = environment.lower()
+    if chapter == "readiness":
+        item = name if "/" in name else "all"
+        return re.sub(r"[^a-z0-9._/-]", "-", f"readiness.{place}/{item}")[:128]
+    if chapter == "validation":
+        return f"hypercare.{place}" if name.startswith("slot-") else f"validation.{place}.{name[11:].lower()}"
+    if chapter == "backups":
+        return "backup.failover-drill" if name == "failover-drill" else "backup.restore-drill"
+    return ""
 
 
 def _canonical(value: Any) -> bytes:

@@ -74,7 +74,7 @@ class BackupChapter:
             "age_s": round((until - row["finished_at"]).total_seconds()),
         }
         said = f"{row['id']} at {row['place']}, {row['bytes'] or 0:,} bytes, finished {row['finished_at']:%F %H:%M} UTC"
-        return Statement("newest-backup", said, verdict, f"backup:{row['asked_by']}", since, until, figures)
+        return Statement("newest-backup", said, verdict, row["asked_by"] or "job:backup", since, until, figures)
 
     async def _kept(self, tx: Transaction, plan: BackupPlanSpec, since: datetime, until: datetime) -> Statement:
         """The handoff asks for seven daily ones: of a day on which many were made, one counts."""
@@ -131,9 +131,7 @@ class BackupChapter:
         if verdict.green:
             verdict = verdict_of_age(row["finished_at"], until, ESCROW_PROVEN)
         figures: dict[str, object] = {"drill": row["id"], "held_at": row["finished_at"].isoformat()}
-        return Statement(
-            "escrow", row["told"], verdict, f"drill:{row['held_by']}", since, until, figures, row["record"]
-        )
+        return Statement("escrow", row["told"], verdict, row["held_by"], since, until, figures, row["record"])
 
     async def _drill(
         self, tx: Transaction, plan: BackupPlanSpec, kind: str, since: datetime, until: datetime
@@ -151,7 +149,7 @@ class BackupChapter:
         if verdict.green:
             verdict = verdict_of_age(row["finished_at"], until, DRILLED)
         return Statement(
-            f"{kind}-drill", _told(row), verdict, f"drill:{row['held_by']}", since, until, _figures(row, plan),
+            f"{kind}-drill", _told(row), verdict, row["held_by"], since, until, _figures(row, plan),
             row["record"],
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ candidate was refused is no fault of what is out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from bailiwick.handover.canary.records import Result, newest_results, tally
@@ -36,7 +37,7 @@ async def chapter(
     )
     began = None if out is None else out.began_at
     before = [] if out is None or began is None else await newest_results(tx, zone, out.digest, began)
-    return [_of_release(out, before, since, until), history]
+    return [replace(_of_release(out, before, since, until), waivable=False), history]
 
 
 def _of_release(out: Rollout | None, results: Sequence[Result], since: datetime, until: datetime) -> Statement:

@@ -81,6 +81,7 @@ class ValidationChapter:
                     until,
                     figures,
                     _named(point.record),
+                    waiver=point.waiver,
                 )
             )
         standing = await self._hypercare.standing(tx, zone, environment)
@@ -98,7 +99,7 @@ class ValidationChapter:
                 told.append(
                     Statement(
                         f"slot-{utc(slot.at)}", slot.told, slot.verdict, _PRODUCER, since, until, waived,
-                        _named(slot.record),
+                        _named(slot.record), waiver=slot.waiver,
                     )
                 )  # fmt: skip
         return told

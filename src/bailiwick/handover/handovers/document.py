@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bailiwick.assurance.book import canonical
+from bailiwick.assurance.ports import Granted
 from bailiwick.assurance.report.model import Block, Heading, Paragraph, Report, Table
 from bailiwick.evidence.events import rfc3339
 from bailiwick.handover.handovers.plan import TEAMS
@@ -35,7 +36,7 @@ class Shown:
 
     chapter: str
     statement: Statement
-    waiver: str = ""
+    waiver: Granted | None = None
 
     @property
     def passes(self) -> bool:
@@ -54,13 +55,29 @@ class Shown:
             "name": said.name,
             "told": said.told,
             "verdict": str(said.verdict),
-            "waiver": self.waiver,
+            "waiver": self.waiver.id if self.waiver is not None else "",
             "producer": said.producer,
             "since": rfc3339(said.since.astimezone(UTC)),
             "until": rfc3339(said.until.astimezone(UTC)),
             "figures": said.figures,
             "record": said.record,
+            "beside": list(said.beside),
         }
+
+
+def waivers_of(shown: Sequence[Shown]) -> list[dict[str, str]]:
+    """The waivers that let statements pass: what each is of, until when, and the event that approved it."""
+    found = {each.waiver.id: each.waiver for each in shown if each.waiver is not None}
+    return [
+        {
+            "waiver": each.id,
+            "control": each.control,
+            "scope": each.scope,
+            "until": rfc3339(each.until.astimezone(UTC)),
+            "event": each.event,
+        }
+        for _, each in sorted(found.items())
+    ]
 
 
 def chapters_of(shown: Sequence[Shown]) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from bailiwick.handover.handovers.document import (
     digest,
     overall,
     standing_json,
+    waivers_of,
 )
 from bailiwick.handover.handovers.plan import PLAN, TEAMS, HandoverPlan, Who
 from bailiwick.handover.handovers.records import Handover, find
@@ -45,7 +46,7 @@ from bailiwick.kernel.redaction import scrub
 from bailiwick.kernel.verdicts import Verdict, worst
 
 CONTROL = "handover-statement"
-"""The control that a waiver of a statement is of; its scope is the statement's chapter and name."""
+"""The control that a waiver of a statement is of; its scope is environment, chapter and name."""
 
 PROGRAM = "bailiwick handover build"
 
@@ -117,7 +118,7 @@ class Packer:
                 if proven is None:
                     missing.append(f"{chapter}/{statement.name}: {statement.record}")
                     continue
-                shown.append(await self._waived(tx, context, Shown(chapter, proven), now))
+                shown.append(await self._waived(tx, context, said.environment, Shown(chapter, proven), now))
         if missing:
             raise Conflict(reason="handover_evidence_missing", records=missing[:50])
         return shown
@@ -128,15 +129,17 @@ class Packer:
         """The statement with its record, no greener than that; None where there is no such record."""
         if not statement.record:
             return await self._recorded(tx, context, environment, chapter, statement, now)
-        identifier = statement.record.removeprefix("sha256:")
+        identifier, *beside = [each.removeprefix("sha256:") for each in (statement.record, *statement.beside)]
+        verdicts = [statement.verdict]
         try:
-            record = (await self._asked.records.get(tx, context.zone, identifier)).record
+            for each in (identifier, *beside):
+                found = (await self._asked.records.get(tx, context.zone, each)).record.verdict(now)
+                verdicts += [found] if found is not None else []
         except NotFound:
             return None
-        found = record.verdict(now)
-        verdict = statement.verdict if found is None else worst([statement.verdict, found])
         clean, _ = _clean(statement)
-        return replace(statement, **clean, verdict=verdict, record=identifier, until=min(statement.until, now))
+        until = min(statement.until, now)
+        return replace(statement, **clean, verdict=worst(verdicts), record=identifier, beside=beside, until=until)
 
     async def _recorded(
         self, tx: Transaction, context: Context, environment: str, chapter: str, statement: Statement, now: datetime
@@ -157,14 +160,18 @@ class Packer:
         )
         return replace(statement, **clean, record=stored.id, until=until, since=min(statement.since, until))
 
-    async def _waived(self, tx: Transaction, context: Context, shown: Shown, now: datetime) -> Shown:
-        if shown.statement.verdict.green:
+    async def _waived(self, tx: Transaction, context: Context, environment: str, shown: Shown, now: datetime) -> Shown:
+        """With the waiver that lets it pass in this environment: its own, or else one of the statement."""
+        said, waivers = shown.statement, self._asked.waivers
+        if said.verdict.green or not said.waivable:
             return shown
-        waiver = await self._asked.waivers.covering(tx, context.zone, CONTROL, shown.name, now)
-        if waiver is None:
+        scope = f"{environment}/{shown.name}"
+        waiver = said.waiver or await waivers.covering(tx, context.zone, CONTROL, scope, now)
+        granted = await waivers.granted(tx, context.zone, waiver, now) if waiver else None
+        if granted is None:
             return shown
-        await self._asked.waivers.used(tx, context, waiver, "handover")
-        return replace(shown, waiver=waiver)
+        await waivers.used(tx, context, granted.id, "handover")
+        return replace(shown, waiver=granted)
 
     # ------------------------------------------------------------------ the document
 
@@ -183,7 +190,7 @@ class Packer:
     ) -> dict[str, Any]:
         book = await self._asked.books.current(tx, zone)
         kinds = self._asked.books.kinds
-        planned = plan(book, check(zone, transfers.wanted(book, said), kinds), kinds)
+        planned = transfers.require_one(plan(book, check(zone, transfers.wanted(book, said), kinds), kinds))
         differences = [each.document() for each in planned.differences]
         party = self._asked.keys.party()
         producers = {by, *(each.statement.producer for each in shown)}
@@ -213,6 +220,7 @@ class Packer:
             "transfer": {"sha256": digest({"differences": differences})[1], "differences": differences},
             "readiness": standing_json(readiness),
             "producers": sorted(producer for producer in producers if producer),
+            "waivers": waivers_of(shown),
             "chapters": chapters_of(shown),
             "verdict": str(overall(shown, readiness)),
         }

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from bailiwick.assurance.report import html
-from bailiwick.evidence import codes
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.evidence_records import decode
 from bailiwick.evidence.pack import Outcome, Pack, Section, Selection, Window
@@ -22,12 +21,12 @@ from bailiwick.handover.handovers.document import report
 from bailiwick.handover.handovers.records import Handover, find, standing_json
 from bailiwick.handover.readiness.attachments import attached, bytes_of
 from bailiwick.kernel.db import Transaction
-from bailiwick.kernel.errors import Conflict
+from bailiwick.kernel.errors import Conflict, NotFound
 from bailiwick.kernel.verdicts import Verdict
+from bailiwick_verify.receipt import Receipt
 
 PREFIX = "handover/"
 _AROUND = timedelta(seconds=1)
-_NEARBY = timedelta(seconds=30)  # events are recorded with the row that they tell of
 
 
 def selection(found: Handover) -> Selection:
@@ -56,10 +55,9 @@ def handover_section(cold: ColdEvents | None = None) -> Section:
         await pack.put("handover.pdf", pdf.write(shown, found.built_at), verdict=found.verdict)
         events = {*found.events()}
         records = await _records(pack, document)
-        for identifier in records:
-            events.add(await _event_of(pack.tx, pack.zone, identifier, records[identifier]))
+        events |= {*records.values(), *(each["event"] for each in document["waivers"])}
         for event in sorted(events):
-            proof = await receipt(pack.tx, pack.zone, UUID(event), cold)
+            proof = await _receipt(pack.tx, pack.zone, event, cold)
             await pack.put(f"receipts/{event}.tlog-proof", bytes(proof))
         return Outcome(
             Verdict.PASS if found.state == "accepted" else Verdict.NOT_DUE,
@@ -70,11 +68,12 @@ def handover_section(cold: ColdEvents | None = None) -> Section:
     return Section("handover", about, "handover", write)
 
 
-async def _records(pack: Pack, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Put every record that a statement names, and its output; answers when each was recorded."""
-    wanted = sorted({each["record"] for chapter in document["chapters"] for each in chapter["statements"]})
+async def _records(pack: Pack, document: Mapping[str, Any]) -> dict[str, str]:
+    """Put every record that a statement names, and its output; answers the event by which each came in."""
+    statements = [each for chapter in document["chapters"] for each in chapter["statements"]]
+    wanted = sorted({record for each in statements for record in (each["record"], *each["beside"])})
     rows = await pack.tx.all(
-        "SELECT id, body, recorded_at, output FROM ledger.evidence_records WHERE zone = :zone AND id = ANY (:ids)"
+        "SELECT id, body, event::text AS event FROM ledger.evidence_records WHERE zone = :zone AND id = ANY (:ids)"
         " ORDER BY id",
         zone=pack.zone,
         ids=wanted,
@@ -91,23 +90,22 @@ async def _records(pack: Pack, document: Mapping[str, Any]) -> dict[str, Any]:
         await pack.put(f"outputs/{row['sha256']}.txt", bytes(row["data"]))
     for sha256 in sorted({attached(bytes(row["body"])) for row in rows} - {""}):
         await pack.put(f"attachments/{sha256}", await bytes_of(pack.tx, pack.zone, sha256))
-    return {row["id"]: row["recorded_at"] for row in rows}
+    return {row["id"]: row["event"] for row in rows}
 
 
-async def _event_of(tx: Transaction, zone: str, record: str, recorded_at: Any) -> str:
-    """The event by which a record came into the ledger. Raises ``evidence_archived`` where it has left the database."""
-    found = await tx.value(
-        "SELECT id FROM ledger.events WHERE zone = :zone AND code = :code AND at >= :since AND at <= :until"
-        " AND position(convert_to(:record, 'UTF8') IN rest) > 0 ORDER BY seq LIMIT 1",
-        zone=zone,
-        code=codes.EVIDENCE_RECORDED.code,
-        since=recorded_at - _NEARBY,
-        until=recorded_at + _NEARBY,
-        record=record,
-    )
-    if found is None:
-        raise Conflict(
-            f"The event of evidence record {record} is not in the database; restore it from the archive.",
-            reason="evidence_archived",
+async def _receipt(tx: Transaction, zone: str, event: str, cold: ColdEvents | None) -> Receipt:
+    """The receipt of an event, out of the database or the archive. Raises ``evidence_archived`` where it is in neither,
+    and :class:`Conflict` while it is on its way into the ledger."""
+    try:
+        return await receipt(tx, zone, UUID(event), cold)
+    except NotFound:
+        waits = await tx.value(
+            "SELECT count(*) FROM outbox WHERE zone = :zone AND position(convert_to(:event, 'UTF8') IN event) > 0",
+            zone=zone,
+            event=event,
         )
-    return str(found)
+    if waits:
+        raise Conflict(f"Event {event} is on its way into the ledger; ask again in a moment.")
+    raise Conflict(
+        f"Event {event} is neither in the database nor in the archive; restore it.", reason="evidence_archived"
+    )

@@ -8,7 +8,7 @@ nothing of all that is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,7 +43,7 @@ FACTOR_WITHIN = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What acceptance asks of others, and what it changes."""
+    """What sign-off and acceptance ask of others, and what they change."""
 
     books: Books
     owners: Owners
@@ -191,7 +191,7 @@ class Handovers:
         """Refuse who cannot sign for ``team`` now; the keys of his that the pack names."""
         document = self._ongoing(found)
         self._require_fresh(found)
-        if bad := unheeded(document):
+        if bad := unheeded(document, await self._ended(tx, caller.zone, document)):
             raise Conflict(reason="handover_not_green", statements=bad[:50])
         asked = document["teams"][team]
         self._require_team(asked, caller)
@@ -260,7 +260,7 @@ class Handovers:
             frozenset(each.after_days for each in book.of(CHECKPOINT).values()),
             [each.name for each in risks if each.due is None or not each.spec.get("owner")],
             [f"{row['control']} for {row['scope']}" for row in lapsed],
-            unheeded(found.document),
+            unheeded(found.document, await self._ended(tx, zone, found.document)),
         )
 
     async def _note_waivers(self, tx: Transaction, context: Context, facts: Facts, environment: str) -> None:
@@ -269,13 +269,25 @@ class Handovers:
             for waiver in standing.waivers if standing is not None else ():
                 await self._around.waivers.used(tx, context, waiver, f"handover/{environment}/{gate}")
 
+    async def _ended(self, tx: Transaction, zone: str, document: Mapping[str, Any]) -> set[str]:
+        """The waivers of a pack that were revoked, closed or ran out since, and no other came in their place."""
+        now, waivers = self._clock.now(), self._around.waivers
+        return {
+            each["waiver"]
+            for each in document["waivers"]
+            if await waivers.covering(tx, zone, each["control"], each["scope"], now) is None
+        }
+
     async def _require_signed(self, tx: Transaction, found: Handover) -> None:
-        """Each signature counts only while who gave it is still the same active person who may."""
-        gone = []
+        """Each signature counts only while who gave it is still the same active person, who speaks for the team."""
+        gone, teams = [], found.document["teams"]
         for each in found.signatures:
             standing = await self._people.standing(tx, found.zone, each.person)
             if standing is None or standing.id != each.account or not standing.is_active:
-                gone.append(each.team)
+                may = False
+            else:
+                may = speaks(teams[each.team], each.person, standing.roles)
+            gone += [] if may else [each.team]
         if missing := [*found.missing, *gone]:
             raise Conflict(reason="handover_unsigned", teams=missing)
 
@@ -291,9 +303,9 @@ class Handovers:
         told = [each.document() for each in planned.differences]
         if bad := transfers.moved(document["transfer"]["differences"], told):
             raise Conflict(reason="handover_book_moved", documents=bad[:50])
+        transfers.require_one(planned)
         applied = await books.apply_in(tx, context, wanted, sha256=planned.sha256, by=by)
-        if not isinstance(applied, Plan):
-            raise Conflict(reason="approval_required", approval=applied.id, missing=applied.missing)
+        assert isinstance(applied, Plan)  # what takes no second person waits for nobody
         return applied
 
     def _wanted(self, book: Book, said: HandoverPlan) -> Sequence[Any]:
@@ -385,13 +397,16 @@ class Handovers:
         )
 
 
-def unheeded(document: Mapping[str, Any]) -> list[str]:
-    """The statements of a pack that are neither PASS nor waived, and readiness where it does not pass."""
+def unheeded(document: Mapping[str, Any], ended: Collection[str] = ()) -> list[str]:
+    """The statements of a pack that are neither PASS nor waived, and readiness where it does not pass.
+
+    ``ended``: the waivers that it names and that are none any more.
+    """
     found = [
         f"{chapter['name']}/{each['name']} is {each['verdict']}"
         for chapter in document["chapters"]
         for each in chapter["statements"]
-        if each["verdict"] != "PASS" and not each["waiver"]
+        if each["verdict"] != "PASS" and (not each["waiver"] or each["waiver"] in ended)
     ]
     if not document["readiness"]["passes"]:
         found.append(f"readiness is {document['readiness']['verdict']}")

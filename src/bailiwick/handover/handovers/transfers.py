@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from bailiwick.assurance.book import Book, Document
+from bailiwick.assurance.books import Plan
 from bailiwick.handover.handovers.plan import HandoverPlan
+from bailiwick.kernel.errors import Conflict
 
 
 def wanted(book: Book, plan: HandoverPlan) -> list[Document]:
@@ -28,6 +30,16 @@ def wanted(book: Book, plan: HandoverPlan) -> list[Document]:
     for key, said in changed.items():
         documents[key] = replace(documents[key], spec={**documents[key].spec, **said})
     return list(documents.values())
+
+
+def require_one(planned: Plan) -> Plan:
+    """``planned`` again. Raises ``handover_takes_two`` where it would wait for a second person.
+
+    Acceptance is at once or not at all: an approval that it asked for would be gone with it.
+    """
+    if two := [f"{each.kind}/{each.name}" for each in planned.differences if each.two_persons]:
+        raise Conflict(reason="handover_takes_two", documents=two[:50])
+    return planned
 
 
 def moved(signed: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -113,10 +113,10 @@ def _of(incident: Incident, actions: Sequence[Row], since: datetime, until: date
         "actions_left": left,
         "evidence_pack": incident.pack,
     }
-    producer = f"person:{incident.recovered_by}" if incident.recovered_by else PRODUCER
     return Statement(
-        incident.name, said, verdict_of(incident, until), producer, max(since, incident.opened_at), until, figures
-    )
+        incident.name, said, verdict_of(incident, until), incident.recovered_by or PRODUCER,
+        max(since, incident.opened_at), until, figures,
+    )  # fmt: skip
 
 
 def _actions(actions: Sequence[Row], since: datetime, until: datetime) -> Statement:

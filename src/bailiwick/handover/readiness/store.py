@@ -198,6 +198,19 @@ async def attestations(
     return found
 
 
+async def reviews(tx: Transaction, zone: str, environment: str, now: datetime) -> dict[str, str]:
+    """The evidence record of each review by which something stated was accepted by ``now``, by that of what was."""
+    rows = await tx.all(
+        "SELECT a.record AS stated, r.record FROM readiness_attestations a JOIN readiness_reviews r"
+        " ON r.attestation = a.id WHERE a.zone = :zone AND a.environment = :environment AND r.outcome = 'accepted'"
+        " AND r.reviewed_at <= :now ORDER BY r.reviewed_at",
+        zone=zone,
+        environment=environment,
+        now=now,
+    )
+    return {row["stated"]: row["record"] for row in rows}
+
+
 _ATTESTED = (
     "SELECT a.id, a.item, a.sha256, a.statement, a.attachment, a.attachment_sha256, a.author, a.made_at, a.expires_at,"
     " a.record, coalesce(r.outcome, '') AS outcome, coalesce(r.reviewer, '') AS reviewer, r.reviewed_at,"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from bailiwick.assurance.books import Books
 from bailiwick.evidence.archive.lives import Lives
-from bailiwick.handover.handovers.chapters.look import INSTALLATION_ZONE, Look, cut, fails
+from bailiwick.handover.handovers.chapters.look import INSTALLATION_ZONE, Look, cut, fails, judged
 from bailiwick.handover.incidents.documents import RUNBOOK
 from bailiwick.handover.ports import Statement
 from bailiwick.kernel.db import Transaction
@@ -152,5 +152,6 @@ class Compliance:
         for row in rows:
             bad = bool(row["dead"]) or row["breaker"] == "open"
             told = f"{row['kind']}: {row['delivered'] or 0:,} events delivered, {row['dead']} dead letters"
-            found.append(look.says(f"sink-{row['name']}", told, fails(bad), dict(row)))
+            verdict = judged(not bad, there=bad or bool(row["delivered"]))
+            found.append(look.says(f"sink-{row['name']}", told, verdict, dict(row)))
         return found

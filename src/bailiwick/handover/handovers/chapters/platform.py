@@ -122,15 +122,20 @@ class Secrets:
     async def _rotations(self, look: Look) -> Statement:
         """Rotations of the window, each proven by presenting the old one."""
         rows = await look.tx.all(
-            "SELECT name, kind, rotated_by, rotated_at, verdict, proved_at, record FROM secret_rotations"
+            "SELECT name, kind, rotated_by, rotated_at, overlap_until, verdict, proved_at, record FROM secret_rotations"
             " WHERE zone = :zone AND rotated_at >= :since AND rotated_at <= :until ORDER BY rotated_at DESC",
             zone=look.zone,
             since=look.since,
             until=look.until,
         )
         failed = [row for row in rows if row["verdict"] == "FAIL"]
+        overlapping = [row for row in rows if row["verdict"] == "NOT_DUE" and row["overlap_until"] > look.until]
+        proven = [row for row in rows if row["verdict"] == "PASS"]
+        unproven = len(rows) - len(failed) - len(overlapping) - len(proven)
         told = f"{len(rows)} rotations in the window; the old one is still taken of {len(failed)}"
-        return look.says("rotations", told, fails(bool(failed)), cut([dict(row) for row in rows]))
+        told += f", of {unproven} nobody knows" if unproven else ""
+        verdict = judged(not failed, there=bool(failed) or not unproven)
+        return look.says("rotations", told, verdict, cut([dict(row) for row in rows]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +199,9 @@ class Network:
             }
             for row in rows
         ]
-        told = f"{len(rows)} servers" + (f"; {', '.join(lost[:5])} cannot be resolved" if lost else ", all resolved")
-        return look.says("upstreams", told, fails(bool(lost)), cut(shown))
+        told = f"{len(rows)} servers"
+        told += f"; {', '.join(lost[:5])} cannot be resolved" if lost else ", all resolved" if rows else ""
+        return look.says("upstreams", told, judged(not lost, there=bool(rows)), cut(shown))
 
     async def _connected(self, look: Look) -> Statement:
         """Endpoints of providers: identity providers, and where evidence is sent."""

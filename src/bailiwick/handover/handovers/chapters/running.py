@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from bailiwick.assurance.alerting.rules import ALERT_RULE
 from bailiwick.assurance.books import Books
 from bailiwick.assurance.notices.channels import CHANNEL
 from bailiwick.assurance.notices.routes import ROUTE
 from bailiwick.assurance.ports import SloFacts
-from bailiwick.assurance.rhythm.ceremonies import in_force, occurrences
+from bailiwick.assurance.rhythm.ceremonies import CEREMONY, in_force, occurrences
 from bailiwick.handover.handovers.chapters.look import Look, cut, fails, judged
 from bailiwick.handover.handovers.service import cadence_of
 from bailiwick.handover.incidents.documents import RUNBOOK
@@ -22,6 +23,7 @@ from bailiwick.kernel.verdicts import Verdict
 RUNBOOK_LIFE = timedelta(days=90)
 DRILL_LIFE = timedelta(days=90)
 EVALUATED = timedelta(hours=1)
+SETTLED = timedelta(days=1)  # by when it is known whether a ceremony was held
 CADENCES = {"daily": timedelta(days=2), "weekly": timedelta(days=8), "monthly": timedelta(days=40)}
 
 
@@ -153,7 +155,7 @@ class Runbooks:
                     since=run["started_at"],
                 )
             )
-        return found
+        return found or [look.says("runbooks", "the book has no runbook", Verdict.NO_DATA)]
 
 
 class OpenWaivers:
@@ -228,10 +230,12 @@ class Cadence:
     ) -> Sequence[Statement]:
         """The chapter."""
         look = Look(tx, zone, environment, since, until)
-        ceremonies = in_force(await self._books.current(tx, zone))
+        book = await self._books.current(tx, zone)
+        ceremonies = in_force(book)
         rows = await tx.all(
             "SELECT DISTINCT ON (ceremony) ceremony, starts_at, state FROM rhythm_occurrences WHERE zone = :zone"
-            " AND ends_at <= :until AND state <> 'cancelled' ORDER BY ceremony, starts_at DESC",
+            " AND ends_at <= :until AND state IN ('held', 'done', 'signed', 'overdue', 'missed')"
+            " ORDER BY ceremony, starts_at DESC",
             zone=zone,
             until=until,
         )
@@ -239,7 +243,7 @@ class Cadence:
         found = []
         for cadence, ahead in CADENCES.items():
             named = {name: each for name, each in ceremonies.items() if cadence_of(each) == cadence}
-            shown = []
+            shown, came = [], []
             for name, each in named.items():
                 coming = occurrences(each, until, until + ahead)
                 row = last.get(name)
@@ -252,7 +256,23 @@ class Cadence:
                         "next": coming[0] if coming else None,
                     }
                 )
-            bad = [str(row["what"]) for row in shown if row["state"] in ("missed", "overdue") or row["next"] is None]
-            told = f"{len(shown)} things" + (f"; not as they should be: {', '.join(bad[:5])}" if bad else "")
-            found.append(look.says(cadence, told, judged(not bad, there=bool(shown)), cut(shown)))
+                applied = book.documents[CEREMONY.name, name].applied_at or since
+                if row is None and occurrences(each, max(applied, since), until - SETTLED):
+                    came.append(each.title)
+            found.append(_held(look, cadence, shown, came))
         return found
+
+
+def _held(look: Look, cadence: str, shown: list[dict[str, Any]], came: Sequence[str]) -> Statement:
+    """How the ceremonies of a cadence went. ``came``: those whose day came, and of which nothing is known."""
+    bad = [str(row["what"]) for row in shown if row["state"] in ("missed", "overdue") or row["next"] is None]
+    first = [row for row in shown if not row["state"]]
+    told = f"{len(shown)} things"
+    if bad:
+        told += f"; not as they should be: {', '.join(bad[:5])}"
+    elif came:
+        told += f"; never held, though the day came: {', '.join(came[:5])}"
+    elif first:
+        told += f", {len(first)} for the first time to come"
+    verdict = judged(not bad, there=bool(shown) and (bool(bad) or not came))
+    return look.says(cadence, told, verdict, cut(shown))

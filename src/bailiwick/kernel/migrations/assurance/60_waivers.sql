@@ -24,6 +24,7 @@ CREATE TABLE waivers (
   decided_at timestamptz,
   expired_noted_at timestamptz,
   settled_at timestamptz, -- remedied after it had expired
+  event text NOT NULL DEFAULT '', -- the event in the ledger by which it was approved
   version int NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   changed_at timestamptz NOT NULL,

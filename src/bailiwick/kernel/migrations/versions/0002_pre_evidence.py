@@ -174,6 +174,7 @@ CREATE TABLE ledger.evidence_records (
   expires_at timestamptz,
   output text NOT NULL REFERENCES ledger.evidence_outputs,
   recorded_at timestamptz NOT NULL,
+  event uuid NOT NULL, -- by which it came into the ledger
   number bigint GENERATED ALWAYS AS IDENTITY,
   body bytea NOT NULL
 );
