@@ -31,7 +31,7 @@ from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.siem.delivery import Delivery
 from bailiwick.evidence.siem.outgoing import Means
-from bailiwick.evidence.sweep import ALERT, NEWEST_JOB, Sweep
+from bailiwick.evidence.sweep import ALERT, NEWEST_JOB, WHOLE_JOB, Sweep
 from bailiwick.evidence.troubles import Trouble
 from bailiwick.evidence.witnessing import KnownWitness, Witnessing
 from bailiwick.gateway.lease import Lease
@@ -264,7 +264,7 @@ def swept(sweep: Sweep) -> list[JobDefinition]:
 
     return [
         JobDefinition(NEWEST_JOB, timedelta(minutes=10), newest),
-        JobDefinition("verify-whole-ledger", "41 2 * * *", whole, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
+        JobDefinition(WHOLE_JOB, "41 2 * * *", whole, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
     ]
 
 
