@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import socket
-import ssl
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ import structlog
 from bailiwick.app import health
 from bailiwick.app.archive import archive_jobs, build_archive
 from bailiwick.app.assurance import build_assurance, keep_scheduled
+from bailiwick.app.continuing import known_witnesses
 from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.packs import packing
 from bailiwick.app.running import Background
@@ -33,7 +33,7 @@ from bailiwick.evidence.siem.delivery import Delivery
 from bailiwick.evidence.siem.outgoing import Means
 from bailiwick.evidence.sweep import ALERT, NEWEST_JOB, WHOLE_JOB, Sweep
 from bailiwick.evidence.troubles import Trouble
-from bailiwick.evidence.witnessing import KnownWitness, Witnessing
+from bailiwick.evidence.witnessing import Witnessing
 from bailiwick.gateway.lease import Lease
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
@@ -48,7 +48,7 @@ from bailiwick.kernel.modes import frozen_zones
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.redis import Redis
-from bailiwick.kernel.settings import Settings, parse_witness
+from bailiwick.kernel.settings import Settings
 from bailiwick.policy.known_good import KnownGood
 
 log = structlog.get_logger(__name__)
@@ -271,8 +271,7 @@ def swept(sweep: Sweep) -> list[JobDefinition]:
 def witnesses(base: Foundations) -> Witnessing:
     """Who is asked to cosign the heads of the ledgers."""
     settings = base.settings
-    known = [KnownWitness(*parse_witness(text)) for text in settings.witnesses]
-    ca = ssl.create_default_context(cafile=settings.witness_ca) if settings.witness_ca is not None else None
+    known, ca = known_witnesses(settings)
     return Witnessing(
         base.database,
         base.recorder,

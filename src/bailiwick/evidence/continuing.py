@@ -156,7 +156,7 @@ class Continuing:
         }
         by, signed_in = asker_of(context)
         async with self._database.begin() as tx:
-            await require_on(tx, zone, Switch.FREEZE, Switch.READ_ONLY)
+            await require_on(tx, zone, Switch.READ_ONLY)
             now = await self._behind(tx, zone, await lock_tree(tx, zone, None), note)
             bound = now.bound()
             approval = await given(
@@ -236,11 +236,12 @@ class Continuing:
         if not known:
             raise Conflict(reason="ledger_not_behind")
         head = max(known, key=lambda each: each.order)
-        await self._refuse_contradiction(known, head)
+        if any((each.epoch, each.size) == (head.epoch, head.size) and each.root != head.root for each in known):
+            why = f"Two heads over {head.size} events that the log signed differ."
+            raise Conflict(why, reason="ledger_rewritten")
         if not rows:
-            kept = await self._restored_to(tx, zone, state, known, head)
-        else:
-            kept = min(row["kept"] for row in rows)
+            await self._refuse_unnoted(tx, state, known, head)
+        kept = min(row["kept"] for row in rows)
         if head.size <= kept or kept > state.size:
             raise Conflict(reason="ledger_not_behind")
         if state.head_size > kept:
@@ -257,34 +258,18 @@ class Continuing:
             raise Conflict(f"{error}.", reason="ledger_rewritten") from None
         return Behind(next(iter(keys.values())).name, head, kept, root)
 
-    async def _restored_to(
-        self, tx: Transaction, zone: str, state: TreeState, known: Sequence[Head], head: Head
-    ) -> int:
-        """How many events a restore brought back, where nothing noted it but the restore itself.
-
-        The head that says more was brought by somebody, and none was signed here since. Raises.
-        """
+    async def _refuse_unnoted(self, tx: Transaction, state: TreeState, known: Sequence[Head], head: Head) -> None:
+        """Refuse where nothing noted how many events there were when the newer head was missed first."""
         if head.size <= state.size:
             for each in known:
-                if await root_at(tx, zone, each.size) != each.root:
+                if await root_at(tx, each.zone, each.size) != each.root:
                     raise Conflict(reason="ledger_rewritten")
             raise Conflict(reason="ledger_not_behind")
-        row = await tx.one("SELECT heads, restored_at FROM backup_restores ORDER BY restored_at DESC LIMIT 1")
-        restored = (row["heads"] or {}).get(zone) if row is not None else None
-        if restored is None:
-            raise Conflict(
-                "Nothing here noted how many events there were when the newer head was missed first: the work role"
-                " notes it when it finds a published head ahead of the ledger.",
-                reason="ledger_not_behind",
-            )
-        return int(restored["size"])
-
-    async def _refuse_contradiction(self, known: Sequence[Head], newest: Head) -> None:
-        for each in known:
-            if (each.epoch, each.size) == (newest.epoch, newest.size) and each.root != newest.root:
-                raise Conflict(
-                    f"Two heads over {each.size} events that the log signed differ.", reason="ledger_rewritten"
-                )
+        raise Conflict(
+            "Nothing noted yet how many events there were when that head was missed first: the work role does when it"
+            " starts with it as the published head, and so does `restore --heads`.",
+            reason="ledger_not_behind",
+        )
 
     def _published(self, zone: str) -> Head | None:
         try:
