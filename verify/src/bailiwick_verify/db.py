@@ -144,6 +144,7 @@ class _DatabaseCheck:
         if newest is not None:
             now = parse_checkpoint(parse_note(newest).text)
             report.origin, self._lines = now.origin, now.continued
+            report.continued = [line.at for line in self._lines]
             if self._known is not None and not is_later(report, self._known.origin):
                 self._known = go_on_from(report, self._known, self._lines, self._stored.tile, now)
         known = self._known

@@ -111,6 +111,7 @@ class _LogCheck:
         if not_before and opened.time < not_before:
             report.fail(f"the newest checkpoint is of {utc(opened.time)}, before {utc(not_before)}")
         lines = now.continued
+        report.continued = [line.at for line in lines]
         if self._known is not None and is_later(report, self._known.origin):
             report.fail(f"the earlier check was of another log: {self._known.origin}")
             return None
