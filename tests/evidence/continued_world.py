@@ -87,7 +87,9 @@ class Lossy:
         await self.sequenced()
         return ids
 
-    async def vote(self, asked: Continued, context: Context = BEN, *, approves: bool = True, role: str = "admin") -> None:
+    async def vote(
+        self, asked: Continued, context: Context = BEN, *, approves: bool = True, role: str = "admin"
+    ) -> None:
         await self.quorum.vote(
             context, "default", asked.approval.id, person=context.actor.user, role=role, approves=approves,
             payload_sha256=asked.approval.payload_sha256,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
+import uvicorn
+from api_client import ApiClient
 from continued_world import ANA, BEN, GROUND, MACHINE, Auditor, Lossy, continue_until
 from ledger_children import start
 from ledger_world import World
@@ -27,6 +32,7 @@ from bailiwick.evidence.verify import verify
 from bailiwick.evidence.witnessing import Witnessing, seen_by
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick_verify.epochs import split_origin
+from ports import free_port
 
 
 @pytest.fixture
@@ -300,3 +306,74 @@ async def test_killed_in_the_middle_it_is_nothing_or_all(world: World, lossy: Lo
     await lossy.sequenced()
     assert split_origin(lossy.published().said.origin)[1] == 2
     assert (await verify(world.database, "default", world.head_files)).verdict == "PASS"
+
+
+async def test_what_went_into_the_archive_is_still_told(
+    world: World, lossy: Lossy, auditor: Auditor, tmp_path: Path
+) -> None:
+    await lossy.lose()
+    await lossy.go_on()
+    await lossy.more(3)
+    end = lossy.published().size - 3
+    world.do(
+        "INSERT INTO ledger.archive_objects (zone, window_start, name, events, first_seq, last_seq, first_at,"
+        " last_at, size, sha256) VALUES ('default', date_bin('12 hours', now(), '2000-01-01'), 'x', %s, 0, %s, now(),"
+        " now(), 1, '')",
+        end, end - 1,
+    )  # fmt: skip
+    world.do("DELETE FROM ledger.events WHERE zone = 'default' AND seq < %s", end)
+    code, told = await auditor("db", world.url, "--archived")
+    assert code == 0, told
+    assert told["losses"][0]["persons"] == ["ana", "ben"]
+    await packed(world, tmp_path / "p.zip", ALL)
+    code, told = await auditor("pack", tmp_path / "p.zip")
+    assert code == 0, told
+    assert told["losses"][0]["persons"] == ["ana", "ben"]
+    world.do("UPDATE ledger.continuation_entries SET body = 'x' WHERE seq = (SELECT min(seq) FROM"
+             " ledger.continuation_entries)")  # fmt: skip
+    code, told = await auditor("db", world.url, "--archived")
+    assert code == 1 and "nobody is seen to have asked" in told["findings"][0]
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The application behind a real server, on a port of its own, called by an auditor."""
+
+    async def front(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await app({**scope, "headers": [*scope["headers"], (b"x-role", b"auditor")]}, receive, send)
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(front, port=port, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def test_at_its_address(world: World, lossy: Lossy, auditor: Auditor, api: ApiClient, tmp_path: Path) -> None:
+    await world.filled(20)
+    async with served(api._app) as url:
+        log = f"{url}/evidence/default"
+        assert (await auditor("live", log, "--state", tmp_path / "state"))[0] == 0
+        await export_log(world.database, "default", tmp_path / "before")
+        await world.filled(15)
+        last = lossy.published()
+        (tmp_path / "last").write_bytes(last.note)
+        lossy.restored(20)
+        await lossy.sequenced()
+        await lossy.more(1)
+        code, told = await auditor("live", log, "--head", tmp_path / "last")
+        assert code == 1 and told["first_bad"] == 20, "until it is agreed to, it was cut off"
+        await lossy.go_on()
+        await lossy.more(300)
+        code, told = await auditor("live", log, "--state", tmp_path / "state", "--head", tmp_path / "last", "--against",
+                                   tmp_path / "before")  # fmt: skip
+        assert code == 0, told
+        assert [(each["first"], each["last"]) for each in told["losses"]] == [(20, last.size - 1)]
+        answer = await api.get("/evidence/default/continuations")
+        assert answer.body == last.note, "the last head of the log before is still to be had"

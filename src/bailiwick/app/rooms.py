@@ -28,10 +28,10 @@ from bailiwick.authority.revocation import Revocations, Settlement
 from bailiwick.authority.rfc8693 import TokenRequest
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.cold import ColdSearch
+from bailiwick.evidence.continuing import Continuing
 from bailiwick.evidence.drained import drained
 from bailiwick.evidence.events import Context
 from bailiwick.evidence.evidence_records import EvidenceRecords
-from bailiwick.evidence.continuing import Continuing
 from bailiwick.evidence.ledger import HeadFiles
 from bailiwick.evidence.pack_requests import PackRequests
 from bailiwick.evidence.recording import WorkerEvidence

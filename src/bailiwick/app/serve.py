@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Scope
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
 import bailiwick.evidence.archive.api as archive_api
-import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.continuing_api as continuing_api
+import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
 import bailiwick.identity.api as identity_api

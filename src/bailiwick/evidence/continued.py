@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from bailiwick.evidence import codes
 from bailiwick.evidence.ledger import Head
+from bailiwick.evidence.stored import COLUMNS, body_of
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick_verify.checkpoint import parse_checkpoint
 from bailiwick_verify.epochs import Continued, origin_in, split_origin
@@ -34,6 +36,7 @@ class Continuation:
     at: datetime
     event_id: UUID
     leaf: bytes
+    approval: str
 
     def contradicts(self, published: Head) -> str | None:
         """Why a head of an earlier log cannot have been published if that ended where this says; None if it can."""
@@ -64,7 +67,7 @@ class LogName:
 async def continuations_of(tx: Transaction, zone: str) -> list[Continuation]:
     """Every continuation of the zone's log that this database knows, oldest first."""
     rows = await tx.all(
-        "SELECT zone, epoch, kept, known, known_root, note, at, event_id, leaf FROM ledger.continuations"
+        "SELECT zone, epoch, kept, known, known_root, note, at, event_id, leaf, approval FROM ledger.continuations"
         " WHERE zone = :zone ORDER BY epoch",
         zone=zone,
     )
@@ -74,7 +77,7 @@ async def continuations_of(tx: Transaction, zone: str) -> list[Continuation]:
 async def newest_continuation(tx: Transaction, zone: str) -> Continuation | None:
     """The log that the zone has now, None where it is its first."""
     row = await tx.one(
-        "SELECT zone, epoch, kept, known, known_root, note, at, event_id, leaf FROM ledger.continuations"
+        "SELECT zone, epoch, kept, known, known_root, note, at, event_id, leaf, approval FROM ledger.continuations"
         " WHERE zone = :zone ORDER BY epoch DESC LIMIT 1",
         zone=zone,
     )
@@ -83,7 +86,8 @@ async def newest_continuation(tx: Transaction, zone: str) -> Continuation | None
 
 async def log_name(tx: Transaction, continuation: Continuation | None, base: str) -> LogName | None:
     """How heads are signed now of the log that began as ``base``; None while the statement of its continuation is
-    still on its way into the ledger."""
+    still on its way into the ledger. Before the first head of a log, the statement and what was said to its approval
+    are kept beside the ledger."""
     if continuation is None:
         return LogName(base)
     origin = origin_in(base, continuation.epoch)
@@ -99,7 +103,30 @@ async def log_name(tx: Transaction, continuation: Continuation | None, base: str
         zone=continuation.zone,
         id=continuation.event_id,
     )
-    return LogName(origin, continuation.lines(entry)) if entry is not None else None
+    if entry is None:
+        return None
+    await _keep_entries(tx, continuation, entry)
+    return LogName(origin, continuation.lines(entry))
+
+
+async def _keep_entries(tx: Transaction, continuation: Continuation, entry: int) -> None:
+    rows = await tx.all(
+        f"SELECT seq, {COLUMNS} FROM ledger.events WHERE zone = :zone AND seq <= :entry AND (seq = :entry"  # noqa: S608
+        " OR (code = ANY(:codes) AND position(convert_to(:approval, 'UTF8') IN rest) > 0)) ORDER BY seq",
+        zone=continuation.zone,
+        entry=entry,
+        codes=[codes.APPROVAL_REQUESTED.code, codes.APPROVAL_VOTED.code],
+        approval=continuation.approval,
+    )
+    for row in rows:
+        await tx.run(
+            "INSERT INTO ledger.continuation_entries (zone, epoch, seq, body) VALUES (:zone, :epoch, :seq, :body)"
+            " ON CONFLICT DO NOTHING",
+            zone=continuation.zone,
+            epoch=continuation.epoch,
+            seq=row["seq"],
+            body=body_of(row),
+        )
 
 
 async def note_loss(tx: Transaction, head: Head, kept: int, now: datetime) -> None:
@@ -132,4 +159,5 @@ def _continuation(row: Row) -> Continuation:
         row["at"],
         row["event_id"],
         bytes(row["leaf"]),
+        row["approval"],
     )

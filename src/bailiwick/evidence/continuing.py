@@ -296,4 +296,3 @@ def _brought(zone: str, note: bytes | None) -> Head | None:
 
 def _said(witness: str, size: int | None) -> str:
     return f"{witness} saw {size} events" if size is not None else f"{witness} does not say"
-

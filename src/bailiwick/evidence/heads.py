@@ -115,7 +115,9 @@ class HeadKeeper:
             return True
         self.ended.add(_lacking(zone, published.size))
         if self.contradictions.pop(zone, None) is not None:
-            log.info("ledger continued", zone=zone, epoch=continuation.epoch, lost=continuation.known - continuation.kept)
+            log.info(
+                "ledger continued", zone=zone, epoch=continuation.epoch, lost=continuation.known - continuation.kept
+            )
         self.cut_short.pop(zone, None)
         return True
 

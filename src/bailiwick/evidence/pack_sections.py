@@ -8,18 +8,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from bailiwick.evidence import codes
 from bailiwick.evidence.codes import EVENT_TYPES
 from bailiwick.evidence.evidence_records import VERSION as RECORD_VERSION
 from bailiwick.evidence.evidence_records import EvidenceRecord, decode
 from bailiwick.evidence.inputs import DETAIL, input_aad
 from bailiwick.evidence.pack import Outcome, Pack, Section
 from bailiwick.evidence.receipts import receipt
-from bailiwick.evidence.stored import COLUMNS, TEXTS, body_from_texts, body_of
+from bailiwick.evidence.stored import TEXTS, body_from_texts
 from bailiwick.evidence.tree import prove, read_hashes
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.verdicts import Verdict
-from bailiwick_verify.merkle import TILE_WIDTH, consistency_path, inclusion_path
+from bailiwick_verify.merkle import TILE_WIDTH, Nodes, consistency_path, inclusion_path
 from bailiwick_verify.receipt import Receipt
 from bailiwick_verify.tiles import Tile
 
@@ -175,32 +174,23 @@ async def _heads(pack: Pack) -> Outcome:
 
 
 async def _continued(pack: Pack) -> Outcome:
-    """Receipts, under the pack's own head, of the statement of each continuation, and of what was said to its approval."""
+    """Receipts, under the pack's own head, of the statement of each continuation and of what its approval was given
+    by."""
     rows = await pack.tx.all(
-        "SELECT n.epoch, n.approval, n.event_id, e.seq AS entry FROM ledger.continuations n"
-        " JOIN ledger.events e ON e.zone = n.zone AND e.id = n.event_id"
-        " WHERE n.zone = :zone AND e.seq < :size ORDER BY n.epoch",
+        "SELECT epoch, seq, body FROM ledger.continuation_entries WHERE zone = :zone AND seq < :size ORDER BY seq",
         zone=pack.zone,
         size=pack.head.size,
     )
     for row in rows:
-        found = await pack.tx.all(
-            f"SELECT seq, {COLUMNS} FROM ledger.events WHERE zone = :zone AND seq <= :entry AND (id = :statement"  # noqa: S608
-            " OR (code = ANY(:codes) AND position(convert_to(:approval, 'UTF8') IN rest) > 0)) ORDER BY seq",
-            zone=pack.zone,
-            entry=row["entry"],
-            statement=row["event_id"],
-            codes=[codes.APPROVAL_REQUESTED.code, codes.APPROVAL_VOTED.code],
-            approval=row["approval"],
-        )
-        for each in found:
-            seq = each["seq"]
-            path = await prove(
-                pack.tx, pack.zone, pack.head.size, lambda nodes, at=seq: inclusion_path(at, pack.head.size, nodes)
-            )
-            made = Receipt(body_of(each), seq, tuple(path), pack.head.note)
-            await pack.put(f"e{row['epoch']}-{seq:012d}.tlog-proof", bytes(made), windowed=False)
-    return Outcome(note=f"{len(rows):,} continuations" if rows else "the log was never continued after a loss")
+        path = await prove(pack.tx, pack.zone, pack.head.size, _path_of(row["seq"], pack.head.size))
+        made = Receipt(bytes(row["body"]), row["seq"], tuple(path), pack.head.note)
+        await pack.put(f"e{row['epoch']}-{row['seq']:012d}.tlog-proof", bytes(made), windowed=False)
+    count = len({row["epoch"] for row in rows})
+    return Outcome(note=f"{count:,} continuations" if rows else "the log was never continued after a loss")
+
+
+def _path_of(seq: int, size: int) -> Callable[[Nodes], list[bytes]]:
+    return lambda nodes: inclusion_path(seq, size, nodes)
 
 
 async def _receipts(pack: Pack) -> Outcome:

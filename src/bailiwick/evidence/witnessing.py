@@ -72,9 +72,9 @@ class KnownWitness:
 
 @dataclass(slots=True)
 class Standing:
-    """How a witness stands to a zone's ``log``. ``size``: of the head it cosigned last, -1 for none. ``refuses``: why it
-    says the ledger is not what it saw; ``saw``: how many events it then told, -1 for none. ``trouble``: what it answered
-    last in place of a cosignature."""
+    """How a witness stands to a zone's ``log``. ``size``: of the head it cosigned last, -1 for none. ``refuses``: why
+    it says the ledger is not what it saw; ``saw``: how many events it then told, -1 for none. ``trouble``: what it
+    answered last in place of a cosignature."""
 
     log: str = ""
     size: int = -1

@@ -221,7 +221,7 @@ def root_within(tile: FetchTile, size: int, whole: Checkpoint) -> bytes:
 
 
 def is_later(report: LogReport, origin: str) -> bool:
-    """Whether ``origin`` is another log than the one that is checked, or a continuation that this one knows nothing of."""
+    """Whether ``origin`` is another log than the one that is checked, or a continuation that it knows nothing of."""
     base, epoch = split_origin(report.origin)
     return split_origin(origin)[0] != base or split_origin(origin)[1] > epoch
 
@@ -310,7 +310,9 @@ def go_on_from(
     judge_old_head(lines, known.origin, size, known.edge.root(), "the earlier check", report.fail)
     different = _first_difference_in(known.edge, tile, now.size, kept)
     if different is not None:
-        report.fail(f"a fork: of the {kept} entries that are said to be kept, not all are those checked before", different)
+        report.fail(
+            f"a fork: of the {kept} entries that are said to be kept, not all are those checked before", different
+        )
     report.remarks.append(f"of the {size} entries that were checked before, {size - kept} were lost")
     return None
 

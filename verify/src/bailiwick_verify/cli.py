@@ -125,7 +125,12 @@ def _receipt(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list
     entry = receipt.entry.decode("utf-8", "replace")
     losses = losses_told(opened.checkpoint.continued, split_origin(opened.checkpoint.origin)[0])
     if given.json:
-        told: dict[str, Any] = {"verdict": verdict, "index": receipt.index, "size": opened.checkpoint.size, "signed_at": opened.time}
+        told: dict[str, Any] = {
+            "verdict": verdict,
+            "index": receipt.index,
+            "size": opened.checkpoint.size,
+            "signed_at": opened.time,
+        }
         told["losses"] = [loss.to_json() for loss in losses]
         print(json.dumps({**told, "origin": opened.checkpoint.origin, "witnesses": opened.witnesses, "entry": entry}))
     else:

@@ -152,7 +152,9 @@ class Statements:
                 raise ValueError
             of, goes_on = said["origin"], said["log"]
             kept, known, first, last = (int(said[name]) for name in ("kept", "known", "lost_first", "lost_last"))
-            kept_root, known_root = (base64.b64decode(said[name], validate=True) for name in ("kept_root", "known_root"))
+            kept_root, known_root = (
+                base64.b64decode(said[name], validate=True) for name in ("kept_root", "known_root")
+            )
             note, ground, zone = str(said["head"]).encode(), str(said["ground"]), str(event["zone"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise Refused(f"the statement of e{line.epoch} cannot be read", at) from None
@@ -179,15 +181,13 @@ class Statements:
         persons = self._persons(event, said, zone, line)
         return Loss(log, before, first, last, line.at, at, opened.time, persons, ground, len(opened.witnesses))
 
-    def _persons(
-        self, event: dict[str, Any], said: dict[str, Any], zone: str, line: Continued
-    ) -> tuple[str, ...]:
+    def _persons(self, event: dict[str, Any], said: dict[str, Any], zone: str, line: Continued) -> tuple[str, ...]:
         """Who agreed, from the entries before the statement; raises :class:`Refused` unless two persons did."""
         digest = hashlib.sha256(_canonical({"action": ACTION, "payload": said, "zone": zone}).encode()).hexdigest()
         approval = event["details"].get("approval")
         asked: str | None = None
         approved: list[str] = []
-        for index, each in self._told:
+        for index, each in sorted(self._told, key=lambda told: told[0]):
             details, subject = each["details"], each.get("subject") or {}
             if index >= line.entry or subject.get("id") != approval or details.get("payload") != digest:
                 continue

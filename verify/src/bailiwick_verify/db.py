@@ -28,7 +28,7 @@ from bailiwick_verify.check import (
     root_within,
 )
 from bailiwick_verify.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
-from bailiwick_verify.continuation import Statements, judge_old_head, losses_told
+from bailiwick_verify.continuation import Statements, judge_old_head
 from bailiwick_verify.epochs import Continued, split_origin
 from bailiwick_verify.merkle import HASH_BYTES, TILE_WIDTH, FullTile, leaf_hash
 from bailiwick_verify.note import NoteError, VerifierKey, parse_note, parse_signature_line
@@ -183,13 +183,8 @@ class _DatabaseCheck:
     def _judge_continued(self, now: Checkpoint, first: int) -> None:
         """What was lost, and whether the log may go on as it does."""
         report, base = self._report, split_origin(now.origin)[0]
-        away = [line for line in self._lines if self._is_elsewhere(line.entry)]
-        if away:  # what the statements say was not read; that they stand where they should, the tree says
-            report.losses = losses_told(self._lines, base)
-            for line in away:
-                if self._stored.leaf(line.entry) != line.leaf:
-                    report.fail(f"entry {line.entry} is not the statement that the head tells of", line.entry)
-            return
+        if any(self._is_elsewhere(line.entry) for line in self._lines):
+            self._look_at_kept()
         report.losses = self._statements.judge(
             self._lines,
             base,
@@ -199,6 +194,15 @@ class _DatabaseCheck:
             root_of=lambda size: root_within(self._stored.tile, size, now),
             refuse=report.fail,
         )
+
+    def _look_at_kept(self) -> None:
+        """Statements whose rows went into the archive are kept beside the ledger; the tree says whether they are so."""
+        rows = self._connection.execute(
+            "SELECT seq, body FROM ledger.continuation_entries WHERE zone = %s ORDER BY seq", (self._zone,)
+        ).fetchall()
+        for seq, body in rows:
+            if self._is_elsewhere(seq) and leaf_hash(bytes(body)) == self._stored.leaf(seq):
+                self._statements.look(seq, bytes(body))
 
     def _is_elsewhere(self, entry: int) -> bool:
         return self._archived and any(first <= entry <= last for first, last in self._elsewhere)
@@ -239,7 +243,9 @@ class _DatabaseCheck:
                     if (said.size, said.root, opened.time) != (size, bytes(root), at):
                         why = f"a forged head over {size} entries: its columns say other than what was signed"
                         self._report.fail(why, max(min(size, said.size) - 1, 0))
-                    if said.size == size and own_head(self._report, said, self._lines):  # else it stands in the wrong place, which is told
+                    if said.size == size and own_head(
+                        self._report, said, self._lines
+                    ):  # else it stands in the wrong place, which is told
                         yield Anchor(size, said.root, f"the head of {utc(opened.time)}")
 
     def _hours(self, max_gap: float) -> None:

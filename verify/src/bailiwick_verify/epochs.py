@@ -46,9 +46,7 @@ class Continued:
 
     def __str__(self) -> str:
         root, leaf = (base64.b64encode(each).decode() for each in (self.root, self.leaf))
-        return (
-            f"continued e{self.epoch} kept {self.kept} of {self.known} {root} at {self.at} entry {self.entry} {leaf}"
-        )
+        return f"continued e{self.epoch} kept {self.kept} of {self.known} {root} at {self.at} entry {self.entry} {leaf}"
 
     @classmethod
     def parse(cls, line: str) -> Continued:

@@ -177,7 +177,9 @@ class _LogCheck:
             refuse(f"{who} is of another log: {cosigned.origin}")
             return []
         if not judge_old_head(lines, cosigned.origin, cosigned.size, cosigned.root, who, refuse):
-            refuse(f"{who} is of {cosigned.origin}, and of what was lost: no witness signed the log of now", cosigned.size)
+            refuse(
+                f"{who} is of {cosigned.origin}, and of what was lost: no witness signed the log of now", cosigned.size
+            )
             return []
         if cosigned.size < self._report.size:
             self._report.remarks.append(f"{self._report.size - cosigned.size} entries wait for their witnesses")

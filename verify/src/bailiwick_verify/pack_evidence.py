@@ -167,15 +167,21 @@ class Evidence:
         if CONSISTENCY in self._archive:
             self._check_consistency(oldest)
         if PUBLISHED in self._archive:
-            kept = self._open(PUBLISHED, self._archive.read(PUBLISHED, _MOST_NOTE), (), 0).checkpoint
+            published = self._open(PUBLISHED, self._archive.read(PUBLISHED, _MOST_NOTE), (), 0).checkpoint
             if not judge_old_head(
-                self._checkpoint.continued, kept.origin, kept.size, kept.root, "the published head", self._refuse_published
+                self._checkpoint.continued,
+                published.origin,
+                published.size,
+                published.root,
+                "the published head",
+                self._refuse_published,
             ):
                 return
-            if kept.size > self._checkpoint.size:
-                raise EvidenceError(PUBLISHED, f"a head over {kept.size} entries was published: the log was cut off")
-            if kept.size == self._checkpoint.size and kept.root != self._checkpoint.root:
-                raise EvidenceError(PUBLISHED, f"two heads over {kept.size} entries differ: the log was forked")
+            if published.size > self._checkpoint.size:
+                why = f"a head over {published.size} entries was published: the log was cut off"
+                raise EvidenceError(PUBLISHED, why)
+            if published.size == self._checkpoint.size and published.root != self._checkpoint.root:
+                raise EvidenceError(PUBLISHED, f"two heads over {published.size} entries differ: the log was forked")
 
     def _refuse_published(self, why: str, entry: int) -> None:
         raise EvidenceError(PUBLISHED, f"{why} (entry {entry})")

@@ -64,7 +64,9 @@ class LogReport:
         for start, end, size in self.missing_hours:
             why = f"a missing hour: nothing was signed between {utc(start)} and {utc(end)}, after {size} entries"
             if any(utc(start) <= at <= utc(end) for at in self.continued):
-                self.remarks.append(f"nothing was signed between {utc(start)} and {utc(end)}, when the log was continued")
+                self.remarks.append(
+                    f"nothing was signed between {utc(start)} and {utc(end)}, when the log was continued"
+                )
             elif self.simulated >= 0:
                 self.remarks.append(why)
             else:

@@ -143,6 +143,14 @@ CREATE TABLE ledger.continuations (
   approval text NOT NULL,
   PRIMARY KEY (zone, epoch)
 );
+-- The statement of a continuation and what was said to its approval, as they stand in the ledger: rows leave it.
+CREATE TABLE ledger.continuation_entries (
+  zone text NOT NULL,
+  epoch int NOT NULL,
+  seq bigint NOT NULL,
+  body bytea NOT NULL,
+  PRIMARY KEY (zone, epoch, seq)
+);
 CREATE TABLE ledger.dead_letters (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   source text NOT NULL,
@@ -512,7 +520,7 @@ GRANT SELECT ON public.alembic_version TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.evidence_outputs, ledger.evidence_records TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.dead_letters, ledger.replays TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.cosignatures, ledger.cosigned TO bailiwick_app;
-GRANT SELECT, INSERT ON ledger.losses, ledger.continuations TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.losses, ledger.continuations, ledger.continuation_entries TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.ensure_partitions TO bailiwick_app;
 GRANT USAGE ON SCHEMA public TO bailiwick_readonly, bailiwick_audit_readonly;
