@@ -96,11 +96,9 @@ class Continued:
         return bool(self.event_id)
 
     def document(self) -> dict[str, Any]:
-        """The JSON form of what was done; the approval's own while it is waited for."""
-        if not self.done:
-            return self.approval.document()
+        """The JSON form."""
         told = {"log": self.log, "kept": self.kept, "known": self.known, "lost": self.known - self.kept}
-        return {**told, "event": self.event_id, "approval": self.approval.id, "approved_by": self.approval.approved_by}
+        return {**told, "done": self.done, "event": self.event_id, "approval": self.approval.document()}
 
 
 class Continuing:
