@@ -21,7 +21,7 @@ from test_pack import ALL, packed
 from test_witnessing import Party, Stage
 
 from bailiwick.evidence import codes
-from bailiwick.evidence.events import Actor, Context, decode
+from bailiwick.evidence.events import Actor, Context, decode, encode, leaf_hash
 from bailiwick.evidence.export import export_log
 from bailiwick.evidence.ledger import Head
 from bailiwick.evidence.receipts import receipt
@@ -30,6 +30,7 @@ from bailiwick.evidence.sweep import Sweep
 from bailiwick.evidence.troubles import Trouble
 from bailiwick.evidence.verify import verify
 from bailiwick.evidence.witnessing import Witnessing, seen_by
+from bailiwick.kernel import outbox
 from bailiwick.kernel.errors import BailiwickError
 from bailiwick_verify.epochs import split_origin
 from ports import free_port
@@ -267,7 +268,7 @@ async def test_a_loss_upon_a_loss(world: World, lossy: Lossy, auditor: Auditor, 
     assert [(each["first"], each["last"]) for each in told["losses"]] == [(20, 34), (size, size + 9)]
     # and back to before the first of them was agreed to: its statement is lost as well, what the heads tell is not
     last = lossy.published()
-    for table in ("continuations", "losses"):
+    for table in ("continuations", "continuation_entries", "losses"):
         world.do(f"DELETE FROM ledger.{table}")
     lossy.restored(20)
     await lossy.sequenced()
@@ -377,3 +378,45 @@ async def test_at_its_address(world: World, lossy: Lossy, auditor: Auditor, api:
         assert [(each["first"], each["last"]) for each in told["losses"]] == [(20, last.size - 1)]
         answer = await api.get("/evidence/default/continuations")
         assert answer.body == last.note, "the last head of the log before is still to be had"
+
+
+async def test_a_row_that_nobody_agreed_to_ends_nothing(world: World, lossy: Lossy, auditor: Auditor) -> None:
+    """Whoever has the database in his hands writes that the log was continued; and has the statement taken in, too."""
+    await world.filled(20)
+    await world.filled(15)
+    known = lossy.published()
+    lossy.restored(20)
+    sequencer = world.sequencer()
+    await sequencer.drain()
+
+    async def looked() -> None:
+        for _ in range(3):
+            sequencer._measured_at = float("-inf")
+            await sequencer.drain()
+
+    statement = world.recorder.make(
+        codes.LEDGER_CONTINUED, "success", ANA, log=f"{known.said.origin}/e2", kept=20, known=35, ground=GROUND,
+        approval="none", requested_by="ana", approved_by=["ben"], statement="{}",
+    )  # fmt: skip
+    world.do(
+        "INSERT INTO ledger.continuations (zone, epoch, kept, known, known_root, note, at, event_id, leaf, approval)"
+        " VALUES ('default', 2, 20, 35, %s, %s, now(), %s, %s, 'none')",
+        known.root, known.note, statement.id, leaf_hash(encode(statement)),
+    )  # fmt: skip
+    await looked()
+    assert Trouble.LEDGER_CONTRADICTS_HEAD in sequencer.figures.troubles
+    async with world.database.begin() as tx:
+        await outbox.put(tx, "default", encode(statement))
+    await looked()
+    assert "without agreement" in sequencer.figures.troubles[Trouble.LEDGER_CONTRADICTS_HEAD]
+    assert lossy.published() == known, "no head is signed"
+    assert (await auditor("db", world.url))[0] == 1
+
+
+async def test_what_was_agreed_to_is_looked_at_by_the_clock(world: World, lossy: Lossy) -> None:
+    await lossy.lose()
+    await lossy.go_on()
+    world.do("UPDATE ledger.continuation_entries SET body = 'x' WHERE seq = (SELECT min(seq) FROM"
+             " ledger.continuation_entries)")  # fmt: skip
+    report = await verify(world.database, "default", world.head_files)
+    assert report.verdict == "FAIL" and "nobody is seen to have asked" in report.findings[0].why

@@ -6,7 +6,7 @@ continuation is a row, an event in the ledger, and a line in every head from the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -14,10 +14,13 @@ from uuid import UUID
 from bailiwick.evidence import codes
 from bailiwick.evidence.ledger import Head
 from bailiwick.evidence.stored import COLUMNS, body_of
+from bailiwick.evidence.tree import MissingHashes, read_hashes, root_at
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick_verify.checkpoint import parse_checkpoint
+from bailiwick_verify.continuation import Statements
 from bailiwick_verify.epochs import Continued, origin_in, split_origin
-from bailiwick_verify.note import parse_note
+from bailiwick_verify.merkle import leaf_hash
+from bailiwick_verify.note import VerifierKey, parse_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,35 @@ async def _keep_entries(tx: Transaction, continuation: Continuation, entry: int)
             seq=row["seq"],
             body=body_of(row),
         )
+
+
+async def disagreements(
+    tx: Transaction, zone: str, name: LogName, keys: Collection[VerifierKey]
+) -> list[tuple[str, int]]:
+    """Why the log may not go on as it does under ``name``, each with its position: what an auditor's verifier says.
+
+    Held against the tree are the statements and what was said to their approvals, as they are kept beside the ledger: a
+    row about a continuation proves nothing.
+    """
+    lines = tuple(Continued.parse(line) for line in name.lines)
+    statements, found = Statements(), list[tuple[str, int]]()
+    rows = await tx.all("SELECT seq, body FROM ledger.continuation_entries WHERE zone = :zone ORDER BY seq", zone=zone)
+    try:
+        for row in rows:
+            body = bytes(row["body"])
+            if await read_hashes(tx, zone, 0, row["seq"], row["seq"] + 1) == [leaf_hash(body)]:
+                statements.look(row["seq"], body)
+        roots = {line.kept: await root_at(tx, zone, line.kept) for line in lines}
+    except MissingHashes as error:
+        return [(str(error), lines[-1].kept if lines else 0)]
+    statements.judge(
+        lines,
+        base_of(name.origin),
+        list(keys),
+        root_of=roots.__getitem__,
+        refuse=lambda why, entry: found.append((why, entry)),
+    )
+    return found
 
 
 async def note_loss(tx: Transaction, head: Head, kept: int, now: datetime) -> None:

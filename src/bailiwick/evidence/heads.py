@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from bailiwick.evidence.continued import Continuation, log_name, newest_continuation, note_loss
-from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, NoLedgerKey, TreeState, lock_tree
+from bailiwick.evidence.continued import Continuation, disagreements, log_name, newest_continuation, note_loss
+from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, NoLedgerKey, TreeState, ledger_keys, lock_tree
 from bailiwick.evidence.tree import MissingHashes, root_at, tree_size
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
@@ -33,7 +33,8 @@ log = structlog.get_logger(__name__)
 @dataclass(slots=True)
 class _Zone:
     """What is remembered about a zone: its published head, one that is committed and not published yet, when one was
-    last tried and last signed, whether events wait for one, and whether the table was seen to continue it."""
+    last tried and last signed, whether events wait for one, whether the table was seen to continue it, and which of the
+    log's continuations was last seen to be agreed to."""
 
     published: Head | None
     unpublished: Head | None = None
@@ -41,6 +42,7 @@ class _Zone:
     signed_at: float = float("-inf")
     unsigned: bool = True
     continued: bool = False
+    judged: int = 1
 
 
 class HeadKeeper:
@@ -114,21 +116,34 @@ class HeadKeeper:
             self._contradict(zone, why)
             return True
         self.ended.add(_lacking(zone, published.size))
-        if self.contradictions.pop(zone, None) is not None:
-            log.info(
-                "ledger continued", zone=zone, epoch=continuation.epoch, lost=continuation.known - continuation.kept
-            )
         self.cut_short.pop(zone, None)
         return True
 
+    async def _agreed(self, tx: Transaction, zone: str, memory: _Zone, continuation: Continuation) -> bool:
+        """Whether two persons had the log go on, as the ledger itself tells; what was held against it then ends."""
+        published = memory.published
+        over = published is not None and self._is_over(zone, published, continuation)
+        if over and published is not None and continuation.contradicts(published) is not None:
+            return False
+        keys = (await ledger_keys(tx, zone)).values()
+        name = await log_name(tx, continuation, next(iter(keys)).name)
+        if name is None:
+            return False  # its statement is on the way
+        for why, entry in await disagreements(tx, zone, name, keys):
+            return self._contradict(zone, f"the log goes on without agreement, at {entry}: {why}")
+        memory.judged = continuation.epoch
+        if over and self.contradictions.pop(zone, None) is not None:
+            log.info("ledger continued", zone=zone, log=name.origin, lost=continuation.known - continuation.kept)
+        return True
+
     async def look_again(self, tx: Transaction) -> None:
-        """Whether what was held against a table is over by now, because two persons had its log continued."""
+        """Let events go on, and see about heads, where somebody had a log continued that something is held against."""
         for zone in list(self.contradictions):
             memory = self._zones.get(zone)
             if memory is None or memory.published is None:
                 continue
             if self._is_over(zone, memory.published, await newest_continuation(tx, zone)):
-                memory.unsigned = zone not in self.contradictions
+                memory.unsigned = True
 
     async def _cut(self, tx: Transaction, zone: str, published: Head, size: int, kept: int) -> None:
         why = f"a head over {published.size} events was published, the table holds {size}"
@@ -216,6 +231,9 @@ class HeadKeeper:
         memory = self._zones[zone]
         now = memory.tried_at = self._clock.monotonic()
         continuation = await newest_continuation(tx, zone)
+        judged = continuation is None or memory.judged >= continuation.epoch
+        if continuation is not None and not judged and not await self._agreed(tx, zone, memory, continuation):
+            return None
         if not await self._continues(tx, zone, state, memory, continuation):
             memory.unsigned = False
             return None
