@@ -18,7 +18,7 @@ from bailiwick.evidence.tree import MissingHashes, read_hashes, root_at
 from bailiwick.kernel.db import Row, Transaction
 from bailiwick_verify.checkpoint import parse_checkpoint
 from bailiwick_verify.continuation import Statements
-from bailiwick_verify.epochs import Continued, origin_in, split_origin
+from bailiwick_verify.epochs import Continued, kept_of, origin_in, split_origin
 from bailiwick_verify.merkle import leaf_hash
 from bailiwick_verify.note import VerifierKey, parse_note
 
@@ -148,7 +148,8 @@ async def disagreements(
             body = bytes(row["body"])
             if await read_hashes(tx, zone, 0, row["seq"], row["seq"] + 1) == [leaf_hash(body)]:
                 statements.look(row["seq"], body)
-        roots = {line.kept: await root_at(tx, zone, line.kept) for line in lines}
+        still = [line for line in lines if (kept := kept_of(lines, line.epoch)) is None or line.entry < kept]
+        roots = {line.kept: await root_at(tx, zone, line.kept) for line in still}
     except MissingHashes as error:
         return [(str(error), lines[-1].kept if lines else 0)]
     statements.judge(

@@ -124,7 +124,7 @@ class Statements:
                 losses.append(_by_line(line, base))  # judged before, or itself lost in a later loss
                 continue
             try:
-                losses.append(self._one(line, base, keys, witness_keys, root_of if kept is None else None))
+                losses.append(self._one(line, base, keys, witness_keys, root_of))
             except Refused as refused:
                 refuse(str(refused), refused.entry)
         return losses
