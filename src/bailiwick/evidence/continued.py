@@ -87,6 +87,12 @@ async def newest_continuation(tx: Transaction, zone: str) -> Continuation | None
     return _continuation(row) if row is not None else None
 
 
+async def ended_by(tx: Transaction, head: Head) -> Continuation | None:
+    """What continues the log that ``head`` is of, None where that is the log of now."""
+    newest = await newest_continuation(tx, head.zone)
+    return newest if newest is not None and head.epoch < newest.epoch else None
+
+
 async def log_name(tx: Transaction, continuation: Continuation | None, base: str) -> LogName | None:
     """How heads are signed now of the log that began as ``base``; None while the statement of its continuation is
     still on its way into the ledger. Before the first head of a log, the statement and what was said to its approval

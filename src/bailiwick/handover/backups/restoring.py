@@ -33,7 +33,7 @@ from psycopg import Error as PsycopgError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.store import ObjectMissing, ObjectStore
-from bailiwick.evidence.continued import newest_continuation, note_loss
+from bailiwick.evidence.continued import ended_by, note_loss
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.evidence.ledger import Head, HeadFiles, key_aad, ledger_keys
 from bailiwick.evidence.spool import sync_directory
@@ -434,12 +434,10 @@ class Restoring:
         size = await tree_size(tx, zone)
         if head is None:
             return ZoneState(zone, size, 0)
-        continuation = await newest_continuation(tx, zone)
-        if continuation is not None and head.epoch < continuation.epoch:
-            # what that head covers was lost before, by agreement
-            if (why := continuation.contradicts(head)) is not None:
+        if (ended := await ended_by(tx, head)) is not None:  # what that head covers was lost before, by agreement
+            if (why := ended.contradicts(head)) is not None:
                 raise Damaged(f"The ledger of {zone}: {why}.")
-            return ZoneState(zone, size, continuation.kept)
+            return ZoneState(zone, size, ended.kept)
         if head.size <= size:
             try:
                 same = await root_at(tx, zone, head.size) == head.root
