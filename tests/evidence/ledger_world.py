@@ -54,6 +54,7 @@ class World:
             connection.execute("SET session_replication_role = replica")
             connection.execute(
                 "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.cosignatures, ledger.cosigned,"
+                " ledger.losses, ledger.continuations, ledger.continuation_entries, bailiwick.approvals,"
                 " ledger.dead_letters, ledger.replays, bailiwick.outbox,"
                 " ledger.evidence_records, ledger.evidence_outputs, bailiwick.evidence_packs,"
                 " bailiwick.spool_positions, bailiwick.decision_inputs, bailiwick.api_requests,"

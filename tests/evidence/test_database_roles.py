@@ -12,7 +12,8 @@ from ledger_world import World
 from psycopg import sql
 
 ROLES = ("bailiwick_owner", "bailiwick_app", "bailiwick_readonly", "bailiwick_audit_readonly")
-TABLES = ("ledger.events", "ledger.heads", "ledger.cosignatures", "ledger.cosigned", "ledger.dead_letters")
+TABLES = ("ledger.events", "ledger.heads", "ledger.cosignatures", "ledger.cosigned", "ledger.dead_letters",
+          "ledger.losses", "ledger.continuations", "ledger.continuation_entries")  # fmt: skip
 FORBIDDEN = [
     statement.format(table)
     for table in TABLES

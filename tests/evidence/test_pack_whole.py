@@ -126,7 +126,7 @@ async def test_no_secret_is_in_a_pack(world: World, layout: Layout, tmp_path: Pa
     assert json.loads(files["configuration/migrations.json"])["applied"].startswith("0004")
     assert json.loads(files["control/snapshot.json"])["lsn"]
     sections = {each["name"] for each in json.loads(files["manifest.json"])["sections"]}
-    assert sections == {"configuration", "control", "dead-letters", "events", "handover", "heads", "inputs", "log", "logs", "policy", "readiness",
+    assert sections == {"configuration", "continued", "control", "dead-letters", "events", "handover", "heads", "inputs", "log", "logs", "policy", "readiness",
                         "receipts", "records", "timeline"}  # fmt: skip
 
 

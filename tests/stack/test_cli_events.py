@@ -107,6 +107,7 @@ THROUGH_OTHERS = {
     "witness": "another party's process, which has no ledger",
     "selftest mutate": "lives in a database of its own and touches no installation",
     "audit archive restore": "needs a week's evidence; tests/archive prove its event",
+    "ledger continue": "needs a loss; tests/stack/test_continued_ledger.py proves its events",
     "audit archive purge": "needs a year's evidence; tests/archive prove its events",
     "clock advance": "needs shifted time; tests/stack/test_shifted_time.py proves its event",
     "siem sinks enable": "as disable; tests/evidence_siem prove its event",

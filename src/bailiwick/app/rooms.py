@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from bailiwick.app.archive import Archive, build_archive
 from bailiwick.app.assurance import Assurance, build_assurance, ship
+from bailiwick.app.continuing import build_continuing
 from bailiwick.app.fencing import Fence
 from bailiwick.app.foundations import Foundations, kek_file
 from bailiwick.app.handover.gateway_canary import GRANT
@@ -27,6 +28,7 @@ from bailiwick.authority.revocation import Revocations, Settlement
 from bailiwick.authority.rfc8693 import TokenRequest
 from bailiwick.evidence.archive.reader import ColdEvents
 from bailiwick.evidence.cold import ColdSearch
+from bailiwick.evidence.continuing import Continuing
 from bailiwick.evidence.drained import drained
 from bailiwick.evidence.events import Context
 from bailiwick.evidence.evidence_records import EvidenceRecords
@@ -95,6 +97,7 @@ class Rooms:
     sinks: Sinks
     siem: Operations
     archive: Archive
+    continuing: Continuing
     cookies: CookieSessions
     login: LocalLogin
     sign_ins: SignIns
@@ -254,6 +257,7 @@ def build(base: Foundations, state: WorkerState, spool: Spool, limits: HotLimits
         sinks=Sinks(database, clock, ids, recorder, base.sealer, address_check(resolver)),
         siem=Operations(database, clock, recorder, reads_cold=True),
         archive=archive,
+        continuing=build_continuing(settings, base.layout, database, clock, recorder, archive.quorum, archive.cold),
         cookies=CookieSessions(settings, ids),
         login=LocalLogin(database, clock, recorder, passwords, sign_ins, revocations),
         sign_ins=sign_ins,

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Scope
 import bailiwick.authority.api as authority_api
 import bailiwick.evidence.api as evidence_api
 import bailiwick.evidence.archive.api as archive_api
+import bailiwick.evidence.continuing_api as continuing_api
 import bailiwick.evidence.evidence_records_api as evidence_records_api
 import bailiwick.evidence.pack_api as pack_api
 import bailiwick.evidence.siem.api as siem_api
@@ -260,6 +261,7 @@ def compose(
     )
     app.include_router(siem_api.routes(rooms.sinks, rooms.siem))
     app.include_router(archive_api.routes(base.database, rooms.archive.services, base.recorder, base.clock))
+    app.include_router(continuing_api.routes(rooms.continuing))
     app.include_router(approval_routes(rooms.archive.quorum))
     for part in rooms.assurance.parts:
         for router in part.routers():

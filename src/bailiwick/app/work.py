@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import socket
-import ssl
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +16,7 @@ import structlog
 from bailiwick.app import health
 from bailiwick.app.archive import archive_jobs, build_archive
 from bailiwick.app.assurance import build_assurance, keep_scheduled
+from bailiwick.app.continuing import known_witnesses
 from bailiwick.app.following import Following
 from bailiwick.app.foundations import Foundations, lay
 from bailiwick.app.packs import packing
@@ -33,9 +33,9 @@ from bailiwick.evidence.ledger import HeadFiles, LedgerKeys
 from bailiwick.evidence.sequencer import Sequencer
 from bailiwick.evidence.siem.delivery import Delivery
 from bailiwick.evidence.siem.outgoing import Means
-from bailiwick.evidence.sweep import ALERT, NEWEST_JOB, Sweep
+from bailiwick.evidence.sweep import ALERT, NEWEST_JOB, WHOLE_JOB, Sweep
 from bailiwick.evidence.troubles import Trouble
-from bailiwick.evidence.witnessing import KnownWitness, Witnessing
+from bailiwick.evidence.witnessing import Witnessing
 from bailiwick.gateway.lease import Lease
 from bailiwick.gateway.routing import RouteWriter
 from bailiwick.gateway.supervised import envoy_files
@@ -51,7 +51,7 @@ from bailiwick.kernel.modes import frozen_zones
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.quorum import Quorum
 from bailiwick.kernel.redis import Redis
-from bailiwick.kernel.settings import Settings, parse_witness
+from bailiwick.kernel.settings import Settings
 from bailiwick.policy.figures import PolicyFigures
 from bailiwick.policy.known_good import KnownGood
 
@@ -275,15 +275,14 @@ def swept(sweep: Sweep) -> list[JobDefinition]:
 
     return [
         JobDefinition(NEWEST_JOB, timedelta(minutes=10), newest),
-        JobDefinition("verify-whole-ledger", "41 2 * * *", whole, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
+        JobDefinition(WHOLE_JOB, "41 2 * * *", whole, grace=timedelta(hours=12), timeout_s=6 * 3600.0),
     ]
 
 
 def witnesses(base: Foundations) -> Witnessing:
     """Who is asked to cosign the heads of the ledgers."""
     settings = base.settings
-    known = [KnownWitness(*parse_witness(text)) for text in settings.witnesses]
-    ca = ssl.create_default_context(cafile=settings.witness_ca) if settings.witness_ca is not None else None
+    known, ca = known_witnesses(settings)
     return Witnessing(
         base.database,
         base.recorder,

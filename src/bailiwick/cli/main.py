@@ -28,6 +28,7 @@ COMMANDS: dict[str, Entry] = {
     "restart": Entry("bailiwick.cli.down:restart_app", "Restart one part in good order."),
     "version": Entry("bailiwick.cli.down:version_app", "Print the version."),
     "audit": Entry("bailiwick.cli.audit:app", "Follow the evidence, look at a request, check the ledger."),
+    "ledger": Entry("bailiwick.cli.ledger_continue:app", "Go on with a ledger after a restore that lost events."),
     "evidence": Entry("bailiwick.cli.evidence:app", "Record what a command finds; build packs of evidence."),
     "report": Entry("bailiwick.cli.report:app", "Show who has what, what nobody answers for, who failed to sign in."),
     "rhythm": Entry("bailiwick.cli.rhythm:app", "Show what recurs and what is owed; packs, minutes, signatures."),

@@ -301,6 +301,16 @@ DETAILS: Mapping[EventType, tuple[DetailField, ...]] = {
     codes.ARCHIVE_ASKED: (_always("job", "str", "job that was made due"),),
     codes.WITNESS_REFUSED: _WITNESS,
     codes.WITNESS_RECOVERED: _WITNESS,
+    codes.LEDGER_CONTINUED: (
+        _always("log", "str", "origin that the log goes on under"),
+        _always("kept", "int", "how many events were kept"),
+        _always("known", "int", "how many events the last known head of the log before covers"),
+        _always("ground", "str", "why events were lost, in the words of who asked"),
+        _always("approval", "str", "id of the approval"),
+        _always("requested_by", "str", "who asked"),
+        _always("approved_by", "list[str]", "who approved it"),
+        _always("statement", "str", "what was agreed to, as canonical JSON, with the last known head"),
+    ),
     codes.EVIDENCE_RECORDED: (
         _always("record", "str", "id of the record: the SHA-256 of what it says"),
         _always("kind", "str", "`probe` or `attestation`"),

@@ -12,13 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bailiwick.evidence.archive.reader import ColdEvents, kept_bodies
+from bailiwick.evidence.continued import continuations_of
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head
 from bailiwick.evidence.tree import read_tile
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Conflict
+from bailiwick_verify.checkpoint import parse_checkpoint
+from bailiwick_verify.epochs import kept_of
 from bailiwick_verify.merkle import TILE_WIDTH
+from bailiwick_verify.note import NoteError, parse_note
 from bailiwick_verify.tiles import ENTRIES, Tile, encode_bundle, tiles_of
+
+_ALL = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,11 @@ async def export_log(
         cosigned = await cosigned_head(tx, zone)
         heads = await heads_by_the_hour(tx, zone, datetime(1970, 1, 1, tzinfo=UTC), None)
         keys = await ledger_keys(tx, zone)
+        still = _still_so(directory, head.note)
+        ended = [each.note for each in await continuations_of(tx, zone)]
         for tile in [*tiles_of(head.size, entries=True), *tiles_of(head.size)]:
             path = directory / tile.path
-            if not path.exists():
+            if not path.exists() or _end(tile) > still:
                 data = (
                     await _entries(tx, cold, zone, tile) if tile.level == ENTRIES else await read_tile(tx, zone, tile)
                 )
@@ -63,10 +71,31 @@ async def export_log(
                 progress(min(head.size, tile.index * TILE_WIDTH + tile.width), head.size)
     _put(directory / "verifier-keys", "".join(f"{key}\n" for key in keys.values()).encode())
     _put(directory / "heads", b"\n".join(heads))
+    if ended:
+        _put(directory / "continuations", b"\n".join(ended))
     if cosigned is not None:
         _put(directory / "cosigned-checkpoint", cosigned.note)
     _put(directory / "checkpoint", head.note)
     return Exported(zone, head.size, written + (3 if cosigned is None else 4))
+
+
+def _still_so(directory: Path, note: bytes) -> int:
+    """Up to how many events the tiles of an earlier export into the folder are those of the log of now: it may have
+    been continued after a loss since."""
+    now = parse_checkpoint(parse_note(note).text)
+    try:
+        before = parse_checkpoint(parse_note((directory / "checkpoint").read_bytes()).text)
+    except (OSError, NoteError):
+        return _ALL
+    if before.origin == now.origin:
+        return _ALL
+    kept = kept_of(now.continued, before.epoch)
+    return kept if kept is not None else 0
+
+
+def _end(tile: Tile) -> int:
+    """How many events there are up to the end of a tile."""
+    return (tile.index * TILE_WIDTH + tile.width) << (8 * max(tile.level, 0) if tile.level != ENTRIES else 0)
 
 
 async def _entries(tx: Transaction, cold: ColdEvents | None, zone: str, tile: Tile) -> bytes:

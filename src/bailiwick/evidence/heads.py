@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, NoLedgerKey, TreeState, lock_tree
+from bailiwick.evidence.continued import Continuation, disagreements, log_name, newest_continuation, note_loss
+from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, NoLedgerKey, TreeState, ledger_keys, lock_tree
 from bailiwick.evidence.tree import MissingHashes, root_at, tree_size
 from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.crypto import SealError
@@ -32,7 +33,8 @@ log = structlog.get_logger(__name__)
 @dataclass(slots=True)
 class _Zone:
     """What is remembered about a zone: its published head, one that is committed and not published yet, when one was
-    last tried and last signed, whether events wait for one, and whether the table was seen to continue it."""
+    last tried and last signed, whether events wait for one, whether the table was seen to continue it, and which of the
+    log's continuations was last seen to be agreed to."""
 
     published: Head | None
     unpublished: Head | None = None
@@ -40,6 +42,7 @@ class _Zone:
     signed_at: float = float("-inf")
     unsigned: bool = True
     continued: bool = False
+    judged: int = 1
 
 
 class HeadKeeper:
@@ -47,7 +50,8 @@ class HeadKeeper:
 
     ``contradictions`` tells, by zone, why nothing is signed any more; ``cut_short`` which of these zones lack events
     that a published head covers; ``behind`` whose published head was older than it can have been left; ``unwritable``
-    why a head could not be published; ``newest_at`` the latest time that a head or event is known to have.
+    why a head could not be published; ``newest_at`` the latest time that a head or event is known to have; ``ended``
+    what of ``cut_short`` two persons have agreed to go on without.
     """
 
     def __init__(self, files: HeadFiles, signer: HeadSigner, clock: Clock, *, interval_s: float) -> None:
@@ -59,6 +63,7 @@ class HeadKeeper:
         self.contradictions: dict[str, str] = {}
         self.cut_short: dict[str, str] = {}
         self.behind: dict[str, str] = {}
+        self.ended: set[str] = set()
         self.unwritable: str | None = None
         self.newest_at: datetime | None = None
 
@@ -87,6 +92,9 @@ class HeadKeeper:
 
         Needs no lock: the file is written after the table, which only grows.
         """
+        continuation = await newest_continuation(tx, zone)
+        if published is not None and self._is_over(zone, published, continuation):
+            return
         size = published.size if published is not None else -1
         behind = await tx.value(
             "SELECT count(*) FROM (SELECT FROM ledger.heads WHERE zone = :zone AND size > :size LIMIT 2) AS newer",
@@ -97,12 +105,51 @@ class HeadKeeper:
             held = f"is over {size} events" if published is not None else "is gone"
             self.behind[zone] = f"zone {zone}: the published head {held}, later ones were signed"
         if published is not None and size > (held_now := await tree_size(tx, zone)):
-            self._cut(zone, published, held_now)
+            await self._cut(tx, zone, published, held_now, held_now)
 
-    def _cut(self, zone: str, published: Head, size: int) -> None:
+    def _is_over(self, zone: str, published: Head, continuation: Continuation | None) -> bool:
+        """Whether the published head is of a log that has ended; what was held against the table for it is over then,
+        unless the continuation is from another head."""
+        if continuation is None or published.epoch >= continuation.epoch:
+            return False
+        if (why := continuation.contradicts(published)) is not None:
+            self._contradict(zone, why)
+            return True
+        self.ended.add(_lacking(zone, published.size))
+        self.cut_short.pop(zone, None)
+        return True
+
+    async def _agreed(self, tx: Transaction, zone: str, memory: _Zone, continuation: Continuation) -> bool:
+        """Whether two persons had the log go on, as the ledger itself tells; what was held against it then ends."""
+        published = memory.published
+        over = published is not None and self._is_over(zone, published, continuation)
+        if over and published is not None and continuation.contradicts(published) is not None:
+            return False
+        keys = (await ledger_keys(tx, zone)).values()
+        name = await log_name(tx, continuation, next(iter(keys)).name)
+        if name is None:
+            return False  # its statement is on the way
+        for why, entry in await disagreements(tx, zone, name, keys):
+            return self._contradict(zone, f"the log goes on without agreement, at {entry}: {why}")
+        memory.judged = continuation.epoch
+        if over and self.contradictions.pop(zone, None) is not None:
+            log.info("ledger continued", zone=zone, log=name.origin, lost=continuation.known - continuation.kept)
+        return True
+
+    async def look_again(self, tx: Transaction) -> None:
+        """Let events go on, and see about heads, where somebody had a log continued that something is held against."""
+        for zone in list(self.contradictions):
+            memory = self._zones.get(zone)
+            if memory is None or memory.published is None:
+                continue
+            if self._is_over(zone, memory.published, await newest_continuation(tx, zone)):
+                memory.unsigned = True
+
+    async def _cut(self, tx: Transaction, zone: str, published: Head, size: int, kept: int) -> None:
         why = f"a head over {published.size} events was published, the table holds {size}"
-        self.cut_short[zone] = f"zone {zone}: the ledger lacks events of the {published.size} under its published head"
+        self.cut_short[zone] = _lacking(zone, published.size)
         self._contradict(zone, why)
+        await note_loss(tx, published, kept, self._clock.now())
 
     def forget(self) -> None:
         """Start over from the files and the table."""
@@ -164,7 +211,10 @@ class HeadKeeper:
         self.unwritable = None
 
     def _publish(self, memory: _Zone, head: Head) -> None:
-        if memory.published is None or (head.size, head.at) > (memory.published.size, memory.published.at):
+        published = memory.published
+        if published is None or head.order > published.order:
+            if published is not None and published.epoch < head.epoch:
+                self._files.keep_ended(published)
             self._files.store(head)
             memory.published = head
         memory.unpublished = None
@@ -180,7 +230,11 @@ class HeadKeeper:
     async def _sign_one(self, tx: Transaction, zone: str, state: TreeState) -> Head | None:
         memory = self._zones[zone]
         now = memory.tried_at = self._clock.monotonic()
-        if not await self._continues(tx, zone, state, memory):
+        continuation = await newest_continuation(tx, zone)
+        judged = continuation is None or memory.judged >= continuation.epoch
+        if continuation is not None and not judged and not await self._agreed(tx, zone, memory, continuation):
+            return None
+        if not await self._continues(tx, zone, state, memory, continuation):
             memory.unsigned = False
             return None
         if state.size == state.head_size and now - memory.signed_at < IDLE_INTERVAL_S:
@@ -196,7 +250,10 @@ class HeadKeeper:
             log.error("head cannot be signed", zone=zone, error=str(error))
             memory.tried_at += _SIGN_RETRY_S
             return None
-        head = Head.sign(zone, state.size, state.edge.root(), at, kid, signer)
+        name = await log_name(tx, continuation, signer.key.name)
+        if name is None:
+            return None
+        head = Head.sign(zone, state.size, state.edge.root(), at, kid, signer.under(name.origin), name.lines)
         await tx.run(
             "INSERT INTO ledger.heads (zone, size, at, root, kid, note) VALUES (:zone, :size, :at, :root, :kid, :note)"
             " ON CONFLICT DO NOTHING",
@@ -210,17 +267,21 @@ class HeadKeeper:
         memory.signed_at = now
         return head
 
-    async def _continues(self, tx: Transaction, zone: str, state: TreeState, memory: _Zone) -> bool:
+    async def _continues(
+        self, tx: Transaction, zone: str, state: TreeState, memory: _Zone, continuation: Continuation | None
+    ) -> bool:
+        published = memory.published
+        if published is not None and self._is_over(zone, published, continuation):
+            published = None
         if zone in self.contradictions:
             return False
-        published = memory.published
         if state.head_size > state.size:
             why = f"a head over {state.head_size} events was signed, the table holds {state.size}"
             return self._contradict(zone, why)
         if published is None:
             return True
         if published.size > state.size:
-            self._cut(zone, published, state.size)
+            await self._cut(tx, zone, published, state.size, max(state.head_size, 0))
             return False
         if memory.continued and not state.reloaded:
             return True
@@ -238,6 +299,10 @@ class HeadKeeper:
             log.critical("ledger contradicts its published head", zone=zone, why=why)
         self.contradictions[zone] = why
         return False
+
+
+def _lacking(zone: str, size: int) -> str:
+    return f"zone {zone}: the ledger lacks events of the {size} under its published head"
 
 
 async def _stored_head(tx: Transaction, zone: str, size: int) -> Head | None:

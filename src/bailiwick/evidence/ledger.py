@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,10 +53,19 @@ class Head:
     note: bytes
 
     @classmethod
-    def sign(cls, zone: str, size: int, root: bytes, at: datetime, kid: str, signer: Signer) -> Head:
-        """A head of ``zone`` signed now."""
+    def sign(
+        cls,
+        zone: str,
+        size: int,
+        root: bytes,
+        at: datetime,
+        kid: str,
+        signer: Signer,
+        extensions: Sequence[str] = (),
+    ) -> Head:
+        """A head of ``zone`` signed now. ``extensions``: what every head of a continued log tells."""
         moment = int(at.timestamp())
-        note = Checkpoint(signer.key.name, size, root).signed(signer, moment)
+        note = Checkpoint(signer.key.name, size, root, tuple(extensions)).signed(signer, moment)
         return cls(zone, size, root, datetime.fromtimestamp(moment, UTC), kid, bytes(note))
 
     @classmethod
@@ -68,6 +77,21 @@ class Head:
         if moment > _LAST_MOMENT:
             raise ValueError("the head claims a time that no calendar has")
         return cls(zone, checkpoint.size, checkpoint.root, datetime.fromtimestamp(moment, UTC), "", note)
+
+    @property
+    def said(self) -> Checkpoint:
+        """What the note states; raises ValueError where it is none."""
+        return parse_checkpoint(parse_note(self.note).text)
+
+    @property
+    def epoch(self) -> int:
+        """Which continuation of the zone's log it is of, 1 for the first log."""
+        return self.said.epoch
+
+    @property
+    def order(self) -> tuple[int, int, datetime]:
+        """Heads of a zone by how new they are: a continuation may begin at fewer events than were published before."""
+        return self.epoch, self.size, self.at
 
     def false_because(self, keys: Collection[VerifierKey]) -> str | None:
         """Why the head is not genuine, None when one of ``keys`` signed it, and for what its columns say."""
@@ -100,6 +124,15 @@ class HeadFiles:
         except FileNotFoundError:
             return None
         return Head.read(zone, data)
+
+    def keep_ended(self, head: Head) -> None:
+        """Keep the last head of a log that is continued under another name."""
+        path = self.directory / f"{head.zone}.e{head.epoch}.ended"
+        if not path.exists():
+            temporary = path.with_suffix(".new")
+            temporary.write_bytes(head.note)
+            temporary.replace(path)
+            sync_directory(self.directory)
 
     def store(self, head: Head) -> None:
         """Replace the head of a zone, durably; the old one stays until the new one is complete."""
@@ -182,7 +215,8 @@ def public_key(jwk: Mapping[str, Any]) -> bytes:
 
 
 async def origin_of(tx: Transaction, zone: str) -> str | None:
-    """The name of the zone's log, which is for ever that of its first ledger key; None while it has none.
+    """The name the zone's log began under, which is for ever that of its first ledger key; None while it has none.
+    Continuations of it are named after it (``bailiwick_verify.epochs``).
 
     Addresses change and installations move: an origin made of the key stays, and no two logs share one.
     """
@@ -194,7 +228,7 @@ async def origin_of(tx: Transaction, zone: str) -> str | None:
 
 
 async def ledger_keys(tx: Transaction, zone: str) -> dict[str, VerifierKey]:
-    """Every ledger key ``zone`` ever had, by id."""
+    """Every ledger key ``zone`` ever had, by id, under the name that its log began with."""
     origin = await origin_of(tx, zone)
     rows = await tx.all(
         "SELECT kid, public_jwk FROM zone_keys WHERE zone = :zone AND purpose = 'ledger' ORDER BY created_at", zone=zone

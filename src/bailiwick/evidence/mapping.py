@@ -164,6 +164,7 @@ MAPPING: Mapping[EventType, Mapped] = {
     codes.ARCHIVE_ASKED: _call("Update", "change"),
     codes.WITNESS_REFUSED: _finding("Create", CRITICAL),
     codes.WITNESS_RECOVERED: _finding("Close", LOW),
+    codes.LEDGER_CONTINUED: _finding("Close", HIGH),
     codes.EVIDENCE_RECORDED: _entity("Create", "creation"),
     codes.EVIDENCE_PACK_REQUESTED: _call("Create", "info"),
     codes.EVIDENCE_PACK_BUILT: _call("Read", "access", LOW),

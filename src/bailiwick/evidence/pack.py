@@ -35,7 +35,8 @@ from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import BailiwickError, Conflict, InvalidRequest, NotFound
 from bailiwick.kernel.ids import Ids, made_at
 from bailiwick.kernel.verdicts import Verdict
-from bailiwick_verify.note import VerifierKey
+from bailiwick_verify.checkpoint import parse_checkpoint
+from bailiwick_verify.note import VerifierKey, parse_note
 from bailiwick_verify.pack import FORMAT, MANIFEST, NOTE, PackStatement
 
 MOST_REQUESTS, MOST_WINDOWS = 1000, 50
@@ -371,6 +372,7 @@ class PackBuilder:
             async with self._database.begin() as tx:
                 await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 head = await newest_head(tx, selection.zone)
+                signer = signer.under(parse_checkpoint(parse_note(head.note).text).origin)
                 matched = await _match(tx, selection, head)
                 keys = await ledger_keys(tx, selection.zone)
                 now = self._clock.now()

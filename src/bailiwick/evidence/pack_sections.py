@@ -18,7 +18,8 @@ from bailiwick.evidence.stored import TEXTS, body_from_texts
 from bailiwick.evidence.tree import prove, read_hashes
 from bailiwick.kernel.crypto import Sealer, SealError
 from bailiwick.kernel.verdicts import Verdict
-from bailiwick_verify.merkle import TILE_WIDTH, consistency_path
+from bailiwick_verify.merkle import TILE_WIDTH, Nodes, consistency_path, inclusion_path
+from bailiwick_verify.receipt import Receipt
 from bailiwick_verify.tiles import Tile
 
 LEDGER = "ledger"
@@ -39,6 +40,8 @@ def evidence_sections(
         Section("events", "The events, verbatim as they were hashed, one a line; and their positions", LEDGER, _events),
         Section("log", "The signed head, its keys, and the tiles of the tree that lead to each event", LEDGER, _log),
         Section("heads", "The heads signed around the window, and the one kept outside the database", LEDGER, _heads),
+        Section("continued", "Where the log was continued after a loss: the statement of it, and who agreed", LEDGER,
+                _continued),
         Section("receipts", "A receipt of each event, to be handed out by itself (.tlog-proof)", LEDGER, _receipts),
         Section("records", "Evidence records of probes and attestations in the window", "evidence records", _records),
         Section("inputs", "What decisions were made from, where it was asked for and is still kept", "decision inputs",
@@ -168,6 +171,26 @@ async def _heads(pack: Pack) -> Outcome:
         await pack.put("published", pack.published, windowed=False)
         kept = "with the one kept outside the database"
     return Outcome(note=f"{count:,} heads; {kept}")
+
+
+async def _continued(pack: Pack) -> Outcome:
+    """Receipts, under the pack's own head, of the statement of each continuation and of what its approval was given
+    by."""
+    rows = await pack.tx.all(
+        "SELECT epoch, seq, body FROM ledger.continuation_entries WHERE zone = :zone AND seq < :size ORDER BY seq",
+        zone=pack.zone,
+        size=pack.head.size,
+    )
+    for row in rows:
+        path = await prove(pack.tx, pack.zone, pack.head.size, _path_of(row["seq"], pack.head.size))
+        made = Receipt(bytes(row["body"]), row["seq"], tuple(path), pack.head.note)
+        await pack.put(f"e{row['epoch']}-{row['seq']:012d}.tlog-proof", bytes(made), windowed=False)
+    count = len({row["epoch"] for row in rows})
+    return Outcome(note=f"{count:,} continuations" if rows else "the log was never continued after a loss")
+
+
+def _path_of(seq: int, size: int) -> Callable[[Nodes], list[bytes]]:
+    return lambda nodes: inclusion_path(seq, size, nodes)
 
 
 async def _receipts(pack: Pack) -> Outcome:

@@ -33,7 +33,7 @@ from bailiwick.evidence.ledger import Head, HeadFiles, HeadSigner, TreeState, lo
 from bailiwick.evidence.machine_lock import MachineLock
 from bailiwick.evidence.records import OUTBOX, DeadLetter, EventRow, Unparsable, clean, event_row
 from bailiwick.evidence.sources import Place, Portion, SourceReader, source_names, waiting
-from bailiwick.evidence.spool import abandoned_births, acknowledged_losses, latch_loss, loss_of
+from bailiwick.evidence.spool import abandoned_births, acknowledge_loss, acknowledged_losses, latch_loss, loss_of
 from bailiwick.evidence.tree import put_run
 from bailiwick.evidence.troubles import STALLS, Figures, Trouble, cause_of, stall_of
 from bailiwick.kernel.clock import Clock
@@ -255,6 +255,8 @@ class Sequencer:
 
     def _held(self) -> bool:
         """Whether nothing may be moved: the ledger lacks what a published head covers, and nobody has looked yet."""
+        if self.figures.lost and set(self.figures.lost) <= self._heads.ended:
+            acknowledge_loss(self._root)  # two persons have
         cut_short = self._heads.cut_short.values()
         self._latch(cut_short)
         self.figures.lost = loss_of(self._root)
@@ -287,6 +289,7 @@ class Sequencer:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._remove_leftovers)
         async with self._database.begin() as tx:
+            await self._heads.look_again(tx)
             self.figures.dead_letters = await tx.value(
                 "SELECT count(*) FROM ledger.dead_letters d LEFT JOIN ledger.replays r ON r.dead_letter = d.id"
                 " WHERE r.dead_letter IS NULL"

@@ -19,6 +19,7 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.errors import BailiwickError
 
 NEWEST_JOB = "verify-newest-events"
+WHOLE_JOB = "verify-whole-ledger"
 ALERT = "audit_tamper_detected"
 NEWEST = 100_000
 

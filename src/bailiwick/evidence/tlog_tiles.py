@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from bailiwick.evidence.archive.reader import ColdEvents, kept_bodies
+from bailiwick.evidence.continued import continuations_of
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick.evidence.receipts import cosigned_head, heads_by_the_hour, newest_head, signed_size
 from bailiwick.evidence.tree import MissingHashes, read_tile
@@ -75,6 +76,16 @@ def routes(database: Database, note: Note, cold: ColdEvents | None = None) -> AP
         moment = datetime.fromtimestamp(after, UTC)
         async with database.begin() as tx:
             notes = await heads_by_the_hour(tx, zone, moment, HOURS_AT_ONCE)
+        return Response(b"\n".join(notes), media_type=_TEXT, headers=_FRESH)
+
+    @router.get(
+        "/{zone}/continuations",
+        summary="The last known tree heads of the logs that this one continues, oldest first, an empty line between",
+        response_class=PlainTextResponse,
+    )
+    async def continuations(zone: ZonePath) -> Response:
+        async with database.begin() as tx:
+            notes = [each.note for each in await continuations_of(tx, zone)]
         return Response(b"\n".join(notes), media_type=_TEXT, headers=_FRESH)
 
     @router.get(

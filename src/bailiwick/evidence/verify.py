@@ -26,13 +26,15 @@ import psycopg
 
 from bailiwick.evidence.archive.presence import Attested, Gone, Presence
 from bailiwick.evidence.archive.reader import ColdEvents
+from bailiwick.evidence.continued import LogName, continuations_of, disagreements
 from bailiwick.evidence.events import decode, leaf_hash
 from bailiwick.evidence.ledger import Head, HeadFiles, ledger_keys
 from bailiwick.evidence.stored import COLUMNS, body_from
 from bailiwick.evidence.tree import MissingHashes, load_edge, read_hashes, tree_size
 from bailiwick.kernel.db import Database, Transaction
+from bailiwick_verify.checkpoint import parse_checkpoint
 from bailiwick_verify.merkle import TILE_WIDTH, Edge
-from bailiwick_verify.note import VerifierKey
+from bailiwick_verify.note import NoteError, VerifierKey, parse_note
 
 Kind = Literal["changed", "column", "removed", "inserted", "hash", "head", "truncated", "archive"]
 MAX_FINDINGS = 50
@@ -118,6 +120,7 @@ async def verify(
     async with database.begin() as tx:
         await tx.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         known = keys if keys is not None else await ledger_keys(tx, zone)
+        published = await _hold_continued(tx, report, zone, published, known)
         presence = Presence(database, cold, zone, list(known.values())) if cold is not None else None
         signed = await _Check(tx, zone, known, published, report, presence).run(newest)
     if report.head_file == "absent" and signed and not await _published_since(zone, head_files):
@@ -139,6 +142,43 @@ def _published(report: VerifyReport, zone: str, head_files: HeadFiles | None) ->
         return None
     report.head_file = "present" if head else "absent"
     return head
+
+
+async def _hold_continued(
+    tx: Transaction, report: VerifyReport, zone: str, published: Head | None, keys: Mapping[str, VerifierKey]
+) -> Head | None:
+    """Hold what continuations of the log say against the tree; answers the published head if it is of the log of now.
+
+    What two persons agreed to lose is not held against the ledger any more, and nothing else is let go of by that.
+    """
+    continuations = await continuations_of(tx, zone)
+    if not continuations:
+        return published
+    newest = await tx.one(
+        "SELECT note FROM ledger.heads WHERE zone = :zone ORDER BY size DESC, at DESC LIMIT 1", zone=zone
+    )
+    try:
+        said = parse_checkpoint(parse_note(bytes(newest["note"])).text) if newest is not None else None
+        told = said.continued if said is not None else ()
+    except NoteError:
+        said, told = None, ()  # told where the heads are read
+    if said is not None and told:
+        name = LogName(said.origin, [str(line) for line in told])
+        for why, entry in await disagreements(tx, zone, name, keys.values()):
+            report.add("head", entry, why)
+    lines = {line.epoch: line for line in told}
+    for each in continuations:
+        line = lines.get(each.epoch)
+        if line is None:
+            continue  # no head of that log is signed yet
+        if (line.kept, line.known, line.root, line.leaf) != (each.kept, each.known, each.known_root, each.leaf):
+            report.add("head", each.kept, f"the heads tell otherwise of the continuation e{each.epoch} than was agreed")
+    if published is None or published.epoch >= continuations[-1].epoch:
+        return published
+    contradiction = continuations[-1].contradicts(published)
+    if contradiction is not None:
+        report.add("head", continuations[-1].kept, contradiction)
+    return None
 
 
 async def _published_since(zone: str, head_files: HeadFiles | None) -> bool:

@@ -29,6 +29,7 @@ from bailiwick.kernel.clock import Clock
 from bailiwick.kernel.db import Database, Transaction
 from bailiwick.kernel.errors import Unavailable
 from bailiwick.kernel.metrics import Metrics
+from bailiwick_verify.checkpoint import Checkpoint, parse_checkpoint
 from bailiwick_verify.merkle import consistency_path
 from bailiwick_verify.note import Note, SignatureLine, VerifierKey, parse_note, parse_signature_line
 
@@ -48,8 +49,9 @@ log = structlog.get_logger(__name__)
 class _Said(Exception):
     """A witness answered otherwise than with a cosignature. ``tampered``: it says that the ledger is another one."""
 
-    def __init__(self, result: Result, why: str, *, tampered: bool = False) -> None:
+    def __init__(self, result: Result, why: str, *, tampered: bool = False, saw: int = -1) -> None:
         super().__init__(why)
+        self.saw = saw
         self.result: Result = result
         self.why = why
         self.tampered = tampered
@@ -70,10 +72,13 @@ class KnownWitness:
 
 @dataclass(slots=True)
 class Standing:
-    """How a witness stands to a zone. ``size``: of the head it cosigned last, -1 for none. ``refuses``: why it says the
-    ledger is not what it saw. ``trouble``: what it answered last in place of a cosignature."""
+    """How a witness stands to a zone's ``log``. ``size``: of the head it cosigned last, -1 for none. ``refuses``: why
+    it says the ledger is not what it saw; ``saw``: how many events it then told, -1 for none. ``trouble``: what it
+    answered last in place of a cosignature."""
 
+    log: str = ""
     size: int = -1
+    saw: int = -1
     signed_at: datetime | None = None
     current_at: float = 0.0
     tried_at: float = float("-inf")
@@ -98,6 +103,10 @@ class _Newest:
     root: bytes
     at: datetime
     note: bytes
+
+    @property
+    def said(self) -> Checkpoint:
+        return parse_checkpoint(parse_note(self.note).text)
 
 
 class Witnessing:
@@ -194,8 +203,11 @@ class Witnessing:
         if not unknown:
             return
         rows = await tx.all(
-            "SELECT zone, max(size) AS size FROM ledger.cosignatures WHERE witness = :witness AND zone = ANY(:zones)"
-            " GROUP BY zone",
+            # a witness begins anew with a log that is continued: what it signed of the one before does not count
+            "SELECT c.zone, max(c.size) AS size FROM ledger.cosignatures c WHERE witness = :witness"
+            " AND zone = ANY(:zones) AND c.size > coalesce((SELECT max(e.seq) FROM ledger.continuations n"
+            "  JOIN ledger.events e ON e.zone = n.zone AND e.id = n.event_id WHERE n.zone = c.zone), -1)"
+            " GROUP BY c.zone",
             witness=witness.name,
             zones=unknown,
         )
@@ -214,6 +226,8 @@ class Witnessing:
         signed = False
         standing = self._standings[head.zone, witness.name]
         now = self._clock.monotonic()
+        if standing.log != (said := head.said).origin:
+            _begin(standing, said)
         if (standing.size, standing.signed_at) == (head.size, head.at):
             standing.current_at = now
         elif now - standing.tried_at >= standing.pause_s and not self._is_away(witness):
@@ -262,7 +276,7 @@ class Witnessing:
             newest = await tx.value("SELECT max(size) FROM ledger.heads WHERE zone = :zone", zone=head.zone)
         if newest >= seen:
             return _Said("conflict", f"it has seen {seen} events already")
-        return _Said("conflict", f"it saw {seen} events, {newest} are left", tampered=True)
+        return _Said("conflict", f"it saw {seen} events, {newest} are left", tampered=True, saw=seen)
 
     async def _request(self, head: _Newest, old: int) -> bytes:
         try:
@@ -358,7 +372,7 @@ class Witnessing:
         standing.trouble = said.why
         if said.tampered:
             log.critical(ALERT, zone=head.zone, witness=witness.name, kind=said.result, why=said.why)
-            first, standing.refuses = not standing.refuses, said.why
+            first, standing.refuses, standing.saw = not standing.refuses, said.why, said.saw
             if first:  # it stands whether or not the event can be recorded
                 await self._record(codes.WITNESS_REFUSED, "failure", witness, head, said.why)
 
@@ -390,3 +404,36 @@ class Witnessing:
         if late and not standing.told_behind:
             log.error("witness_behind", witness=witness.name, zone=zone, seconds=int(behind), trouble=standing.trouble)
         standing.told_behind = late
+
+
+def _begin(standing: Standing, said: Checkpoint) -> None:
+    """The zone's log goes on under another name: a witness begins with it anew. What it held against the one before is
+    over if that is the loss that was agreed to, and only then."""
+    if standing.log:
+        standing.size, standing.signed_at, standing.pause_s = -1, None, 0.0
+        if standing.refuses and 0 <= standing.saw <= max((line.known for line in said.continued), default=-1):
+            log.info("witness refused what was lost by agreement", saw=standing.saw, log=said.origin)
+            standing.refuses = standing.trouble = ""
+    standing.log = said.origin
+
+
+async def seen_by(
+    witnesses: Sequence[KnownWitness], note: bytes, *, ca: ssl.SSLContext | None = None
+) -> dict[str, int | None]:
+    """How many events each witness has seen of the log of the signed checkpoint ``note``; None from one that does not
+    say. Asked is as if it had seen nothing, which it corrects (409)."""
+    body = bytes(AddCheckpoint(0, (), note))
+    options: dict[str, Any] = {"ssl": ca} if ca is not None else {}
+    told: dict[str, int | None] = {}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
+        for witness in witnesses:
+            told[witness.name] = None
+            try:
+                async with session.post(witness.url + PATH, data=body, allow_redirects=False, **options) as answer:
+                    if answer.status == 409:
+                        told[witness.name] = parse_conflict(await answer.content.read(_MOST_ANSWER_BYTES))
+                    elif answer.status == 200:
+                        told[witness.name] = parse_checkpoint(parse_note(note).text).size
+            except (aiohttp.ClientError, TimeoutError, OSError, Malformed):
+                continue
+    return told

@@ -111,6 +111,12 @@ REASONS: dict[str, Reason] = {
     "restore_behind_head": Reason(
         409, "What would be restored lacks events that a published head covers; to lose them must be asked for."
     ),
+    # --- evidence: going on after a loss
+    "ledger_not_behind": Reason(409, "The ledger lacks nothing that a head known here covers: it goes on as it is."),
+    "ledger_rewritten": Reason(
+        409, "The ledger is other than what was published. That is tampering, and is not continued by anybody."
+    ),
+    "ledger_known_more": Reason(409, "A witness has seen more events than the newest head known here covers."),
     # --- handover: incidents, containment, kill switches
     "switched_off": Reason(503, "An operator switched this off in the zone; `switch` names what."),
     "changes_frozen": Reason(503, "Changes of the zone are frozen by an operator, and nothing is destroyed."),

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bailiwick_verify.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint, parse_checkpoint
+from bailiwick_verify.continuation import judge_old_head
+from bailiwick_verify.epochs import Continued, kept_of, split_origin
 from bailiwick_verify.merkle import (
     EMPTY_ROOT,
     TILE_WIDTH,
@@ -218,27 +220,55 @@ def root_within(tile: FetchTile, size: int, whole: Checkpoint) -> bytes:
     return root
 
 
-def anchors_of(report: LogReport, other: Other, size: int) -> list[Anchor]:
+def is_later(report: LogReport, origin: str) -> bool:
+    """Whether ``origin`` is another log than the one that is checked, or a continuation that it knows nothing of."""
+    base, epoch = split_origin(report.origin)
+    return split_origin(origin)[0] != base or split_origin(origin)[1] > epoch
+
+
+def own_head(report: LogReport, head: Checkpoint, lines: Sequence[Continued]) -> bool:
+    """Whether a head that the log itself keeps is one of its tree: it has no business with one of what it lost."""
+    if is_later(report, head.origin):
+        report.fail(f"a head over {head.size} is of another log: {head.origin}", max(head.size - 1, 0))
+        return False
+    kept = kept_of(lines, head.epoch)
+    if kept is not None and head.size > kept:
+        why = f"the log keeps a head of {head.origin} over {head.size}, and says that only {kept} entries were kept"
+        report.fail(f"{why}: it hides more than was lost", kept)
+        return False
+    return True
+
+
+def anchors_of(report: LogReport, other: Other, size: int, lines: Sequence[Continued] = ()) -> list[Anchor]:
     """What another copy says of the part that both hold. Raises as :func:`root_within`."""
-    if other.checkpoint.origin != report.origin:
-        report.fail(f"the other copy is of another log: {other.checkpoint.origin}")
+    theirs = other.checkpoint
+    if is_later(report, theirs.origin):
+        report.fail(f"the other copy is of another log: {theirs.origin}")
         return []
-    ahead = other.checkpoint.size - size
-    if ahead:
-        report.remarks.append(f"the other copy is {abs(ahead)} entries {'longer' if ahead > 0 else 'shorter'}")
-    common = min(size, other.checkpoint.size)
+    common = min(size, theirs.size)
+    if judge_old_head(lines, theirs.origin, theirs.size, theirs.root, "the other copy", report.fail):
+        ahead = theirs.size - size
+        if ahead:
+            report.remarks.append(f"the other copy is {abs(ahead)} entries {'longer' if ahead > 0 else 'shorter'}")
+    else:
+        common = min(common, kept_of(lines, theirs.epoch) or 0)
+        report.remarks.append(f"the other copy has {theirs.size - common} entries that were lost")
     return [Anchor(common, root_within(other.tile, common, other.checkpoint), "the other copy", fork=True)]
 
 
-def remembered_heads(report: LogReport, notes: Iterable[bytes], keys: Sequence[VerifierKey]) -> list[Anchor]:
+def remembered_heads(
+    report: LogReport, notes: Iterable[bytes], keys: Sequence[VerifierKey], lines: Sequence[Continued] = ()
+) -> list[Anchor]:
     """Heads of the log that somebody kept; raises NoteError for one that is not genuine."""
     anchors = []
     for note in notes:
         head = open_checkpoint(note, keys).checkpoint
-        if head.origin == report.origin:
+        if is_later(report, head.origin):
+            report.fail(f"the remembered head is of another log: {head.origin}")
+        elif judge_old_head(lines, head.origin, head.size, head.root, "the remembered head", report.fail):
             anchors.append(Anchor(head.size, head.root, "the remembered head", fork=True))
         else:
-            report.fail(f"the remembered head is of another log: {head.origin}")
+            report.remarks.append(f"the remembered head, over {head.size}, is of what was lost")
     return anchors
 
 
@@ -249,7 +279,7 @@ def hold_past(report: LogReport, known: Progress, anchors: Iterable[Anchor], til
         if size and root_within(tile, size, now) != known.edge.root():
             report.fail(
                 f"a fork: the log of now is not a continuation of the {size} entries that were checked before",
-                _first_difference_in(known.edge, tile, now.size),
+                _first_difference_in(known.edge, tile, now.size) or 0,
             )
             return False
         for anchor in anchors:
@@ -262,8 +292,34 @@ def hold_past(report: LogReport, known: Progress, anchors: Iterable[Anchor], til
     return True
 
 
-def _first_difference_in(edge: Edge, tile: FetchTile, size: int) -> int:
-    """The first entry of the first subtree that differs: all that the edge of an old tree can tell."""
+def go_on_from(
+    report: LogReport, known: Progress | None, lines: Sequence[Continued], tile: FetchTile, now: Checkpoint
+) -> Progress | None:
+    """The earlier check as far as the log of now can go on from it; None to begin anew.
+
+    Where entries were lost since, as far as the edge of then can tell what was kept must be what was checked. Raises
+    :class:`TileError`, and what ``tile`` raises.
+    """
+    if known is None or not lines:
+        return known
+    known.reading = None  # what it had read of continuations was not kept
+    kept = kept_of(lines, split_origin(known.origin)[1])
+    size = known.edge.size
+    if kept is None or size <= kept:
+        return known
+    judge_old_head(lines, known.origin, size, known.edge.root(), "the earlier check", report.fail)
+    different = _first_difference_in(known.edge, tile, now.size, kept)
+    if different is not None:
+        report.fail(
+            f"a fork: of the {kept} entries that are said to be kept, not all are those checked before", different
+        )
+    report.remarks.append(f"of the {size} entries that were checked before, {size - kept} were lost")
+    return None
+
+
+def _first_difference_in(edge: Edge, tile: FetchTile, size: int, below: int = 1 << 62) -> int | None:
+    """The first entry of the first subtree that differs: all that the edge of an old tree can tell. Subtrees that end
+    after ``below`` entries are not looked at."""
     for level in range(len(edge.levels) - 1, -1, -1):
         hashes = edge.size >> (8 * level)
         first = hashes - len(edge.levels[level])
@@ -271,12 +327,14 @@ def _first_difference_in(edge: Edge, tile: FetchTile, size: int) -> int:
             continue
         number = first // TILE_WIDTH
         width = min(TILE_WIDTH, (size >> (8 * level)) - number * TILE_WIDTH)
+        if width < 1:
+            continue
         for offset, (ours, theirs) in enumerate(
             zip(edge.levels[level], hashes_of(tile(Tile(level, number, width)), width), strict=False)
         ):
-            if ours != theirs:
+            if ours != theirs and (first + offset + 1) << (8 * level) <= below:
                 return (first + offset) << (8 * level)
-    return 0
+    return None
 
 
 def open_head(report: LogReport, note: bytes, keys: Sequence[VerifierKey]) -> OpenedCheckpoint | None:

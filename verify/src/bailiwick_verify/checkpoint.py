@@ -16,6 +16,7 @@ import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bailiwick_verify.epochs import Continued, continued_of, keys_of, split_origin
 from bailiwick_verify.merkle import HASH_BYTES
 from bailiwick_verify.note import Note, NoteError, Signer, VerifierKey, check_name, parse_note
 
@@ -30,6 +31,16 @@ class Checkpoint:
     size: int
     root: bytes
     extensions: tuple[str, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """Which continuation of the log it is of, 1 for the first log."""
+        return split_origin(self.origin)[1]
+
+    @property
+    def continued(self) -> tuple[Continued, ...]:
+        """What it tells of continuations, oldest first; raises :class:`NoteError`."""
+        return continued_of(self.origin, self.extensions)
 
     def text(self) -> str:
         """The note text."""
@@ -75,17 +86,19 @@ def open_checkpoint(
 ) -> OpenedCheckpoint:
     """Read a signed checkpoint, and hold it against the keys that are trusted.
 
-    ``log_keys``: the log's Ed25519 keys, old ones included; one must have signed, and the origin must be its name.
+    ``log_keys``: the log's Ed25519 keys, old ones included; one must have signed, and the origin must be its name, or
+    that of a continuation, which then says so in its lines.
     ``witness_keys``: cosigner keys; at least ``quorum`` must have signed. Raises :class:`NoteError`.
     """
     note = parse_note(data)
     checkpoint = parse_checkpoint(note.text)
     check_name(checkpoint.origin)
-    known = [key for key in log_keys if key.name == checkpoint.origin]
+    known = keys_of(checkpoint.origin, [*log_keys])
     # every one is looked at: a false signature under a known key condemns the note
     signers = [key for key in known if key.signed(note)]
     if not signers:
         raise NoteError(f"no known key of {checkpoint.origin} signed the checkpoint")
+    continued_of(checkpoint.origin, checkpoint.extensions)
     times = [moment for key in known if (moment := key.as_cosigner().time_signed(note)) is not None]
     witnesses = {key.name: moment for key in witness_keys if (moment := key.time_signed(note)) is not None}
     if len(witnesses) < quorum:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bailiwick_verify.check import MAX_GAP_S, simulated
+from bailiwick_verify.continuation import Loss, losses_told
 from bailiwick_verify.db import NoDriver, verify_database
+from bailiwick_verify.epochs import split_origin
 from bailiwick_verify.log import verify_log
 from bailiwick_verify.note import COSIGNATURE, NoteError, VerifierKey
 from bailiwick_verify.pack import PackReport, verify_pack
@@ -121,12 +123,20 @@ def _receipt(given: argparse.Namespace, keys: list[VerifierKey], witnesses: list
         return EXITS["FAIL"]
     verdict = "SIMULATED" if simulated(receipt.entry) else "PASS"
     entry = receipt.entry.decode("utf-8", "replace")
+    losses = losses_told(opened.checkpoint.continued, split_origin(opened.checkpoint.origin)[0])
     if given.json:
-        told = {"verdict": verdict, "index": receipt.index, "size": opened.checkpoint.size, "signed_at": opened.time}
+        told: dict[str, Any] = {
+            "verdict": verdict,
+            "index": receipt.index,
+            "size": opened.checkpoint.size,
+            "signed_at": opened.time,
+        }
+        told["losses"] = [loss.to_json() for loss in losses]
         print(json.dumps({**told, "origin": opened.checkpoint.origin, "witnesses": opened.witnesses, "entry": entry}))
     else:
         print(f"{verdict}  entry {receipt.index} of {opened.checkpoint.size} in {opened.checkpoint.origin}")
         print(f"      signed {_when(opened.time)}; {len(opened.witnesses)} known witnesses")
+        print("".join(f"      {line}\n" for line in _told_of_losses(losses)), end="")
         print(_printable(entry))
     return EXITS[verdict]
 
@@ -152,6 +162,7 @@ def _told_of_pack(report: PackReport) -> str:
             f"           {report.files:,} files; {report.events:,} events of {report.tree_size:,} under a head of "
             f"{_when(report.checkpoint_at)}; {len(report.witnesses)} known witnesses"
         )
+    lines += [_printable(f"           {line}") for line in _told_of_losses(report.losses)]
     if report.gaps:
         lines.append(f"           {report.gaps:,} events between the first and the last are not of what was asked for")
     lines += _told_of_handover(report.handover) if report.handover else []
@@ -251,6 +262,7 @@ def _told(report: LogReport) -> str:
     if report.signed_at:
         when, known = _when(report.signed_at), len(report.witnesses)
         lines.append(f"          signed {when}; {known} known witnesses; {report.heads:,} heads")
+    lines += [f"          {line}" for line in _told_of_losses(report.losses)]
     if report.simulated >= 0:
         lines.append(f"          a simulated clock made entry {report.simulated}: this is no valid evidence")
     lines += [f"          {finding}" for finding in [*report.findings, *report.remarks]]
@@ -259,6 +271,17 @@ def _told(report: LogReport) -> str:
     if report.first_bad >= 0:
         lines.append(f"          first bad entry: {report.first_bad}")
     return "\n".join(map(_printable, lines))
+
+
+def _told_of_losses(losses: Sequence[Loss]) -> list[str]:
+    """What was lost and left out where a log was continued; the last known head's time where it is known."""
+    lines = []
+    for loss in losses:
+        lines += loss.told()
+        if loss.known_at:
+            seen = f", which {loss.witnesses} known witnesses signed" if loss.witnesses else ""
+            lines.append(f"      its last known head is of {_when(loss.known_at)}{seen}")
+    return lines
 
 
 def _misused(why: object) -> int:

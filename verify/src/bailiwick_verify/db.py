@@ -18,12 +18,18 @@ from bailiwick_verify.check import (
     Other,
     TreeCheck,
     anchors_of,
+    go_on_from,
     hold_past,
+    is_later,
     locate,
     open_head,
+    own_head,
     remembered_heads,
+    root_within,
 )
-from bailiwick_verify.checkpoint import open_checkpoint, parse_checkpoint
+from bailiwick_verify.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from bailiwick_verify.continuation import Statements, judge_old_head
+from bailiwick_verify.epochs import Continued, split_origin
 from bailiwick_verify.merkle import HASH_BYTES, TILE_WIDTH, FullTile, leaf_hash
 from bailiwick_verify.note import NoteError, VerifierKey, parse_note, parse_signature_line
 from bailiwick_verify.report import LogReport, Progress, utc
@@ -81,7 +87,7 @@ def verify_database(
         with psycopg.connect(dsn.replace("+psycopg", "", 1), connect_timeout=10) as connection:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            where = zone or report.origin.rpartition("/")[2]
+            where = zone or split_origin(report.origin)[0].rpartition("/")[2]
             check = _DatabaseCheck(report, connection, where, keys, witness_keys, known, keep, archived)
             progress = check.run(quorum, not_before, max_gap, remembered, against)
     except psycopg.ProgrammingError as error:
@@ -123,23 +129,33 @@ class _DatabaseCheck:
         self._keep = keep
         self._stored = _Stored(connection, zone)
         self._elsewhere = _elsewhere(connection, zone)
+        self._statements = Statements()
+        self._lines: tuple[Continued, ...] = ()
         self._recorded_at: Any = None
         self._rows_are_bad = False
 
     def run(
         self, quorum: int, not_before: int, max_gap: float, remembered: Sequence[bytes], against: Source | None
     ) -> Progress | None:
-        report, known = self._report, self._known
+        report = self._report
         newest = self._newest(quorum)
         report.size = self._stored.size
+        now = Checkpoint(report.origin, 0, b"")
+        if newest is not None:
+            now = parse_checkpoint(parse_note(newest).text)
+            report.origin, self._lines = now.origin, now.continued
+            report.continued = [line.at for line in self._lines]
+            if self._known is not None and not is_later(report, self._known.origin):
+                self._known = go_on_from(report, self._known, self._lines, self._stored.tile, now)
+        known = self._known
         if newest is not None and not_before and report.signed_at < not_before:
             report.fail(f"the newest head is of {utc(report.signed_at)}, before {utc(not_before)}")
         if max_gap:
             self._hours(max_gap)
-        anchors = [*self._cosigned(quorum), *remembered_heads(report, remembered, self._keys)]
+        anchors = [*self._cosigned(quorum), *remembered_heads(report, remembered, self._keys, self._lines)]
         other = Other.of(against, self._keys) if against is not None else None
         if other is not None:
-            anchors += anchors_of(report, other, report.size)
+            anchors += anchors_of(report, other, report.size, self._lines)
         anchors.sort(key=lambda anchor: anchor.size)
         if known is not None and not self._continues(known, anchors, newest):
             return None
@@ -157,10 +173,39 @@ class _DatabaseCheck:
             locate(report, check, self._leaves_from, self._stored.tile, other)
         if newest is not None and check.size > check.prove_at:
             report.remarks.append(f"{check.size - check.prove_at} events wait for their head")
+        if newest is not None:
+            self._judge_continued(now, first)
         if newest is None or check.proven is None:
             return None
         head_at = max(report.signed_at, start.head_at)
         return Progress(report.origin, check.proven, newest, head_at, report.simulated)
+
+    def _judge_continued(self, now: Checkpoint, first: int) -> None:
+        """What was lost, and whether the log may go on as it does."""
+        report, base = self._report, split_origin(now.origin)[0]
+        if any(self._is_elsewhere(line.entry) for line in self._lines):
+            self._look_at_kept()
+        report.losses = self._statements.judge(
+            self._lines,
+            base,
+            self._keys,
+            self._witness_keys,
+            since=first,
+            root_of=lambda size: root_within(self._stored.tile, size, now),
+            refuse=report.fail,
+        )
+
+    def _look_at_kept(self) -> None:
+        """Statements whose rows went into the archive are kept beside the ledger; the tree says whether they are so."""
+        rows = self._connection.execute(
+            "SELECT seq, body FROM ledger.continuation_entries WHERE zone = %s ORDER BY seq", (self._zone,)
+        ).fetchall()
+        for seq, body in rows:
+            if self._is_elsewhere(seq) and leaf_hash(bytes(body)) == self._stored.leaf(seq):
+                self._statements.look(seq, bytes(body))
+
+    def _is_elsewhere(self, entry: int) -> bool:
+        return self._archived and any(first <= entry <= last for first, last in self._elsewhere)
 
     # ------------------------------------------------------------------ heads
 
@@ -198,7 +243,9 @@ class _DatabaseCheck:
                     if (said.size, said.root, opened.time) != (size, bytes(root), at):
                         why = f"a forged head over {size} entries: its columns say other than what was signed"
                         self._report.fail(why, max(min(size, said.size) - 1, 0))
-                    if said.size == size:  # else it stands in the wrong place, which is told
+                    if said.size == size and own_head(
+                        self._report, said, self._lines
+                    ):  # else it stands in the wrong place, which is told
                         yield Anchor(size, said.root, f"the head of {utc(opened.time)}")
 
     def _hours(self, max_gap: float) -> None:
@@ -242,14 +289,18 @@ class _DatabaseCheck:
                 why = f"the cosigned head: {error}"
                 continue
             cosigned = opened.checkpoint
+            who = "the checkpoint that witnesses signed"
+            if not judge_old_head(self._lines, cosigned.origin, cosigned.size, cosigned.root, who, report.fail):
+                why = f"{who} is of what was lost"
+                continue
             report.witnesses, report.cosigned_size = opened.witnesses, cosigned.size
-            return [Anchor(cosigned.size, cosigned.root, "the checkpoint that witnesses signed", fork=True)]
+            return [Anchor(cosigned.size, cosigned.root, who, fork=True)]
         report.fail(why)
         return []
 
     def _continues(self, known: Progress, anchors: Sequence[Anchor], newest: bytes | None) -> bool:
         report = self._report
-        if known.origin != report.origin:
+        if is_later(report, known.origin):
             report.fail(f"the earlier check was of another log: {known.origin}")
             return False
         report.simulated = known.simulated
@@ -298,6 +349,7 @@ class _DatabaseCheck:
             self._absent(size, seq, leaves)
             added = seq - size
         leaf = leaf_hash(body)
+        self._statements.look(seq, body)
         recorded = self._stored.leaf(seq)
         if recorded is None:
             report.fail(f"hash: the stored tree does not hold entry {seq}", seq)

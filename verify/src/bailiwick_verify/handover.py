@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from bailiwick_verify.archive import Archive, ArchiveError
+from bailiwick_verify.epochs import split_origin
 from bailiwick_verify.note import VerifierKey
 from bailiwick_verify.pack_evidence import EvidenceError
 from bailiwick_verify.receipt import Receipt, ReceiptError
@@ -179,7 +180,8 @@ class _Check:
                     raise EvidenceError(name, str(error)) from None
                 except (ValueError, KeyError, TypeError, RecursionError):
                     raise EvidenceError(name, "its event cannot be read") from None
-                if opened.checkpoint.origin != self._origin or zone != self._document["zone"]:
+                of = split_origin(opened.checkpoint.origin)[0]  # a receipt may be of before a continuation
+                if of != split_origin(self._origin)[0] or zone != self._document["zone"]:
                     raise EvidenceError(name, "it is of another log or zone")
                 if name != f"{RECEIPTS}{identifier}.tlog-proof":
                     raise EvidenceError(name, "it is not of the event that its name says")

@@ -16,13 +16,19 @@ from bailiwick_verify.check import (
     TreeCheck,
     anchors_of,
     check_hours,
+    go_on_from,
     hold_past,
+    is_later,
     locate,
     open_head,
+    own_head,
     remembered_heads,
+    root_within,
     simulated,
 )
 from bailiwick_verify.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
+from bailiwick_verify.continuation import Statements, judge_old_head
+from bailiwick_verify.epochs import split_origin
 from bailiwick_verify.merkle import TILE_WIDTH, Edge, leaf_hash
 from bailiwick_verify.note import NoteError, VerifierKey
 from bailiwick_verify.report import LogReport, Progress, utc
@@ -89,13 +95,14 @@ class _LogCheck:
         self._witness_keys = list(witness_keys)
         self._known = known
         self._keep = keep
+        self._statements = Statements()
 
     def run(
         self, quorum: int, not_before: int, max_gap: float, remembered: Sequence[bytes], against: Source | None
     ) -> Progress | None:
-        report, known = self._report, self._known
+        report = self._report
         # before the checkpoint: whoever signs goes on meanwhile, and no head is beyond a checkpoint read after it
-        notes = self._source.heads(known.head_at if known is not None else 0) if max_gap else []
+        notes = self._source.heads(self._known.head_at if self._known is not None else 0) if max_gap else []
         served = self._served_cosigned() if quorum else None
         opened = open_checkpoint(self._source("checkpoint"), self._keys, self._witness_keys)
         now = opened.checkpoint
@@ -103,22 +110,26 @@ class _LogCheck:
         report.signed_at, report.witnesses = opened.time, opened.witnesses
         if not_before and opened.time < not_before:
             report.fail(f"the newest checkpoint is of {utc(opened.time)}, before {utc(not_before)}")
-        if known is not None and known.origin != now.origin:
-            report.fail(f"the earlier check was of another log: {known.origin}")
+        lines = now.continued
+        report.continued = [line.at for line in lines]
+        if self._known is not None and is_later(report, self._known.origin):
+            report.fail(f"the earlier check was of another log: {self._known.origin}")
             return None
+        known = self._known = go_on_from(report, self._known, lines, self._tile, now)
         anchors = [Anchor(now.size, now.root, "the checkpoint")]
         heads = [head for note in notes if (head := open_head(report, note, self._keys)) is not None]
         report.heads = len(heads)
+        heads = [head for head in heads if own_head(report, head.checkpoint, lines)]
         anchors += [
             Anchor(head.checkpoint.size, head.checkpoint.root, f"the head of {utc(head.time)}") for head in heads
         ]
         if max_gap:
             self._hours(heads, opened, max_gap)
         anchors += self._cosigned(opened, served, quorum)
-        anchors += remembered_heads(report, remembered, self._keys)
+        anchors += remembered_heads(report, remembered, self._keys, lines)
         other = Other.of(against, self._keys) if against is not None else None
         if other is not None:
-            anchors += anchors_of(report, other, now.size)
+            anchors += anchors_of(report, other, now.size, lines)
         anchors.sort(key=lambda anchor: anchor.size)
         if known is not None:
             if known.edge.size > now.size:
@@ -148,6 +159,7 @@ class _LogCheck:
         """What enough witnesses signed: the newest checkpoint, or an earlier one."""
         if not quorum:
             return []
+        newest = opened.checkpoint
         if len(opened.witnesses) < quorum:
             if served is None:
                 why = f"{len(opened.witnesses)} known witnesses signed the checkpoint, {quorum} are needed"
@@ -158,11 +170,20 @@ class _LogCheck:
             except NoteError as error:
                 self._report.fail(f"the cosigned checkpoint: {error}")
                 return []
-        cosigned = opened.checkpoint
+        cosigned, lines = opened.checkpoint, newest.continued
         self._report.witnesses, self._report.cosigned_size = opened.witnesses, cosigned.size
+        who, refuse = "the checkpoint that witnesses signed", self._report.fail
+        if is_later(self._report, cosigned.origin):
+            refuse(f"{who} is of another log: {cosigned.origin}")
+            return []
+        if not judge_old_head(lines, cosigned.origin, cosigned.size, cosigned.root, who, refuse):
+            refuse(
+                f"{who} is of {cosigned.origin}, and of what was lost: no witness signed the log of now", cosigned.size
+            )
+            return []
         if cosigned.size < self._report.size:
             self._report.remarks.append(f"{self._report.size - cosigned.size} entries wait for their witnesses")
-        return [Anchor(cosigned.size, cosigned.root, "the checkpoint that witnesses signed", fork=True)]
+        return [Anchor(cosigned.size, cosigned.root, who, fork=True)]
 
     def _read(
         self,
@@ -187,6 +208,15 @@ class _LogCheck:
             locate(report, check, self._leaves_from, self._tile, other)
             return None
         check.finish()
+        report.losses = self._statements.judge(
+            now.continued,
+            split_origin(now.origin)[0],
+            self._keys,
+            self._witness_keys,
+            since=start.edge.size,
+            root_of=lambda size: root_within(self._tile, size, now),
+            refuse=report.fail,
+        )
         head_at = max([opened.time, *(head.time for head in heads)])
         return Progress(now.origin, check.edge, bytes(opened.note), head_at, report.simulated)
 
@@ -203,6 +233,9 @@ class _LogCheck:
             why = f"{tile.path} holds {len(entries)} entries in place of {tile.width}"
             report.fail(why, self._first_of(entries, tile))
             return None
+        if self._statements.in_any(data):
+            for number, entry in enumerate(entries):
+                self._statements.look(first + number, entry)
         if report.simulated < 0 and SIMULATED in data:
             report.simulated = next((first + n for n, entry in enumerate(entries) if simulated(entry)), -1)
         return [leaf_hash(entry) for entry in entries]

@@ -179,6 +179,10 @@ class Signer:
         self._private = private
         self.key = VerifierKey(name, ED25519, private.public_key().public_bytes_raw())
 
+    def under(self, name: str) -> Signer:
+        """The same key under another name, which makes it another one to whoever verifies."""
+        return self if name == self.key.name else Signer(name, self._private)
+
     def sign(self, text: str) -> SignatureLine:
         """A signature over the text (type 0x01)."""
         return SignatureLine(self.key.name, self.key.key_id, self._private.sign(text.encode()))

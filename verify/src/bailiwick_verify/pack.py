@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bailiwick_verify.archive import Archive, ArchiveError
+from bailiwick_verify.continuation import Loss
+from bailiwick_verify.epochs import keys_of
 from bailiwick_verify.handover import check_handover
 from bailiwick_verify.note import Note, NoteError, Signer, VerifierKey, parse_note
 from bailiwick_verify.pack_evidence import Evidence, EvidenceError
@@ -88,6 +90,7 @@ class PackReport:
     events: int = 0
     gaps: int = 0
     tree_size: int = 0
+    losses: list[Loss] = field(default_factory=list)  # where the log was continued after a restore
     handover: dict[str, Any] | None = None  # where the pack is of one: who signed it and how
     first_bad: str = ""
     findings: list[str] = field(default_factory=list)
@@ -102,7 +105,8 @@ class PackReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return {**plain, "losses": [loss.to_json() for loss in self.losses]}
 
 
 def verify_pack(
@@ -128,7 +132,7 @@ def _opened(report: PackReport, archive: Archive, keys: Sequence[VerifierKey]) -
     try:
         note = parse_note(archive.read(NOTE, _MOST_NOTE))
         statement = PackStatement.parse(note.text)
-        known = [key for key in keys if key.name == statement.origin]
+        known = keys_of(statement.origin, keys)
         if not [key for key in known if key.signed(note)]:
             raise NoteError(f"no known key of {statement.origin} signed the pack")
         times = [moment for key in known if (moment := key.as_cosigner().time_signed(note)) is not None]
@@ -199,6 +203,7 @@ def _hold(
         evidence.check_tree()
         report.events, report.gaps, simulated = evidence.check_events()
         evidence.check_heads()
+        report.losses = evidence.check_continued(witness_keys)
         evidence.check_receipts(witness_keys, quorum)
         evidence.check_records()
         evidence.check_inputs()

@@ -12,6 +12,8 @@ from typing import Any
 
 from bailiwick_verify.archive import Archive
 from bailiwick_verify.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
+from bailiwick_verify.continuation import Loss, Statements, judge_old_head
+from bailiwick_verify.epochs import kept_of, split_origin
 from bailiwick_verify.merkle import TILE_WIDTH, Edge, leaf_hash, root_of, verify_consistency
 from bailiwick_verify.note import NoteError, VerifierKey
 from bailiwick_verify.receipt import Receipt, ReceiptError
@@ -23,6 +25,7 @@ HEADS, CONSISTENCY, PUBLISHED = "heads/heads.jsonl", "heads/consistency.json", "
 RECORDS, OUTPUTS = "records/records.jsonl", "records/outputs/"
 INPUTS = "inputs/inputs.jsonl"
 RECEIPTS = "receipts/"
+CONTINUED = "continued/"
 _MOST_NOTE = 64 << 10
 _MOST_RECORD = 4 << 20
 _MOST_INPUT = 8 << 20
@@ -150,6 +153,10 @@ class Evidence:
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise EvidenceError(HEADS, f"head {number} cannot be read") from None
             head = self._open(HEADS, note, (), 0).checkpoint
+            kept = kept_of(self._checkpoint.continued, head.epoch)
+            if kept is not None and head.size > kept:
+                why = f"head {number} is over {head.size} entries of {head.origin}, of which {kept} are said to be kept"
+                raise EvidenceError(HEADS, f"{why}: more is told lost than was")
             if head.size < last or head.size > self._checkpoint.size:
                 raise EvidenceError(HEADS, f"head {number} is over {head.size} entries: heads are out of order")
             if roots.get(head.size, head.root) != head.root:
@@ -160,11 +167,46 @@ class Evidence:
         if CONSISTENCY in self._archive:
             self._check_consistency(oldest)
         if PUBLISHED in self._archive:
-            kept = self._open(PUBLISHED, self._archive.read(PUBLISHED, _MOST_NOTE), (), 0).checkpoint
-            if kept.size > self._checkpoint.size:
-                raise EvidenceError(PUBLISHED, f"a head over {kept.size} entries was published: the log was cut off")
-            if kept.size == self._checkpoint.size and kept.root != self._checkpoint.root:
-                raise EvidenceError(PUBLISHED, f"two heads over {kept.size} entries differ: the log was forked")
+            published = self._open(PUBLISHED, self._archive.read(PUBLISHED, _MOST_NOTE), (), 0).checkpoint
+            if not judge_old_head(
+                self._checkpoint.continued,
+                published.origin,
+                published.size,
+                published.root,
+                "the published head",
+                self._refuse_published,
+            ):
+                return
+            if published.size > self._checkpoint.size:
+                why = f"a head over {published.size} entries was published: the log was cut off"
+                raise EvidenceError(PUBLISHED, why)
+            if published.size == self._checkpoint.size and published.root != self._checkpoint.root:
+                raise EvidenceError(PUBLISHED, f"two heads over {published.size} entries differ: the log was forked")
+
+    def _refuse_published(self, why: str, entry: int) -> None:
+        raise EvidenceError(PUBLISHED, f"{why} (entry {entry})")
+
+    def check_continued(self, witness_keys: Sequence[VerifierKey]) -> list[Loss]:
+        """What was lost: the statement of each continuation, and who agreed to it, stand in the tree of the pack."""
+        lines, statements = self._checkpoint.continued, Statements()
+        found: list[tuple[int, bytes]] = []
+        for name in self._archive.names:
+            if name.startswith(CONTINUED):
+                try:
+                    receipt = Receipt.parse(self._archive.read(name, 4 * MAX_ENTRY_BYTES))
+                    opened = receipt.verify(self._keys)
+                except ReceiptError as error:
+                    raise EvidenceError(name, str(error)) from None
+                if opened.checkpoint != self._checkpoint:
+                    raise EvidenceError(name, "it is not under the checkpoint of the pack")
+                found.append((receipt.index, receipt.entry))
+        for index, entry in sorted(found):
+            statements.look(index, entry)
+
+        def refuse(why: str, entry: int) -> None:
+            raise EvidenceError(CHECKPOINT, f"{why} (entry {entry})")
+
+        return statements.judge(lines, split_origin(self._origin)[0], self._keys, witness_keys, refuse=refuse)
 
     def _check_consistency(self, oldest: Checkpoint | None) -> None:
         try:
@@ -226,7 +268,8 @@ class Evidence:
             opened = open_checkpoint(data, self._keys, witness_keys, quorum=quorum)
         except NoteError as error:
             raise EvidenceError(name, str(error)) from None
-        if opened.checkpoint.origin != self._origin:
+        of, now = split_origin(opened.checkpoint.origin), split_origin(self._origin)
+        if of[0] != now[0] or of[1] > now[1] or (name == CHECKPOINT and of != now):
             raise EvidenceError(name, "it is of another log than the one that signed the pack")
         return opened
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from bailiwick_verify.continuation import Loss
 from bailiwick_verify.merkle import Edge
 
 Verdict = Literal["PASS", "FAIL", "SIMULATED", "NO_DATA"]
@@ -22,7 +23,8 @@ class LogReport:
     ``cosigned_size``: how much of the log enough witnesses signed, -1 where that was not asked. ``simulated``: the
     first entry that was made under a simulated clock, -1 for none. ``elsewhere``: entries of a database that were let
     be absent. ``missing_hours``: stretches in which nothing was signed, as two POSIX times and the size at the first.
-    ``remarks``: no contradiction, but worth knowing.
+    ``continued``: when the log was continued after a restore, by its heads (RFC 3339); ``losses``: what was left out
+    by that, where it was agreed to. ``remarks``: no contradiction, but worth knowing.
     """
 
     verdict: Verdict = "PASS"
@@ -39,6 +41,8 @@ class LogReport:
     findings: list[str] = field(default_factory=list)
     findings_total: int = 0
     missing_hours: list[tuple[int, int, int]] = field(default_factory=list)
+    continued: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -59,7 +63,11 @@ class LogReport:
         """What it comes to: entries that a simulated clock made are no valid evidence, and its hours are none."""
         for start, end, size in self.missing_hours:
             why = f"a missing hour: nothing was signed between {utc(start)} and {utc(end)}, after {size} entries"
-            if self.simulated >= 0:
+            if any(utc(start) <= at <= utc(end) for at in self.continued):
+                self.remarks.append(
+                    f"nothing was signed between {utc(start)} and {utc(end)}, when the log was continued"
+                )
+            elif self.simulated >= 0:
                 self.remarks.append(why)
             else:
                 self.fail(why, size)
@@ -70,7 +78,8 @@ class LogReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**plain, "losses": [loss.to_json() for loss in self.losses]}
 
 
 @dataclass(slots=True)

@@ -81,7 +81,8 @@ async def head_over(
     if newest.size == size:
         return newest
     kid, key = await signer.signer(zone)
-    return Head.sign(zone, size, root, clock.now(), kid, key)
+    said = newest.said
+    return Head.sign(zone, size, root, clock.now(), kid, key.under(said.origin), said.extensions)
 
 
 async def _newest(tx: Transaction, zone: str, keys: Sequence[VerifierKey]) -> Head:

@@ -12,6 +12,7 @@ from bailiwick.evidence.tlog_witness import AddCheckpoint, Malformed, answer_of
 from bailiwick.evidence.witness.memory import Memory
 from bailiwick.kernel.clock import Clock
 from bailiwick_verify.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from bailiwick_verify.epochs import origin_in, split_origin
 from bailiwick_verify.merkle import EMPTY_ROOT, verify_consistency
 from bailiwick_verify.note import NoteError, Signer, VerifierKey, parse_note
 
@@ -68,7 +69,8 @@ class Witness:
             checkpoint = parse_checkpoint(parse_note(request.checkpoint).text)
         except (Malformed, NoteError) as error:
             return _refused(400, str(error))
-        keys = self._logs.get(checkpoint.origin)
+        # who follows a log follows what continues it: it is signed by the same keys
+        keys = self._logs.get(checkpoint.origin) or self._logs.get(split_origin(checkpoint.origin)[0])
         if keys is None:
             return _refused(404, "this witness does not follow that log")
         try:
@@ -82,6 +84,9 @@ class Witness:
 
     def _judge(self, request: AddCheckpoint, checkpoint: Checkpoint) -> Answer:
         seen = self._memory.last(checkpoint.origin)
+        if (why := self._breaks_off(checkpoint)) is not None:
+            log.critical("continuation refused", origin=checkpoint.origin, why=why)
+            return _refused(422, why)
         size, root = (seen.size, seen.root) if seen is not None else (0, EMPTY_ROOT)
         if seen is not None and checkpoint.size == size and checkpoint.root != root:
             log.critical("a log has signed two histories", origin=checkpoint.origin, size=size)
@@ -100,6 +105,21 @@ class Witness:
         line = self._signer.cosign(text, int(self._clock.time()))
         log.info("cosigned", origin=checkpoint.origin, size=checkpoint.size)
         return Answer(200, answer_of([line]))
+
+    def _breaks_off(self, checkpoint: Checkpoint) -> str | None:
+        """Why this cannot be how its log goes on, by what was seen of those it continues and of what continues it."""
+        base, epoch = split_origin(checkpoint.origin)
+        if self._memory.last(origin_in(base, epoch + 1)) is not None:
+            return f"{checkpoint.origin} has ended: what continues it was seen"
+        for line in checkpoint.continued:
+            before = self._memory.last(origin_in(base, line.epoch - 1))
+            if before is None:
+                continue
+            if before.size > line.known:
+                return f"{before.origin} had {before.size} entries, and is continued as if it had had {line.known}"
+            if before.size == line.known and before.root != line.root:
+                return f"{before.origin} is continued from other {line.known} entries than were seen"
+        return None
 
 
 def _refused(status: int, why: str) -> Answer:

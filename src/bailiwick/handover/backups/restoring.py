@@ -6,7 +6,7 @@ that dies leaves nothing that could be started, and the next one begins anew.
 A ledger only grows. Where what comes back lacks events that a published head covers, heads signed over what follows
 would contradict those that others hold. So nothing is restored then unless that loss is asked for; and then the newest
 published head is put beside the database, by which the sequencer recognises the loss, tells it, and signs no head for
-the zone: the fork is never silent.
+the zone until two persons have its log go on under another name (``evidence/continuing.py``): no fork is silent.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from psycopg import Error as PsycopgError
 
 from bailiwick.evidence import codes
 from bailiwick.evidence.archive.store import ObjectMissing, ObjectStore
+from bailiwick.evidence.continued import ended_by, note_loss
 from bailiwick.evidence.events import Actor, Context, Recorder, Subject
 from bailiwick.evidence.ledger import Head, HeadFiles, key_aad, ledger_keys
 from bailiwick.evidence.spool import sync_directory
@@ -376,6 +377,8 @@ class Restoring:
                         " the loss is told, and no head is signed for these zones.",
                         reason="restore_behind_head",
                     )
+                for each in lost:
+                    await note_loss(tx, published[each.zone], each.size, self._clock.now())
                 sessions = await self._end_sessions(tx, wanted.by)
                 await self._record(tx, recorder, manifest, wanted, ended, states)
             for head in published.values():
@@ -423,7 +426,7 @@ class Restoring:
                 raise Damaged(f"A published head of the zone {zone} cannot be read.") from None
             if (why := head.false_because((await ledger_keys(tx, zone)).values())) is not None:
                 raise Damaged(f"A published head of the zone {zone} is not genuine: {why}.")
-            if zone not in found or (head.size, head.at) > (found[zone].size, found[zone].at):
+            if zone not in found or head.order > found[zone].order:
                 found[zone] = head
         return found
 
@@ -431,6 +434,10 @@ class Restoring:
         size = await tree_size(tx, zone)
         if head is None:
             return ZoneState(zone, size, 0)
+        if (ended := await ended_by(tx, head)) is not None:  # what that head covers was lost before, by agreement
+            if (why := ended.contradicts(head)) is not None:
+                raise Damaged(f"The ledger of {zone}: {why}.")
+            return ZoneState(zone, size, ended.kept)
         if head.size <= size:
             try:
                 same = await root_at(tx, zone, head.size) == head.root

@@ -120,6 +120,37 @@ CREATE TABLE ledger.cosigned (
   at timestamptz NOT NULL,
   PRIMARY KEY (zone, size, root)
 );
+-- What was seen to be missing behind a published head, when it was first seen, and how a log went on after that.
+CREATE TABLE ledger.losses (
+  zone text NOT NULL,
+  epoch int NOT NULL,
+  known bigint NOT NULL,
+  note bytea NOT NULL,
+  kept bigint NOT NULL,
+  seen_at timestamptz NOT NULL,
+  PRIMARY KEY (zone, epoch, known)
+);
+CREATE TABLE ledger.continuations (
+  zone text NOT NULL,
+  epoch int NOT NULL,
+  kept bigint NOT NULL,
+  known bigint NOT NULL,
+  known_root bytea NOT NULL,
+  note bytea NOT NULL,
+  at timestamptz NOT NULL,
+  event_id uuid NOT NULL,
+  leaf bytea NOT NULL,
+  approval text NOT NULL,
+  PRIMARY KEY (zone, epoch)
+);
+-- The statement of a continuation and what was said to its approval, as they stand in the ledger: rows leave it.
+CREATE TABLE ledger.continuation_entries (
+  zone text NOT NULL,
+  epoch int NOT NULL,
+  seq bigint NOT NULL,
+  body bytea NOT NULL,
+  PRIMARY KEY (zone, epoch, seq)
+);
 CREATE TABLE ledger.dead_letters (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   source text NOT NULL,
@@ -490,6 +521,7 @@ GRANT SELECT ON public.alembic_version TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.evidence_outputs, ledger.evidence_records TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.dead_letters, ledger.replays TO bailiwick_app;
 GRANT SELECT, INSERT ON ledger.cosignatures, ledger.cosigned TO bailiwick_app;
+GRANT SELECT, INSERT ON ledger.losses, ledger.continuations, ledger.continuation_entries TO bailiwick_app;
 REVOKE ALL ON FUNCTION ledger.ensure_partitions FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.ensure_partitions TO bailiwick_app;
 GRANT USAGE ON SCHEMA public TO bailiwick_readonly, bailiwick_audit_readonly;
