@@ -15,6 +15,7 @@ import structlog
 import evidence_watch
 from bailiwick.kernel.embedded_postgres import Throwaway
 from bailiwick.kernel.paths import Layout
+from measuring import measure_around_greenlets
 
 VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
 _LONGEST = (
@@ -39,6 +40,7 @@ _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(evidence_watch)
+    measure_around_greenlets()
     if hasattr(config, "workerinput") or VARIABLE in os.environ:
         return  # a parallel worker inherits the variable from the process that started the server
     home = Path(tempfile.mkdtemp(prefix="bw-tests-", dir="/tmp"))
