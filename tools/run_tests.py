@@ -112,7 +112,7 @@ def run(options: list[str]) -> tuple[int, Told]:
 
 
 def with_bytecode(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` in which Python keeps what it compiled: in a place of its own where none is wanted beside sources.
+    """``environment`` in which Python keeps what it compiled: elsewhere where none is wanted beside sources.
 
     The tests begin hundreds of processes. Each that had to compile the program would spend seconds on it.
     """
