@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import structlog
 
 import evidence_watch
+from bailiwick.assurance import book
 from bailiwick.kernel.embedded_postgres import Throwaway
 from bailiwick.kernel.paths import Layout
 from measuring import measure_around_greenlets
@@ -53,6 +56,7 @@ _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(evidence_watch)
     measure_around_greenlets()
+    _read_each_book_once()
     if hasattr(config, "workerinput") or VARIABLE in os.environ:
         return  # a parallel worker inherits the variable from the process that started the server
     home = Path(tempfile.mkdtemp(prefix="bw-tests-", dir="/tmp"))
@@ -69,6 +73,17 @@ def pytest_configure(config: pytest.Config) -> None:
     loop.run_until_complete(start())
     os.environ[VARIABLE] = server.url("postgres")
     _running.append((loop, server, home))
+
+
+def _read_each_book_once() -> None:
+    """What ships is YAML that hundreds of tests read anew; each gets values of its own, of a text read once."""
+    read = book._loaded
+
+    @lru_cache(maxsize=256)
+    def kept(text: str) -> bytes:
+        return pickle.dumps(list(read(text)))
+
+    book._loaded = lambda text: iter(pickle.loads(kept(text)))
 
 
 @pytest.fixture(autouse=True)

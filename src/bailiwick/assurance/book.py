@@ -18,10 +18,6 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
-from yaml.composer import Composer
-from yaml.constructor import SafeConstructor
-from yaml.cyaml import CParser
-from yaml.resolver import Resolver
 
 from bailiwick.kernel.fields import NAME_PATTERN, Body, matches
 
@@ -276,17 +272,8 @@ def _deeper(value: Any, limit: int) -> bool:
     return any(isinstance(each, (dict, list)) for each in level)
 
 
-class _Loader(Composer, CParser, SafeConstructor, Resolver):  # type: ignore[misc]
-    """Safe YAML without aliases, which could make a small file a huge document, and without a key given twice.
-
-    libyaml reads the text, in a sixth of the time; what nodes there may be is looked at here.
-    """
-
-    def __init__(self, text: str) -> None:
-        CParser.__init__(self, text)
-        Composer.__init__(self)
-        SafeConstructor.__init__(self)
-        Resolver.__init__(self)
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases, which could make a small file a huge document, and without a key given twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
