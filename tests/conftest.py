@@ -4,41 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import structlog
 
 import evidence_watch
+from bailiwick.assurance import book
 from bailiwick.kernel.embedded_postgres import Throwaway
 from bailiwick.kernel.paths import Layout
+from measuring import measure_around_greenlets
 
 VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
 _LONGEST = (
-    "test_life_faults.py",
     "test_life.py",
-    "test_backups.py",
     "test_demo_handover.py",
-    "test_demo.py",
-    "test_work_killed.py",
-    "test_soak.py",
     "test_api_document.py",
-    "test_edges.py",
-    "test_readiness_probes.py",
-    "test_rollouts_killed.py",
+    "test_life_faults.py",
     "test_incident_killed.py",
+    "test_backups.py",
+    "test_demo.py",
+    "test_soak.py",
+    "test_supervisor_up.py",
+    "test_cli_events.py",
     "test_canary_on_traffic.py",
     "test_operating_model.py",
-    "test_cli_events.py",
+    "test_work_killed.py",
+    "test_faults.py",
+    "test_edges.py",
+    "test_incident_in_a_stack.py",
+    "test_promises.py",
+    "test_selftest.py",
+    "test_rollouts_killed.py",
+    "test_commands.py",
+    "test_incident_triggers.py",
+    "test_shifted_time.py",
+    "test_readiness_probes.py",
+    "test_rollouts.py",
+    "test_environments.py",
+    "test_drills.py",
+    "test_incidents.py",
 )
 _running: list[tuple[asyncio.AbstractEventLoop, Throwaway, Path]] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(evidence_watch)
+    measure_around_greenlets()
+    _read_each_book_once()
     if hasattr(config, "workerinput") or VARIABLE in os.environ:
         return  # a parallel worker inherits the variable from the process that started the server
     home = Path(tempfile.mkdtemp(prefix="bw-tests-", dir="/tmp"))
@@ -55,6 +73,17 @@ def pytest_configure(config: pytest.Config) -> None:
     loop.run_until_complete(start())
     os.environ[VARIABLE] = server.url("postgres")
     _running.append((loop, server, home))
+
+
+def _read_each_book_once() -> None:
+    """What ships is YAML that hundreds of tests read anew; each gets values of its own, of a text read once."""
+    read = book._loaded
+
+    @lru_cache(maxsize=256)
+    def kept(text: str) -> bytes:
+        return pickle.dumps(list(read(text)))
+
+    book._loaded = lambda text: iter(pickle.loads(kept(text)))
 
 
 @pytest.fixture(autouse=True)

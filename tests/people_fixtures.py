@@ -70,7 +70,7 @@ from bailiwick.kernel.metrics import Metrics
 from bailiwick.kernel.quorum import Approval
 from bailiwick.kernel.ratelimit import HotLimits, MachineCounters
 from bailiwick.kernel.settings import Settings
-from databases import fresh
+from databases import FILLED, fresh
 from standing_routes import application, behind
 
 PASSWORD = "correct horse battery"
@@ -228,10 +228,10 @@ class House:
     async def reset(self) -> None:
         """An empty installation with the zone ``default`` and the administrator ``root``."""
         async with self.owner.begin() as tx:
-            tables = await tx.all("SELECT tablename FROM pg_tables WHERE schemaname = 'bailiwick'")
+            tables = await tx.all(f"{FILLED} AND n.nspname = 'bailiwick'")
             # a truncation makes new files for every table; these hold a handful of rows
             await tx.run("SET LOCAL session_replication_role = replica")
-            await tx.run("; ".join(f"DELETE FROM bailiwick.{row['tablename']}" for row in tables))
+            await tx.run("; ".join(f"DELETE FROM {row['name']}" for row in tables))
         await self.zone("default")
 
     async def close(self) -> None:

@@ -79,7 +79,7 @@ def application(*included: APIRouter) -> FastAPI:
 
     app.state.authenticate, app.state.step_up, app.state.throttle = authenticate, step_up, _Service("sign_in_throttle")
     for router in included:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # to include it builds every route once more
     problems.install(app)
     return app
 

@@ -145,6 +145,7 @@ def test_only_a_few_that_pass_alone_are_forgiven(
     monkeypatch.setattr(run_tests, "ROOT", tmp_path)
     monkeypatch.setattr(run_tests, "_LAST_FAILED", tmp_path / ".pytest_cache" / "v" / "cache" / "lastfailed")
     monkeypatch.setattr(run_tests, "report_coverage", lambda: 0)
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # as unmeasured() does
     monkeypatch.setattr(sys, "argv", ["run_tests", "--cores", "2", "-c", "/dev/null", "--rootdir", str(tmp_path)])
     assert run_tests.main() == code
     said = capfd.readouterr().out

@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +26,7 @@ _MOST_TRACEBACKS = 20
 _MOST_AGAIN = 3
 _LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 _LEAK = "secrets in evidence or logs"
+_BYTECODE = ROOT / ".pytest_cache" / "bytecode"
 
 _SECTION = re.compile(r"=+ (.+?) =+")
 _FAILURE = re.compile(r"_{3,} (.+?) _{3,}")
@@ -99,13 +100,26 @@ def main() -> int:
 def run(options: list[str]) -> tuple[int, Told]:
     """Run pytest under coverage with ``options``; its exit code, and what it printed."""
     command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace", env=with_bytecode(os.environ)
+    )
     assert process.stdout is not None
     told = Told()
     for line in process.stdout:
         print(line, end="", flush=True)
         told.read(line)
     return process.wait(), told
+
+
+def with_bytecode(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` in which Python keeps what it compiled: elsewhere where none is wanted beside sources.
+
+    The tests begin hundreds of processes. Each that had to compile the program would spend seconds on it.
+    """
+    kept = dict(environment)
+    if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
+        kept.setdefault("PYTHONPYCACHEPREFIX", str(_BYTECODE))
+    return kept
 
 
 def failed() -> list[str]:
@@ -125,8 +139,8 @@ def report_coverage() -> int:
     """Write the table and coverage.xml, print the total; 1 where that is below its mark."""
     coverage = [sys.executable, "-m", "coverage"]
     subprocess.run([*coverage, "combine", "-q"], cwd=ROOT, check=False)
-    subprocess.run([*coverage, "xml", "-q", "--fail-under=0"], cwd=ROOT, check=False)
-    report = subprocess.run([*coverage, "report"], cwd=ROOT, check=False, capture_output=True, text=True)
+    with subprocess.Popen([*coverage, "xml", "-q", "--fail-under=0"], cwd=ROOT):  # beside the report
+        report = subprocess.run([*coverage, "report"], cwd=ROOT, check=False, capture_output=True, text=True)
     TABLE.write_text(report.stdout + report.stderr)
     total = next((line for line in report.stdout.splitlines() if line.startswith("TOTAL")), "")
     print(f"coverage: {total or report.stderr.strip() or 'nothing measured'} (the table is in {TABLE.name})")

@@ -16,6 +16,7 @@ from bailiwick.evidence.archive.seal import SealFailed
 from bailiwick.evidence.events import decode
 from bailiwick.evidence.ledger import ledger_keys
 from bailiwick_verify.note import Signer
+from unmeasured import unmeasured
 
 
 async def test_old_windows_are_sealed_and_hold(world: ArchiveWorld) -> None:
@@ -83,7 +84,9 @@ async def test_killed_processes_leave_nothing_that_counts(world: ArchiveWorld) -
     before, child = world.bodies(), str(Path(__file__).parent / "archive_child.py")
     for step in STEPS:
         command = [sys.executable, child, world.url, str(world.root), world.clock.now().isoformat(), step]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=60, env=unmeasured()
+        )
         assert done.returncode == 9, done.stderr
     await world.archivist(rows=120).run("default")
     assert {seq: body for seq, body in (await world.archived()).items() if seq in before} == before

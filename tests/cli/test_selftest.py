@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from bailiwick.app.selftest.mutations import MUTATIONS
+from unmeasured import unmeasured
 
 
-def selftest(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def selftest(*words: str, measured: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Lives are measured in tests/assurance, where they are lived in the tests' own process."""
     return subprocess.run(
         [sys.executable, "-m", "bailiwick.cli.main", "selftest", "mutate", *words],
-        capture_output=True, text=True, timeout=300, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=300, env=(dict(os.environ) if measured else unmeasured()) | environment,
     )  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def narrow(text: str) -> bool:
 
 
 def test_the_faults_are_listed() -> None:
-    told = selftest("--list")
+    told = selftest("--list", measured=True)
     assert told.returncode == 0 and told.stderr == "" and narrow(told.stdout)
     assert [line.split()[0] for line in told.stdout.splitlines()] == [each.name for each in MUTATIONS]
     faults = json.loads(selftest("--list", "--json", "--only", "too-late").stdout)["faults"]
@@ -35,7 +37,7 @@ def test_the_faults_are_listed() -> None:
 
 @pytest.mark.parametrize("words", [["--only", "no-such-fault"], ["--no-such-option"], ["too-late"]])
 def test_what_it_does_not_know_is_refused(words: list[str]) -> None:
-    told = selftest(*words)
+    told = selftest(*words, measured=True)
     assert told.returncode == 2 and told.stdout == ""
     assert "no-such" in told.stderr or "too-late" in told.stderr
 

@@ -18,6 +18,7 @@ import pytest
 from bailiwick.cli.demo.children import own_stack
 from bailiwick.cli.demo.story import STEPS
 from bailiwick.kernel.paths import Layout
+from unmeasured import unmeasured
 
 DEMO = (sys.executable, "-m", "bailiwick.cli.main", "demo")
 LIMIT_S = 120
@@ -34,13 +35,17 @@ def temporary() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Layout]:
+async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Layout]:
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # as unmeasured() does
     async with own_stack(1, lambda line: None) as layout:
         yield layout
 
 
-def run(*arguments: str, temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
+def run(*arguments: str, temporary: Path | None = None, measured: bool = False) -> subprocess.CompletedProcess[str]:
+    """One whole demonstration is measured, and what only others come to."""
+    environment = dict(os.environ) if measured else unmeasured()
+    if temporary:
+        environment["TMPDIR"] = str(temporary)
     return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=LIMIT_S, env=environment)
 
 
@@ -57,7 +62,7 @@ def assert_nothing_left(temporary: Path) -> None:
 
 
 def test_the_demonstration_holds(temporary: Path) -> None:
-    done = run("--own-stack", temporary=temporary)
+    done = run("--own-stack", temporary=temporary, measured=True)
     assert done.returncode == 0, done.stdout + done.stderr
     numbers = [int(number) for number in re.findall(r"^ ?(\d+)  [A-Z]", done.stdout, re.MULTILINE)]
     assert numbers == list(range(1, len(STEPS) + 1))
@@ -92,7 +97,7 @@ def test_a_story_that_deviates_fails(temporary: Path) -> None:
 @pytest.mark.parametrize("moment", ["nursery", " 9  "])
 def test_an_interrupt_leaves_nothing_behind(temporary: Path, moment: str) -> None:
     process = subprocess.Popen(
-        [*DEMO, "--own-stack"], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
+        [*DEMO, "--own-stack"], stdout=subprocess.PIPE, text=True, env=unmeasured(TMPDIR=str(temporary))
     )
     assert process.stdout is not None
     try:
@@ -123,6 +128,6 @@ async def test_against_a_running_installation(running: Layout) -> None:
 
 def test_nothing_running_is_told(temporary: Path) -> None:
     Layout(temporary).create()
-    done = run("--data-dir", str(temporary))
+    done = run("--data-dir", str(temporary), measured=True)
     assert done.returncode == 3
     assert "nothing is running" in done.stderr

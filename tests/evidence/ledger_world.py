@@ -26,6 +26,13 @@ from bailiwick.kernel.db import Database
 from bailiwick.kernel.ids import Ids
 
 ZONES = ("acme", "default")
+LEDGER_TABLES = (
+    "events", "hashes", "heads", "cosignatures", "cosigned", "dead_letters", "replays", "evidence_records",
+    "evidence_outputs", "losses", "continuations", "continuation_entries",
+)  # fmt: skip
+OTHER_TABLES = (
+    "outbox", "evidence_packs", "spool_positions", "decision_inputs", "api_requests", "approvals", "zones", "zone_keys",
+)  # fmt: skip
 SMALL_SEGMENT = 2 * MAX_PAYLOAD
 KEK = bytes(range(32))
 
@@ -49,18 +56,14 @@ class World:
     @classmethod
     async def make(cls, url: str, root: Path) -> World:
         """Empty every table the ledger uses and start anew."""
+        from databases import empty  # processes that only use what was made have another path
+
         with psycopg.connect(url, autocommit=True) as connection:
-            # tables that are only added to refuse this otherwise
-            connection.execute("SET session_replication_role = replica")
-            connection.execute(
-                "TRUNCATE ledger.events, ledger.hashes, ledger.heads, ledger.cosignatures, ledger.cosigned,"
-                " ledger.losses, ledger.continuations, ledger.continuation_entries, bailiwick.approvals,"
-                " ledger.dead_letters, ledger.replays, bailiwick.outbox,"
-                " ledger.evidence_records, ledger.evidence_outputs, bailiwick.evidence_packs,"
-                " bailiwick.spool_positions, bailiwick.decision_inputs, bailiwick.api_requests,"
-                " bailiwick.zones, bailiwick.zone_keys CASCADE"
+            empty(
+                connection,
+                *(f"ledger.{name}" for name in LEDGER_TABLES),
+                *(f"bailiwick.{name}" for name in OTHER_TABLES),
             )
-            connection.execute("RESET session_replication_role")
             for zone in ZONES:
                 connection.execute("INSERT INTO bailiwick.zones (name, created_at) VALUES (%s, now())", (zone,))
                 add_ledger_key(connection, zone)

@@ -12,6 +12,7 @@ import pytest
 
 import evidence_watch
 from evidence_watch import leaks
+from unmeasured import unmeasured
 
 _CONFTEST = """
     import evidence_watch
@@ -42,7 +43,7 @@ def run(directory: Path, tests: str, *options: str) -> tuple[int, str]:
     (directory / "test_inner.py").write_text(dedent(_HEAD) + dedent(tests))
     own = str(Path(evidence_watch.__file__).parent)
     path = os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {name: value for name, value in unmeasured().items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(directory), *options, "."],
         cwd=directory,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from other_servers import API_KEY, BEARER, WEBHOOK_SECRET, DatadogServer, OtlpSe
 from siem_world import ADMIN, FORBIDDEN, SiemWorld, once_each
 
 from ports import free_port
+from unmeasured import unmeasured
 
 KINDS = ("datadog", "otlp", "webhook")
 
@@ -241,7 +241,7 @@ class Moto:
 def moto() -> Iterator[Moto]:
     port = free_port()
     # user, policy, key: three calls before signatures are looked at
-    environment = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "3"}
+    environment = unmeasured(INITIAL_NO_AUTH_ACTION_COUNT="3")
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -14,6 +14,8 @@ from hec_server import TOKEN, HecServer
 from http_server import Fault
 from siem_world import ADMIN, SiemWorld, once_each
 
+from unmeasured import unmeasured
+
 
 async def splunk(siem: SiemWorld, hec: HecServer, **more: Any) -> None:
     options = {"url": hec.url, "ack_poll_s": 0.02, **more.pop("options", {})}
@@ -87,7 +89,7 @@ async def test_a_sender_killed_anywhere_loses_nothing_and_names_what_it_repeats(
     hec.acknowledges = False
     child = Path(__file__).with_name("siem_child.py")
     died = await asyncio.create_subprocess_exec(
-        sys.executable, str(child), database_url, str(siem.world.root), step, "1"
+        sys.executable, str(child), database_url, str(siem.world.root), step, "1", env=unmeasured()
     )
     assert await asyncio.wait_for(died.wait(), 30) == -signal.SIGKILL
     already = hec.ids

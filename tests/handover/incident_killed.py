@@ -34,6 +34,7 @@ from bailiwick.kernel.crypto import Sealer  # noqa: E402
 from bailiwick.kernel.db import Database, Transaction, libpq_url  # noqa: E402
 from bailiwick.kernel.paths import Layout  # noqa: E402
 from people_fixtures import House  # noqa: E402
+from standing_routes import behind  # noqa: E402
 
 ACTIONS: dict[str, dict[str, str]] = {
     "freeze": {},
@@ -197,6 +198,7 @@ async def preserved(url: str, directory: Path) -> None:
 
 def main(url: str, directory: Path, what: str) -> None:
     at = 1
+    behind(None, None)  # the routes are built here, or each child would build them for itself
     while True:
         if what == "preserve":
             status = forked(preserving(url, directory, at))

@@ -26,6 +26,7 @@ from bailiwick.handover.backups.service import complete_ids
 from bailiwick.kernel.embedded_postgres import DATABASE, EmbeddedPostgres
 from bailiwick.kernel.errors import BailiwickError, Unavailable
 from bailiwick.kernel.paths import DataDirLock, Layout
+from unmeasured import leave
 
 
 async def users_of(ground: Ground, name: str = "restored") -> list[str]:
@@ -305,7 +306,7 @@ async def killed(run: Callable[[], Coroutine[Any, Any, int]]) -> int:
         try:
             code = asyncio.run(run())
         finally:
-            os._exit(code)
+            leave(code)
     _, status = await asyncio.to_thread(os.waitpid, pid, 0)
     return os.waitstatus_to_exitcode(status)
 
@@ -313,7 +314,7 @@ async def killed(run: Callable[[], Coroutine[Any, Any, int]]) -> int:
 async def _restore_until(ground: Ground, step: str) -> int:
     def die(at: str) -> None:
         if at == step:
-            os._exit(86)
+            leave(86)
 
     await ground.restore(fault=die)
     return 0
@@ -351,7 +352,7 @@ async def test_a_backup_whose_process_dies_is_whole_or_none(ground: Ground) -> N
 async def _take_until(ground: Ground, step: str) -> int:
     def die(at: str) -> None:
         if at == step:
-            os._exit(86)
+            leave(86)
 
     await ground.take(fault=die)
     return 0

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 from backup_ground import CONTEXT, Ground, now
 from prometheus_client import CollectorRegistry
@@ -44,6 +45,7 @@ from bailiwick.kernel.migrate import migrate
 from bailiwick.kernel.paths import Layout
 from bailiwick.kernel.settings import Settings
 from bailiwick.kernel.verdicts import Verdict
+from databases import empty
 from ports import free_port
 
 TARGETS = targets_of(BackupPlanSpec(owner="uptime"))
@@ -52,11 +54,8 @@ TARGETS = targets_of(BackupPlanSpec(owner="uptime"))
 @pytest.fixture
 async def house(ground: Ground) -> AsyncIterator[House]:
     """An installation as ``prepare`` makes it, on the server of ``ground``, whose place for backups is set."""
-    # tables that are only added to refuse this otherwise
-    ground.world.do(
-        "SET session_replication_role = replica;"
-        " TRUNCATE bailiwick.zones, bailiwick.zone_keys, bailiwick.outbox CASCADE"
-    )
+    with psycopg.connect(ground.url, autocommit=True) as connection:
+        empty(connection, "bailiwick.zones", "bailiwick.zone_keys", "bailiwick.outbox")
     settings = Settings(
         data_dir=ground.layout.data_dir, database_url=SecretStr(ground.url), backup_url=f"file://{ground.folder}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from unmeasured import unmeasured
+
 
 def lives(url: str, directory: Path, what: str) -> list[dict[str, Any]]:
     """Each life with what was found after it."""
     script = Path(__file__).with_name("incident_killed.py")
     done = subprocess.run(
         [sys.executable, str(script), url, str(directory), what],
-        capture_output=True, text=True, timeout=240, env=dict(os.environ),
+        capture_output=True, text=True, timeout=240, env=unmeasured(),
     )  # fmt: skip
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert said and not any("error" in each for each in said), done.stdout + done.stderr

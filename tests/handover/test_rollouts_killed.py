@@ -14,6 +14,7 @@ from rollout_desk import Desk, kinds
 from stage import Stage
 
 from people_fixtures import House
+from unmeasured import unmeasured
 
 STEPS = ("plain", "proven", "harmless")
 
@@ -28,7 +29,7 @@ def lives(database_url: str, home: Path, way: str) -> list[dict[str, Any]]:
     path = os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(script), database_url, str(home), way],
-        capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=240, env=unmeasured(PYTHONPATH=path),
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert found and all("state" in life for life in found), done.stdout[-2000:] + done.stderr[-4000:]

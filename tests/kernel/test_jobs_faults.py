@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from bailiwick.kernel.clock import FakeClock
 from bailiwick.kernel.db import Database, libpq_url
 from bailiwick.kernel.jobs import JobDefinition, Jobs, known_jobs
 from bailiwick.kernel.metrics import Metrics
+from unmeasured import unmeasured
 
 START = datetime(2026, 1, 5, 9, 0, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -38,7 +38,7 @@ def tables(database_url: str) -> str:
 def test_killed_at_any_write_no_run_is_lost_or_doubled(tables: str) -> None:
     script = Path(__file__).with_name("jobs_killed.py")
     done = subprocess.run(
-        [sys.executable, str(script), tables], capture_output=True, text=True, timeout=180, env=dict(os.environ)
+        [sys.executable, str(script), tables], capture_output=True, text=True, timeout=180, env=unmeasured()
     )
     lives = [json.loads(line) for line in done.stdout.splitlines()]
     assert lives and all("rows" in life for life in lives), done.stdout + done.stderr

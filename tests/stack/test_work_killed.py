@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import pytest
 from bailiwick.kernel.jobs import MAX_ATTEMPTS
 from bailiwick.kernel.paths import Layout
 from people_fixtures import database_url as database_url
+from unmeasured import unmeasured
 
 JOBS = 6  # more than one process runs at a time, so that the other one has work too
 BEAT = timedelta(seconds=5)
@@ -110,7 +110,7 @@ def workers(database_url: str) -> Iterator[Workers]:
     program.chmod(0o755)
     ran.touch()
     environment = {
-        **os.environ, "BAILIWICK_DATABASE_URL": database_url, "BAILIWICK_PROBE_PROGRAMS": str(program),
+        **unmeasured(), "BAILIWICK_DATABASE_URL": database_url, "BAILIWICK_PROBE_PROGRAMS": str(program),
         "BAILIWICK_SPOOL_SEGMENT_MB": "4",
     }  # fmt: skip
     environment.pop("BAILIWICK_TEST_DATABASE_URL", None)

@@ -117,6 +117,9 @@ class LdapSecrets(Body):
     bind_password: Annotated[SecretStr, Field(min_length=1, max_length=1024)] | None = None
 
 
+_SEPARATOR = re.compile("([,;+])")
+
+
 def normal_dn(dn: str) -> NormalDn:
     """A DN in the form in which two spellings of one are equal: RFC 4514 undone, letter case and spaces folded.
 
@@ -136,6 +139,10 @@ def normal_dn(dn: str) -> NormalDn:
 
 def _parts(dn: str) -> Iterator[tuple[str, str]]:
     """The text between the separators that are not escaped, each with the one that ends it."""
+    if "\\" not in dn:  # as nearly all are, and a directory may hold a million
+        pieces = _SEPARATOR.split(dn)
+        yield from zip(pieces[::2], [*pieces[1::2], ""], strict=True)
+        return
     begin, at = 0, 0
     while at < len(dn):
         if dn[at] == "\\":
@@ -149,6 +156,8 @@ def _parts(dn: str) -> Iterator[tuple[str, str]]:
 
 def _unescaped(value: str) -> str:
     """An attribute value with its escapes (RFC 4514 §2.4) undone."""
+    if "\\" not in value:
+        return value.strip().encode("utf-8", "replace").decode()
     told, at = bytearray(), 0
     value = value.strip() if not value.rstrip().endswith("\\") else value.lstrip()
     while at < len(value):

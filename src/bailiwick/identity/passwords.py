@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypeVar
 
 from bailiwick.identity.breached import BreachList
@@ -59,6 +60,12 @@ def check_password(password: str, *, username: str, email: str) -> None:
         raise InvalidRequest("A password must not be the user name or the e-mail address.")
 
 
+@cache
+def _hash_of_nobody(cost: Cost) -> str:
+    """What nobody's password is verified against, so that an unknown user takes as long as a known one."""
+    return make_hasher(cost.memory_kib, cost.passes, cost.lanes).hash("nobody has this password")
+
+
 class Passwords:
     """Hashes and verifies, at most ``threads`` at once and ``waiting`` more in line.
 
@@ -80,8 +87,7 @@ class Passwords:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._room = threads + waiting
         self._pending = 0
-        # what nobody's password is verified against, so that an unknown user takes as long as a known one
-        self._nobody = self._hasher.hash("nobody has this password")
+        self._nobody = _hash_of_nobody(cost)
 
     async def check(self, password: str, *, username: str, email: str) -> None:
         """Raises ``invalid_request`` or ``password_breached`` for a password we do not take (NIST 800-63B §5.1.1.2),
