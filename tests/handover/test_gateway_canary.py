@@ -123,7 +123,7 @@ async def test_a_server_that_is_not_set_up_is_no_denial(gateway: Gateway) -> Non
 
 @pytest.mark.parametrize(
     ("status", "refused", "means"),
-    [(200, None, "allow"), (302, None, "allow"), (401, ("policy_denied",), "the gateway answers 401"),
+    [(200, None, "allow"), (302, None, "allow"), (401, ("policy_denied",), "the gateway answers 401 policy_denied"),
      (503, None, "the gateway answers 503"), (403, ("policy_denied",), "deny")],
 )  # fmt: skip
 def test_what_answers_mean(status: int, refused: tuple[str, ...] | None, means: str) -> None:

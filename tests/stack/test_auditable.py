@@ -98,6 +98,7 @@ def test_who_looks_at_a_decision(stack: Stack) -> None:
 # Routes about the evidence that show no event: hashes, signatures and keys, which anybody may have.
 _PUBLIC = {
     "/evidence/{zone}/checkpoint",
+    "/evidence/{zone}/continuations",
     "/evidence/{zone}/cosigned-checkpoint",
     "/evidence/{zone}/heads",
     "/evidence/{zone}/verifier-keys",

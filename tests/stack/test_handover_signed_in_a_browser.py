@@ -133,7 +133,7 @@ def green_pack(stack: Stack) -> None:
             return
         for scope in red:
             asked = {
-                "control": "handover-statement", "scope": scope, "reason": "it is new", "risk": "LOW",
+                "control": "handover-statement", "scope": f"production/{scope}", "reason": "it is new", "risk": "LOW",
                 "compensating": "a look at it", "owner": "uptime", "plan": "it will be shown",
                 "valid_until": (datetime.now(UTC) + timedelta(days=10)).isoformat(),
             }  # fmt: skip

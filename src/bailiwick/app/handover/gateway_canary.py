@@ -62,7 +62,7 @@ class AtGateway:
             status, request = await self._request(method, url, token)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return f"the gateway does not answer: {type(error).__name__}"
-        return judged(status, await _refused(tx, zone, expected.server, request) if status == 403 else None)
+        return judged(status, await _refused(tx, zone, expected.server, request) if status >= 400 else None)
 
     async def _request(self, method: str, url: str, token: str) -> tuple[int, str]:
         """The status, and the id that the gateway gave the request."""
@@ -81,7 +81,7 @@ def judged(status: int, refused: Sequence[str] | None) -> str:
     if status < 400:
         return "allow"
     if status != 403:
-        return f"the gateway answers {status}"
+        return " ".join([f"the gateway answers {status}", ", ".join(sorted(refused or ()))]).strip()
     if refused is None:
         return "the answer is 403, and the ledger holds no refusal of the request"
     if misconfigured := sorted(_MISCONFIGURED.intersection(refused)):

@@ -37,13 +37,15 @@ async def chapter(
     )
     began = None if out is None else out.began_at
     before = [] if out is None or began is None else await newest_results(tx, zone, out.digest, began)
+    if out is None or began is None:
+        # what runs here since before we knew of it had no canary: that can be waived, and no verdict ever is
+        nothing = "no rollout has been done here"
+        return [Statement("no-rollout", nothing, Verdict.NO_DATA, PRODUCER, since, until), history]
     return [replace(_of_release(out, before, since, until), waivable=False), history]
 
 
-def _of_release(out: Rollout | None, results: Sequence[Result], since: datetime, until: datetime) -> Statement:
+def _of_release(out: Rollout, results: Sequence[Result], since: datetime, until: datetime) -> Statement:
     """How it was judged last before it began to go out; ``results`` are the newest of each kind of its digest then."""
-    if out is None or out.began_at is None:
-        return Statement("release", "no rollout has been done here", Verdict.NO_DATA, PRODUCER, since, until)
     judged = next((each for each in results if each.kind == "traffic"), None) or next(
         (each for each in results if each.own), None
     )

@@ -83,8 +83,9 @@ async def rate_limit(check: RateLimitCheck, means: Means, asked: Asked) -> Found
 
 
 def _served(answer: Answer) -> Answer:
-    """What the address serves. Raises :class:`LookFailed` for an answer that is not it, and so shows nothing of it."""
-    if not 200 <= answer.status < 300:
+    """What the address serves, be it that we are not let in. Raises :class:`LookFailed` for an answer that is not it,
+    and so shows nothing of it."""
+    if answer.status not in (401, 403) and not 200 <= answer.status < 300:
         raise LookFailed(f"{answer.status} where an answer was to be looked at")
     return answer
 
