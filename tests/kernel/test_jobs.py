@@ -5,7 +5,8 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from bailiwick.kernel.clock import FakeClock, SystemClock
-from bailiwick.kernel.db import Database
-from bailiwick.kernel.errors import NotFound
+from bailiwick.kernel.db import Database, Transaction
+from bailiwick.kernel.errors import NotFound, Unavailable
 from bailiwick.kernel.jobs import JobDefinition, Jobs
 from bailiwick.kernel.metrics import Metrics
 
@@ -361,6 +362,74 @@ async def test_after_three_deaths_the_occurrence_has_failed(database: Database, 
     (one,) = await jobs.recent()
     assert (one.state, one.detail) == ("failed", {"error": "every process that ran it ended"})
     assert 'bailiwick_job_runs_total{job="deadly",outcome="failed"} 1.0' in figures(jobs)
+
+
+class Faulty(Database):
+    """Loses the answers of transactions that ``lose`` is told of: before they begin, or after they were committed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.lose: Callable[[int], str] = lambda number: ""
+        self.number = 0
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Transaction]:
+        self.number += 1
+        fate = self.lose(self.number)
+        if fate == "before":
+            raise Unavailable("The database does not answer.", reason="database_unavailable")
+        async with super().begin() as tx:
+            yield tx
+        if fate == "after":
+            raise Unavailable("The database went away.", reason="database_unavailable")
+
+
+@pytest.mark.parametrize("fate", ["before", "after"])
+async def test_an_outage_as_it_ends_does_not_keep_a_job_from_the_next(
+    database_url: str, database: Database, clock: FakeClock, fate: str
+) -> None:
+    """The outcome is written once the database is back, and what was done is not done again."""
+    ran: list[datetime] = []
+    faulty = Faulty(database_url)
+
+    async def handler(due: datetime) -> None:
+        ran.append(due)
+        began = faulty.number
+        faulty.lose = lambda number: fate if number <= began + 3 else ""
+
+    jobs = Jobs(faulty, clock, Metrics(CollectorRegistry()), [JobDefinition("j", MINUTE, handler)], poll_s=0.01)
+    clock.advance(61)
+    async with asyncio.timeout(10):  # its lease is of 30 s
+        assert await jobs.run_due() == 1
+    clock.advance(60)
+    async with asyncio.timeout(10):
+        faulty.lose = lambda number: ""
+        assert await jobs.run_due() == 1
+    assert len(ran) == len(set(ran)) == 2
+    await faulty.close()
+
+
+async def test_a_claim_of_which_nothing_was_heard_is_given_back(
+    database_url: str, database: Database, clock: FakeClock
+) -> None:
+    ran: list[datetime] = []
+    faulty = Faulty(database_url)
+
+    async def handler(due: datetime) -> None:
+        ran.append(due)
+
+    jobs = Jobs(faulty, clock, Metrics(CollectorRegistry()), [JobDefinition("j", MINUTE, handler)], poll_s=0.01)
+    clock.advance(61)
+    faulty.lose = lambda number: "after" if number == 2 else ""  # the first one writes what came due
+    with pytest.raises(Unavailable):
+        await jobs.run_due()
+    async with database.begin() as tx:
+        assert await tx.value("SELECT state FROM job_occurrences") == "running"
+    assert ran == [] and await jobs.run_due() == 1
+    async with database.begin() as tx:
+        row = await tx.one("SELECT state, attempts FROM job_occurrences")
+    assert row == {"state": "succeeded", "attempts": 1} and len(ran) == 1
+    await faulty.close()
 
 
 async def test_the_loop_lives_through_an_outage(database: Database, clock: FakeClock) -> None:

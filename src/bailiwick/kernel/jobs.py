@@ -157,6 +157,7 @@ class Jobs:
         self._look_at: datetime | None = None  # when something may come due next; None: not known
         self._looked_at = _EPOCH
         self._lease_s = lease_s
+        self._unsure: set[str] = set()  # holders of claims whose commit was not heard of
         self._concurrency = concurrency
         self._poll_s = poll_s
         self._since = clock.now()
@@ -324,9 +325,15 @@ class Jobs:
         holder, jobs = f"{self._holder}:{secrets.token_hex(4)}", self._jobs
         try:
             async with self._database.begin() as tx:
+                if self._unsure:
+                    await tx.run(_GIVE_BACK, holders=list(self._unsure))
                 row = await tx.one(_CLAIM, names=list(jobs), holder=holder, lease=self._lease_s, now=self._clock.now())
         except IntegrityError:
             return None  # another process took one of the same job in this instant
+        except Unavailable:
+            self._unsure.add(holder)  # the database may have taken it in, and we did not hear so
+            raise
+        self._unsure.clear()
         if row is None:
             return None
         return _Claimed(jobs[row["job"]], row["due_at"], row["attempts"], holder)
@@ -352,18 +359,30 @@ class Jobs:
         finally:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
-        async with self._database.begin() as tx:
-            stored = await tx.run(
-                "UPDATE job_occurrences SET state = :state, finished_at = :now, lease_until = NULL,"
-                " detail = cast(:detail AS jsonb)"
-                " WHERE job = :job AND due_at = :due_at AND holder = :holder AND state = 'running'",
-                state=state,
-                now=self._clock.now(),
-                detail=_json(detail),
-                **claimed.key,
-            )
-        if stored:
+        if await self._store(claimed, state, _json(detail)):
             self._count(definition.name, state)
+
+    async def _store(self, claimed: _Claimed, state: str, detail: str) -> int:
+        """Write how it ended. While the database is away, again and again: left to its lease the job would stand still
+        for as long, and what was done would be done again."""
+        loop, now = asyncio.get_running_loop(), self._clock.now()
+        until = loop.time() + self._lease_s
+        while True:
+            try:
+                async with self._database.begin() as tx:
+                    return await tx.run(
+                        "UPDATE job_occurrences SET state = :state, finished_at = :now, lease_until = NULL,"
+                        " detail = cast(:detail AS jsonb)"
+                        " WHERE job = :job AND due_at = :due_at AND holder = :holder AND state = 'running'",
+                        state=state,
+                        now=now,
+                        detail=detail,
+                        **claimed.key,
+                    )
+            except Unavailable:
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(self._poll_s)
 
     async def _renew(self, claimed: _Claimed, work: asyncio.Task[Any]) -> None:
         """Renew the lease while the handler runs; when it was lost to another process, stop the handler."""
@@ -572,6 +591,13 @@ WHERE (job, due_at) = (
               SELECT FROM job_occurrences other WHERE other.job = candidate.job AND other.state = 'running'))
   ORDER BY candidate.due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING job, due_at, attempts
+"""
+
+
+# what this process may have taken without hearing so; it runs none of it
+_GIVE_BACK = """
+UPDATE job_occurrences SET state = 'due', attempts = attempts - 1, lease_until = NULL, holder = NULL
+WHERE holder = ANY (:holders) AND state = 'running'
 """
 
 
