@@ -11,6 +11,7 @@ from raw_http import Raw, ask
 
 from bailiwick.gateway.envoy import problems
 from bailiwick.kernel.errors import REASONS, BailiwickError
+from bailiwick.kernel.front import SECURITY_HEADERS
 from bailiwick.kernel.problems import problem
 
 
@@ -162,3 +163,4 @@ def test_with_no_worker_at_all_everything_is_refused():
 
         api = ask(rig.api_port, "/health")
         assert (api.status, api.json()["reason"]) == (503, "not_ready")
+        assert {name.decode() for name, _ in SECURITY_HEADERS} <= {name.lower() for name, _ in api.headers}

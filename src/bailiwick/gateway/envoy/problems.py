@@ -12,6 +12,7 @@ from typing import Any
 
 from bailiwick.gateway.envoy.protos import Config, set_header
 from bailiwick.kernel.errors import REASONS
+from bailiwick.kernel.front import SECURITY_HEADERS
 
 REFUSED_503 = 470
 REFUSED_502 = 472
@@ -49,9 +50,11 @@ def gateway_replies() -> Config:
 
 
 def api_replies() -> Config:
-    """The API listener's `local_reply_config`."""
+    """The API listener's `local_reply_config`. Browsers are told what a worker would have told them."""
     no_worker = _problem(_flags(_UPSTREAM_UNAVAILABLE), "not_ready", decided=False)
-    return {"mappers": [no_worker, *_said_by_http()]}
+    secured = [set_header(name.decode(), value.decode()) for name, value in SECURITY_HEADERS]
+    mappers = [no_worker, *_said_by_http()]
+    return {"mappers": [{**each, "headers_to_add": [*each["headers_to_add"], *secured]} for each in mappers]}
 
 
 def _said_by_http() -> list[Config]:
