@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 import evidence_watch
 from bailiwick.assurance import book
@@ -21,6 +22,9 @@ from bailiwick.kernel.paths import Layout
 from measuring import measure_around_greenlets
 
 VARIABLE = "BAILIWICK_TEST_DATABASE_URL"
+# beside the tests of three other processes a draw or an example may wait a second for a processor
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 _LONGEST = (
     "test_life.py",
     "test_demo_handover.py",
