@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from bailiwick.evidence.events import Context
 from bailiwick.kernel.db import Row, Transaction
@@ -26,7 +26,7 @@ def mailbox(address: str) -> str:
     return f"{local.partition('+')[0]}{at}{domain}"
 
 
-def keys_of(row: Row | Mapping[str, Any]) -> frozenset[str]:
+def keys_of(row: Row) -> frozenset[str]:
     """What names the human being behind an account."""
     found = {f"id:{row['id']}", f"login:{row['username'].casefold()}"}
     if row["email"]:

@@ -244,15 +244,15 @@ Check = Annotated[
 ]
 _ON_THE_MACHINE = frozenset({"command", "sql", "file_age", "internal", "report", "redis", "kubernetes"})
 # not a certificate authority's (``ca_file``): nothing of it is told or sent
-_FILES = ("file", "url_file", "token_file")
+_FILES = frozenset({"file", "url_file", "token_file"})
 
 
 def of_the_machine(check: Body) -> bool:
     """Whether a check runs something here or reads a file of this machine: for :data:`INSTALLATION_ZONE` alone."""
-    kind: str = check.type  # type: ignore[attr-defined]
     if isinstance(check, LogPhraseCheck):
         return check.path is not None
-    return kind in _ON_THE_MACHINE or any(getattr(check, name, None) is not None for name in _FILES)
+    said = check.model_dump(exclude_none=True)
+    return said["type"] in _ON_THE_MACHINE or not _FILES.isdisjoint(said)
 
 
 class Expectation(Body):
